@@ -1,0 +1,34 @@
+//! The agent: carries out the host's requests over the virtio-serial port.
+//!
+//! - It depends on nothing but the kernel: not on PID 1, not on a mounted /proc.
+//! - It cannot be chosen by the OOM killer, and gives its children the usual chance of it back.
+//! - One stream that hangs holds up no other: each has a thread of its own.
+
+mod exec;
+mod files;
+mod machine;
+mod port;
+mod relay;
+mod stream;
+
+use std::io;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("agent: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> io::Result<()> {
+    if let Err(error) = std::fs::write("/proc/self/oom_score_adj", "-1000") {
+        eprintln!("agent: failed to leave the OOM killer's list: {error}");
+    }
+    let port = port::open()?;
+    println!("ready");
+    stream::serve(port)
+}
