@@ -1,0 +1,286 @@
+//! The guest image: a kernel and initramfs layers, built once into the cache and used offline afterwards.
+//!
+//! [`prepare`] is the way in. It returns paths that stay valid as long as the [`BaseImage`] lives. The base layer is
+//! the root file system's tree, the tools layer adds CRIU and friends, the modules layer belongs to the kernel; the
+//! caller adds its own layer (see [`crate::cpio::LayerBuilder`]) and joins all with [`crate::cpio::concatenate`].
+
+mod alpine;
+mod error;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+pub use error::{ImageError, ImageErrorKind, human_bytes};
+pub(crate) use error::{IoContext, free_bytes};
+
+use crate::artifacts::{ArtifactRecord, Origin};
+use crate::cache::{Built, Cache, Entry, EntryStatus, Removal, Workspace};
+use crate::cpio::LayerBuilder;
+use crate::fetch::{hash_bytes, hash_file};
+use crate::modules::{ModuleSet, kernel_release};
+use crate::rootfs;
+
+/// Part of the key of everything built here: raise it when the code that builds layers changes what it writes.
+pub(crate) const LAYER_REVISION: u32 = 1;
+/// Hex digits of a SHA-256 that name a cache entry: 48 bits tell entries apart, and still fit a line.
+pub(crate) const KEY_LEN: usize = 12;
+
+const BASE_LAYER: &str = "base.cpio";
+/// The modules layer, and the directory it writes to: where `/lib` is a link, a layer must not name it.
+const MODULE_LAYERS: [(&str, &str); 2] =
+    [("modules.cpio", "lib/modules"), ("modules-usr.cpio", "usr/lib/modules")];
+
+/// Hears about what is done. All methods may be called from any thread.
+pub trait Progress: Sync {
+    /// One thing that is done now, as one line without a final newline.
+    fn step(&self, line: &str);
+    /// `label` has brought `done` bytes so far, of `total` where that is known. Called often.
+    fn bytes(&self, label: &str, done: u64, total: Option<u64>) {
+        let _ = (label, done, total);
+    }
+    /// What [`Progress::bytes`] counted has ended.
+    fn done(&self) {}
+}
+
+/// A [`Progress`] that says nothing.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Silent;
+
+impl Progress for Silent {
+    fn step(&self, _line: &str) {}
+}
+
+/// Which kernel to boot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Kernel {
+    /// The one of the pinned Alpine image.
+    #[default]
+    Alpine,
+    /// Debian's kernel for virtual machines.
+    Debian,
+}
+
+impl fmt::Display for Kernel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Alpine => "alpine",
+            Self::Debian => "debian",
+        })
+    }
+}
+
+/// What image is wanted. The default is the pinned Alpine with its own kernel.
+#[derive(Debug, Clone, Default)]
+pub struct ImageRequest {
+    /// The kernel, unless `kernel_file` names one.
+    pub kernel: Kernel,
+    /// A kernel image of the user's (bzImage or PVH vmlinux).
+    pub kernel_file: Option<PathBuf>,
+    /// An initramfs of the user's, compressed or not. It takes the place of the base layer.
+    pub initrd: Option<PathBuf>,
+    /// A root file system of the user's: a directory, a tar archive (plain, gzip) or an ext4 image (raw, qcow2).
+    /// It takes the place of the base layer; with `initrd` it comes on top of it.
+    pub rootfs: Option<PathBuf>,
+}
+
+/// A guest image, ready to be booted once the caller's layer is added.
+#[derive(Debug, Clone)]
+pub struct BaseImage {
+    /// The kernel image.
+    pub kernel: PathBuf,
+    /// Its release, as `uname -r` says in the guest.
+    pub kernel_release: String,
+    /// Initramfs layers in the order they are to be joined.
+    pub layers: Vec<PathBuf>,
+    /// Everything that it was made of.
+    pub records: Vec<ArtifactRecord>,
+    /// Links between directories of the base tree (`lib` → `usr/lib`).
+    pub dir_links: Vec<(String, String)>,
+    leases: Vec<Entry>,
+}
+
+impl BaseImage {
+    /// An empty layer to go on top of these.
+    pub fn layer(&self) -> LayerBuilder {
+        LayerBuilder::with_dir_links(&self.dir_links)
+    }
+}
+
+/// Provides the image: fetches and builds what the cache lacks. Without network when it lacks nothing.
+pub fn prepare(
+    cache: &Cache,
+    request: &ImageRequest,
+    progress: &dyn Progress,
+) -> Result<BaseImage, ImageError> {
+    let mut image = BaseImage {
+        kernel: PathBuf::new(),
+        kernel_release: String::new(),
+        layers: Vec::new(),
+        records: Vec::new(),
+        dir_links: Vec::new(),
+        leases: Vec::new(),
+    };
+    let modules = add_kernel(&mut image, cache, request, progress)?;
+    add_base(&mut image, cache, request, modules, progress)?;
+    Ok(image)
+}
+
+/// Where the modules layer comes from.
+enum Modules {
+    /// Files of a cache entry, as [`MODULE_LAYERS`] names them.
+    Entry(Entry),
+    /// The root file system may hold them.
+    FromRootfs,
+}
+
+fn add_kernel(
+    image: &mut BaseImage,
+    cache: &Cache,
+    request: &ImageRequest,
+    progress: &dyn Progress,
+) -> Result<Modules, ImageError> {
+    if let Some(kernel) = &request.kernel_file {
+        image.kernel_release = kernel_release(kernel)?;
+        image.records.push(user_file("kernel", kernel)?);
+        image.kernel.clone_from(kernel);
+        return Ok(Modules::FromRootfs);
+    }
+    let entry = match request.kernel {
+        Kernel::Alpine => {
+            let wheel = alpine::wheel(cache, progress)?;
+            image.kernel = wheel.path(alpine::KERNEL);
+            let entry = alpine::layers(cache, &wheel, progress)?;
+            image.leases.push(wheel);
+            entry
+        }
+        Kernel::Debian => {
+            return Err(ImageError::unsupported("provide the kernel", "not available yet", "use alpine"));
+        }
+    };
+    image.kernel_release = entry.note("kernel_release").to_owned();
+    merge_records(&mut image.records, entry.records());
+    Ok(Modules::Entry(entry))
+}
+
+fn add_base(
+    image: &mut BaseImage,
+    cache: &Cache,
+    request: &ImageRequest,
+    modules: Modules,
+    progress: &dyn Progress,
+) -> Result<(), ImageError> {
+    if let Some(initrd) = &request.initrd {
+        image.records.push(user_file("initrd", initrd)?);
+        image.layers.push(initrd.clone());
+    }
+    let base = match (&request.rootfs, &request.initrd) {
+        (Some(rootfs), _) => Some(user_rootfs(cache, rootfs, &image.kernel_release, progress)?),
+        (None, Some(_)) => None,
+        (None, None) => Some(alpine::layers(cache, &alpine::wheel(cache, progress)?, progress)?),
+    };
+    if let Some(base) = &base {
+        image.layers.push(base.path(BASE_LAYER));
+        image.dir_links = parse_links(base.note("dir_links"));
+        merge_records(&mut image.records, base.records());
+    }
+    let merged = image.dir_links.iter().any(|(link, _)| link == "lib");
+    let (layer, _) = MODULE_LAYERS[usize::from(merged)];
+    match (modules, &base) {
+        (Modules::Entry(entry), _) => {
+            image.layers.push(entry.path(layer));
+            image.leases.push(entry);
+        }
+        (Modules::FromRootfs, Some(base)) => image.layers.push(base.path(layer)),
+        (Modules::FromRootfs, None) => {}
+    }
+    image.leases.extend(base);
+    Ok(())
+}
+
+/// Layers of a user's root file system: its tree, and the modules in it that belong to the kernel.
+fn user_rootfs(
+    cache: &Cache,
+    rootfs: &Path,
+    release: &str,
+    progress: &dyn Progress,
+) -> Result<Entry, ImageError> {
+    let found = rootfs::fingerprint(rootfs)?;
+    let key = hash_bytes(format!("{LAYER_REVISION}\n{release}\n{found}").as_bytes());
+    let name = format!("user-rootfs-{}", &key[..KEY_LEN]);
+    cache.entry(&name, progress, &|space| {
+        progress.step(&format!("unpack {}", rootfs.display()));
+        let mut built = build_tree(space, rootfs, release)?;
+        built.records.push(user_file("rootfs", rootfs)?);
+        Ok(built)
+    })
+}
+
+/// Builds base and modules layers out of the tree at `rootfs` for kernel `release`.
+fn build_tree(space: &Workspace, rootfs: &Path, release: &str) -> Result<Built, ImageError> {
+    let doing = "write the base layer";
+    let mut tree = rootfs::load(rootfs)?;
+    let mut modules = tree.take("lib/modules");
+    modules.extend(tree.take("usr/lib/modules"));
+    let modules = ModuleSet::choose(&modules, release, rootfs)?;
+    rootfs::make_base(&mut tree).at(doing, rootfs)?;
+    let path = space.out.join(BASE_LAYER);
+    tree.write_file(&path).at(doing, &path)?;
+    write_modules(space, &modules)?;
+    let links = tree.dir_links().into_iter().map(|(link, target)| {
+        format!("{}\t{}\n", String::from_utf8_lossy(&link), String::from_utf8_lossy(&target))
+    });
+    let mut built = Built::default();
+    built.notes.insert("dir_links".into(), links.collect());
+    built.notes.insert("kernel_release".into(), release.into());
+    built.notes.insert("modules".into(), modules.names().join(" "));
+    Ok(built)
+}
+
+fn write_modules(space: &Workspace, modules: &ModuleSet) -> Result<(), ImageError> {
+    for (file, dir) in MODULE_LAYERS {
+        let path = space.out.join(file);
+        let mut layer = LayerBuilder::new();
+        modules
+            .write_to(&mut layer, dir)
+            .and_then(|()| layer.write_file(&path))
+            .at("write the modules layer", &path)?;
+    }
+    Ok(())
+}
+
+fn user_file(name: &str, path: &Path) -> Result<ArtifactRecord, ImageError> {
+    let (sha256, size) = if path.is_dir() { (String::new(), 0) } else { hash_file(path)? };
+    let version = path.display().to_string();
+    Ok(ArtifactRecord { name: name.into(), version, sha256, origin: Origin::UserFile, size })
+}
+
+fn merge_records(all: &mut Vec<ArtifactRecord>, more: &[ArtifactRecord]) {
+    for record in more {
+        if !all.contains(record) {
+            all.push(record.clone());
+        }
+    }
+}
+
+fn parse_links(text: &str) -> Vec<(String, String)> {
+    text.lines().filter_map(|line| line.split_once('\t')).map(|(a, b)| (a.to_owned(), b.to_owned())).collect()
+}
+
+/// All entries of the cache, checked by size and time stamp.
+pub fn list(cache: &Cache) -> Result<Vec<EntryStatus>, ImageError> {
+    cache.entries()
+}
+
+/// All entries of the cache with every file hashed; damaged ones are built anew at their next use.
+pub fn verify(cache: &Cache, progress: &dyn Progress) -> Result<Vec<EntryStatus>, ImageError> {
+    cache.verify(progress)
+}
+
+/// Removes every entry that no other run uses; says for each what became of it.
+pub fn clean(cache: &Cache) -> Result<Vec<(EntryStatus, Removal)>, ImageError> {
+    let entries = cache.entries()?;
+    entries.into_iter().map(|entry| cache.remove(&entry.name).map(|removal| (entry, removal))).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,316 @@
+//! Machines: booted once, saved when ready, cloned for each use.
+//!
+//! - A clone is a new QEMU over the same memory, mapped copy-on-write: it starts in a fraction of a boot and sees
+//!   nothing of other clones. Its entropy and its wall clock are its own before anybody can use it.
+//! - Whoever waits for a guest is told at once when its kernel fails, its QEMU ends or its agent is lost.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use yakiros_guest::protocol::{Exec, Shutdown};
+
+use crate::accel::{Accelerator, anonymous_file};
+use crate::agent::{Agent, AgentResult, Output};
+use crate::console::Console;
+use crate::error::{VmError, VmErrorKind};
+use crate::image::Qemu;
+use crate::qemu::{Hardware, Launch, Process};
+use crate::qmp::{Qmp, ShutdownCause};
+
+/// Console lines shown with a failure.
+const EXCERPT_LINES: usize = 15;
+/// When the agent's channel closes, the cause is on its way too: QEMU's end, or a panic on the console.
+const CAUSE_GRACE: Duration = Duration::from_millis(500);
+/// QEMU ends within milliseconds of `quit`.
+const QUIT_LIMIT: Duration = Duration::from_secs(10);
+/// The saved state's name in the machine's folder.
+const STATE_FILE: &str = "state";
+/// Entropy that a clone gets.
+const ENTROPY_BYTES: usize = 32;
+
+/// What all guests of a run share.
+#[derive(Debug)]
+pub struct Host {
+    /// The program.
+    pub qemu: Qemu,
+    /// How it runs the guest's code.
+    pub accelerator: Accelerator,
+}
+
+/// A machine that can be booted.
+#[derive(Debug, Clone)]
+pub struct Machine {
+    host: Arc<Host>,
+    hardware: Arc<Hardware>,
+    initrd: Arc<File>,
+}
+
+/// A guest that runs. Dropping it ends it at once, as pulling the plug does.
+#[derive(Debug)]
+pub struct Guest {
+    machine: Machine,
+    ram: Arc<File>,
+    process: Process,
+    qmp: Qmp,
+    /// The serial console.
+    pub console: Console,
+    /// The agent's channel, for requests that [`Guest`] has no method for.
+    pub agent: Agent,
+    /// `uname -r`.
+    pub kernel_release: String,
+    /// From the start of QEMU to the agent's first answer.
+    pub answered_after: Duration,
+}
+
+/// A guest that was saved. Its memory lives as long as this and its clones.
+#[derive(Debug)]
+pub struct Saved {
+    machine: Machine,
+    ram: Arc<File>,
+    directory: PathBuf,
+}
+
+/// How a guest has ended.
+#[derive(Debug, Clone)]
+pub struct Ended {
+    /// What QEMU said; `None` if it died without a word.
+    pub cause: Option<ShutdownCause>,
+    /// QEMU's own exit.
+    pub status: ExitStatus,
+}
+
+impl Machine {
+    /// A machine of this hardware, which boots these archives as its initrd.
+    pub fn new(host: Arc<Host>, hardware: Hardware, layers: &[PathBuf]) -> Result<Self, VmError> {
+        let mut initrd = anonymous_file("initrd", 0)?;
+        for layer in layers {
+            let copy = File::open(layer).and_then(|mut layer| io::copy(&mut layer, &mut initrd));
+            copy.map_err(VmError::host(format!("copy {} into the initrd", layer.display())))?;
+        }
+        Ok(Self { host, hardware: hardware.into(), initrd: initrd.into() })
+    }
+
+    /// The same machine with other hardware.
+    #[must_use]
+    pub fn with_hardware(&self, change: impl FnOnce(&mut Hardware)) -> Self {
+        let mut hardware = (*self.hardware).clone();
+        change(&mut hardware);
+        Self { hardware: hardware.into(), ..self.clone() }
+    }
+
+    /// Boots it; ready means that the agent answers.
+    pub async fn boot(&self, directory: &Path, console_log: &Path, limit: Duration) -> Result<Guest, VmError> {
+        let start = Instant::now();
+        let ram = Arc::new(anonymous_file("ram", u64::from(self.hardware.memory_mb) << 20)?);
+        let unready = self.launch(&ram, false, directory, console_log).await?;
+        unready.greet("boot the guest", start, limit).await
+    }
+
+    async fn launch(
+        &self,
+        ram: &Arc<File>,
+        restore: bool,
+        directory: &Path,
+        console_log: &Path,
+    ) -> Result<Unready, VmError> {
+        let launch = Launch {
+            qemu: &self.host.qemu,
+            accelerator: self.host.accelerator,
+            hardware: &self.hardware,
+            ram,
+            initrd: &self.initrd,
+            restore,
+            directory,
+            console_log,
+        };
+        let (process, sockets) = launch.start()?;
+        let console = Console::watch(sockets.console);
+        let agent = Agent::attach(sockets.agent);
+        let qmp = match Qmp::connect(sockets.qmp).await {
+            Ok(qmp) => qmp,
+            Err(error) => return Err(explain(error, &process, &console).await),
+        };
+        let (machine, ram) = (self.clone(), Arc::clone(ram));
+        Ok(Unready { machine, ram, process, qmp, console, agent })
+    }
+}
+
+/// A guest whose agent has not answered yet.
+struct Unready {
+    machine: Machine,
+    ram: Arc<File>,
+    process: Process,
+    qmp: Qmp,
+    console: Console,
+    agent: Agent,
+}
+
+impl Unready {
+    async fn greet(self, attempt: &str, start: Instant, limit: Duration) -> Result<Guest, VmError> {
+        let nonce = u64::from_le_bytes(random().map_err(VmError::host("read entropy"))?);
+        let hello = watched(attempt, &self.process, &self.console, limit, self.agent.greet(nonce, limit));
+        let kernel_release = hello.await?;
+        let Self { machine, ram, process, qmp, console, agent } = self;
+        let answered_after = start.elapsed();
+        Ok(Guest { machine, ram, process, qmp, console, agent, kernel_release, answered_after })
+    }
+}
+
+impl Guest {
+    /// The host's process id of its QEMU.
+    pub fn qemu_pid(&self) -> u32 {
+        self.process.pid
+    }
+
+    /// The machine protocol, for what [`Guest`] has no method for.
+    pub fn qmp(&self) -> &Qmp {
+        &self.qmp
+    }
+
+    /// Saves the guest as it is and ends it. The folder must stay as long as the result.
+    pub async fn save(self, directory: &Path) -> Result<Saved, VmError> {
+        let saved = async {
+            self.qmp.ignore_shared_memory().await?;
+            self.qmp.stop().await?;
+            self.qmp.save_state(STATE_FILE).await?;
+            self.qmp.quit().await
+        };
+        if let Err(error) = saved.await {
+            return Err(explain(error, &self.process, &self.console).await);
+        }
+        if tokio::time::timeout(QUIT_LIMIT, self.process.exited()).await.is_err() {
+            let kind = VmErrorKind::TimedOut { limit: QUIT_LIMIT, console: String::new() };
+            return Err(VmError::new("end QEMU after saving the guest", kind));
+        }
+        Ok(Saved { machine: self.machine, ram: self.ram, directory: directory.to_path_buf() })
+    }
+
+    /// Does something with the guest, for at most `limit`; a guest that fails meanwhile ends it at once.
+    pub async fn watched<T>(
+        &self,
+        attempt: &str,
+        limit: Duration,
+        work: impl Future<Output = AgentResult<T>>,
+    ) -> Result<T, VmError> {
+        watched(attempt, &self.process, &self.console, limit, work).await
+    }
+
+    /// Runs a program to its end; when `limit` is over it is killed in the guest.
+    pub async fn exec(&self, mut exec: Exec, limit: Duration) -> Result<Output, VmError> {
+        let attempt = format!("run `{}` in the guest", exec.argv.join(" "));
+        exec.timeout_ms.get_or_insert(limit.as_millis() as u64);
+        // The agent's own clock and the answer's grace come first; this is for a guest that does not answer at all.
+        self.watched(&attempt, limit * 2 + QUIT_LIMIT, self.agent.exec(exec)).await
+    }
+
+    /// Waits until the guest has ended by itself.
+    pub async fn ended(&self, limit: Duration) -> Result<Ended, VmError> {
+        match tokio::time::timeout(limit, self.process.exited()).await {
+            Ok(status) => Ok(Ended { cause: self.qmp.shutdown_cause(), status }),
+            Err(_) => {
+                let kind = VmErrorKind::TimedOut { limit, console: self.console.tail(EXCERPT_LINES) };
+                Err(VmError::new("see the guest end by itself", kind))
+            }
+        }
+    }
+
+    /// Asks for the guest's end.
+    pub async fn shutdown(&self, how: Shutdown, limit: Duration) -> Result<(), VmError> {
+        self.watched("shut the guest down", limit, self.agent.shutdown(how)).await
+    }
+
+    /// Gives the guest entropy of its own and the host's time.
+    async fn freshen(&self, limit: Duration) -> Result<(), VmError> {
+        let entropy: [u8; ENTROPY_BYTES] = random().map_err(VmError::host("read entropy"))?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos() as u64;
+        self.watched("give the guest entropy", limit, self.agent.reseed(&entropy)).await?;
+        self.watched("set the guest's clock", limit, self.agent.clock(Some(now))).await.map(drop)
+    }
+}
+
+impl Saved {
+    /// A clone that answers, with entropy and time of its own.
+    pub async fn clone_guest(&self, console_log: &Path, limit: Duration) -> Result<Guest, VmError> {
+        let start = Instant::now();
+        let unready = self.machine.launch(&self.ram, true, &self.directory, console_log).await?;
+        let restored = async {
+            unready.qmp.ignore_shared_memory().await?;
+            unready.qmp.load_state(STATE_FILE).await?;
+            unready.qmp.cont().await
+        };
+        if let Err(error) = restored.await {
+            return Err(explain(error, &unready.process, &unready.console).await);
+        }
+        let mut guest = unready.greet("restore the guest", start, limit).await?;
+        guest.freshen(limit).await?;
+        guest.answered_after = start.elapsed();
+        Ok(guest)
+    }
+}
+
+async fn watched<T>(
+    attempt: &str,
+    process: &Process,
+    console: &Console,
+    limit: Duration,
+    work: impl Future<Output = AgentResult<T>>,
+) -> Result<T, VmError> {
+    let kind = tokio::select! {
+        biased;
+        result = work => match result {
+            Ok(value) => return Ok(value),
+            Err(VmErrorKind::TimedOut { limit, .. }) => {
+                VmErrorKind::TimedOut { limit, console: console.tail(EXCERPT_LINES) }
+            }
+            Err(kind) => kind,
+        },
+        finding = console.failure() => VmErrorKind::GuestKernel(finding),
+        status = process.exited() => ended_kind(status, process),
+        () = tokio::time::sleep(limit) => {
+            VmErrorKind::TimedOut { limit, console: console.tail(EXCERPT_LINES) }
+        }
+    };
+    Err(explain(VmError::new(attempt, kind), process, console).await)
+}
+
+/// Puts the cause in place of its consequence: a channel closes *because* QEMU ended or the kernel failed.
+async fn explain(error: VmError, process: &Process, console: &Console) -> VmError {
+    if !matches!(
+        error.kind,
+        VmErrorKind::AgentLost(_) | VmErrorKind::Qmp(_) | VmErrorKind::QemuEnded { .. }
+    ) {
+        return error;
+    }
+    let ended = tokio::time::timeout(CAUSE_GRACE, process.exited()).await.ok();
+    let VmError { attempt, kind } = error;
+    let kind = match (console.fatal_finding(), ended) {
+        (Some(finding), _) => VmErrorKind::GuestKernel(finding),
+        (None, Some(status)) => ended_kind(status, process),
+        (None, None) => kind,
+    };
+    VmError { attempt, kind }
+}
+
+fn ended_kind(status: ExitStatus, process: &Process) -> VmErrorKind {
+    VmErrorKind::QemuEnded { status: status.to_string(), stderr: process.stderr() }
+}
+
+fn random<const N: usize>() -> io::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Makes a raw disk image full of zeros that takes no space until it is written to.
+pub fn create_disk(path: &Path, size_mb: u64) -> Result<(), VmError> {
+    let create = || -> io::Result<()> {
+        let mut file = File::create_new(path)?;
+        file.set_len(size_mb << 20)?;
+        file.flush()
+    };
+    create().map_err(VmError::host(format!("create the disk {}", path.display())))
+}

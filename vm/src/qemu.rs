@@ -1,0 +1,304 @@
+//! One QEMU process: its command line, its descriptors, its end.
+//!
+//! - QEMU dies with its parent, however the parent dies (`PR_SET_PDEATHSIG`).
+//! - It leaves nothing behind: memory and initrd are anonymous files, QMP, console and agent are socket pairs. The only
+//!   files it writes are the console's log and a saved state, both in the run's own folder.
+//! - Descriptors are handed over by number, so there are no socket paths to clash, to clean up or to grow too long.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use command_fds::{CommandFdExt, FdMapping};
+use nix::libc;
+use tokio::io::AsyncReadExt;
+use tokio::net::UnixStream;
+use tokio::sync::{oneshot, watch};
+use yakiros_guest::protocol::PORT_NAME;
+
+use crate::accel::Accelerator;
+use crate::error::VmError;
+use crate::image::Qemu;
+
+/// QEMU's machine type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Platform {
+    /// No PCI, few devices: boots quickest.
+    Microvm,
+    /// A PC: PCI, hot-plug.
+    Q35,
+}
+
+impl Platform {
+    /// As in QEMU and in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Microvm => "microvm",
+            Self::Q35 => "q35",
+        }
+    }
+
+    /// Virtio devices end in this, for the bus that the machine has.
+    fn bus(self) -> &'static str {
+        match self {
+            Self::Microvm => "device",
+            Self::Q35 => "pci",
+        }
+    }
+}
+
+/// The hardware and the kernel of a guest.
+#[derive(Debug, Clone)]
+pub struct Hardware {
+    /// Machine type.
+    pub platform: Platform,
+    /// Virtual processors.
+    pub cpus: u32,
+    /// Memory in MiB.
+    pub memory_mb: u32,
+    /// A bzImage, or whatever else this QEMU boots.
+    pub kernel: PathBuf,
+    /// Kernel arguments after those that every guest gets.
+    pub arguments: Vec<String>,
+    /// Raw images, writable, seen as /dev/vda, /dev/vdb, …
+    pub disks: Vec<PathBuf>,
+}
+
+/// Every guest's kernel arguments.
+///
+/// `tsc_early_khz` and `no_timer_check`: without either, one boot in ten of a microvm hangs under emulation, because
+/// the kernel's calibration against the PIT never ends. `cryptomgr.notests` saves 0.2 s of self-tests. A panic or an
+/// oops must end the guest, not leave it half alive; `reboot=t` is the way of resetting that both platforms have.
+const KERNEL_ARGUMENTS: &str = "console=ttyS0 quiet panic=-1 oops=panic reboot=t cryptomgr.notests \
+                                kexec_load_disabled=0";
+const EMULATION_ARGUMENTS: &str = "tsc_early_khz=2600000 no_timer_check";
+
+/// Descriptors as QEMU sees them.
+const RAM_FD: i32 = 10;
+const INITRD_FD: i32 = 11;
+const QMP_FD: i32 = 12;
+const CONSOLE_FD: i32 = 13;
+const AGENT_FD: i32 = 14;
+
+/// What QEMU printed last; it prints little, and only when something is wrong.
+const KEPT_STDERR_BYTES: usize = 8 * 1024;
+
+/// What a process is started from.
+#[derive(Debug)]
+pub struct Launch<'a> {
+    /// The program.
+    pub qemu: &'a Qemu,
+    /// How it runs the guest's code.
+    pub accelerator: Accelerator,
+    /// What it emulates.
+    pub hardware: &'a Hardware,
+    /// The guest's memory, of the right size.
+    pub ram: &'a File,
+    /// The initrd's content.
+    pub initrd: &'a File,
+    /// Do not start, wait for a saved state; writes to memory stay private.
+    pub restore: bool,
+    /// The working directory, in which a state may be saved.
+    pub directory: &'a Path,
+    /// Where the console is logged.
+    pub console_log: &'a Path,
+}
+
+/// A QEMU that runs. Dropping it kills it.
+#[derive(Debug)]
+pub struct Process {
+    /// For reports and for the host's tools.
+    pub pid: u32,
+    exit: watch::Receiver<Option<ExitStatus>>,
+    stderr: Arc<Mutex<Vec<u8>>>,
+    /// Its drop tells the keeper to kill.
+    _kill: oneshot::Sender<()>,
+}
+
+/// The host's ends of a process's sockets.
+#[derive(Debug)]
+pub struct Sockets {
+    /// Machine protocol.
+    pub qmp: UnixStream,
+    /// Serial console.
+    pub console: UnixStream,
+    /// Agent channel.
+    pub agent: UnixStream,
+}
+
+impl Launch<'_> {
+    /// Starts QEMU.
+    pub fn start(&self) -> Result<(Process, Sockets), VmError> {
+        self.try_start().map_err(VmError::host(format!("start {}", self.qemu.binary.display())))
+    }
+
+    fn try_start(&self) -> io::Result<(Process, Sockets)> {
+        let (qmp, qmp_end) = UnixStream::pair()?;
+        let (console, console_end) = UnixStream::pair()?;
+        let (agent, agent_end) = UnixStream::pair()?;
+        let mut mappings = vec![
+            FdMapping { parent_fd: self.ram.try_clone()?.into(), child_fd: RAM_FD },
+            FdMapping { parent_fd: self.initrd.try_clone()?.into(), child_fd: INITRD_FD },
+        ];
+        for (end, child_fd) in [(qmp_end, QMP_FD), (console_end, CONSOLE_FD), (agent_end, AGENT_FD)] {
+            mappings.push(FdMapping { parent_fd: blocking(end)?, child_fd });
+        }
+        let mut command = Command::new(&self.qemu.binary);
+        command.args(self.arguments()).envs(self.qemu.env.iter().cloned()).current_dir(self.directory);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        // A Ctrl-C at the terminal is for the harness, which ends its guests in order.
+        command.process_group(0);
+        command.fd_mappings(mappings).map_err(io::Error::other)?;
+        let parent = std::process::id();
+        // SAFETY: `die_with` only makes system calls that are safe after fork.
+        unsafe { command.pre_exec(move || die_with(parent)) };
+        Ok((keep(command)?, Sockets { qmp, console, agent }))
+    }
+
+    /// The command line after the program's name.
+    fn arguments(&self) -> Vec<OsString> {
+        let hardware = self.hardware;
+        let bus = hardware.platform.bus();
+        let mut line: Vec<OsString> = self.qemu.extra_args.clone();
+        let mut add = |option: &str, value: String| line.extend([option.into(), value.into()]);
+        add("-machine", format!("{},accel={},memory-backend=ram", hardware.platform.name(), self.accelerator.name()));
+        add("-cpu", self.accelerator.cpu_model().into());
+        add("-smp", hardware.cpus.to_string());
+        add("-m", format!("{}M", hardware.memory_mb));
+        let share = if self.restore { "off" } else { "on" };
+        add(
+            "-object",
+            format!(
+                "memory-backend-file,id=ram,size={}M,mem-path=/proc/self/fd/{RAM_FD},share={share}",
+                hardware.memory_mb
+            ),
+        );
+        add("-chardev", format!("socket,id=qmp,fd={QMP_FD}"));
+        add("-mon", "chardev=qmp,mode=control".into());
+        add(
+            "-chardev",
+            format!("socket,id=console,fd={CONSOLE_FD},logfile={},logappend=on", option_value(self.console_log)),
+        );
+        add("-serial", "chardev:console".into());
+        add("-device", format!("virtio-serial-{bus}"));
+        add("-chardev", format!("socket,id=agent,fd={AGENT_FD}"));
+        add("-device", format!("virtserialport,chardev=agent,name={PORT_NAME}"));
+        for (index, disk) in hardware.disks.iter().enumerate() {
+            add("-drive", format!("id=disk{index},if=none,format=raw,file={}", option_value(disk)));
+            add("-device", format!("virtio-blk-{bus},drive=disk{index}"));
+        }
+        add("-initrd", format!("/proc/self/fd/{INITRD_FD}"));
+        add("-append", self.kernel_arguments());
+        if self.restore {
+            add("-incoming", "defer".into());
+        }
+        line.extend(["-kernel".into(), hardware.kernel.clone().into()]);
+        line.extend(["-nodefaults", "-no-user-config", "-no-reboot"].map(OsString::from));
+        line.extend(["-display", "none"].map(OsString::from));
+        line
+    }
+
+    fn kernel_arguments(&self) -> String {
+        let mut arguments = vec![KERNEL_ARGUMENTS];
+        if self.accelerator == Accelerator::Tcg {
+            arguments.push(EMULATION_ARGUMENTS);
+        }
+        arguments.extend(self.hardware.arguments.iter().map(String::as_str));
+        arguments.join(" ")
+    }
+}
+
+impl Process {
+    /// Waits for its end.
+    pub async fn exited(&self) -> ExitStatus {
+        let mut exit = self.exit.clone();
+        loop {
+            if let Some(status) = *exit.borrow_and_update() {
+                return status;
+            }
+            if exit.changed().await.is_err() {
+                // Its keeper is gone, which happens when the runtime ends; nobody looks at this any more.
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// What it printed last.
+    pub fn stderr(&self) -> String {
+        let bytes = self.stderr.lock().unwrap_or_else(PoisonError::into_inner);
+        String::from_utf8_lossy(&bytes).trim().to_owned()
+    }
+}
+
+/// Starts the command and a task that waits for its end, or kills it when the [`Process`] is dropped.
+fn keep(command: Command) -> io::Result<Process> {
+    let mut command = tokio::process::Command::from(command);
+    let mut child = command.kill_on_drop(true).spawn()?;
+    let pid = child.id().ok_or_else(|| io::Error::other("it ended at once"))?;
+    let stderr = Arc::new(Mutex::new(Vec::new()));
+    if let Some(pipe) = child.stderr.take() {
+        tokio::spawn(collect(pipe, Arc::clone(&stderr)));
+    }
+    let (tell, exit) = watch::channel(None);
+    let (kill, killed) = oneshot::channel::<()>();
+    tokio::spawn(async move {
+        let status = tokio::select! {
+            status = child.wait() => status,
+            _ = killed => {
+                drop(child.start_kill());
+                child.wait().await
+            }
+        };
+        if let Ok(status) = status {
+            tell.send_replace(Some(status));
+        }
+    });
+    Ok(Process { pid, exit, stderr, _kill: kill })
+}
+
+async fn collect(mut pipe: tokio::process::ChildStderr, to: Arc<Mutex<Vec<u8>>>) {
+    let mut buffer = [0; 1024];
+    while let Ok(count @ 1..) = pipe.read(&mut buffer).await {
+        let mut kept = to.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.extend_from_slice(&buffer[..count]);
+        let excess = kept.len().saturating_sub(KEPT_STDERR_BYTES);
+        kept.drain(..excess);
+    }
+}
+
+/// In the child: SIGKILL when the thread that started it ends. The harness starts guests from its main thread only.
+fn die_with(parent: u32) -> io::Result<()> {
+    // SAFETY: prctl and getppid take integers and touch no memory.
+    let (result, now) = unsafe { (libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL), libc::getppid()) };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    if now as u32 == parent { Ok(()) } else { Err(io::Error::other("the harness has ended")) }
+}
+
+/// A socket as QEMU expects it.
+fn blocking(stream: UnixStream) -> io::Result<OwnedFd> {
+    let stream = stream.into_std()?;
+    stream.set_nonblocking(false)?;
+    Ok(stream.into())
+}
+
+/// A path inside a QEMU option, in which a comma is doubled.
+fn option_value(path: &Path) -> String {
+    path.to_string_lossy().replace(',', ",,")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_comma_in_a_path_is_no_separator() {
+        assert_eq!(option_value(Path::new("/a,b/c")), "/a,,b/c");
+    }
+}
