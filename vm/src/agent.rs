@@ -4,6 +4,7 @@
 //! dropped before its end is cancelled in the guest. When the channel closes, everything that waits fails at once.
 
 use std::collections::HashMap;
+use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -200,14 +201,21 @@ impl Agent {
     /// Reads the guest's clocks, after setting the wall clock if asked.
     pub async fn clock(&self, set_realtime_ns: Option<u64>) -> AgentResult<Clock> {
         match self.ask(&Request::Clock { set_realtime_ns }, QUICK_LIMIT).await? {
-            Reply::Clock { realtime_ns, monotonic_ns, boottime_ns } => Ok(Clock { realtime_ns, monotonic_ns, boottime_ns }),
+            Reply::Clock { realtime_ns, monotonic_ns, boottime_ns } => {
+                Ok(Clock { realtime_ns, monotonic_ns, boottime_ns })
+            }
             other => Err(unexpected(&other)),
         }
     }
 
     /// Mixes entropy into the guest's generator.
     pub async fn reseed(&self, entropy: &[u8]) -> AgentResult<()> {
-        let entropy = entropy.iter().map(|byte| format!("{byte:02x}")).collect();
+        let mut hexadecimal = String::with_capacity(entropy.len() * 2);
+        for byte in entropy {
+            // Writing to a string cannot fail.
+            let _infallible = write!(hexadecimal, "{byte:02x}");
+        }
+        let entropy = hexadecimal;
         match self.ask(&Request::Reseed { entropy }, QUICK_LIMIT).await? {
             Reply::Reseeded => Ok(()),
             other => Err(unexpected(&other)),
@@ -237,8 +245,13 @@ impl Agent {
             Some(streams) => drop(streams.insert(id, sender)),
             None => return Err(lost("the channel is closed")),
         }
-        let stream =
-            Stream { id, incoming, outgoing: self.outgoing.clone(), shared: Arc::clone(&self.shared), ended: false };
+        let stream = Stream {
+            id,
+            incoming,
+            outgoing: self.outgoing.clone(),
+            shared: Arc::clone(&self.shared),
+            ended: false,
+        };
         let payload = serde_json::to_vec(request).map_err(|error| lost(&error.to_string()))?;
         if payload.len() > MAX_PAYLOAD_BYTES {
             return Err(lost("the request is longer than a frame"));
@@ -445,8 +458,8 @@ async fn read_frames(mut read: OwnedReadHalf, shared: Arc<Shared>) {
 }
 
 fn done(frame: &Frame) -> AgentResult<Reply> {
-    let result: Result<Reply, GuestError> =
-        serde_json::from_slice(&frame.payload).map_err(|error| lost(&format!("unreadable answer: {error}")))?;
+    let result: Result<Reply, GuestError> = serde_json::from_slice(&frame.payload)
+        .map_err(|error| lost(&format!("unreadable answer: {error}")))?;
     result.map_err(VmErrorKind::Guest)
 }
 

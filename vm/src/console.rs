@@ -36,6 +36,16 @@ pub struct Finding {
     pub excerpt: Vec<String>,
 }
 
+impl Finding {
+    /// The kernel panicked because PID 1 is gone, which is PID 1's fault and not the kernel's.
+    pub fn is_end_of_init(&self) -> bool {
+        self.class == Class::Panic
+            && ["Attempted to kill init", "No working init found", "Requested init "]
+                .iter()
+                .any(|part| self.title.contains(part))
+    }
+}
+
 /// Reads lines, keeps the last ones and finds what is wrong. Fed with bytes in any cut.
 #[derive(Debug, Default)]
 pub struct Analyzer {

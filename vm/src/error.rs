@@ -7,6 +7,7 @@ use std::time::Duration;
 use yakiros_guest::protocol::GuestError;
 
 use crate::console::Finding;
+use crate::qmp::ShutdownCause;
 
 /// A machine that did not do what it was asked to.
 #[derive(Debug)]
@@ -29,6 +30,8 @@ pub enum VmErrorKind {
         /// The last lines it printed.
         stderr: String,
     },
+    /// The guest powered off, reset or stopped itself when it should have stayed.
+    GuestEnded(ShutdownCause),
     /// QEMU refused a QMP command, or broke the protocol.
     Qmp(String),
     /// The guest's kernel has failed.
@@ -55,6 +58,8 @@ pub enum Blame {
     Vmm,
     /// The kernel in the guest.
     GuestKernel,
+    /// What runs as PID 1: the guest ended because PID 1 did, or told it to.
+    Init,
     /// The request: a file that is not there, a program that cannot be run.
     Request,
     /// Somebody used up the time.
@@ -78,7 +83,9 @@ impl VmError {
         match self.kind {
             VmErrorKind::Host(_) => Blame::Host,
             VmErrorKind::QemuEnded { .. } | VmErrorKind::Qmp(_) | VmErrorKind::AgentLost(_) => Blame::Vmm,
+            VmErrorKind::GuestKernel(ref finding) if finding.is_end_of_init() => Blame::Init,
             VmErrorKind::GuestKernel(_) => Blame::GuestKernel,
+            VmErrorKind::GuestEnded(_) => Blame::Init,
             VmErrorKind::Guest(_) => Blame::Request,
             VmErrorKind::TimedOut { .. } => Blame::Budget,
         }
@@ -97,7 +104,11 @@ impl fmt::Display for VmErrorKind {
             Self::Host(error) => error.fmt(f),
             Self::QemuEnded { status, stderr } if stderr.is_empty() => write!(f, "QEMU ended ({status})"),
             Self::QemuEnded { status, stderr } => write!(f, "QEMU ended ({status}): {stderr}"),
+            Self::GuestEnded(cause) => write!(f, "the guest ended by itself ({})", cause.describe()),
             Self::Qmp(message) => write!(f, "QMP: {message}"),
+            Self::GuestKernel(finding) if finding.is_end_of_init() => {
+                write!(f, "PID 1 of the guest ended: {}", finding.title)
+            }
             Self::GuestKernel(finding) => write!(f, "the guest's kernel failed: {}", finding.title),
             Self::AgentLost(message) => write!(f, "the agent is lost: {message}"),
             Self::Guest(error) => error.fmt(f),

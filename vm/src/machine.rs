@@ -17,8 +17,7 @@ use crate::accel::{Accelerator, anonymous_file};
 use crate::agent::{Agent, AgentResult, Output};
 use crate::console::Console;
 use crate::error::{VmError, VmErrorKind};
-use crate::image::Qemu;
-use crate::qemu::{Hardware, Launch, Process};
+use crate::qemu::{Hardware, Launch, Process, Qemu};
 use crate::qmp::{Qmp, ShutdownCause};
 
 /// Console lines shown with a failure.
@@ -103,7 +102,12 @@ impl Machine {
     }
 
     /// Boots it; ready means that the agent answers.
-    pub async fn boot(&self, directory: &Path, console_log: &Path, limit: Duration) -> Result<Guest, VmError> {
+    pub async fn boot(
+        &self,
+        directory: &Path,
+        console_log: &Path,
+        limit: Duration,
+    ) -> Result<Guest, VmError> {
         let start = Instant::now();
         let ram = Arc::new(anonymous_file("ram", u64::from(self.hardware.memory_mb) << 20)?);
         let unready = self.launch(&ram, false, directory, console_log).await?;
@@ -132,7 +136,10 @@ impl Machine {
         let agent = Agent::attach(sockets.agent);
         let qmp = match Qmp::connect(sockets.qmp).await {
             Ok(qmp) => qmp,
-            Err(error) => return Err(explain(error, &process, &console).await),
+            Err(error) => {
+                let signs = Signs { process: &process, console: &console, qmp: None };
+                return Err(signs.explain(error).await);
+            }
         };
         let (machine, ram) = (self.clone(), Arc::clone(ram));
         Ok(Unready { machine, ram, process, qmp, console, agent })
@@ -150,10 +157,13 @@ struct Unready {
 }
 
 impl Unready {
+    fn signs(&self) -> Signs<'_> {
+        Signs { process: &self.process, console: &self.console, qmp: Some(&self.qmp) }
+    }
+
     async fn greet(self, attempt: &str, start: Instant, limit: Duration) -> Result<Guest, VmError> {
         let nonce = u64::from_le_bytes(random().map_err(VmError::host("read entropy"))?);
-        let hello = watched(attempt, &self.process, &self.console, limit, self.agent.greet(nonce, limit));
-        let kernel_release = hello.await?;
+        let kernel_release = self.signs().watch(attempt, limit, self.agent.greet(nonce, limit)).await?;
         let Self { machine, ram, process, qmp, console, agent } = self;
         let answered_after = start.elapsed();
         Ok(Guest { machine, ram, process, qmp, console, agent, kernel_release, answered_after })
@@ -180,7 +190,7 @@ impl Guest {
             self.qmp.quit().await
         };
         if let Err(error) = saved.await {
-            return Err(explain(error, &self.process, &self.console).await);
+            return Err(self.signs().explain(error).await);
         }
         if tokio::time::timeout(QUIT_LIMIT, self.process.exited()).await.is_err() {
             let kind = VmErrorKind::TimedOut { limit: QUIT_LIMIT, console: String::new() };
@@ -196,7 +206,7 @@ impl Guest {
         limit: Duration,
         work: impl Future<Output = AgentResult<T>>,
     ) -> Result<T, VmError> {
-        watched(attempt, &self.process, &self.console, limit, work).await
+        self.signs().watch(attempt, limit, work).await
     }
 
     /// Runs a program to its end; when `limit` is over it is killed in the guest.
@@ -209,18 +219,19 @@ impl Guest {
 
     /// Waits until the guest has ended by itself.
     pub async fn ended(&self, limit: Duration) -> Result<Ended, VmError> {
-        match tokio::time::timeout(limit, self.process.exited()).await {
-            Ok(status) => Ok(Ended { cause: self.qmp.shutdown_cause(), status }),
-            Err(_) => {
-                let kind = VmErrorKind::TimedOut { limit, console: self.console.tail(EXCERPT_LINES) };
-                Err(VmError::new("see the guest end by itself", kind))
-            }
+        if let Ok(status) = tokio::time::timeout(limit, self.process.exited()).await {
+            return Ok(Ended { cause: self.qmp.shutdown_cause(), status });
         }
+        Err(VmError::new("see the guest end by itself", self.signs().timed_out(limit)))
     }
 
     /// Asks for the guest's end.
     pub async fn shutdown(&self, how: Shutdown, limit: Duration) -> Result<(), VmError> {
         self.watched("shut the guest down", limit, self.agent.shutdown(how)).await
+    }
+
+    fn signs(&self) -> Signs<'_> {
+        Signs { process: &self.process, console: &self.console, qmp: Some(&self.qmp) }
     }
 
     /// Gives the guest entropy of its own and the host's time.
@@ -243,7 +254,7 @@ impl Saved {
             unready.qmp.cont().await
         };
         if let Err(error) = restored.await {
-            return Err(explain(error, &unready.process, &unready.console).await);
+            return Err(unready.signs().explain(error).await);
         }
         let mut guest = unready.greet("restore the guest", start, limit).await?;
         guest.freshen(limit).await?;
@@ -252,51 +263,68 @@ impl Saved {
     }
 }
 
-async fn watched<T>(
-    attempt: &str,
-    process: &Process,
-    console: &Console,
-    limit: Duration,
-    work: impl Future<Output = AgentResult<T>>,
-) -> Result<T, VmError> {
-    let kind = tokio::select! {
-        biased;
-        result = work => match result {
-            Ok(value) => return Ok(value),
-            Err(VmErrorKind::TimedOut { limit, .. }) => {
-                VmErrorKind::TimedOut { limit, console: console.tail(EXCERPT_LINES) }
-            }
-            Err(kind) => kind,
-        },
-        finding = console.failure() => VmErrorKind::GuestKernel(finding),
-        status = process.exited() => ended_kind(status, process),
-        () = tokio::time::sleep(limit) => {
-            VmErrorKind::TimedOut { limit, console: console.tail(EXCERPT_LINES) }
-        }
-    };
-    Err(explain(VmError::new(attempt, kind), process, console).await)
+/// What a guest's failure can be seen in.
+#[derive(Clone, Copy)]
+struct Signs<'a> {
+    process: &'a Process,
+    console: &'a Console,
+    /// Missing while QEMU is being started.
+    qmp: Option<&'a Qmp>,
 }
 
-/// Puts the cause in place of its consequence: a channel closes *because* QEMU ended or the kernel failed.
-async fn explain(error: VmError, process: &Process, console: &Console) -> VmError {
-    if !matches!(
-        error.kind,
-        VmErrorKind::AgentLost(_) | VmErrorKind::Qmp(_) | VmErrorKind::QemuEnded { .. }
-    ) {
-        return error;
+impl Signs<'_> {
+    async fn watch<T>(
+        self,
+        attempt: &str,
+        limit: Duration,
+        work: impl Future<Output = AgentResult<T>>,
+    ) -> Result<T, VmError> {
+        let kind = tokio::select! {
+            biased;
+            result = work => match result {
+                Ok(value) => return Ok(value),
+                Err(VmErrorKind::TimedOut { limit, .. }) => self.timed_out(limit),
+                Err(kind) => kind,
+            },
+            finding = self.console.failure() => VmErrorKind::GuestKernel(finding),
+            status = self.process.exited() => self.ended(status),
+            () = tokio::time::sleep(limit) => self.timed_out(limit),
+        };
+        Err(self.explain(VmError::new(attempt, kind)).await)
     }
-    let ended = tokio::time::timeout(CAUSE_GRACE, process.exited()).await.ok();
-    let VmError { attempt, kind } = error;
-    let kind = match (console.fatal_finding(), ended) {
-        (Some(finding), _) => VmErrorKind::GuestKernel(finding),
-        (None, Some(status)) => ended_kind(status, process),
-        (None, None) => kind,
-    };
-    VmError { attempt, kind }
-}
 
-fn ended_kind(status: ExitStatus, process: &Process) -> VmErrorKind {
-    VmErrorKind::QemuEnded { status: status.to_string(), stderr: process.stderr() }
+    /// Puts the cause in place of its consequence: a channel closes *because* QEMU ended or the kernel failed.
+    async fn explain(self, error: VmError) -> VmError {
+        let VmError { attempt, kind } = error;
+        let is_consequence = matches!(
+            kind,
+            VmErrorKind::AgentLost(_)
+                | VmErrorKind::Qmp(_)
+                | VmErrorKind::QemuEnded { .. }
+                | VmErrorKind::GuestEnded(_)
+        );
+        if !is_consequence {
+            return VmError { attempt, kind };
+        }
+        let ended = tokio::time::timeout(CAUSE_GRACE, self.process.exited()).await.ok();
+        let kind = match (self.console.fatal_finding(), ended) {
+            (Some(finding), _) => VmErrorKind::GuestKernel(finding),
+            (None, Some(status)) => self.ended(status),
+            (None, None) => kind,
+        };
+        VmError { attempt, kind }
+    }
+
+    fn ended(self, status: ExitStatus) -> VmErrorKind {
+        match self.qmp.and_then(Qmp::shutdown_cause) {
+            Some(cause) if cause.by_guest() => VmErrorKind::GuestEnded(cause),
+            _ => VmErrorKind::QemuEnded { status: status.to_string(), stderr: self.process.stderr() },
+        }
+    }
+
+    fn timed_out(self, limit: Duration) -> VmErrorKind {
+        VmErrorKind::TimedOut { limit, console: self.console.tail(EXCERPT_LINES) }
+    }
 }
 
 fn random<const N: usize>() -> io::Result<[u8; N]> {

@@ -23,7 +23,17 @@ use yakiros_guest::protocol::PORT_NAME;
 
 use crate::accel::Accelerator;
 use crate::error::VmError;
-use crate::image::Qemu;
+
+/// A QEMU that can be started.
+#[derive(Debug, Clone)]
+pub struct Qemu {
+    /// The program.
+    pub binary: PathBuf,
+    /// Added to its environment.
+    pub env: Vec<(OsString, OsString)>,
+    /// Before all other arguments.
+    pub extra_args: Vec<OsString>,
+}
 
 /// QEMU's machine type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -166,7 +176,8 @@ impl Launch<'_> {
         let bus = hardware.platform.bus();
         let mut line: Vec<OsString> = self.qemu.extra_args.clone();
         let mut add = |option: &str, value: String| line.extend([option.into(), value.into()]);
-        add("-machine", format!("{},accel={},memory-backend=ram", hardware.platform.name(), self.accelerator.name()));
+        add("-machine", format!("{},memory-backend=ram", hardware.platform.name()));
+        add("-accel", self.accelerator.option().into());
         add("-cpu", self.accelerator.cpu_model().into());
         add("-smp", hardware.cpus.to_string());
         add("-m", format!("{}M", hardware.memory_mb));
@@ -182,7 +193,10 @@ impl Launch<'_> {
         add("-mon", "chardev=qmp,mode=control".into());
         add(
             "-chardev",
-            format!("socket,id=console,fd={CONSOLE_FD},logfile={},logappend=on", option_value(self.console_log)),
+            format!(
+                "socket,id=console,fd={CONSOLE_FD},logfile={},logappend=on",
+                option_value(self.console_log)
+            ),
         );
         add("-serial", "chardev:console".into());
         add("-device", format!("virtio-serial-{bus}"));

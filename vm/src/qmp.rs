@@ -69,6 +69,26 @@ pub enum ShutdownCause {
     Other,
 }
 
+impl ShutdownCause {
+    /// The guest did it, not the host.
+    pub fn by_guest(&self) -> bool {
+        matches!(self, Self::GuestShutdown | Self::GuestReset | Self::GuestPanic)
+    }
+
+    /// In words.
+    pub fn describe(&self) -> &'static str {
+        match self {
+            Self::GuestShutdown => "it powered off",
+            Self::GuestReset => "it reset",
+            Self::GuestPanic => "its kernel panicked",
+            Self::HostQmpQuit => "QEMU was told to quit",
+            Self::HostQmpSystemReset => "QEMU was told to reset it",
+            Self::HostSignal => "a signal ended QEMU",
+            Self::Other => "for a cause that QEMU does not name",
+        }
+    }
+}
+
 #[derive(Debug, Deserialize)]
 struct ShutdownData {
     reason: ShutdownCause,
@@ -185,8 +205,9 @@ impl Qmp {
 
     async fn query<T: DeserializeOwned>(&self, command: &str) -> Result<T, VmError> {
         let value = self.execute(command, None).await?;
-        serde_json::from_value(value)
-            .map_err(|error| VmError::new(format!("read the answer to {command}"), VmErrorKind::Qmp(error.to_string())))
+        serde_json::from_value(value).map_err(|error| {
+            VmError::new(format!("read the answer to {command}"), VmErrorKind::Qmp(error.to_string()))
+        })
     }
 
     /// Executes any command and gives its return value.
@@ -213,7 +234,11 @@ impl Qmp {
     }
 }
 
-async fn read_lines(read: OwnedReadHalf, shared: Arc<Shared>, shutdown: watch::Sender<Option<ShutdownCause>>) {
+async fn read_lines(
+    read: OwnedReadHalf,
+    shared: Arc<Shared>,
+    shutdown: watch::Sender<Option<ShutdownCause>>,
+) {
     let mut lines = BufReader::new(read).lines();
     while let Ok(Some(text)) = lines.next_line().await {
         let Ok(line) = serde_json::from_str::<Line>(&text) else {
@@ -229,7 +254,12 @@ async fn read_lines(read: OwnedReadHalf, shared: Arc<Shared>, shutdown: watch::S
                 Some(error) => Err(format!("{}: {}", error.class, error.desc)),
                 None => Ok(line.result.unwrap_or(Value::Null)),
             };
-            let waiting = shared.waiting.lock().unwrap_or_else(PoisonError::into_inner).as_mut().and_then(|w| w.remove(&id));
+            let waiting = shared
+                .waiting
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .as_mut()
+                .and_then(|w| w.remove(&id));
             if let Some(waiting) = waiting {
                 drop(waiting.send(answer));
             }
@@ -265,7 +295,9 @@ mod tests {
 
     #[tokio::test]
     async fn an_error_names_command_class_and_description() {
-        let qmp = connected(vec![r#"{"error": {"class": "GenericError", "desc": "no such thing"}, "id": ID}"#]).await;
+        let qmp =
+            connected(vec![r#"{"error": {"class": "GenericError", "desc": "no such thing"}, "id": ID}"#])
+                .await;
         let error = qmp.stop().await.unwrap_err().to_string();
         assert_eq!(error, "failed to execute QMP stop: QMP: GenericError: no such thing");
     }

@@ -51,7 +51,7 @@ struct Running {
 }
 
 fn on_pipes(command: &mut Command, stdin: bool, stream: &Stream) -> io::Result<Running> {
-    command.stdin(if stdin { Stdio::piped() } else { Stdio::null() });
+    command.stdin(if stdin { Stdio::piped() } else { empty_input()? });
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     // SAFETY: `become_leader` only makes system calls that are safe after fork.
     unsafe { command.pre_exec(become_leader) };
@@ -72,6 +72,12 @@ fn on_pipes(command: &mut Command, stdin: bool, stream: &Stream) -> io::Result<R
     Ok(Running { group, input, terminal: None, outputs })
 }
 
+/// Reads as closed at once. Not /dev/null: an init that has not mounted /dev yet has none.
+fn empty_input() -> io::Result<Stdio> {
+    let (reader, _writer) = io::pipe()?;
+    Ok(reader.into())
+}
+
 fn on_terminal(command: &mut Command, size: WindowSize, stream: &Stream) -> io::Result<Running> {
     let OpenptyResult { master, slave } = openpty(Some(&winsize(size)), None)?;
     command.stdin(slave.try_clone()?).stdout(slave.try_clone()?).stderr(slave);
@@ -79,7 +85,7 @@ fn on_terminal(command: &mut Command, size: WindowSize, stream: &Stream) -> io::
     unsafe { command.pre_exec(|| become_leader().and_then(|()| take_terminal())) };
     let child = command.spawn()?;
     // The command holds the terminal's other end; while it does, the master never reads as closed.
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.stdin(Stdio::inherit()).stdout(Stdio::inherit()).stderr(Stdio::inherit());
     let group = announce(&child, stream)?;
     carry(File::from(master.try_clone()?), Kind::Data, stream);
     report_exit(child, stream.to_self.clone());
