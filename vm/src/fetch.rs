@@ -57,14 +57,22 @@ pub(crate) fn run(
     watch: Option<&Watch<'_>>,
     progress: &dyn Progress,
 ) -> Result<String, ImageError> {
-    let line = command_line(&command);
-    command
-        .env("LC_ALL", "C")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .process_group(0);
     die_with_parent(&mut command);
+    run_to_end(doing, command, limit, watch, progress)
+}
+
+/// Like [`run`], but the command goes on when this process is killed: for what changes the system and must not be
+/// cut short, such as the installation of a package.
+pub(crate) fn run_to_end(
+    doing: &str,
+    mut command: Command,
+    limit: Duration,
+    watch: Option<&Watch<'_>>,
+    progress: &dyn Progress,
+) -> Result<String, ImageError> {
+    let line = command_line(&command);
+    command.env("LC_ALL", "C").stdin(Stdio::null());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
     let mut child = match command.spawn() {
         Ok(child) => child,
         Err(e) => return Err(ImageError::io(doing, Path::new(command.get_program()), e)),

@@ -5,7 +5,10 @@
 //! caller adds its own layer (see [`crate::cpio::LayerBuilder`]) and joins all with [`crate::cpio::concatenate`].
 
 mod alpine;
+mod debian_kernel;
+pub(crate) mod elf;
 mod error;
+mod tools;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -81,6 +84,20 @@ pub struct ImageRequest {
     /// A root file system of the user's: a directory, a tar archive (plain, gzip) or an ext4 image (raw, qcow2).
     /// It takes the place of the base layer; with `initrd` it comes on top of it.
     pub rootfs: Option<PathBuf>,
+    /// CRIU and the other tools.
+    pub tools: Tools,
+}
+
+/// Where the guest's CRIU, kexec, ip, tc, nft and e2fsprogs come from.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Tools {
+    /// Debian's packages, as pinned in `artifacts.toml`.
+    #[default]
+    Debian,
+    /// An initramfs layer of the user's.
+    Layer(PathBuf),
+    /// None: scenarios that need them cannot run.
+    None,
 }
 
 /// A guest image, ready to be booted once the caller's layer is added.
@@ -122,6 +139,7 @@ pub fn prepare(
     };
     let modules = add_kernel(&mut image, cache, request, progress)?;
     add_base(&mut image, cache, request, modules, progress)?;
+    add_tools(&mut image, cache, &request.tools, progress)?;
     Ok(image)
 }
 
@@ -154,7 +172,9 @@ fn add_kernel(
             entry
         }
         Kernel::Debian => {
-            return Err(ImageError::unsupported("provide the kernel", "not available yet", "use alpine"));
+            let entry = debian_kernel::layers(cache, progress)?;
+            image.kernel = entry.path(debian_kernel::KERNEL);
+            entry
         }
     };
     image.kernel_release = entry.note("kernel_release").to_owned();
@@ -194,6 +214,28 @@ fn add_base(
         (Modules::FromRootfs, None) => {}
     }
     image.leases.extend(base);
+    Ok(())
+}
+
+fn add_tools(
+    image: &mut BaseImage,
+    cache: &Cache,
+    tools: &Tools,
+    progress: &dyn Progress,
+) -> Result<(), ImageError> {
+    match tools {
+        Tools::Debian => {
+            let entry = tools::layer(cache, progress)?;
+            image.layers.push(entry.path(tools::LAYER));
+            merge_records(&mut image.records, entry.records());
+            image.leases.push(entry);
+        }
+        Tools::Layer(path) => {
+            image.records.push(user_file("tools", path)?);
+            image.layers.push(path.clone());
+        }
+        Tools::None => {}
+    }
     Ok(())
 }
 
