@@ -519,3 +519,16 @@ impl Counts {
         Outcome::ALL.iter().fold(0, |sum, &outcome| sum.saturating_add(self.get(outcome)))
     }
 }
+
+impl FromIterator<Outcome> for Counts {
+    fn from_iter<I: IntoIterator<Item = Outcome>>(outcomes: I) -> Self {
+        let mut counts = Self::default();
+        for outcome in outcomes {
+            counts.add(outcome);
+        }
+        counts
+    }
+}
+
+#[cfg(test)]
+mod tests;
