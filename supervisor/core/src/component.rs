@@ -1,0 +1,320 @@
+//! Component files: the declaration of one program the supervisor looks after.
+//!
+//! [`parse`] takes the text of a file and gives a typed [`Component`] and every finding of one
+//! pass: syntax errors, wrong types, bad values and unknown keys, each with its place. A file with
+//! an error gives no component; warnings never stop one. All keys of the interface are accepted
+//! and checked here; which part of the supervisor acts on them is not this module's business.
+//!
+//! Limits: a file may have [`FILE_LIMIT`] bytes. Nothing else is limited but what the file system
+//! demands of a name (see [`NAME_LIMIT`]).
+
+mod build;
+pub(crate) mod keys;
+mod reader;
+mod values;
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::diagnostic::{Diagnostic, Severity};
+
+pub use values::Signal;
+
+/// The largest component file, in bytes. One describes one program; a larger one is not a
+/// component file, and reading it would let a user of `/etc/graph.d` grow the supervisor.
+pub const FILE_LIMIT: u64 = 1024 * 1024;
+
+/// The longest component name, in bytes. The name becomes a cgroup and a log file (`NAME.log.1`),
+/// and a file name has at most 255 bytes.
+pub const NAME_LIMIT: usize = 200;
+
+/// The name of the pseudo-component that stands for the kernel and the early mounts.
+pub const KERNEL: &str = "kernel";
+
+/// What one component file declares.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Component {
+    /// Unique name.
+    pub name: String,
+    /// The program, executed directly. Empty only for an extension of [`KERNEL`].
+    pub binary: String,
+    /// Arguments after the program's name.
+    pub args: Vec<String>,
+    /// Long-running or run once.
+    pub kind: Kind,
+    /// Capabilities that are up while this component is.
+    pub provides: Vec<String>,
+    /// Capabilities that must all be up.
+    pub requires: Vec<String>,
+    /// Capabilities waited for when a provider is declared.
+    pub optional: Vec<String>,
+    /// Readiness, health, restart, reload and hand-over.
+    pub lifecycle: Lifecycle,
+    /// cgroup and limits.
+    pub resources: Resources,
+    /// Namespaces and root.
+    pub isolation: Isolation,
+    /// Storage policy of checkpoints.
+    pub checkpoint: CheckpointPolicy,
+    /// Details of the hand-over.
+    pub hotswap: HotSwap,
+}
+
+impl Component {
+    /// Whether a running process of `self` would have been started just the same for `other`:
+    /// only what the process itself can see counts, not what the supervisor watches or restarts by.
+    pub fn same_process(&self, other: &Self) -> bool {
+        self.name == other.name
+            && self.binary == other.binary
+            && self.args == other.args
+            && self.kind == other.kind
+            && self.resources == other.resources
+            && self.isolation == other.isolation
+            && self.hotswap.env_vars == other.hotswap.env_vars
+            && self.lifecycle.handoff == other.lifecycle.handoff
+            && self.lifecycle.readiness.sets_environment() == other.lifecycle.readiness.sets_environment()
+    }
+
+    /// The cgroup below the supervisor's own, as a relative path.
+    pub fn cgroup(&self) -> &str {
+        self.resources.cgroup.as_deref().unwrap_or(&self.name)
+    }
+}
+
+/// How a component runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// Runs until stopped; an exit is a failure.
+    Service,
+    /// Runs to its end; exit status 0 means DONE.
+    Oneshot,
+}
+
+/// How state passes from an old generation to a new one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Handoff {
+    /// Not at all.
+    None,
+    /// Descriptors over a unix socket.
+    FdPassing,
+    /// A process image.
+    Checkpoint,
+    /// A file that the program itself writes and reads.
+    StateFile,
+}
+
+/// A command of a probe.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// A line for `/bin/sh -c`.
+    Shell(String),
+    /// A program and its arguments, executed directly.
+    Direct(Vec<String>),
+}
+
+/// How a component says that it is ready.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Readiness {
+    /// Ready once exec has succeeded.
+    None,
+    /// Ready when this file appears after the start.
+    File(String),
+    /// Ready when this command exits with 0.
+    Command(Command),
+    /// Ready when it sends this signal to the supervisor.
+    Signal(Signal),
+    /// Ready when it writes a newline to `NOTIFY_FD` or `READY=1` to `NOTIFY_SOCKET`.
+    Notify,
+}
+
+impl Readiness {
+    /// Whether the process is given a variable by this method, so that a change needs a restart.
+    fn sets_environment(&self) -> bool {
+        matches!(self, Self::Notify)
+    }
+
+    /// The key's value in a component file.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::File(_) => "file",
+            Self::Command(_) => "command",
+            Self::Signal(_) => "signal",
+            Self::Notify => "notify",
+        }
+    }
+}
+
+/// Periodic question whether a component is well.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Health {
+    /// Exit 0 means healthy.
+    pub check: Command,
+    /// Time between probes.
+    pub interval: Duration,
+    /// A probe that takes longer has failed.
+    pub timeout: Duration,
+    /// Consecutive failures until DEGRADED.
+    pub fail_threshold: u32,
+    /// Consecutive failures until FAILED and restart.
+    pub restart_threshold: u32,
+}
+
+/// `[lifecycle]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lifecycle {
+    /// Way of handing over at an upgrade.
+    pub handoff: Handoff,
+    /// Sent by `graphctl reload NAME`.
+    pub reload_signal: Option<Signal>,
+    /// How the component says that it is ready.
+    pub readiness: Readiness,
+    /// Longest time from exec to ready.
+    pub readiness_timeout: Duration,
+    /// Time between two runs of a readiness command.
+    pub readiness_interval: Duration,
+    /// Health probe, when one is declared.
+    pub health: Option<Health>,
+    /// Restarts allowed within [`Lifecycle::restart_window`] before backing off.
+    pub restart_max: u32,
+    /// See [`Lifecycle::restart_max`]; also the healthy time after which failures are forgotten.
+    pub restart_window: Duration,
+}
+
+/// `[resources]`. `None` everywhere means no limit.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Resources {
+    /// Relative path below the supervisor's cgroup; the name when absent.
+    pub cgroup: Option<String>,
+    /// `memory.max`, bytes.
+    pub memory_max: Option<u64>,
+    /// `memory.high`, bytes.
+    pub memory_high: Option<u64>,
+    /// `cpu.weight`, 1 to 10000.
+    pub cpu_weight: Option<u16>,
+    /// `io.weight`, 1 to 10000.
+    pub io_weight: Option<u16>,
+    /// `cpu.max`: quota (`None` is `max`) and period, microseconds.
+    pub cpu_max: Option<CpuMax>,
+    /// `pids.max`.
+    pub pids_max: Option<u64>,
+    /// `RLIMIT_NOFILE`.
+    pub files_max: Option<u64>,
+}
+
+/// `cpu.max`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CpuMax {
+    /// Microseconds of CPU per period; `None` is unlimited.
+    pub quota: Option<u64>,
+    /// Length of the period in microseconds.
+    pub period: u64,
+}
+
+/// A namespace of the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Namespace {
+    /// `mount` or `mnt`.
+    Mount,
+    /// `pid`.
+    Pid,
+    /// `net`.
+    Net,
+    /// `uts`.
+    Uts,
+    /// `ipc`.
+    Ipc,
+    /// `user`.
+    User,
+    /// `cgroup`.
+    Cgroup,
+    /// `time`.
+    Time,
+}
+
+/// `[isolation]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Isolation {
+    /// Namespaces of its own, sorted, each once.
+    pub namespaces: Vec<Namespace>,
+    /// Host name in its own uts namespace.
+    pub hostname: Option<String>,
+    /// Root directory to pivot to.
+    pub root: Option<String>,
+    /// A `/tmp` of its own.
+    pub private_tmp: bool,
+}
+
+/// `[checkpoint]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CheckpointPolicy {
+    /// Whether checkpoints are kept for this component.
+    pub enabled: bool,
+    /// Descriptors to keep open across a restore.
+    pub preserve_fds: Vec<String>,
+    /// Snapshot only: the process runs on.
+    pub leave_running: bool,
+    /// Expected size of the images, bytes.
+    pub memory_estimate: Option<u64>,
+    /// Age at which a checkpoint is removed.
+    pub max_age: Option<Duration>,
+}
+
+/// `[hotswap]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HotSwap {
+    /// Descriptors to transfer, by name; empty means all that are offered.
+    pub transfer_fds: Vec<String>,
+    /// Variables for the process, as `NAME=VALUE`, or `NAME` to pass the supervisor's own on.
+    pub env_vars: Vec<String>,
+    /// Time between SIGTERM and SIGKILL.
+    pub shutdown_grace: Duration,
+    /// Whether application state is handed over along with descriptors.
+    pub preserve_state: bool,
+}
+
+/// The outcome of reading one file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Parsed {
+    /// The component, unless there was an error.
+    pub component: Option<Component>,
+    /// Every finding, in the order of the file.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+/// Read the text of one component file.
+pub fn parse(source: &str) -> Parsed {
+    if source.len() as u64 > FILE_LIMIT {
+        return refused(
+            format!("the file has {} bytes", source.len()),
+            format!("a component file has at most {FILE_LIMIT} bytes"),
+        );
+    }
+    let mut reader = reader::Reader::new(source);
+    let component = build::component(&mut reader);
+    let mut diagnostics = reader.finish();
+    diagnostics.sort_by_key(|d| (d.line, d.column));
+    let failed = diagnostics.iter().any(Diagnostic::is_error);
+    Parsed { component: component.filter(|_| !failed), diagnostics }
+}
+
+/// Read the bytes of one component file; text that is not UTF-8 is an error with its place.
+pub fn parse_bytes(bytes: &[u8]) -> Parsed {
+    match str::from_utf8(bytes) {
+        Ok(source) => parse(source),
+        Err(error) => {
+            let line = bytes[..error.valid_up_to()].iter().filter(|b| **b == b'\n').count() + 1;
+            refused(format!("line {line} is not valid UTF-8"), "component files are UTF-8 text".to_owned())
+        }
+    }
+}
+
+/// The outcome of a file that is not even looked into.
+fn refused(message: String, help: String) -> Parsed {
+    Parsed {
+        component: None,
+        diagnostics: vec![Diagnostic::whole_file(Severity::Error, message).with_help(help)],
+    }
+}

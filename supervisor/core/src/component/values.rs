@@ -1,0 +1,414 @@
+//! Conversions from TOML values to typed ones. Each says what it expected and what to write.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use toml::de::DeValue;
+
+use super::keys::nearest;
+use super::{Command, CpuMax, Namespace};
+
+/// Why a value does not convert. The message completes "`section.key` …".
+#[derive(Debug)]
+pub(super) struct Problem {
+    pub(super) message: String,
+    pub(super) help: Option<String>,
+}
+
+impl Problem {
+    fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), help: None }
+    }
+
+    fn help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+
+    fn wrong_type(expected: &str, value: &DeValue<'_>) -> Self {
+        Self::new(format!("must be {expected}, not {}", describe(value)))
+    }
+}
+
+/// A signal by its number on Linux.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Signal(pub i32);
+
+/// Names and numbers as on every Linux architecture that this runs on (x86, arm, risc-v).
+const SIGNALS: &[(&str, i32)] = &[
+    ("HUP", 1),
+    ("INT", 2),
+    ("QUIT", 3),
+    ("ILL", 4),
+    ("TRAP", 5),
+    ("ABRT", 6),
+    ("BUS", 7),
+    ("FPE", 8),
+    ("KILL", 9),
+    ("USR1", 10),
+    ("SEGV", 11),
+    ("USR2", 12),
+    ("PIPE", 13),
+    ("ALRM", 14),
+    ("TERM", 15),
+    ("STKFLT", 16),
+    ("CHLD", 17),
+    ("CONT", 18),
+    ("STOP", 19),
+    ("TSTP", 20),
+    ("TTIN", 21),
+    ("TTOU", 22),
+    ("URG", 23),
+    ("XCPU", 24),
+    ("XFSZ", 25),
+    ("VTALRM", 26),
+    ("PROF", 27),
+    ("WINCH", 28),
+    ("IO", 29),
+    ("PWR", 30),
+    ("SYS", 31),
+];
+
+/// Highest number of a real-time signal.
+const SIGNAL_MAX: i32 = 64;
+
+impl Signal {
+    /// From `HUP`, `SIGHUP`, `sighup` or `1`.
+    pub fn from_name(text: &str) -> Option<Self> {
+        if let Ok(number) = text.parse::<i32>() {
+            return (1..=SIGNAL_MAX).contains(&number).then_some(Self(number));
+        }
+        let upper = text.to_ascii_uppercase();
+        let bare = upper.strip_prefix("SIG").unwrap_or(&upper);
+        SIGNALS.iter().find(|(name, _)| *name == bare).map(|(_, number)| Self(*number))
+    }
+}
+
+impl fmt::Display for Signal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match SIGNALS.iter().find(|(_, number)| *number == self.0) {
+            Some((name, _)) => write!(f, "SIG{name}"),
+            None => write!(f, "signal {}", self.0),
+        }
+    }
+}
+
+/// What a value is, for a message.
+fn describe(value: &DeValue<'_>) -> String {
+    match value {
+        DeValue::String(text) => format!("the text {:?}", text.as_ref()),
+        DeValue::Integer(number) => format!("the number {}", number.as_str()),
+        DeValue::Float(number) => format!("the number {}", number.as_str()),
+        DeValue::Boolean(truth) => format!("{truth}"),
+        DeValue::Datetime(_) => "a date".to_owned(),
+        DeValue::Array(_) => "an array".to_owned(),
+        DeValue::Table(_) => "a table".to_owned(),
+    }
+}
+
+pub(super) fn text(value: &DeValue<'_>) -> Result<String, Problem> {
+    match value.as_str() {
+        Some("") => Err(Problem::new("is empty")),
+        Some(text) if text.contains('\0') => Err(Problem::new("contains a NUL byte")),
+        Some(text) => Ok(text.to_owned()),
+        None => Err(Problem::wrong_type("text in quotes", value)),
+    }
+}
+
+pub(super) fn truth(value: &DeValue<'_>) -> Result<bool, Problem> {
+    value.as_bool().ok_or_else(|| Problem::wrong_type("true or false", value).help("without quotes"))
+}
+
+/// A path that names a program or file wherever the supervisor stands.
+pub(super) fn absolute_path(value: &DeValue<'_>) -> Result<String, Problem> {
+    let path = text(value)?;
+    if path.starts_with('/') {
+        return Ok(path);
+    }
+    Err(Problem::new(format!("must be an absolute path, not {path:?}"))
+        .help("nothing is searched in PATH; write the whole path"))
+}
+
+/// Arguments: any text, the empty one included.
+pub(super) fn arguments(value: &DeValue<'_>) -> Result<Vec<String>, Problem> {
+    let DeValue::Array(items) = value else {
+        return Err(
+            Problem::wrong_type("an array of strings", value).help("for example [\"--port\", \"80\"]")
+        );
+    };
+    items
+        .iter()
+        .map(|item| match item.get_ref().as_str() {
+            Some(text) if text.contains('\0') => Err(Problem::new("contains a NUL byte")),
+            Some(text) => Ok(text.to_owned()),
+            None => {
+                Err(Problem::wrong_type("an array of strings", item.get_ref())
+                    .help("write numbers in quotes"))
+            }
+        })
+        .collect()
+}
+
+/// Capability names: an array, each once, without white space.
+pub(super) fn capabilities(value: &DeValue<'_>) -> Result<Vec<String>, Problem> {
+    let mut names: Vec<String> = Vec::new();
+    for name in arguments(value)? {
+        if name.is_empty() || name.chars().any(|c| c.is_whitespace() || c.is_control()) {
+            return Err(Problem::new(format!("has the bad name {name:?}"))
+                .help("a capability's name has no white space and is not empty"));
+        }
+        names.push(name);
+    }
+    let mut seen = std::collections::HashSet::new();
+    names.retain(|name| seen.insert(name.clone()));
+    Ok(names)
+}
+
+/// A list given as an array of strings or numbers, or as one comma-separated text.
+pub(super) fn list(value: &DeValue<'_>) -> Result<Vec<String>, Problem> {
+    match value {
+        DeValue::String(text) => {
+            Ok(text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect())
+        }
+        DeValue::Array(items) => items
+            .iter()
+            .map(|item| match item.get_ref() {
+                DeValue::String(text) => Ok(text.to_string()),
+                DeValue::Integer(number) => Ok(number.as_str().to_owned()),
+                other => Err(Problem::wrong_type("a list of names or numbers", other)),
+            })
+            .collect(),
+        other => Err(Problem::wrong_type("an array or a comma-separated text", other)),
+    }
+}
+
+/// Like [`list`]; `true` means all (an empty list), `false` none.
+pub(super) fn list_or_truth(value: &DeValue<'_>) -> Result<Vec<String>, Problem> {
+    match value {
+        DeValue::Boolean(_) => Ok(Vec::new()),
+        other => list(other),
+    }
+}
+
+/// Variables: a list of `NAME=VALUE` or `NAME`, or a table of values.
+pub(super) fn variables(value: &DeValue<'_>) -> Result<Vec<String>, Problem> {
+    let given = match value {
+        DeValue::Table(table) => table
+            .iter()
+            .map(|(name, value)| {
+                let value = value
+                    .get_ref()
+                    .as_str()
+                    .ok_or_else(|| Problem::wrong_type("a table of strings", value.get_ref()))?;
+                Ok(format!("{}={value}", name.get_ref()))
+            })
+            .collect::<Result<Vec<_>, Problem>>()?,
+        other => list(other)?,
+    };
+    match given.iter().find(|v| v.is_empty() || v.starts_with('=') || v.contains('\0')) {
+        Some(bad) => Err(Problem::new(format!("has the bad variable {bad:?}"))
+            .help("write NAME=VALUE, or NAME to pass the supervisor's own value on")),
+        None => Ok(given),
+    }
+}
+
+pub(super) fn command(value: &DeValue<'_>) -> Result<Command, Problem> {
+    if value.is_array() {
+        let words = arguments(value)?;
+        return match words.first() {
+            Some(program) if program.starts_with('/') => Ok(Command::Direct(words)),
+            _ => Err(Problem::new("as an array must begin with an absolute path")
+                .help("or write one text, which /bin/sh runs")),
+        };
+    }
+    text(value).map(Command::Shell)
+}
+
+pub(super) fn signal(value: &DeValue<'_>) -> Result<Signal, Problem> {
+    let name = match value {
+        DeValue::Integer(number) => number.as_str().to_owned(),
+        other => text(other)?,
+    };
+    Signal::from_name(&name).ok_or_else(|| {
+        let upper = name.to_ascii_uppercase();
+        let bare = upper.strip_prefix("SIG").unwrap_or(&upper);
+        let problem = Problem::new(format!("names an unknown signal {name:?}"));
+        match nearest(bare, SIGNALS.iter().map(|(name, _)| *name)) {
+            Some(near) => problem.help(format!("did you mean \"SIG{near}\"?")),
+            None => problem.help("for example \"SIGHUP\""),
+        }
+    })
+}
+
+/// One of the words of `table`.
+pub(super) fn word<T: Copy>(
+    table: &'static [(&'static str, T)],
+) -> impl Fn(&DeValue<'_>) -> Result<T, Problem> {
+    move |value| {
+        let given = text(value)?;
+        if let Some((_, meaning)) = table.iter().find(|(word, _)| *word == given) {
+            return Ok(*meaning);
+        }
+        let all: Vec<_> = table.iter().map(|(word, _)| format!("{word:?}")).collect();
+        let problem = Problem::new(format!("cannot be {given:?}"));
+        Err(match nearest(&given, table.iter().map(|(word, _)| *word)) {
+            Some(near) => problem.help(format!("did you mean {near:?}?")),
+            None => problem.help(format!("it is one of {}", all.join(", "))),
+        })
+    }
+}
+
+/// A whole number within `low..=high`.
+pub(super) fn number(low: u64, high: u64) -> impl Fn(&DeValue<'_>) -> Result<u64, Problem> {
+    move |value| {
+        let DeValue::Integer(given) = value else {
+            return Err(Problem::wrong_type("a whole number", value).help("without quotes"));
+        };
+        let digits = given.as_str().replace('_', "");
+        u64::from_str_radix(digits.trim_start_matches('+'), given.radix())
+            .ok()
+            .filter(|number| (low..=high).contains(number))
+            .ok_or_else(|| {
+                Problem::new(format!("is out of range with {}", given.as_str()))
+                    .help(format!("it lies between {low} and {high}"))
+            })
+    }
+}
+
+/// The longest time that can be declared: a year. Longer ones are slips of the keyboard, and
+/// adding them to the clock must never overflow.
+const LONGEST: f64 = 366.0 * 24.0 * 3600.0;
+
+/// Seconds as a number, or a text with a unit (`"500ms"`, `"5s"`, `"2m"`, `"1h"`).
+pub(super) fn seconds(value: &DeValue<'_>) -> Result<Duration, Problem> {
+    let parsed = match value {
+        DeValue::Integer(number) if number.radix() == 10 => number.as_str().replace('_', "").parse().ok(),
+        DeValue::Float(number) => number.as_str().replace('_', "").parse().ok(),
+        DeValue::String(text) => with_unit(text),
+        other => return Err(Problem::wrong_type("a time in seconds", other)),
+    };
+    parsed.filter(|seconds| (0.0..=LONGEST).contains(seconds)).map(Duration::from_secs_f64).ok_or_else(|| {
+        Problem::new(format!("is no time: {}", describe(value)))
+            .help("write seconds, as 30 or 0.5, or a text like \"500ms\"; at most a year")
+    })
+}
+
+/// Like [`seconds`], more than zero: an interval of nothing would never let go of the processor.
+pub(super) fn positive_seconds(value: &DeValue<'_>) -> Result<Duration, Problem> {
+    let time = seconds(value)?;
+    if time.is_zero() {
+        return Err(Problem::new("must be more than zero"));
+    }
+    Ok(time)
+}
+
+fn with_unit(text: &str) -> Option<f64> {
+    let text = text.trim();
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let factor = match &text[digits.len()..] {
+        "" | "s" => 1.0,
+        "ms" => 0.001,
+        "m" | "min" => 60.0,
+        "h" => 3600.0,
+        _ => return None,
+    };
+    digits.trim().parse::<f64>().ok().map(|n| n * factor)
+}
+
+/// Bytes as a number, or a text with K, M, G or T (powers of 1024).
+pub(super) fn bytes(value: &DeValue<'_>) -> Result<u64, Problem> {
+    if value.is_integer() {
+        return number(1, u64::MAX)(value);
+    }
+    let given = text(value)?;
+    let digits = given.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let shift = match given[digits.len()..].to_ascii_uppercase().as_str() {
+        "" | "B" => Some(0),
+        "K" | "KB" | "KIB" => Some(10),
+        "M" | "MB" | "MIB" => Some(20),
+        "G" | "GB" | "GIB" => Some(30),
+        "T" | "TB" | "TIB" => Some(40),
+        _ => None,
+    };
+    let size = digits.trim().parse::<u64>().ok();
+    shift
+        .zip(size)
+        .and_then(|(shift, size)| size.checked_mul(1_u64 << shift))
+        .filter(|size| *size > 0)
+        .ok_or_else(|| {
+            Problem::new(format!("is no size: {given:?}")).help("write bytes, or a text like \"64M\"")
+        })
+}
+
+/// `"quota period"` or `"max period"` in microseconds.
+pub(super) fn cpu_max(value: &DeValue<'_>) -> Result<CpuMax, Problem> {
+    /// What the kernel takes when the period is left out.
+    const DEFAULT_PERIOD: u64 = 100_000;
+    let given = text(value)?;
+    let mut words = given.split_whitespace();
+    let quota = match words.next() {
+        Some("max") => Some(None),
+        Some(word) => word.parse().ok().filter(|q| *q >= 1000).map(Some),
+        None => None,
+    };
+    let period = match words.next() {
+        Some(word) => word.parse().ok().filter(|p| (1000..=1_000_000).contains(p)),
+        None => Some(DEFAULT_PERIOD),
+    };
+    match (quota, period, words.next()) {
+        (Some(quota), Some(period), None) => Ok(CpuMax { quota, period }),
+        _ => Err(Problem::new(format!("is no processor limit: {given:?}")).help(
+            "write \"QUOTA PERIOD\" in microseconds, each at least 1000, \
+                 for example \"50000 100000\" for half a processor",
+        )),
+    }
+}
+
+/// A relative path that stays inside the supervisor's own cgroup.
+pub(super) fn cgroup_path(value: &DeValue<'_>) -> Result<String, Problem> {
+    let path = text(value)?;
+    let inside = !path.starts_with('/')
+        && path
+            .split('/')
+            .all(|part| !part.is_empty() && part != "." && part != ".." && !is_cgroup_file(part));
+    if inside {
+        return Ok(path);
+    }
+    Err(Problem::new(format!("leaves the supervisor's cgroup: {path:?}"))
+        .help("write a relative path without `.`, `..` or a leading `/`"))
+}
+
+/// Names that the kernel itself puts into a cgroup directory.
+fn is_cgroup_file(name: &str) -> bool {
+    ["cgroup.", "memory.", "cpu.", "io.", "pids.", "cpuset."].iter().any(|prefix| name.starts_with(prefix))
+}
+
+pub(super) fn namespaces(value: &DeValue<'_>) -> Result<Vec<Namespace>, Problem> {
+    const NAMES: &[(&str, Namespace)] = &[
+        ("mount", Namespace::Mount),
+        ("mnt", Namespace::Mount),
+        ("pid", Namespace::Pid),
+        ("net", Namespace::Net),
+        ("network", Namespace::Net),
+        ("uts", Namespace::Uts),
+        ("ipc", Namespace::Ipc),
+        ("user", Namespace::User),
+        ("cgroup", Namespace::Cgroup),
+        ("time", Namespace::Time),
+    ];
+    let mut found = Vec::new();
+    for name in list(value)? {
+        let Some((_, namespace)) = NAMES.iter().find(|(known, _)| *known == name) else {
+            let problem = Problem::new(format!("names an unknown namespace {name:?}"));
+            return Err(match nearest(&name, NAMES.iter().map(|(n, _)| *n)) {
+                Some(near) => problem.help(format!("did you mean {near:?}?")),
+                None => problem.help("known are mount, pid, net, uts, ipc, user, cgroup and time"),
+            });
+        };
+        found.push(*namespace);
+    }
+    found.sort_unstable();
+    found.dedup();
+    Ok(found)
+}

@@ -1,0 +1,423 @@
+//! What `graphctl` and the supervisor say to each other: one JSON object a line, each with a
+//! version.
+//!
+//! A request is [`RequestLine`], an answer [`AnswerLine`]; each request gets exactly one answer.
+//! Long lists come in pages: a page holds about [`PAGE_BYTES`] and names the cursor of the next,
+//! so neither side needs memory in proportion to the number of components, and no answer is cut.
+
+use std::rc::Rc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::diagnostic::Diagnostic;
+use crate::graph::Level;
+use crate::journal::{Record, State};
+
+/// Version of the protocol. A supervisor answers a request of another version with a refusal that
+/// names its own.
+pub const VERSION: u32 = 1;
+
+/// Longest request line in bytes. The longest legal one names a component and a file.
+pub const REQUEST_LIMIT: usize = 16 * 1024;
+
+/// A page is closed once its entries have this many bytes (estimated): a few hundred components.
+pub const PAGE_BYTES: usize = 64 * 1024;
+
+/// Longest answer line a client has to be ready for: a page and its largest entry, which is bound
+/// by the size of a component file (escaped at worst six-fold).
+pub const ANSWER_LIMIT: usize = 8 * 1024 * 1024;
+
+/// A line from the client.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RequestLine {
+    /// [`VERSION`] of the client.
+    pub version: u32,
+    /// What it wants.
+    pub request: Request,
+}
+
+/// A line from the supervisor.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AnswerLine {
+    /// [`VERSION`] of the supervisor.
+    pub version: u32,
+    /// What it says.
+    pub answer: Answer,
+}
+
+/// What can be asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Request {
+    /// States of all components, or of one.
+    Status {
+        /// Only this one.
+        name: Option<String>,
+        /// Cursor from the page before.
+        after: Option<String>,
+    },
+    /// Declared capabilities and dependencies of all components, the pseudo-component included.
+    Graph {
+        /// Cursor from the page before.
+        after: Option<String>,
+    },
+    /// Let a component run, and answer when it does.
+    Start {
+        /// Component.
+        name: String,
+        /// Longest wait for the answer.
+        timeout_ms: Option<u64>,
+    },
+    /// Stop a component until it is started again; answer when it is stopped.
+    Stop {
+        /// Component.
+        name: String,
+        /// Longest wait for the answer.
+        timeout_ms: Option<u64>,
+    },
+    /// Stop and start; answer when it runs again.
+    Restart {
+        /// Component.
+        name: String,
+        /// Longest wait for the answer.
+        timeout_ms: Option<u64>,
+    },
+    /// Send a component its reload signal; without a name read the declarations again.
+    Reload {
+        /// Component.
+        name: Option<String>,
+    },
+    /// Derive the graph anew and try everything that waits or backs off.
+    Resolve,
+    /// The last lines a component wrote.
+    Log {
+        /// Component.
+        name: String,
+        /// Number of lines.
+        lines: u32,
+    },
+    /// Answer when a condition holds.
+    Wait {
+        /// The condition.
+        until: Until,
+        /// Longest wait.
+        timeout_ms: Option<u64>,
+    },
+    /// Journal records newer than a revision.
+    Events {
+        /// Revision.
+        since: u64,
+    },
+    /// Stop everything, then power off (pid 1) or exit.
+    Poweroff,
+    /// Stop everything, then restart the machine (pid 1) or exit.
+    Reboot,
+}
+
+impl Request {
+    /// The command's name for messages and the journal.
+    pub fn verb(&self) -> &'static str {
+        match self {
+            Self::Status { .. } => "status",
+            Self::Graph { .. } => "graph",
+            Self::Start { .. } => "start",
+            Self::Stop { .. } => "stop",
+            Self::Restart { .. } => "restart",
+            Self::Reload { .. } => "reload",
+            Self::Resolve => "resolve",
+            Self::Log { .. } => "log",
+            Self::Wait { .. } => "wait",
+            Self::Events { .. } => "events",
+            Self::Poweroff => "poweroff",
+            Self::Reboot => "reboot",
+        }
+    }
+
+    /// Whether only the owner of the supervisor may ask for it.
+    pub fn is_change(&self) -> bool {
+        !matches!(
+            self,
+            Self::Status { .. }
+                | Self::Graph { .. }
+                | Self::Log { .. }
+                | Self::Wait { .. }
+                | Self::Events { .. }
+        )
+    }
+}
+
+/// A condition to wait for. All are level-triggered: if it holds already, the answer comes at once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Until {
+    /// A component is in a state.
+    State {
+        /// Component; need not be declared yet.
+        name: String,
+        /// State; REMOVED when it is not declared.
+        state: State,
+        /// Only a journal record newer than this revision counts.
+        since: Option<u64>,
+    },
+    /// Every component rests and no change of declarations is pending.
+    Settled,
+    /// A file is in the list of rejected ones.
+    Rejected {
+        /// File name below the configuration directory.
+        file: String,
+    },
+}
+
+/// What can be answered.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Answer {
+    /// To `status`.
+    Status(StatusPage),
+    /// To `graph`.
+    Graph(GraphPage),
+    /// To `events`.
+    Events(EventsPage),
+    /// To `log`.
+    Log(LogText),
+    /// The request was carried out, or the condition holds.
+    Done {
+        /// What was done, in words.
+        message: String,
+        /// Journal revision at that time.
+        revision: u64,
+    },
+    /// The request was refused or failed.
+    Refused {
+        /// Why, in words.
+        message: String,
+        /// Near names, when a name was not known.
+        near: Vec<String>,
+    },
+    /// The condition did not hold in time.
+    TimedOut {
+        /// What holds instead, and why.
+        message: String,
+        /// Journal revision at that time.
+        revision: u64,
+    },
+}
+
+/// Components in one page of `status`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StatusPage {
+    /// Journal revision.
+    pub revision: u64,
+    /// Sorted by name.
+    pub components: Vec<ComponentStatus>,
+    /// Counts over all components.
+    pub summary: Summary,
+    /// Files that are not used, after the components.
+    pub rejected: Vec<RejectedFile>,
+    /// Cursor of the next page.
+    pub next: Option<String>,
+}
+
+/// One component in `status`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ComponentStatus {
+    /// Name.
+    pub name: Rc<str>,
+    /// State.
+    pub state: State,
+    /// Process id while there is a process.
+    pub pid: Option<i32>,
+    /// Milliseconds since exec.
+    pub uptime_ms: Option<u64>,
+    /// Restarts after failures since the component was declared.
+    pub restarts: u64,
+    /// `none`, `healthy` or `failing`.
+    pub health: Health,
+    /// Why it is in this state, when that is worth saying.
+    pub detail: Option<String>,
+}
+
+/// Outcome of health checks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Health {
+    /// None declared, or not running.
+    None,
+    /// The last check passed.
+    Healthy,
+    /// The last checks failed.
+    Failing,
+}
+
+/// Counts of components by what matters to a reader.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Summary {
+    /// ACTIVE and DONE.
+    pub active: u64,
+    /// DEGRADED.
+    pub degraded: u64,
+    /// STARTING and `READY_WAIT`.
+    pub starting: u64,
+    /// FAILED, BACKOFF and CYCLE.
+    pub failed: u64,
+    /// All.
+    pub total: u64,
+}
+
+/// A component file that is not used.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RejectedFile {
+    /// File name below the configuration directory.
+    pub file: String,
+    /// What is wrong with it.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+/// Components in one page of `graph`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GraphPage {
+    /// Journal revision.
+    pub revision: u64,
+    /// Sorted by name.
+    pub components: Vec<GraphNode>,
+    /// Cursor of the next page.
+    pub next: Option<String>,
+}
+
+/// One component in `graph`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GraphNode {
+    /// Name.
+    pub name: Rc<str>,
+    /// State.
+    pub state: State,
+    /// What it grants now.
+    pub level: CapabilityStatus,
+    /// Whether a user has stopped it.
+    pub held: bool,
+    /// Capabilities it provides.
+    pub provides: Vec<String>,
+    /// Capabilities it requires.
+    pub requires: Vec<String>,
+    /// Capabilities it waits for when declared.
+    pub optional: Vec<String>,
+}
+
+/// Whether a capability is up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum CapabilityStatus {
+    /// No provider is up.
+    Down,
+    /// A provider is DEGRADED, none better.
+    Degraded,
+    /// A provider is up.
+    Up,
+}
+
+impl From<Level> for CapabilityStatus {
+    fn from(level: Level) -> Self {
+        match level {
+            Level::Down => Self::Down,
+            Level::Degraded => Self::Degraded,
+            Level::Up => Self::Up,
+        }
+    }
+}
+
+/// Journal records in one page of `events`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EventsPage {
+    /// Oldest first.
+    pub records: Vec<Record>,
+    /// Ask again with this revision for more; `None` when this was all.
+    pub next: Option<u64>,
+    /// Journal revision.
+    pub revision: u64,
+}
+
+/// The tail of a component's log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogText {
+    /// Lines with their newlines; bytes that are not UTF-8 are replaced.
+    pub text: String,
+}
+
+/// One line for the wire, newline included.
+pub fn encode_answer(answer: Answer) -> Vec<u8> {
+    let line = AnswerLine { version: VERSION, answer };
+    let mut bytes = serde_json::to_vec(&line).unwrap_or_else(|error| {
+        // Only a broken Serialize implementation gets here; the client still gets a line.
+        format!("{{\"version\":{VERSION},\"answer\":{{\"refused\":{{\"message\":\"failed to encode the answer: {}\",\"near\":[]}}}}}}", error.classify() as u8).into_bytes()
+    });
+    bytes.push(b'\n');
+    bytes
+}
+
+/// One line for the wire, newline included.
+pub fn encode_request(request: Request) -> Result<Vec<u8>, serde_json::Error> {
+    let line = RequestLine { version: VERSION, request };
+    let mut bytes = serde_json::to_vec(&line)?;
+    bytes.push(b'\n');
+    Ok(bytes)
+}
+
+/// Read a request line. The error is the answer to send.
+pub fn decode_request(line: &[u8]) -> Result<Request, Answer> {
+    /// The part that every version has.
+    #[derive(Deserialize)]
+    struct AnyVersion {
+        version: u32,
+    }
+    let refuse = |message: String| Answer::Refused { message, near: Vec::new() };
+    match serde_json::from_slice::<AnyVersion>(line) {
+        Ok(line) if line.version == VERSION => {}
+        Ok(line) => {
+            return Err(refuse(format!(
+                "protocol version {} is not spoken here; this supervisor speaks {VERSION}",
+                line.version
+            )));
+        }
+        Err(error) => return Err(refuse(format!("failed to read the request: {error}"))),
+    }
+    serde_json::from_slice::<RequestLine>(line)
+        .map(|line| line.request)
+        .map_err(|error| refuse(format!("failed to read the request: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_survives_the_wire() {
+        let request = Request::Wait {
+            until: Until::State { name: "web".to_owned(), state: State::ReadyWait, since: Some(3) },
+            timeout_ms: Some(1500),
+        };
+        let line = encode_request(request.clone()).unwrap();
+        assert_eq!(
+            String::from_utf8_lossy(&line),
+            "{\"version\":1,\"request\":{\"wait\":{\"until\":{\"state\":{\"name\":\"web\",\
+             \"state\":\"READY_WAIT\",\"since\":3}},\"timeout_ms\":1500}}}\n"
+        );
+        assert_eq!(decode_request(&line), Ok(request));
+    }
+
+    #[test]
+    fn another_version_and_garbage_are_refused_with_a_reason() {
+        for (line, part) in [
+            ("{\"version\":7,\"request\":\"fly\"}", "this supervisor speaks 1"),
+            ("{\"version\":1,\"request\":\"fly\"}", "unknown variant `fly`"),
+            ("garbage", "failed to read the request"),
+            ("", "failed to read the request"),
+        ] {
+            match decode_request(line.as_bytes()) {
+                Err(Answer::Refused { message, .. }) => {
+                    assert!(message.contains(part), "{message}");
+                }
+                other => panic!("{line:?} gave {other:?}"),
+            }
+        }
+    }
+}

@@ -1,0 +1,421 @@
+//! The life of every component, decided without touching the system.
+//!
+//! [`Engine::handle`] takes the time and one event and returns the effects to perform. What
+//! happens to one component is decided by one table, [`TABLE`]: its state × what happened.
+//!
+//! Guarantees, checked by [`crate::sim`]:
+//! * No process is started before everything it requires is up.
+//! * A component never has two processes: a new one is started only after [`Event::Ended`] of the
+//!   old one, which the performer sends when the process *and its group* are gone.
+//! * What depends on a component is stopped before it. A stop is SIGTERM, the grace, then the end
+//!   of the whole group.
+//! * A component that a user stopped stays stopped until a user starts it.
+//! * An exit is followed by a restart or a named pause, whatever else goes on.
+//!
+//! The time is a [`Duration`] on a monotonic clock whose origin does not matter. When
+//! [`Engine::deadline`] is reached, the caller sends [`Event::Tick`].
+
+mod declare;
+mod lifecycle;
+mod report;
+mod request;
+mod timers;
+mod unit;
+
+use std::collections::{BTreeMap, HashMap};
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::component::Component;
+use crate::control::{Answer, Request};
+use crate::diagnostic::Diagnostic;
+use crate::graph::{Graph, NodeId};
+use crate::journal::{Cause, Exit, Journal, Record, State};
+
+use declare::Files;
+use request::Waiter;
+use timers::Timers;
+use unit::Unit;
+
+pub use request::WAITER_LIMIT;
+
+/// One run of one component's process. Never used again, so that a late event finds no wrong one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RunId(pub u64);
+
+/// A client that waits for an answer. The number is the caller's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ClientId(pub u64);
+
+/// Who sent a request, by the kernel's word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Effective user id.
+    pub uid: u32,
+    /// Process id.
+    pub pid: i32,
+}
+
+/// What is to happen once everything is stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Halt {
+    /// Switch the machine off.
+    PowerOff,
+    /// Restart the machine.
+    Reboot,
+}
+
+/// What became of a file in the configuration directory.
+#[derive(Clone, Debug)]
+pub struct FileChange {
+    /// File name below the configuration directory.
+    pub file: String,
+    /// What it holds now.
+    pub content: FileContent,
+}
+
+/// See [`FileChange`].
+#[derive(Clone, Debug)]
+pub enum FileContent {
+    /// A component.
+    Component(Box<Component>),
+    /// Nothing usable. What the file declared before stays in force.
+    Rejected(Vec<Diagnostic>),
+    /// The file is gone.
+    Gone,
+}
+
+/// What happened.
+#[derive(Debug)]
+pub enum Event {
+    /// Files appeared, changed or went: one batch, acted on as one change.
+    Files(Vec<FileChange>),
+    /// The process exists; exec is under way.
+    Created {
+        /// Which.
+        run: RunId,
+        /// Its process id.
+        pid: i32,
+    },
+    /// Exec succeeded.
+    Executed(RunId),
+    /// The process could not be created or brought to exec, and is gone.
+    NotExecuted {
+        /// Which.
+        run: RunId,
+        /// The step that failed, to complete "failed to …".
+        step: Rc<str>,
+        /// Error number of the operating system.
+        errno: i32,
+    },
+    /// The process said that it is ready, in the declared way.
+    Ready(RunId),
+    /// The process and everything in its group are gone.
+    Ended(RunId, Exit),
+    /// The deadline has come.
+    Tick,
+    /// A client asks for something.
+    Request {
+        /// Who gets the answer.
+        client: ClientId,
+        /// Who asks.
+        peer: Peer,
+        /// What for.
+        request: Request,
+    },
+    /// The client no longer waits.
+    ClientGone(ClientId),
+    /// Everything is to stop (a signal; clients send a request).
+    Halt(Halt),
+    /// Derive the graph anew and try again what waits or backs off.
+    Resolve,
+}
+
+/// What is to be done. The performer does it in this order.
+#[derive(Debug)]
+pub enum Effect {
+    /// Start a process and report [`Event::Created`], then [`Event::Executed`] or
+    /// [`Event::NotExecuted`]; watch for its readiness as declared.
+    Spawn {
+        /// The new run.
+        run: RunId,
+        /// What to start.
+        component: Rc<Component>,
+        /// Starts of this component so far, from 1.
+        generation: u64,
+    },
+    /// Ask the process to end.
+    Terminate(RunId),
+    /// End the process and everything in its group, at once.
+    Kill(RunId),
+    /// Send the process a signal.
+    Signal(RunId, crate::component::Signal),
+    /// Nothing is to be kept for this name: its file is gone and so is its process.
+    Forget(Rc<str>),
+    /// Answer a client. Each request gets one.
+    Reply(ClientId, Answer),
+    /// Read the declarations again and report all of them.
+    ReadFiles,
+    /// A state changed; for the log.
+    Changed(Record),
+    /// Everything is stopped.
+    Halt(Halt),
+}
+
+/// What can happen to one component.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Input {
+    /// Everything it waits for is up, and nothing forbids a start.
+    Met,
+    /// A requirement is down.
+    Lost,
+    Executed,
+    NotExecuted,
+    Ready,
+    /// The readiness limit passed.
+    Late,
+    Ended,
+    /// The grace after SIGTERM passed.
+    GraceOver,
+    /// The pause before the next attempt passed.
+    PauseOver,
+    Start,
+    Stop,
+    /// Stop the process now and start a new one (restart, changed declaration).
+    Renew,
+    CycleOn,
+    CycleOff,
+}
+
+/// What is done about it. Each is a function in `lifecycle`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Action {
+    /// Nothing.
+    Keep,
+    /// Create the process.
+    Launch,
+    /// Exec succeeded: go on by kind and readiness.
+    Advance,
+    /// Ready: ACTIVE.
+    Activate,
+    /// Exec failed: FAILED, next attempt after a pause.
+    Refuse,
+    /// Not ready in time: end it, then FAILED with a pause.
+    Overdue,
+    /// The process ended by itself: DONE, restart, or pause.
+    Finish,
+    /// Stop the process, dependents first.
+    Terminate,
+    /// The grace is over: end the group.
+    Kill,
+    /// The stop is complete.
+    Settle,
+    /// Go (back) to INACTIVE and see what that allows.
+    Rest,
+    /// To CYCLE.
+    Bar,
+}
+
+const STATES: usize = 10;
+const INPUTS: usize = 14;
+
+/// State × input → action. Rows in the order of [`State::ALL`] (without REMOVED), columns in the
+/// order of [`Input`].
+#[rustfmt::skip]
+const TABLE: [[Action; INPUTS]; STATES] = {
+    use Action::{Activate, Advance, Bar, Finish, Keep, Kill, Launch, Overdue, Refuse, Rest, Settle, Terminate};
+    [
+        //               Met     Lost       Executed NotExec  Ready     Late     Ended   Grace PauseOver Start  Stop       Renew      CycleOn    CycleOff
+        /* INACTIVE   */ [Launch, Keep,      Keep,    Keep,    Keep,     Keep,    Keep,   Keep, Keep,     Rest,  Rest,      Rest,      Bar,       Keep],
+        /* STARTING   */ [Keep,   Terminate, Advance, Refuse,  Activate, Overdue, Finish, Keep, Keep,     Keep,  Terminate, Terminate, Terminate, Keep],
+        /* READY_WAIT */ [Keep,   Terminate, Keep,    Refuse,  Activate, Overdue, Finish, Keep, Keep,     Keep,  Terminate, Terminate, Terminate, Keep],
+        /* ACTIVE     */ [Keep,   Terminate, Keep,    Refuse,  Keep,     Keep,    Finish, Keep, Keep,     Keep,  Terminate, Terminate, Terminate, Keep],
+        /* DEGRADED   */ [Keep,   Terminate, Keep,    Refuse,  Keep,     Keep,    Finish, Keep, Keep,     Keep,  Terminate, Terminate, Terminate, Keep],
+        /* FAILED     */ [Keep,   Rest,      Keep,    Keep,    Keep,     Keep,    Keep,   Keep, Rest,     Rest,  Rest,      Rest,      Bar,       Keep],
+        /* DONE       */ [Keep,   Keep,      Keep,    Keep,    Keep,     Keep,    Keep,   Keep, Keep,     Keep,  Rest,      Rest,      Bar,       Keep],
+        /* CYCLE      */ [Keep,   Keep,      Keep,    Keep,    Keep,     Keep,    Keep,   Keep, Keep,     Keep,  Keep,      Keep,      Keep,      Rest],
+        /* BACKOFF    */ [Keep,   Keep,      Keep,    Keep,    Keep,     Keep,    Keep,   Keep, Rest,     Rest,  Rest,      Rest,      Bar,       Keep],
+        /* STOPPING   */ [Keep,   Keep,      Keep,    Settle,  Keep,     Keep,    Settle, Kill, Keep,     Keep,  Keep,      Keep,      Keep,      Keep],
+    ]
+};
+
+/// What to do about `input` in `state`.
+fn decide(state: State, input: Input) -> Action {
+    match TABLE.get(state as usize) {
+        Some(row) => row[input as usize],
+        None => Action::Keep,
+    }
+}
+
+/// How the engine is set up.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Config {
+    /// User that may change things besides root: the one the supervisor runs as.
+    pub owner: u32,
+}
+
+/// See the module documentation.
+pub struct Engine {
+    config: Config,
+    graph: Graph,
+    /// By node index; `None` where the graph has no node, or the pseudo-component's.
+    units: Vec<Option<Unit>>,
+    names: BTreeMap<Rc<str>, NodeId>,
+    runs: BTreeMap<RunId, NodeId>,
+    kernel: NodeId,
+    files: Files,
+    journal: Journal,
+    timers: Timers,
+    waiters: Vec<Waiter>,
+    effects: Vec<Effect>,
+    now: Duration,
+    last_run: u64,
+    /// Units in a state that is not resting.
+    moving: usize,
+    /// The cycle that each component on one is part of; derived with the graph.
+    cycle_of: HashMap<NodeId, Rc<[NodeId]>>,
+    halting: Option<Halting>,
+}
+
+/// A shutdown under way.
+#[derive(Clone, Copy, Debug)]
+struct Halting {
+    halt: Halt,
+    /// Its limit has passed and everything left was killed.
+    forced: bool,
+    /// The last effect was sent.
+    sent: bool,
+}
+
+impl Engine {
+    /// An engine that knows nothing but the pseudo-component `kernel`.
+    pub fn new(config: Config) -> Self {
+        let mut graph = Graph::default();
+        let kernel = declare::insert_kernel(&mut graph, &[]);
+        Self {
+            config,
+            graph,
+            units: vec![None],
+            names: BTreeMap::new(),
+            runs: BTreeMap::new(),
+            kernel,
+            files: Files::default(),
+            journal: Journal::default(),
+            timers: Timers::default(),
+            waiters: Vec::new(),
+            effects: Vec::new(),
+            now: Duration::ZERO,
+            last_run: 0,
+            moving: 0,
+            cycle_of: HashMap::new(),
+            halting: None,
+        }
+    }
+
+    /// Take one event at the time `now` (which never goes back) and return what is to be done.
+    pub fn handle(&mut self, now: Duration, event: Event) -> Vec<Effect> {
+        self.now = self.now.max(now);
+        match event {
+            Event::Files(changes) => self.take_files(changes),
+            Event::Created { run, pid } => self.note_pid(run, pid),
+            Event::Executed(run) => self.feed_run(run, Input::Executed, Cause::Executed),
+            Event::NotExecuted { run, step, errno } => {
+                let cause = Cause::NotExecuted { step, errno };
+                self.end_run(run, Input::NotExecuted, cause);
+            }
+            Event::Ready(run) => self.feed_run(run, Input::Ready, Cause::Ready),
+            Event::Ended(run, exit) => self.end_run(run, Input::Ended, Cause::Ended(exit)),
+            Event::Tick => {}
+            Event::Request { client, peer, request } => self.take_request(client, peer, request),
+            Event::ClientGone(client) => self.waiters.retain(|w| w.client != client),
+            Event::Halt(halt) => self.begin_halt(halt),
+            Event::Resolve => self.resolve(),
+        }
+        self.run_timers();
+        self.propagate();
+        self.finish_halt();
+        self.answer_waiters();
+        std::mem::take(&mut self.effects)
+    }
+
+    /// When [`Event::Tick`] is due; `None` while nothing is.
+    pub fn deadline(&self) -> Option<Duration> {
+        self.timers.first()
+    }
+
+    /// The journal.
+    pub fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
+    /// Names of all declared components, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &Rc<str>> {
+        self.names.keys()
+    }
+
+    /// State of a component; [`State::Removed`] when it is not declared.
+    pub fn state(&self, name: &str) -> State {
+        self.find(name).map_or(State::Removed, |unit| unit.state)
+    }
+
+    /// Process id of a component's process.
+    pub fn pid(&self, name: &str) -> Option<i32> {
+        self.find(name)?.process.as_ref()?.pid
+    }
+
+    /// Whether the engine is stopping everything.
+    pub fn is_halting(&self) -> bool {
+        self.halting.is_some()
+    }
+
+    fn find(&self, name: &str) -> Option<&Unit> {
+        self.unit(*self.names.get(name)?)
+    }
+
+    fn unit(&self, id: NodeId) -> Option<&Unit> {
+        self.units.get(id.index())?.as_ref()
+    }
+
+    fn unit_mut(&mut self, id: NodeId) -> Option<&mut Unit> {
+        self.units.get_mut(id.index())?.as_mut()
+    }
+
+    fn note_pid(&mut self, run: RunId, pid: i32) {
+        let id = self.runs.get(&run).copied();
+        if let Some(process) = id.and_then(|id| self.unit_mut(id)).and_then(|unit| unit.process.as_mut()) {
+            process.pid = Some(pid);
+        }
+    }
+
+    /// Give an event of a process to its component; a process that is gone has none.
+    fn feed_run(&mut self, run: RunId, input: Input, cause: Cause) {
+        if let Some(id) = self.runs.get(&run).copied() {
+            self.feed(id, input, cause);
+        }
+    }
+
+    /// The same for an event that ends the process.
+    fn end_run(&mut self, run: RunId, input: Input, cause: Cause) {
+        if let Some(id) = self.runs.remove(&run) {
+            self.process_gone(id);
+            self.feed(id, input, cause);
+        }
+    }
+
+    /// Carry every consequence through until nothing changes any more. It ends: a component is
+    /// launched at most once here, for its next step needs an event from outside.
+    fn propagate(&mut self) {
+        loop {
+            let touched = self.graph.take_touched();
+            if touched.is_empty() {
+                return;
+            }
+            for id in touched {
+                self.reconsider(id);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,317 @@
+//! From files to components: who declares what, and what a change means for what runs.
+//!
+//! A batch of changes is one change: a component that moves from one file to another is not
+//! touched. A file that becomes unusable keeps in force what it declared before. Of several files
+//! that declare one name, the one in force stays; the others are rejected until it goes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+
+use super::unit::{AfterStop, Unit};
+use super::{Effect, Engine, FileChange, FileContent, Input};
+use crate::component::{Component, KERNEL, Kind};
+use crate::control::RejectedFile;
+use crate::diagnostic::{Diagnostic, Severity};
+use crate::graph::{Graph, Level, NodeId};
+use crate::journal::{Cause, Record, State};
+
+/// What the kernel and the early mounts provide.
+const KERNEL_CAPABILITIES: &[&str] = &[
+    "kernel.syscalls",
+    "kernel.memory",
+    "kernel.scheduling",
+    "filesystem.proc",
+    "filesystem.sys",
+    "filesystem.dev",
+    "filesystem.run",
+    "filesystem.devpts",
+];
+
+/// One file.
+#[derive(Debug, Default)]
+struct Entry {
+    /// What it declared when it was last usable.
+    component: Option<Rc<Component>>,
+    /// Why it is not usable now.
+    errors: Vec<Diagnostic>,
+}
+
+/// All files and who declares which name.
+#[derive(Debug, Default)]
+pub(super) struct Files {
+    entries: BTreeMap<Rc<str>, Entry>,
+    /// Files that declare a name.
+    claims: BTreeMap<String, BTreeSet<Rc<str>>>,
+    /// The file in force for a name.
+    owners: BTreeMap<String, Rc<str>>,
+}
+
+impl Files {
+    /// Take one change over; the names it concerns go to `names`.
+    fn apply(&mut self, change: FileChange, names: &mut BTreeSet<String>) {
+        let file: Rc<str> = change.file.into();
+        match change.content {
+            FileContent::Component(component) => {
+                self.disclaim(&file, names);
+                names.insert(component.name.clone());
+                self.claims.entry(component.name.clone()).or_default().insert(Rc::clone(&file));
+                let entry = Entry { component: Some(Rc::new(*component)), errors: Vec::new() };
+                self.entries.insert(file, entry);
+            }
+            FileContent::Rejected(errors) => {
+                self.entries.entry(file).or_default().errors = errors;
+            }
+            FileContent::Gone => {
+                self.disclaim(&file, names);
+                self.entries.remove(&file);
+            }
+        }
+    }
+
+    fn disclaim(&mut self, file: &Rc<str>, names: &mut BTreeSet<String>) {
+        let entry = self.entries.get(file);
+        let Some(old) = entry.and_then(|entry| entry.component.as_ref()) else {
+            return;
+        };
+        names.insert(old.name.clone());
+        if let Some(claims) = self.claims.get_mut(&old.name) {
+            claims.remove(file);
+            if claims.is_empty() {
+                self.claims.remove(&old.name);
+            }
+        }
+    }
+
+    /// The declaration in force for `name`, after a change, and its file.
+    fn owner(&mut self, name: &str) -> Option<(Rc<str>, Rc<Component>)> {
+        let Some(claims) = self.claims.get(name) else {
+            self.owners.remove(name);
+            return None;
+        };
+        let owner = self.owners.get(name).filter(|file| claims.contains(*file));
+        let owner = Rc::clone(owner.or_else(|| claims.first())?);
+        self.owners.insert(name.to_owned(), Rc::clone(&owner));
+        let component = self.entries.get(&owner)?.component.clone()?;
+        Some((owner, component))
+    }
+
+    /// Why a file is not used; empty when it is.
+    fn complaints(&self, file: &Rc<str>, entry: &Entry) -> Vec<Diagnostic> {
+        if !entry.errors.is_empty() {
+            return entry.errors.clone();
+        }
+        let name = entry.component.as_ref().map(|component| &component.name);
+        let owner = name.and_then(|name| self.owners.get(name));
+        match (name, owner) {
+            (Some(name), Some(owner)) if owner != file => {
+                let message = format!("component {name:?} is declared by {owner} and by {file}");
+                let help = format!("{owner} is in force; rename one of the two");
+                vec![Diagnostic::whole_file(Severity::Error, message).with_help(help)]
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// The files after `after` that are not used, in order.
+    pub(super) fn rejected(&self, after: &str) -> impl Iterator<Item = RejectedFile> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let range = (Excluded(after), Unbounded);
+        let rest = self.entries.range::<str, _>(range);
+        rest.filter_map(|(file, entry)| {
+            let diagnostics = self.complaints(file, entry);
+            (!diagnostics.is_empty()).then(|| RejectedFile { file: file.to_string(), diagnostics })
+        })
+    }
+
+    /// Whether one file is rejected.
+    pub(super) fn is_rejected(&self, file: &str) -> bool {
+        let entry = self.entries.get_key_value(file);
+        entry.is_some_and(|(file, entry)| !self.complaints(file, entry).is_empty())
+    }
+}
+
+/// Put the pseudo-component into a new graph, up from the start.
+pub(super) fn insert_kernel(graph: &mut Graph, extension: &[String]) -> NodeId {
+    let id = graph.insert(&kernel_capabilities(extension), &[], &[]);
+    graph.settle();
+    graph.set_level(id, Level::Up);
+    id
+}
+
+fn kernel_capabilities(extension: &[String]) -> Vec<String> {
+    let own = KERNEL_CAPABILITIES.iter().map(|cap| (*cap).to_owned());
+    own.chain(extension.iter().cloned()).collect()
+}
+
+impl Engine {
+    /// Act on a batch of file changes.
+    pub(super) fn take_files(&mut self, changes: Vec<FileChange>) {
+        let mut names = BTreeSet::new();
+        for change in changes {
+            self.files.apply(change, &mut names);
+        }
+        let mut declared = Vec::new();
+        for name in &names {
+            match self.files.owner(name) {
+                Some((file, component)) => declared.push((file, component)),
+                None => self.undeclare(name),
+            }
+        }
+        let mut changed = Vec::new();
+        for (file, component) in declared {
+            if component.name == KERNEL {
+                let provides = kernel_capabilities(&component.provides);
+                self.graph.replace(self.kernel, &provides, &[], &[]);
+            } else if let Some(change) = self.declare(&file, component) {
+                changed.push(change);
+            }
+        }
+        self.settle_graph();
+        for (id, file, before) in changed {
+            if let Some(before) = before {
+                self.adapt(id, &file, &before);
+            }
+            self.reconsider(id);
+        }
+    }
+
+    /// Derive the graph anew and carry cycles that came or went to their components.
+    fn settle_graph(&mut self) {
+        let moved = self.graph.settle();
+        if !moved.is_empty() {
+            self.cycle_of.clear();
+            for cycle in self.graph.cycles() {
+                let cycle: Rc<[NodeId]> = cycle.into();
+                let members = cycle.iter().map(|id| (*id, Rc::clone(&cycle)));
+                self.cycle_of.extend(members);
+            }
+        }
+        for id in moved {
+            let on = self.graph.in_cycle(id);
+            let input = if on { Input::CycleOn } else { Input::CycleOff };
+            self.feed(id, input, Cause::Cycle);
+        }
+    }
+
+    /// A name without a declaration: its process goes first, then it is forgotten. Dependents
+    /// are found by the edges as they were, so this comes before the edges change.
+    fn undeclare(&mut self, name: &str) {
+        if name == KERNEL {
+            let provides = kernel_capabilities(&[]);
+            return self.graph.replace(self.kernel, &provides, &[], &[]);
+        }
+        let Some(id) = self.names.get(name).copied() else {
+            return;
+        };
+        let Some(unit) = self.unit_mut(id) else {
+            return;
+        };
+        unit.doomed = true;
+        let running = unit.process.is_some();
+        let stopping = unit.state == State::Stopping;
+        if running && !stopping {
+            self.terminate(id, AfterStop::Rest, Cause::Undeclared);
+        }
+        self.graph.replace(id, &[], &[], &[]);
+        if !running {
+            self.discard(id, Cause::Undeclared);
+        }
+    }
+
+    /// Forget a component whose process and edges are gone.
+    pub(super) fn discard(&mut self, id: NodeId, cause: Cause) {
+        self.disarm_unit(id);
+        self.enter(id, State::Removed, cause, None);
+        if let Some(unit) = self.units.get_mut(id.index()).and_then(Option::take) {
+            self.names.remove(&unit.name);
+            self.effects.push(Effect::Forget(unit.name));
+        }
+        self.cycle_of.remove(&id);
+        self.graph.remove(id);
+    }
+
+    /// Put a declaration in force in the graph. Returns what has to be looked at once the graph
+    /// is settled: the component, its file, and the declaration before if there was one.
+    fn declare(
+        &mut self,
+        file: &Rc<str>,
+        component: Rc<Component>,
+    ) -> Option<(NodeId, Rc<str>, Option<Rc<Component>>)> {
+        let (provides, requires) = (&component.provides, &component.requires);
+        let optional = &component.optional;
+        let Some(id) = self.names.get(component.name.as_str()).copied() else {
+            let id = self.graph.insert(provides, requires, optional);
+            self.introduce(id, file, component);
+            return Some((id, Rc::clone(file), None));
+        };
+        let doomed = self.unit(id)?.doomed;
+        if !doomed && self.unit(id)?.component == component {
+            return None;
+        }
+        self.graph.replace(id, provides, requires, optional);
+        let unit = self.unit_mut(id)?;
+        unit.doomed = false;
+        let before = std::mem::replace(&mut unit.component, component);
+        Some((id, Rc::clone(file), Some(before)))
+    }
+
+    fn introduce(&mut self, id: NodeId, file: &Rc<str>, component: Rc<Component>) {
+        let mut unit = Unit::new(component);
+        let record = Record {
+            revision: 0,
+            time_ms: u64::try_from(self.now.as_millis()).unwrap_or(u64::MAX),
+            component: Rc::clone(&unit.name),
+            from: State::Removed,
+            to: State::Inactive,
+            cause: Cause::Declared { file: Rc::clone(file) },
+            after: None,
+        };
+        unit.revision = self.record(record);
+        self.names.insert(Rc::clone(&unit.name), id);
+        if self.units.len() <= id.index() {
+            self.units.resize_with(id.index() + 1, || None);
+        }
+        self.units[id.index()] = Some(unit);
+    }
+
+    /// A declaration has changed: start anew only what the process can see, or what was given up.
+    fn adapt(&mut self, id: NodeId, file: &Rc<str>, before: &Component) {
+        let Some(unit) = self.unit_mut(id) else {
+            return;
+        };
+        let now = &unit.component;
+        let same_process = now.same_process(before);
+        let readiness_moved = now.lifecycle.readiness != before.lifecycle.readiness;
+        let renew = match unit.state {
+            State::Failed | State::Backoff => true,
+            State::Starting | State::ReadyWait => !same_process || readiness_moved,
+            State::Done => !same_process && now.kind == Kind::Oneshot,
+            _ => !same_process,
+        };
+        unit.forgive();
+        if renew {
+            let cause = Cause::Declared { file: Rc::clone(file) };
+            self.feed(id, Input::Renew, cause);
+        }
+        if let Some(unit) = self.unit(id) {
+            let may_rise = unit.may_rise() && self.halting.is_none();
+            self.graph.set_may_rise(id, may_rise);
+        }
+    }
+
+    /// Derive the graph anew and try everything that waits, backs off or has failed.
+    pub(super) fn resolve(&mut self) {
+        self.settle_graph();
+        for id in self.all_ids() {
+            let Some(unit) = self.unit_mut(id) else {
+                continue;
+            };
+            if matches!(unit.state, State::Failed | State::Backoff) && !unit.held {
+                unit.forgive();
+                self.feed(id, Input::PauseOver, Cause::Restart);
+            } else {
+                self.reconsider(id);
+            }
+        }
+    }
+}

@@ -1,0 +1,419 @@
+//! The actions of the table, and what carries a change on to others.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::timers::Due;
+use super::unit::{AfterStop, Process};
+use super::{Action, Effect, Engine, Halt, Halting, Input, RunId, decide};
+use crate::component::{Kind, Readiness};
+use crate::graph::{Level, NodeId};
+use crate::journal::{Cause, Record, State};
+
+/// After a kill, the time until it is tried again. A process that outlives it hangs in the
+/// kernel; nothing else is started in its place, and it is killed again now and then.
+const KILL_PATIENCE: Duration = Duration::from_secs(10);
+
+/// The longest that an orderly shutdown may take before everything left is killed: several
+/// layers of the default grace, and less than what people wait for before they cut the power.
+const HALT_LIMIT: Duration = Duration::from_secs(60);
+
+/// After the kill at the end of [`HALT_LIMIT`], the time until the machine goes down regardless.
+const HALT_PATIENCE: Duration = Duration::from_secs(5);
+
+impl Engine {
+    /// Look an input up in the table and act.
+    pub(super) fn feed(&mut self, id: NodeId, input: Input, cause: Cause) {
+        let Some(unit) = self.unit(id) else {
+            return;
+        };
+        match decide(unit.state, input) {
+            Action::Keep => {}
+            Action::Launch => self.launch(id, cause),
+            Action::Advance => self.advance(id, cause),
+            Action::Activate => self.activate(id, cause),
+            Action::Refuse => self.fail_with_pause(id, cause),
+            Action::Overdue => self.terminate(id, AfterStop::Fail(cause.clone()), cause),
+            Action::Finish => self.finish(id, cause),
+            Action::Terminate => self.terminate(id, AfterStop::Rest, cause),
+            Action::Kill => self.kill(id),
+            Action::Settle => self.settle_stop(id, cause),
+            Action::Rest => self.rest(id, cause),
+            Action::Bar => self.enter(id, State::Cycle, cause, Some(self.cycle_text(id))),
+        }
+    }
+
+    /// Something a component depends on has changed: does it have to stop, may it start?
+    pub(super) fn reconsider(&mut self, id: NodeId) {
+        if self.unit(id).is_none() {
+            return;
+        }
+        if !self.graph.requirements_up(id) {
+            let cause = self.lost_cause(id);
+            self.feed(id, Input::Lost, cause);
+        }
+        let Some(unit) = self.unit(id) else { return };
+        let free = !unit.held && !unit.doomed && self.halting.is_none();
+        if free && unit.state == State::Inactive && self.graph.may_start(id) {
+            self.feed(id, Input::Met, Cause::RequirementsUp);
+        }
+    }
+
+    fn lost_cause(&self, id: NodeId) -> Cause {
+        let mut missing = self.graph.missing(id);
+        match missing.next() {
+            Some(cap) => Cause::RequirementLost { capability: self.graph.cap_name(cap).into() },
+            None => Cause::Cycle,
+        }
+    }
+
+    /// The newest change among the providers of what a component requires.
+    fn antecedent(&self, id: NodeId, cause: &Cause) -> Option<u64> {
+        if !matches!(cause, Cause::RequirementsUp | Cause::RequirementLost { .. }) {
+            return None;
+        }
+        let required = self.graph.required(id).iter();
+        let providers = required.flat_map(|cap| self.graph.providers(*cap));
+        providers
+            .filter_map(|provider| Some(self.unit(*provider)?.revision))
+            .max()
+            .filter(|revision| *revision > 0)
+    }
+
+    /// Every change of state goes through here: journal, graph, counters, detail.
+    pub(super) fn enter(&mut self, id: NodeId, to: State, cause: Cause, detail: Option<String>) {
+        let after = self.antecedent(id, &cause);
+        let time_ms = u64::try_from(self.now.as_millis()).unwrap_or(u64::MAX);
+        let Some(unit) = self.units.get_mut(id.index()).and_then(Option::as_mut) else {
+            return;
+        };
+        let from = unit.state;
+        unit.state = to;
+        unit.detail = detail;
+        let may_rise = unit.may_rise();
+        let component = Rc::clone(&unit.name);
+        if from != to {
+            let revision = self.record(Record { revision: 0, time_ms, component, from, to, cause, after });
+            if let Some(unit) = self.unit_mut(id) {
+                unit.revision = revision;
+            }
+            self.moving += usize::from(!to.is_resting());
+            self.moving -= usize::from(!from.is_resting());
+        }
+        let level = match to {
+            State::Active | State::Done => Level::Up,
+            State::Degraded => Level::Degraded,
+            _ => Level::Down,
+        };
+        self.graph.set_level(id, level);
+        self.graph.set_may_rise(id, may_rise && self.halting.is_none());
+    }
+
+    /// Write a record and report it.
+    pub(super) fn record(&mut self, mut record: Record) -> u64 {
+        let revision = self.journal.push(record.clone());
+        record.revision = revision;
+        self.effects.push(Effect::Changed(record));
+        revision
+    }
+
+    fn launch(&mut self, id: NodeId, cause: Cause) {
+        self.last_run += 1;
+        let run = RunId(self.last_run);
+        let layer = self.graph.layer(id);
+        let Some(unit) = self.unit_mut(id) else {
+            return;
+        };
+        unit.generation += 1;
+        let component = Rc::clone(&unit.component);
+        unit.process = Some(Process {
+            run,
+            pid: None,
+            component: Rc::clone(&component),
+            since: None,
+            layer,
+            told: false,
+        });
+        let generation = unit.generation;
+        self.runs.insert(run, id);
+        self.disarm_unit(id);
+        self.enter(id, State::Starting, cause, None);
+        self.effects.push(Effect::Spawn { run, component, generation });
+    }
+
+    fn advance(&mut self, id: NodeId, cause: Cause) {
+        let now = self.now;
+        let Some(unit) = self.unit_mut(id) else {
+            return;
+        };
+        if let Some(process) = &mut unit.process {
+            process.since = Some(now);
+        }
+        let component = Rc::clone(&unit.component);
+        let limit = component.lifecycle.readiness_timeout;
+        match (component.kind, &component.lifecycle.readiness) {
+            (Kind::Oneshot, _) => {}
+            (Kind::Service, Readiness::None) => self.enter(id, State::Active, cause, None),
+            (Kind::Service, _) => {
+                self.enter(id, State::ReadyWait, cause, None);
+                self.arm_unit(id, limit, Due::Readiness(id));
+            }
+        }
+    }
+
+    fn activate(&mut self, id: NodeId, cause: Cause) {
+        let now = self.now;
+        if let Some(unit) = self.unit_mut(id) {
+            if unit.component.kind == Kind::Oneshot {
+                return;
+            }
+            if let Some(process) = &mut unit.process {
+                process.since.get_or_insert(now);
+            }
+        }
+        self.disarm_unit(id);
+        self.enter(id, State::Active, cause, None);
+    }
+
+    /// The process ended by itself; `process_gone` has already run.
+    fn finish(&mut self, id: NodeId, cause: Cause) {
+        self.disarm_unit(id);
+        let now = self.now;
+        let halting = self.halting.is_some();
+        let Some(unit) = self.unit_mut(id) else {
+            return;
+        };
+        let oneshot = unit.component.kind == Kind::Oneshot;
+        let detail = Some(cause.to_string());
+        if oneshot {
+            let well = cause == Cause::Ended(crate::journal::Exit::Code(0));
+            let state = if well { State::Done } else { State::Failed };
+            return self.enter(id, state, cause, detail.filter(|_| !well));
+        }
+        let pause = if halting { None } else { unit.restart_pause(now) };
+        self.enter(id, State::Failed, cause, detail.clone());
+        if halting {
+            return;
+        }
+        if let Some(unit) = self.unit_mut(id) {
+            unit.restarts += 1;
+        }
+        match pause {
+            None => self.rest(id, Cause::Restart),
+            Some(pause) => {
+                let pause_s = pause.as_secs();
+                let cause = Cause::TooManyRestarts { pause_s };
+                let last = detail.unwrap_or_default();
+                let detail = format!("{cause}; last: {last}");
+                self.enter(id, State::Backoff, cause, Some(detail));
+                self.arm_unit(id, pause, Due::Pause(id));
+            }
+        }
+    }
+
+    /// A start that another attempt would not mend at once: FAILED, and try again later.
+    fn fail_with_pause(&mut self, id: NodeId, cause: Cause) {
+        let halting = self.halting.is_some();
+        let Some(unit) = self.unit_mut(id) else {
+            return;
+        };
+        if halting {
+            let detail = Some(cause.to_string());
+            return self.enter(id, State::Failed, cause, detail);
+        }
+        let pause = unit.next_pause();
+        let detail = format!("{cause}; next attempt in {} s", pause.as_secs());
+        self.enter(id, State::Failed, cause, Some(detail));
+        self.arm_unit(id, pause, Due::Pause(id));
+    }
+
+    /// INACTIVE, from where a start follows at once if nothing forbids it.
+    pub(super) fn rest(&mut self, id: NodeId, cause: Cause) {
+        self.disarm_unit(id);
+        let Some(unit) = self.unit(id) else { return };
+        let detail = unit.held.then(|| "stopped by request".to_owned());
+        let restart = cause == Cause::Restart && !unit.held;
+        if restart && self.halting.is_none() && self.graph.may_start(id) {
+            return self.launch(id, cause);
+        }
+        self.enter(id, State::Inactive, cause, detail);
+        self.reconsider(id);
+    }
+
+    /// Begin to stop a process: its capabilities go down now, it is told when those that depend
+    /// on it are gone.
+    pub(super) fn terminate(&mut self, id: NodeId, after_stop: AfterStop, cause: Cause) {
+        self.disarm_unit(id);
+        let Some(unit) = self.unit_mut(id) else {
+            return;
+        };
+        unit.after_stop = after_stop;
+        let detail = Some(cause.to_string());
+        self.enter(id, State::Stopping, cause, detail);
+        let blockers = self.blockers(id);
+        if let Some(unit) = self.unit_mut(id) {
+            unit.waits_for = blockers.len() as u32;
+        }
+        if blockers.is_empty() {
+            return self.tell(id);
+        }
+        for blocker in blockers {
+            if let Some(unit) = self.unit_mut(blocker) {
+                unit.blocks.push(id);
+            }
+        }
+    }
+
+    /// Running components that have to be gone before `id`'s process is told to end: those of
+    /// later layers that need one of its capabilities and have no other provider of it.
+    fn blockers(&self, id: NodeId) -> Vec<NodeId> {
+        let Some(own) = self.unit(id).and_then(|u| u.process.as_ref()) else {
+            return Vec::new();
+        };
+        let runs_later = |other: &NodeId| {
+            let process = self.unit(*other).and_then(|u| u.process.as_ref());
+            *other != id && process.is_some_and(|p| p.layer > own.layer)
+        };
+        let mut found: Vec<NodeId> = if self.halting.is_some() {
+            self.graph.dependents(id).filter(runs_later).collect()
+        } else {
+            let caps = self.graph.provided(id).iter();
+            let lost = caps.filter(|cap| self.graph.cap_level(**cap) == Level::Down);
+            lost.flat_map(|cap| self.graph.requirers(*cap).iter().copied()).filter(runs_later).collect()
+        };
+        found.sort_unstable();
+        found.dedup();
+        found
+    }
+
+    fn tell(&mut self, id: NodeId) {
+        let Some(process) = self.unit_mut(id).and_then(|unit| unit.process.as_mut()) else {
+            return;
+        };
+        if std::mem::replace(&mut process.told, true) {
+            return;
+        }
+        let (run, grace) = (process.run, process.component.hotswap.shutdown_grace);
+        self.effects.push(Effect::Terminate(run));
+        self.arm_unit(id, grace, Due::Grace(id));
+    }
+
+    fn kill(&mut self, id: NodeId) {
+        let Some(run) = self.unit(id).and_then(|u| Some(u.process.as_ref()?.run)) else {
+            return;
+        };
+        self.effects.push(Effect::Kill(run));
+        self.arm_unit(id, KILL_PATIENCE, Due::Grace(id));
+    }
+
+    /// The process is gone, whatever comes of it: those that waited for that go on.
+    pub(super) fn process_gone(&mut self, id: NodeId) {
+        let now = self.now;
+        let Some(unit) = self.unit_mut(id) else {
+            return;
+        };
+        let started = unit.process.take().and_then(|process| process.since);
+        unit.forget_failures(started, now);
+        unit.waits_for = 0;
+        for waiting in std::mem::take(&mut unit.blocks) {
+            let Some(unit) = self.unit_mut(waiting) else {
+                continue;
+            };
+            unit.waits_for = unit.waits_for.saturating_sub(1);
+            if unit.waits_for == 0 && unit.state == State::Stopping {
+                self.tell(waiting);
+            }
+        }
+    }
+
+    fn settle_stop(&mut self, id: NodeId, cause: Cause) {
+        self.disarm_unit(id);
+        let Some(unit) = self.unit_mut(id) else {
+            return;
+        };
+        if unit.doomed {
+            return self.discard(id, Cause::Undeclared);
+        }
+        let after = std::mem::replace(&mut unit.after_stop, AfterStop::Rest);
+        match after {
+            AfterStop::Fail(reason) if !unit.held => self.fail_with_pause(id, reason),
+            _ if self.graph.in_cycle(id) => {
+                let detail = Some(self.cycle_text(id));
+                self.enter(id, State::Cycle, Cause::Cycle, detail);
+            }
+            _ => self.rest(id, cause),
+        }
+    }
+
+    /// What `status` says about a component in a cycle: the others on it, or what it needs.
+    fn cycle_text(&self, id: NodeId) -> String {
+        /// Names shown of a long cycle.
+        const SHOWN: usize = 8;
+        let name = |id: &NodeId| self.unit(*id).map_or("kernel", |unit| &unit.name);
+        if let Some(cycle) = self.cycle_of.get(&id) {
+            let mut names: Vec<_> = cycle.iter().map(name).take(SHOWN).collect();
+            if cycle.len() > SHOWN {
+                names.push("…");
+            }
+            return format!("dependency cycle of {}", names.join(", "));
+        }
+        let required = self.graph.required(id).iter();
+        let mut stuck = required.filter(|cap| {
+            let providers = self.graph.providers(**cap);
+            !providers.is_empty() && providers.iter().all(|p| self.graph.in_cycle(*p))
+        });
+        match stuck.next() {
+            Some(cap) => format!("needs {}, which depends on a cycle", self.graph.cap_name(*cap)),
+            None => "dependency cycle".to_owned(),
+        }
+    }
+
+    /// Stop everything, dependents first.
+    pub(super) fn begin_halt(&mut self, halt: Halt) {
+        if self.halting.is_some() {
+            return;
+        }
+        self.halting = Some(Halting { halt, forced: false, sent: false });
+        self.timers.arm(self.now + HALT_LIMIT, Due::Halt);
+        for id in self.all_ids() {
+            let Some(unit) = self.unit(id) else { continue };
+            if unit.process.is_none() {
+                self.disarm_unit(id);
+            } else if unit.state != State::Stopping {
+                self.terminate(id, AfterStop::Rest, Cause::Shutdown);
+            }
+        }
+    }
+
+    /// The shutdown's limit has passed: kill what is left; the second time, go down regardless.
+    pub(super) fn force_halt(&mut self) {
+        let Some(halting) = &mut self.halting else {
+            return;
+        };
+        if std::mem::replace(&mut halting.forced, true) {
+            return self.send_halt();
+        }
+        let runs = self.runs.keys();
+        self.effects.extend(runs.map(|run| Effect::Kill(*run)));
+        self.timers.arm(self.now + HALT_PATIENCE, Due::Halt);
+    }
+
+    /// Once no process is left, the machine may go down.
+    pub(super) fn finish_halt(&mut self) {
+        if self.runs.is_empty() {
+            self.send_halt();
+        }
+    }
+
+    fn send_halt(&mut self) {
+        if let Some(halting) = &mut self.halting
+            && !std::mem::replace(&mut halting.sent, true)
+        {
+            self.effects.push(Effect::Halt(halting.halt));
+        }
+    }
+
+    pub(super) fn all_ids(&self) -> Vec<NodeId> {
+        self.names.values().copied().collect()
+    }
+}

@@ -1,0 +1,206 @@
+//! What `status` and `graph` show, in pages.
+
+use std::ops::Bound::{Excluded, Unbounded};
+use std::rc::Rc;
+
+use super::Engine;
+use super::unit::Unit;
+use crate::component::KERNEL;
+use crate::control::{
+    CapabilityStatus, ComponentStatus, EventsPage, GraphNode, GraphPage, Health, PAGE_BYTES, StatusPage,
+    Summary,
+};
+use crate::graph::{Level, NodeId};
+use crate::journal::State;
+
+/// Estimated bytes of an entry besides its texts.
+const ENTRY_BYTES: usize = 160;
+
+/// First letter of a cursor within the components.
+const AT_COMPONENT: char = 'c';
+
+/// First letter of a cursor within the rejected files.
+const AT_FILE: char = 'f';
+
+impl Engine {
+    /// One page of `status`: components first, then rejected files.
+    pub fn status_page(&self, after: Option<&str>) -> StatusPage {
+        let mut page = StatusPage {
+            revision: self.journal.revision(),
+            components: Vec::new(),
+            summary: self.summary(),
+            rejected: Vec::new(),
+            next: None,
+        };
+        let mut bytes = 0;
+        let mut file_cursor = after.and_then(|cursor| cursor.strip_prefix(AT_FILE));
+        if file_cursor.is_none() {
+            let start = after.and_then(|cursor| cursor.strip_prefix(AT_COMPONENT));
+            let start = start.unwrap_or("");
+            for (name, id) in self.names.range::<str, _>((Excluded(start), Unbounded)) {
+                if bytes >= PAGE_BYTES {
+                    let last = page.components.last().map(|c| &*c.name);
+                    page.next = last.map(|name| format!("{AT_COMPONENT}{name}"));
+                    return page;
+                }
+                if let Some(unit) = self.unit(*id) {
+                    let entry = self.component_status(unit);
+                    bytes += ENTRY_BYTES + name.len() + entry.detail.as_ref().map_or(0, String::len);
+                    page.components.push(entry);
+                }
+            }
+            file_cursor = Some("");
+        }
+        for rejected in self.files.rejected(file_cursor.unwrap_or("")) {
+            if bytes >= PAGE_BYTES {
+                let last = page.rejected.last().map_or("", |r| r.file.as_str());
+                page.next = Some(format!("{AT_FILE}{last}"));
+                return page;
+            }
+            let texts = rejected.diagnostics.iter();
+            let texts = texts.map(|d| ENTRY_BYTES + d.message.len() + d.text.len());
+            bytes += rejected.file.len() + texts.sum::<usize>();
+            page.rejected.push(rejected);
+        }
+        page
+    }
+
+    /// The same for one component.
+    pub(super) fn status_of(&self, unit: &Unit) -> StatusPage {
+        StatusPage {
+            revision: self.journal.revision(),
+            components: vec![self.component_status(unit)],
+            summary: self.summary(),
+            rejected: Vec::new(),
+            next: None,
+        }
+    }
+
+    fn component_status(&self, unit: &Unit) -> ComponentStatus {
+        let process = unit.process.as_ref();
+        let since = process.and_then(|process| process.since);
+        let health = match unit.state {
+            _ if unit.component.lifecycle.health.is_none() => Health::None,
+            State::Active => Health::Healthy,
+            State::Degraded => Health::Failing,
+            _ => Health::None,
+        };
+        ComponentStatus {
+            name: Rc::clone(&unit.name),
+            state: unit.state,
+            pid: process.and_then(|process| process.pid),
+            uptime_ms: since.map(|since| {
+                let uptime = self.now.saturating_sub(since);
+                u64::try_from(uptime.as_millis()).unwrap_or(u64::MAX)
+            }),
+            restarts: unit.restarts,
+            health,
+            detail: self.detail(unit),
+        }
+    }
+
+    /// Why a component is where it is: what was noted, or what an inactive one waits for.
+    pub(super) fn detail(&self, unit: &Unit) -> Option<String> {
+        if unit.state != State::Inactive || unit.held {
+            return unit.detail.clone();
+        }
+        let id = *self.names.get(&unit.name)?;
+        let waits = self.waits_for(id);
+        (!waits.is_empty()).then(|| format!("waits for {}", waits.join(", ")))
+    }
+
+    /// Capabilities a component waits for, each with the reason why it is not up.
+    fn waits_for(&self, id: NodeId) -> Vec<String> {
+        /// Capabilities named; one missing is enough to keep a component down.
+        const SHOWN: usize = 4;
+        let missing = self.graph.missing(id).chain(self.graph.awaited(id));
+        missing
+            .take(SHOWN)
+            .map(|cap| {
+                let name = self.graph.cap_name(cap);
+                let providers = self.graph.providers(cap).iter();
+                let mut providers = providers.filter_map(|p| self.unit(*p));
+                match providers.next() {
+                    None => format!("{name} (nobody provides it)"),
+                    Some(unit) if unit.held => {
+                        format!("{name} (its provider {} was stopped)", unit.name)
+                    }
+                    Some(unit) => format!("{name} (its provider {} is {})", unit.name, unit.state),
+                }
+            })
+            .collect()
+    }
+
+    /// Counts over all components.
+    pub fn summary(&self) -> Summary {
+        let mut summary = Summary::default();
+        for unit in self.units.iter().flatten() {
+            summary.total += 1;
+            match unit.state {
+                State::Active | State::Done => summary.active += 1,
+                State::Degraded => summary.degraded += 1,
+                State::Starting | State::ReadyWait => summary.starting += 1,
+                State::Failed | State::Backoff | State::Cycle => summary.failed += 1,
+                State::Inactive | State::Stopping | State::Removed => {}
+            }
+        }
+        summary
+    }
+
+    /// One page of `graph`, sorted by name; the pseudo-component opens the first.
+    pub fn graph_page(&self, after: Option<&str>) -> GraphPage {
+        let mut page = GraphPage { revision: self.journal.revision(), components: Vec::new(), next: None };
+        if after.is_none() {
+            let node = self.graph_node(KERNEL.into(), self.kernel, None);
+            page.components.push(node);
+        }
+        let mut bytes = 0;
+        let start = after.unwrap_or("");
+        for (name, id) in self.names.range::<str, _>((Excluded(start), Unbounded)) {
+            if bytes >= PAGE_BYTES {
+                page.next = page.components.last().map(|node| node.name.to_string());
+                break;
+            }
+            let node = self.graph_node(Rc::clone(name), *id, self.unit(*id));
+            let texts = node.provides.iter().chain(&node.requires);
+            let texts = texts.chain(&node.optional).map(|cap| cap.len() + 4);
+            bytes += ENTRY_BYTES + texts.sum::<usize>();
+            page.components.push(node);
+        }
+        page
+    }
+
+    fn graph_node(&self, name: Rc<str>, id: NodeId, unit: Option<&Unit>) -> GraphNode {
+        let names = |caps: &[crate::graph::CapId]| {
+            let caps = caps.iter();
+            let mut names: Vec<_> = caps.map(|c| self.graph.cap_name(*c).to_owned()).collect();
+            names.sort_unstable();
+            names
+        };
+        GraphNode {
+            name,
+            state: unit.map_or(State::Active, |unit| unit.state),
+            level: match self.graph.level(id) {
+                Level::Down => CapabilityStatus::Down,
+                Level::Degraded => CapabilityStatus::Degraded,
+                Level::Up => CapabilityStatus::Up,
+            },
+            held: unit.is_some_and(|unit| unit.held),
+            provides: names(self.graph.provided(id)),
+            requires: names(self.graph.required(id)),
+            optional: unit.map_or_else(Vec::new, |unit| unit.component.optional.clone()),
+        }
+    }
+
+    /// One page of journal records.
+    pub fn events_page(&self, since: u64) -> EventsPage {
+        let mut records = self.journal.since(since);
+        let page: Vec<_> = records.by_ref().take(PAGE_BYTES / ENTRY_BYTES).cloned().collect();
+        let more = records.next().is_some();
+        EventsPage {
+            next: page.last().filter(|_| more).map(|record| record.revision),
+            records: page,
+            revision: self.journal.revision(),
+        }
+    }
+}

@@ -1,0 +1,339 @@
+//! Requests of clients, and the clients that wait for something to become true.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::timers::{Due, TimerKey};
+use super::unit::Unit;
+use super::{ClientId, Effect, Engine, Halt, Input, Peer, RunId};
+use crate::component::keys::nearest;
+use crate::component::{KERNEL, Kind};
+use crate::control::{Answer, Request, Until};
+use crate::journal::{Cause, State};
+
+/// The most clients that may wait at a time. Each costs a connection and a look at every change;
+/// a machine with more than this has a client that leaks them.
+pub const WAITER_LIMIT: usize = 256;
+
+/// The longest wait that can be asked for: a day. It keeps sums on the clock in range.
+const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3600);
+
+/// What a client waits for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Goal {
+    Until(Until),
+    /// It runs, with another process than this.
+    Running {
+        name: Rc<str>,
+        not: Option<RunId>,
+    },
+    /// It has no process and does not get one.
+    Stopped {
+        name: Rc<str>,
+    },
+}
+
+/// A client whose answer is due when its goal is reached.
+#[derive(Debug)]
+pub(super) struct Waiter {
+    pub(super) client: ClientId,
+    goal: Goal,
+    timer: Option<TimerKey>,
+}
+
+impl Engine {
+    pub(super) fn take_request(&mut self, client: ClientId, peer: Peer, request: Request) {
+        if request.is_change() && peer.uid != 0 && peer.uid != self.config.owner {
+            let message = format!("{} is only for root; you are uid {}", request.verb(), peer.uid);
+            return self.refuse(client, message);
+        }
+        let cause = Cause::Request { verb: request.verb().into(), uid: peer.uid, pid: peer.pid };
+        match request {
+            Request::Status { name, after } => self.show_status(client, name, after.as_deref()),
+            Request::Graph { after } => {
+                let page = self.graph_page(after.as_deref());
+                self.reply(client, Answer::Graph(page));
+            }
+            Request::Events { since } => {
+                let page = self.events_page(since);
+                self.reply(client, Answer::Events(page));
+            }
+            Request::Start { name, timeout_ms } => self.start(client, &name, timeout_ms, cause),
+            Request::Stop { name, timeout_ms } => self.stop(client, &name, timeout_ms, cause),
+            Request::Restart { name, timeout_ms } => {
+                self.restart(client, &name, timeout_ms, cause);
+            }
+            Request::Reload { name: Some(name) } => self.reload(client, &name),
+            Request::Reload { name: None } => {
+                self.effects.push(Effect::ReadFiles);
+                self.done(client, "declarations are read again");
+            }
+            Request::Resolve => {
+                self.resolve();
+                self.done(client, "resolved");
+            }
+            Request::Wait { until, timeout_ms } => {
+                self.wait(client, Goal::Until(until), timeout_ms);
+            }
+            Request::Log { .. } => {
+                // The performer answers this one: the core has no files.
+                self.refuse(client, "the log is not kept here".to_owned());
+            }
+            Request::Poweroff => self.halt_by_request(client, Halt::PowerOff),
+            Request::Reboot => self.halt_by_request(client, Halt::Reboot),
+        }
+    }
+
+    fn reply(&mut self, client: ClientId, answer: Answer) {
+        self.effects.push(Effect::Reply(client, answer));
+    }
+
+    fn done(&mut self, client: ClientId, message: impl Into<String>) {
+        let revision = self.journal.revision();
+        let message = message.into();
+        self.reply(client, Answer::Done { message, revision });
+    }
+
+    fn refuse(&mut self, client: ClientId, message: String) {
+        let near = Vec::new();
+        self.reply(client, Answer::Refused { message, near });
+    }
+
+    fn halt_by_request(&mut self, client: ClientId, halt: Halt) {
+        self.done(client, "stopping everything");
+        self.begin_halt(halt);
+    }
+
+    fn show_status(&mut self, client: ClientId, name: Option<String>, after: Option<&str>) {
+        let page = match name {
+            None => self.status_page(after),
+            Some(name) => match self.find(&name) {
+                Some(unit) => self.status_of(unit),
+                None => return self.unknown(client, &name),
+            },
+        };
+        self.reply(client, Answer::Status(page));
+    }
+
+    /// Refuse a name that is not declared, with the nearest that is.
+    fn unknown(&mut self, client: ClientId, name: &str) {
+        let answer = self.unknown_component(name);
+        self.reply(client, answer);
+    }
+
+    /// The refusal of a name that is not declared, with the nearest that is.
+    pub fn unknown_component(&self, name: &str) -> Answer {
+        if name == KERNEL {
+            return Answer::Refused {
+                message: "`kernel` stands for the kernel itself and has no process".to_owned(),
+                near: Vec::new(),
+            };
+        }
+        let near = nearest(name, self.names.keys().map(|name| &**name));
+        let near: Vec<_> = near.into_iter().map(str::to_owned).collect();
+        let message = format!("no component is named {name:?}");
+        Answer::Refused { message, near }
+    }
+
+    fn start(&mut self, client: ClientId, name: &str, timeout_ms: Option<u64>, cause: Cause) {
+        let Some(id) = self.names.get(name).copied() else {
+            return self.unknown(client, name);
+        };
+        if self.halting.is_some() {
+            return self.refuse(client, "everything is being stopped".to_owned());
+        }
+        if let Some(unit) = self.unit_mut(id) {
+            unit.held = false;
+            unit.forgive();
+        }
+        self.feed(id, Input::Start, cause);
+        self.refresh_may_rise(id);
+        let name = name.into();
+        self.wait(client, Goal::Running { name, not: None }, timeout_ms);
+    }
+
+    fn stop(&mut self, client: ClientId, name: &str, timeout_ms: Option<u64>, cause: Cause) {
+        let Some(id) = self.names.get(name).copied() else {
+            return self.unknown(client, name);
+        };
+        if let Some(unit) = self.unit_mut(id) {
+            unit.held = true;
+        }
+        self.feed(id, Input::Stop, cause);
+        self.refresh_may_rise(id);
+        self.wait(client, Goal::Stopped { name: name.into() }, timeout_ms);
+    }
+
+    fn restart(&mut self, client: ClientId, name: &str, timeout_ms: Option<u64>, cause: Cause) {
+        let Some(id) = self.names.get(name).copied() else {
+            return self.unknown(client, name);
+        };
+        if self.halting.is_some() {
+            return self.refuse(client, "everything is being stopped".to_owned());
+        }
+        let Some(unit) = self.unit_mut(id) else {
+            return;
+        };
+        unit.held = false;
+        unit.forgive();
+        let not = unit.process.as_ref().map(|process| process.run);
+        self.feed(id, Input::Renew, cause);
+        self.refresh_may_rise(id);
+        let name = name.into();
+        self.wait(client, Goal::Running { name, not }, timeout_ms);
+    }
+
+    fn refresh_may_rise(&mut self, id: crate::graph::NodeId) {
+        let may_rise = self.unit(id).is_some_and(Unit::may_rise) && self.halting.is_none();
+        self.graph.set_may_rise(id, may_rise);
+    }
+
+    fn reload(&mut self, client: ClientId, name: &str) {
+        let Some(unit) = self.find(name) else {
+            return self.unknown(client, name);
+        };
+        let signal = unit.component.lifecycle.reload_signal;
+        let run = unit.process.as_ref().map(|process| process.run);
+        match (signal, run) {
+            (None, _) => {
+                let message = format!("{name} declares no reload_signal; restart it instead");
+                self.refuse(client, message);
+            }
+            (_, None) => self.refuse(client, format!("{name} is not running")),
+            (Some(signal), Some(run)) => {
+                self.effects.push(Effect::Signal(run, signal));
+                self.done(client, format!("sent {signal} to {name}"));
+            }
+        }
+    }
+
+    fn wait(&mut self, client: ClientId, goal: Goal, timeout_ms: Option<u64>) {
+        if self.waiters.len() >= WAITER_LIMIT {
+            let message = format!("{WAITER_LIMIT} clients wait already");
+            return self.refuse(client, message);
+        }
+        let timer = timeout_ms.map(|ms| {
+            let at = self.now + Duration::from_millis(ms).min(LONGEST_WAIT);
+            self.timers.arm(at, Due::Client(client))
+        });
+        self.waiters.push(Waiter { client, goal, timer });
+    }
+
+    /// Answer every client whose goal is reached, or out of reach.
+    pub(super) fn answer_waiters(&mut self) {
+        if self.waiters.is_empty() {
+            return;
+        }
+        for waiter in std::mem::take(&mut self.waiters) {
+            match self.judge(&waiter.goal) {
+                None => self.waiters.push(waiter),
+                Some(answer) => {
+                    if let Some(timer) = waiter.timer {
+                        self.timers.disarm(timer);
+                    }
+                    self.reply(waiter.client, answer);
+                }
+            }
+        }
+    }
+
+    /// A client has waited as long as it wanted.
+    pub(super) fn expire_waiter(&mut self, client: ClientId) {
+        let Some(at) = self.waiters.iter().position(|w| w.client == client) else {
+            return;
+        };
+        let waiter = self.waiters.swap_remove(at);
+        let answer = self.judge(&waiter.goal).unwrap_or(Answer::TimedOut {
+            message: format!("timed out: {}", self.standing(&waiter.goal)),
+            revision: self.journal.revision(),
+        });
+        self.reply(client, answer);
+    }
+
+    /// What holds instead of a goal.
+    fn standing(&self, goal: &Goal) -> String {
+        match goal {
+            Goal::Until(Until::State { name, .. }) => self.describe(name),
+            Goal::Running { name, .. } | Goal::Stopped { name } => self.describe(name),
+            Goal::Until(Until::Rejected { file }) => format!("{file} is not rejected"),
+            Goal::Until(Until::Settled) => {
+                let mut moving = self.units.iter().flatten();
+                let moving = moving.by_ref().filter(|unit| !unit.state.is_resting());
+                let names: Vec<_> =
+                    moving.take(4).map(|unit| format!("{} is {}", unit.name, unit.state)).collect();
+                format!("{} not at rest: {}", self.moving, names.join(", "))
+            }
+        }
+    }
+
+    /// A component's state and why, in words.
+    fn describe(&self, name: &str) -> String {
+        let Some(unit) = self.find(name) else {
+            return format!("{name} is not declared");
+        };
+        match self.detail(unit) {
+            Some(detail) => format!("{name} is {}: {detail}", unit.state),
+            None => format!("{name} is {}", unit.state),
+        }
+    }
+
+    /// The answer to a waiting client, if it is time for one.
+    fn judge(&self, goal: &Goal) -> Option<Answer> {
+        let done = |message: String, revision| Some(Answer::Done { message, revision });
+        let now = self.journal.revision();
+        match goal {
+            Goal::Until(Until::State { name, state, since: Some(since) }) => {
+                let revision = self.journal.entered(name, *state, *since)?;
+                done(format!("{name} became {state}"), revision)
+            }
+            Goal::Until(Until::State { name, state, .. }) => (self.state(name) == *state)
+                .then(|| self.describe(name))
+                .and_then(|message| done(message, now)),
+            Goal::Until(Until::Settled) => {
+                (self.moving == 0).then(|| "settled".to_owned()).and_then(|message| done(message, now))
+            }
+            Goal::Until(Until::Rejected { file }) => self
+                .files
+                .is_rejected(file)
+                .then(|| format!("{file} is rejected"))
+                .and_then(|message| done(message, now)),
+            Goal::Running { name, not } => self.judge_running(name, *not),
+            Goal::Stopped { name } => {
+                let process = self.find(name).and_then(|unit| unit.process.as_ref());
+                let gone = process.is_none();
+                gone.then(|| format!("{name} is stopped")).and_then(|message| done(message, now))
+            }
+        }
+    }
+
+    fn judge_running(&self, name: &str, not: Option<RunId>) -> Option<Answer> {
+        let refused = |message: String| {
+            let near = Vec::new();
+            Some(Answer::Refused { message, near })
+        };
+        let Some(unit) = self.find(name) else {
+            return refused(format!("{name} is no longer declared"));
+        };
+        let run = unit.process.as_ref().map(|process| process.run);
+        let renewed = not.is_none() || run != not;
+        match unit.state {
+            State::Active | State::Degraded | State::Done if renewed => Some(Answer::Done {
+                message: match (unit.component.kind, run) {
+                    (Kind::Oneshot, _) => format!("{name} is done"),
+                    _ => format!("{name} is running"),
+                },
+                revision: self.journal.revision(),
+            }),
+            State::Failed | State::Backoff | State::Cycle if renewed => refused(self.describe(name)),
+            State::Inactive if self.halting.is_some() => refused("everything is being stopped".to_owned()),
+            State::Inactive => {
+                let id = *self.names.get(name)?;
+                if self.graph.has_hope(id) {
+                    return None;
+                }
+                refused(self.describe(name))
+            }
+            _ => None,
+        }
+    }
+}

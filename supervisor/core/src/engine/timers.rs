@@ -1,0 +1,106 @@
+//! Deadlines, each cancellable, in the order in which they are due.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::{ClientId, Engine, Input};
+use crate::graph::NodeId;
+use crate::journal::Cause;
+
+/// Where a timer stands in the queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct TimerKey(Duration, u64);
+
+/// What is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Due {
+    /// The component's process had its time to become ready.
+    Readiness(NodeId),
+    /// The component's process had its time to end.
+    Grace(NodeId),
+    /// The pause before the next attempt is over.
+    Pause(NodeId),
+    /// A client has waited long enough.
+    Client(ClientId),
+    /// Stopping everything has taken long enough.
+    Halt,
+}
+
+/// The queue. Every component and every client has at most one timer in it.
+#[derive(Debug, Default)]
+pub(super) struct Timers {
+    queue: BTreeMap<TimerKey, Due>,
+    last: u64,
+}
+
+impl Timers {
+    /// When the first one is due.
+    pub(super) fn first(&self) -> Option<Duration> {
+        self.queue.keys().next().map(|key| key.0)
+    }
+
+    pub(super) fn arm(&mut self, at: Duration, due: Due) -> TimerKey {
+        self.last += 1;
+        let key = TimerKey(at, self.last);
+        self.queue.insert(key, due);
+        key
+    }
+
+    pub(super) fn disarm(&mut self, key: TimerKey) {
+        self.queue.remove(&key);
+    }
+
+    fn pop(&mut self, now: Duration) -> Option<(TimerKey, Due)> {
+        let entry = self.queue.first_entry()?;
+        if entry.key().0 > now {
+            return None;
+        }
+        Some(entry.remove_entry())
+    }
+}
+
+impl Engine {
+    /// Act on everything that is due.
+    pub(super) fn run_timers(&mut self) {
+        while let Some((key, due)) = self.timers.pop(self.now) {
+            match due {
+                Due::Readiness(id) => self.ring(id, key, Input::Late),
+                Due::Grace(id) => self.ring(id, key, Input::GraceOver),
+                Due::Pause(id) => self.ring(id, key, Input::PauseOver),
+                Due::Client(client) => self.expire_waiter(client),
+                Due::Halt => self.force_halt(),
+            }
+        }
+    }
+
+    fn ring(&mut self, id: NodeId, key: TimerKey, input: Input) {
+        let Some(unit) = self.unit_mut(id) else {
+            return;
+        };
+        if unit.timer != Some(key) {
+            return;
+        }
+        unit.timer = None;
+        let limit = unit.component.lifecycle.readiness_timeout;
+        let cause = match input {
+            Input::Late => Cause::NotReady { limit_ms: u64::try_from(limit.as_millis()).unwrap_or(u64::MAX) },
+            _ => Cause::Restart,
+        };
+        self.feed(id, input, cause);
+    }
+
+    /// Give a component its one timer.
+    pub(super) fn arm_unit(&mut self, id: NodeId, after: Duration, due: Due) {
+        self.disarm_unit(id);
+        let key = self.timers.arm(self.now.saturating_add(after), due);
+        if let Some(unit) = self.unit_mut(id) {
+            unit.timer = Some(key);
+        }
+    }
+
+    pub(super) fn disarm_unit(&mut self, id: NodeId) {
+        if let Some(key) = self.unit_mut(id).and_then(|unit| unit.timer.take()) {
+            self.timers.disarm(key);
+        }
+    }
+}

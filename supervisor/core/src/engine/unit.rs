@@ -1,0 +1,137 @@
+//! What the engine knows about one component.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::RunId;
+use super::timers::TimerKey;
+use crate::component::Component;
+use crate::graph::NodeId;
+use crate::journal::{Cause, State};
+
+/// Pauses before the next attempt, one after the other; the last one repeats.
+const PAUSES: [Duration; 4] =
+    [Duration::from_secs(30), Duration::from_secs(60), Duration::from_secs(120), Duration::from_secs(300)];
+
+/// A process that exists, or is being created.
+#[derive(Debug)]
+pub(super) struct Process {
+    pub(super) run: RunId,
+    pub(super) pid: Option<i32>,
+    /// The declaration it was started with.
+    pub(super) component: Rc<Component>,
+    /// When exec succeeded.
+    pub(super) since: Option<Duration>,
+    /// Its layer in the graph when it was started: the order of stopping.
+    pub(super) layer: u32,
+    /// SIGTERM was sent.
+    pub(super) told: bool,
+}
+
+/// What follows a stop.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum AfterStop {
+    /// INACTIVE; a start follows if nothing forbids it.
+    Rest,
+    /// FAILED for this cause, with a pause.
+    Fail(Cause),
+}
+
+/// A component and where it stands.
+#[derive(Debug)]
+pub(super) struct Unit {
+    pub(super) name: Rc<str>,
+    pub(super) component: Rc<Component>,
+    pub(super) state: State,
+    /// What `status` says about the state.
+    pub(super) detail: Option<String>,
+    pub(super) process: Option<Process>,
+    /// A user stopped it.
+    pub(super) held: bool,
+    /// Its file is gone; it goes when its process does.
+    pub(super) doomed: bool,
+    pub(super) after_stop: AfterStop,
+    /// Dependents that must be gone before this one is told to stop.
+    pub(super) waits_for: u32,
+    /// Those that wait for this one's process to be gone.
+    pub(super) blocks: Vec<NodeId>,
+    pub(super) timer: Option<TimerKey>,
+    /// Starts so far.
+    pub(super) generation: u64,
+    /// Restarts after failures.
+    pub(super) restarts: u64,
+    /// Times of the restarts within the window.
+    pub(super) recent: VecDeque<Duration>,
+    /// Pauses taken since the last healthy window.
+    pub(super) pauses: usize,
+    /// Revision of the last change.
+    pub(super) revision: u64,
+}
+
+impl Unit {
+    pub(super) fn new(component: Rc<Component>) -> Self {
+        Self {
+            name: component.name.as_str().into(),
+            component,
+            state: State::Inactive,
+            detail: None,
+            process: None,
+            held: false,
+            doomed: false,
+            after_stop: AfterStop::Rest,
+            waits_for: 0,
+            blocks: Vec::new(),
+            timer: None,
+            generation: 0,
+            restarts: 0,
+            recent: VecDeque::new(),
+            pauses: 0,
+            revision: 0,
+        }
+    }
+
+    /// Whether the component may come up by itself.
+    pub(super) fn may_rise(&self) -> bool {
+        !self.held && !self.doomed && !matches!(self.state, State::Failed | State::Backoff | State::Cycle)
+    }
+
+    /// Failures are forgotten after a window without one, counted from exec.
+    pub(super) fn forget_failures(&mut self, started: Option<Duration>, now: Duration) {
+        let window = self.component.lifecycle.restart_window;
+        if started.is_some_and(|since| now.saturating_sub(since) >= window) {
+            self.pauses = 0;
+            self.recent.clear();
+        }
+    }
+
+    /// The restart rule: `None` means at once (and counts it), otherwise the pause to take.
+    pub(super) fn restart_pause(&mut self, now: Duration) -> Option<Duration> {
+        let lifecycle = &self.component.lifecycle;
+        let (most, window) = (lifecycle.restart_max as usize, lifecycle.restart_window);
+        while let Some(first) = self.recent.front()
+            && now.saturating_sub(*first) > window
+        {
+            self.recent.pop_front();
+        }
+        if self.pauses == 0 && self.recent.len() < most {
+            self.recent.push_back(now);
+            return None;
+        }
+        Some(self.next_pause())
+    }
+
+    /// The next pause of the ladder.
+    pub(super) fn next_pause(&mut self) -> Duration {
+        let pause = PAUSES[self.pauses.min(PAUSES.len() - 1)];
+        self.pauses += 1;
+        self.recent.clear();
+        pause
+    }
+
+    /// A user's word wipes the slate.
+    pub(super) fn forgive(&mut self) {
+        self.pauses = 0;
+        self.recent.clear();
+    }
+}

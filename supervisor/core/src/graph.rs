@@ -1,0 +1,445 @@
+//! The capability graph: who provides what, who waits for whom, who can never start.
+//!
+//! Guarantees:
+//! * A capability going up or down touches only those that depend on it ([`Graph::set_level`] is
+//!   linear in the edges concerned); nothing recurses.
+//! * A capability is up while at least one of its providers is.
+//! * A node is *in a cycle* exactly if it could not start even if every capability that nobody
+//!   provides were up. So alternative providers break a cycle, and a missing one is none.
+//! * A node waits for an optional capability only while a provider may still come up, and never
+//!   for one that itself depends on the node.
+//!
+//! Edits ([`Graph::insert`], [`Graph::replace`], [`Graph::remove`]) take effect with the next
+//! [`Graph::settle`], which derives everything anew in one linear pass per batch of edits.
+
+mod analysis;
+mod scc;
+
+use std::collections::HashMap;
+
+/// A component's place in the graph. Ids of removed nodes are used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NodeId(u32);
+
+impl NodeId {
+    /// Position for tables indexed by node.
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// An interned capability name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CapId(u32);
+
+impl CapId {
+    fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// What a node grants to those that need its capabilities.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// Nothing.
+    Down,
+    /// Its capabilities, not in full health. Counts as up.
+    Degraded,
+    /// Its capabilities.
+    Up,
+}
+
+/// The layer of a node that can never start.
+pub const NO_LAYER: u32 = u32::MAX;
+
+#[derive(Debug, Default)]
+struct Cap {
+    name: Box<str>,
+    providers: Vec<NodeId>,
+    requirers: Vec<NodeId>,
+    /// Nodes for which the capability is optional.
+    waiters: Vec<NodeId>,
+    /// Providers that grant it.
+    up: u32,
+    /// Providers that grant it or may still come up by themselves.
+    hoped: u32,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct OptionalEdge {
+    cap: CapId,
+    /// The capability depends on the node itself: waiting for it would never end.
+    ignored: bool,
+}
+
+#[derive(Debug)]
+struct Node {
+    live: bool,
+    provides: Vec<CapId>,
+    requires: Vec<CapId>,
+    optional: Vec<OptionalEdge>,
+    level: Level,
+    /// The owner's word that the node may start by itself.
+    may_rise: bool,
+    /// What `hoped` of its capabilities counts.
+    hope: bool,
+    in_cycle: bool,
+    /// Required capabilities that are not up.
+    unmet: u32,
+    /// Required capabilities that nobody may bring up.
+    hopeless: u32,
+    /// Optional capabilities that are not up but may come.
+    waits: u32,
+    layer: u32,
+}
+
+/// See the module documentation.
+#[derive(Debug, Default)]
+pub struct Graph {
+    nodes: Vec<Node>,
+    free: Vec<NodeId>,
+    cap_ids: HashMap<Box<str>, CapId>,
+    caps: Vec<Cap>,
+    free_caps: Vec<CapId>,
+    /// Nodes whose requirements may have become met or unmet since the last look.
+    touched: Vec<NodeId>,
+}
+
+impl Graph {
+    /// Add a node. It grants nothing and may rise.
+    pub fn insert(&mut self, provides: &[String], requires: &[String], optional: &[String]) -> NodeId {
+        let node = Node {
+            live: true,
+            provides: self.intern_all(provides),
+            requires: self.intern_all(requires),
+            optional: self.optional_edges(optional),
+            level: Level::Down,
+            may_rise: true,
+            hope: false,
+            in_cycle: false,
+            unmet: 0,
+            hopeless: 0,
+            waits: 0,
+            layer: 0,
+        };
+        if let Some(id) = self.free.pop() {
+            self.nodes[id.index()] = node;
+            return id;
+        }
+        self.nodes.push(node);
+        NodeId(self.nodes.len() as u32 - 1)
+    }
+
+    /// Change what a node provides and needs; its level stays.
+    pub fn replace(&mut self, id: NodeId, provides: &[String], requires: &[String], optional: &[String]) {
+        let provides = self.intern_all(provides);
+        let requires = self.intern_all(requires);
+        let optional = self.optional_edges(optional);
+        let node = &mut self.nodes[id.index()];
+        node.provides = provides;
+        node.requires = requires;
+        node.optional = optional;
+    }
+
+    /// Take a node out. Its id may be given to another node at once.
+    pub fn remove(&mut self, id: NodeId) {
+        let node = &mut self.nodes[id.index()];
+        node.live = false;
+        node.provides.clear();
+        node.requires.clear();
+        node.optional.clear();
+        node.level = Level::Down;
+        self.free.push(id);
+    }
+
+    /// Set what a node grants. Those whose requirements change are in [`Graph::take_touched`].
+    pub fn set_level(&mut self, id: NodeId, level: Level) {
+        let node = &mut self.nodes[id.index()];
+        let before = node.level;
+        node.level = level;
+        match (before > Level::Down, level > Level::Down) {
+            (false, true) => {
+                self.refresh_hope(id);
+                self.grant(id);
+            }
+            (true, false) => {
+                self.withdraw(id);
+                self.refresh_hope(id);
+            }
+            _ => {}
+        }
+    }
+
+    /// Say whether a node may start by itself once its requirements are up (not stopped by a
+    /// user, not failed for good).
+    pub fn set_may_rise(&mut self, id: NodeId, may_rise: bool) {
+        self.nodes[id.index()].may_rise = may_rise;
+        self.refresh_hope(id);
+    }
+
+    /// The nodes whose requirements may have changed since the last call.
+    pub fn take_touched(&mut self) -> Vec<NodeId> {
+        std::mem::take(&mut self.touched)
+    }
+
+    /// Whether all required capabilities are up. Never so in a cycle.
+    pub fn requirements_up(&self, id: NodeId) -> bool {
+        let node = &self.nodes[id.index()];
+        node.unmet == 0 && !node.in_cycle
+    }
+
+    /// Whether the node may start: requirements up and no optional capability still to come.
+    pub fn may_start(&self, id: NodeId) -> bool {
+        self.requirements_up(id) && self.nodes[id.index()].waits == 0
+    }
+
+    /// Whether the node is up or may come up without anyone's help.
+    pub fn has_hope(&self, id: NodeId) -> bool {
+        self.nodes[id.index()].hope
+    }
+
+    /// Whether a dependency cycle keeps the node from ever starting.
+    pub fn in_cycle(&self, id: NodeId) -> bool {
+        self.nodes[id.index()].in_cycle
+    }
+
+    /// Activation layer: one more than the lowest layer in which everything it waits for can be
+    /// up; [`NO_LAYER`] in a cycle.
+    pub fn layer(&self, id: NodeId) -> u32 {
+        self.nodes[id.index()].layer
+    }
+
+    /// What the node grants now.
+    pub fn level(&self, id: NodeId) -> Level {
+        self.nodes[id.index()].level
+    }
+
+    /// Look a capability up by name.
+    pub fn cap(&self, name: &str) -> Option<CapId> {
+        self.cap_ids.get(name).copied()
+    }
+
+    /// A capability's name.
+    pub fn cap_name(&self, cap: CapId) -> &str {
+        &self.caps[cap.index()].name
+    }
+
+    /// Every capability that someone provides, requires or waits for, unordered.
+    pub fn caps(&self) -> impl Iterator<Item = CapId> {
+        self.cap_ids.values().copied()
+    }
+
+    /// Whether a capability is up, and how well: the best of its providers.
+    pub fn cap_level(&self, cap: CapId) -> Level {
+        let providers = &self.caps[cap.index()].providers;
+        let levels = providers.iter().map(|p| self.nodes[p.index()].level);
+        levels.max().unwrap_or(Level::Down)
+    }
+
+    /// Declared providers.
+    pub fn providers(&self, cap: CapId) -> &[NodeId] {
+        &self.caps[cap.index()].providers
+    }
+
+    /// Nodes that require the capability.
+    pub fn requirers(&self, cap: CapId) -> &[NodeId] {
+        &self.caps[cap.index()].requirers
+    }
+
+    /// What the node provides.
+    pub fn provided(&self, id: NodeId) -> &[CapId] {
+        &self.nodes[id.index()].provides
+    }
+
+    /// What the node requires.
+    pub fn required(&self, id: NodeId) -> &[CapId] {
+        &self.nodes[id.index()].requires
+    }
+
+    /// Required capabilities that are not up.
+    pub fn missing(&self, id: NodeId) -> impl Iterator<Item = CapId> {
+        let requires = self.nodes[id.index()].requires.iter().copied();
+        requires.filter(|cap| self.caps[cap.index()].up == 0)
+    }
+
+    /// Optional capabilities that the node waits for now.
+    pub fn awaited(&self, id: NodeId) -> impl Iterator<Item = CapId> {
+        let edges = self.nodes[id.index()].optional.iter();
+        edges.filter(|edge| !edge.ignored && self.caps[edge.cap.index()].is_awaited()).map(|edge| edge.cap)
+    }
+
+    /// Nodes that need something of this node: requirers, and waiters that are not ignored.
+    pub fn dependents(&self, id: NodeId) -> impl Iterator<Item = NodeId> {
+        let caps = self.nodes[id.index()].provides.iter();
+        caps.flat_map(move |cap| {
+            let waiters = self.caps[cap.index()].waiters.iter();
+            let waiters = waiters.filter(move |w| !self.ignores(**w, *cap));
+            self.caps[cap.index()].requirers.iter().chain(waiters)
+        })
+        .copied()
+    }
+
+    /// The strongly connected sets of required capabilities: each a cycle, or several that meet.
+    pub fn cycles(&self) -> Vec<Vec<NodeId>> {
+        self.required_components()
+            .into_iter()
+            .filter(|set| set.len() > 1 || self.requires_itself(set[0]))
+            .collect()
+    }
+
+    fn requires_itself(&self, id: NodeId) -> bool {
+        let node = &self.nodes[id.index()];
+        node.requires.iter().any(|cap| node.provides.contains(cap))
+    }
+
+    fn ignores(&self, id: NodeId, cap: CapId) -> bool {
+        let edges = &self.nodes[id.index()].optional;
+        edges.iter().any(|edge| edge.cap == cap && edge.ignored)
+    }
+
+    fn intern_all(&mut self, names: &[String]) -> Vec<CapId> {
+        let mut ids: Vec<_> = names.iter().map(|name| self.intern(name)).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        ids
+    }
+
+    fn optional_edges(&mut self, names: &[String]) -> Vec<OptionalEdge> {
+        let caps = self.intern_all(names).into_iter();
+        caps.map(|cap| OptionalEdge { cap, ignored: false }).collect()
+    }
+
+    fn intern(&mut self, name: &str) -> CapId {
+        if let Some(id) = self.cap_ids.get(name) {
+            return *id;
+        }
+        let cap = Cap { name: name.into(), ..Cap::default() };
+        let id = if let Some(id) = self.free_caps.pop() {
+            self.caps[id.index()] = cap;
+            id
+        } else {
+            self.caps.push(cap);
+            CapId(self.caps.len() as u32 - 1)
+        };
+        self.cap_ids.insert(name.into(), id);
+        id
+    }
+
+    fn grant(&mut self, id: NodeId) {
+        let provided = std::mem::take(&mut self.nodes[id.index()].provides);
+        for cap in &provided {
+            let cap_id = *cap;
+            let cap = &mut self.caps[cap.index()];
+            cap.up += 1;
+            if cap.up > 1 {
+                continue;
+            }
+            for requirer in &cap.requirers {
+                let node = &mut self.nodes[requirer.index()];
+                node.unmet -= 1;
+                if node.unmet == 0 {
+                    self.touched.push(*requirer);
+                }
+            }
+            self.count_waits(cap_id, false);
+        }
+        self.nodes[id.index()].provides = provided;
+    }
+
+    fn withdraw(&mut self, id: NodeId) {
+        let provided = std::mem::take(&mut self.nodes[id.index()].provides);
+        for cap in &provided {
+            let cap_id = *cap;
+            let cap = &mut self.caps[cap.index()];
+            cap.up -= 1;
+            if cap.up > 0 {
+                continue;
+            }
+            for requirer in &cap.requirers {
+                let node = &mut self.nodes[requirer.index()];
+                node.unmet += 1;
+                if node.unmet == 1 {
+                    self.touched.push(*requirer);
+                }
+            }
+            self.count_waits(cap_id, true);
+        }
+        self.nodes[id.index()].provides = provided;
+    }
+
+    /// One more or one less capability to wait for, for each that finds `cap` optional.
+    fn count_waits(&mut self, cap: CapId, more: bool) {
+        for waiter in &self.caps[cap.index()].waiters {
+            let node = &mut self.nodes[waiter.index()];
+            if node.optional.iter().any(|e| e.cap == cap && e.ignored) {
+                continue;
+            }
+            if more {
+                node.waits += 1;
+            } else {
+                node.waits -= 1;
+            }
+            if node.waits == 0 {
+                self.touched.push(*waiter);
+            }
+        }
+    }
+
+    /// Bring a node's hope up to date, and that of all that hang on it.
+    fn refresh_hope(&mut self, id: NodeId) {
+        let mut queue = vec![id];
+        while let Some(id) = queue.pop() {
+            let node = &mut self.nodes[id.index()];
+            let hope = node.hopes();
+            if node.hope == hope {
+                continue;
+            }
+            node.hope = hope;
+            let provided = std::mem::take(&mut node.provides);
+            for cap in &provided {
+                self.change_hoped(*cap, hope, &mut queue);
+            }
+            self.nodes[id.index()].provides = provided;
+        }
+    }
+
+    fn change_hoped(&mut self, cap_id: CapId, more: bool, queue: &mut Vec<NodeId>) {
+        let cap = &mut self.caps[cap_id.index()];
+        if more {
+            cap.hoped += 1;
+        } else {
+            cap.hoped -= 1;
+        }
+        let edge = if more { 1 } else { 0 };
+        if cap.hoped != edge {
+            return;
+        }
+        for requirer in &cap.requirers {
+            let node = &mut self.nodes[requirer.index()];
+            if more {
+                node.hopeless -= 1;
+            } else {
+                node.hopeless += 1;
+            }
+            queue.push(*requirer);
+        }
+        if cap.up == 0 {
+            self.count_waits(cap_id, more);
+        }
+    }
+}
+
+impl Cap {
+    fn is_awaited(&self) -> bool {
+        self.up == 0 && self.hoped > 0
+    }
+}
+
+impl Node {
+    fn hopes(&self) -> bool {
+        self.level > Level::Down || (self.live && self.may_rise && !self.in_cycle && self.hopeless == 0)
+    }
+}
+
+#[cfg(test)]
+mod tests;

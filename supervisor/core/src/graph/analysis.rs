@@ -1,0 +1,209 @@
+//! Derives everything the graph knows from its edges: cycles, layers, unmet counts, hope.
+//!
+//! All passes are one scheme, [`Graph::rise`]: nodes whose demands are satisfied rise in rounds,
+//! and raise what they provide. It is linear in nodes and edges and does not recurse.
+
+use super::{CapId, Graph, Level, NO_LAYER, Node, NodeId};
+
+/// What a pass of [`Graph::rise`] demands.
+struct Rule<'a> {
+    /// May this node rise at all?
+    admits: &'a dyn Fn(&Node) -> bool,
+    /// Must this required capability rise before the node?
+    demands: &'a dyn Fn(&Node, CapId) -> bool,
+    /// Must this optional capability rise before the node?
+    awaits: &'a dyn Fn(&super::OptionalEdge) -> bool,
+}
+
+impl Graph {
+    /// Derive everything anew after edits. Returns the nodes that got into a cycle or out of one;
+    /// nodes whose requirements changed are in [`Graph::take_touched`].
+    pub fn settle(&mut self) -> Vec<NodeId> {
+        self.rebuild_edges();
+        let moved = self.find_cycles();
+        self.mark_ignored_edges();
+        self.assign_layers();
+        self.count_unmet();
+        self.find_hope();
+        moved
+    }
+
+    fn live(&self) -> impl Iterator<Item = NodeId> + use<> {
+        let live: Vec<_> =
+            (0..self.nodes.len()).filter(|i| self.nodes[*i].live).map(|i| NodeId(i as u32)).collect();
+        live.into_iter()
+    }
+
+    fn rebuild_edges(&mut self) {
+        for cap in &mut self.caps {
+            cap.providers.clear();
+            cap.requirers.clear();
+            cap.waiters.clear();
+            cap.up = 0;
+            cap.hoped = 0;
+        }
+        for id in self.live() {
+            let node = &self.nodes[id.index()];
+            for cap in &node.provides {
+                let cap = &mut self.caps[cap.index()];
+                cap.providers.push(id);
+                cap.up += u32::from(node.level > Level::Down);
+            }
+            for cap in &node.requires {
+                self.caps[cap.index()].requirers.push(id);
+            }
+            for edge in &node.optional {
+                self.caps[edge.cap.index()].waiters.push(id);
+            }
+        }
+        let (caps, free) = (&mut self.caps, &mut self.free_caps);
+        self.cap_ids.retain(|_, id| {
+            let cap = &caps[id.index()];
+            let used = !(cap.providers.is_empty() && cap.requirers.is_empty() && cap.waiters.is_empty());
+            if !used {
+                free.push(*id);
+            }
+            used
+        });
+    }
+
+    fn find_cycles(&mut self) -> Vec<NodeId> {
+        let rounds = self.rise(&Rule {
+            admits: &|_| true,
+            demands: &|_, cap| !self.caps[cap.index()].providers.is_empty(),
+            awaits: &|_| false,
+        });
+        let mut moved = Vec::new();
+        for id in self.live() {
+            let node = &mut self.nodes[id.index()];
+            let in_cycle = rounds[id.index()] == NO_LAYER;
+            if node.in_cycle != in_cycle {
+                node.in_cycle = in_cycle;
+                moved.push(id);
+            }
+        }
+        moved
+    }
+
+    /// An optional capability that depends on the node itself is not waited for.
+    fn mark_ignored_edges(&mut self) {
+        if self.nodes.iter().all(|node| node.optional.is_empty()) {
+            return;
+        }
+        let set_of = self.component_numbers(true);
+        let first_cap = self.nodes.len();
+        for (index, node) in self.nodes.iter_mut().enumerate() {
+            for edge in &mut node.optional {
+                edge.ignored = set_of[index] == set_of[first_cap + edge.cap.index()];
+            }
+        }
+    }
+
+    fn assign_layers(&mut self) {
+        let can_rise = |cap: CapId| {
+            let providers = &self.caps[cap.index()].providers;
+            providers.iter().any(|p| !self.nodes[p.index()].in_cycle)
+        };
+        let rounds = self.rise(&Rule {
+            admits: &|node| !node.in_cycle,
+            demands: &|_, cap| !self.caps[cap.index()].providers.is_empty(),
+            awaits: &|edge| !edge.ignored && can_rise(edge.cap),
+        });
+        for id in self.live() {
+            self.nodes[id.index()].layer = rounds[id.index()];
+        }
+    }
+
+    fn count_unmet(&mut self) {
+        for id in self.live() {
+            let node = &self.nodes[id.index()];
+            let down = |cap: &&CapId| self.caps[cap.index()].up == 0;
+            let unmet = node.requires.iter().filter(down).count() as u32;
+            let node = &mut self.nodes[id.index()];
+            if (node.unmet == 0) != (unmet == 0) {
+                self.touched.push(id);
+            }
+            node.unmet = unmet;
+        }
+    }
+
+    fn find_hope(&mut self) {
+        let rounds = self.rise(&Rule {
+            admits: &|node| node.level > Level::Down || (node.may_rise && !node.in_cycle),
+            demands: &|node, _| node.level == Level::Down,
+            awaits: &|_| false,
+        });
+        for id in self.live() {
+            let hope = rounds[id.index()] != NO_LAYER;
+            let node = &mut self.nodes[id.index()];
+            node.hope = hope;
+            for cap in &node.provides {
+                self.caps[cap.index()].hoped += u32::from(hope);
+            }
+        }
+        for id in self.live() {
+            let node = &self.nodes[id.index()];
+            let hopeless = |cap: &&CapId| self.caps[cap.index()].hoped == 0;
+            let hopeless = node.requires.iter().filter(hopeless).count() as u32;
+            let waits = self.awaited(id).count() as u32;
+            let node = &mut self.nodes[id.index()];
+            if (node.waits == 0) != (waits == 0) {
+                self.touched.push(id);
+            }
+            node.hopeless = hopeless;
+            node.waits = waits;
+        }
+    }
+
+    /// The round in which each node rises; [`NO_LAYER`] for those that never do.
+    fn rise(&self, rule: &Rule<'_>) -> Vec<u32> {
+        let mut round_of = vec![NO_LAYER; self.nodes.len()];
+        let mut needs = vec![0_u32; self.nodes.len()];
+        let mut risen = vec![false; self.caps.len()];
+        let mut front = Vec::new();
+        for id in self.live() {
+            let node = &self.nodes[id.index()];
+            let required = node.requires.iter();
+            let required = required.filter(|cap| (rule.demands)(node, **cap)).count();
+            let optional = node.optional.iter().filter(|e| (rule.awaits)(e)).count();
+            needs[id.index()] = (required + optional) as u32;
+            if needs[id.index()] == 0 && (rule.admits)(node) {
+                front.push(id);
+            }
+        }
+        let mut round = 0;
+        while !front.is_empty() {
+            let mut next = Vec::new();
+            for id in front {
+                round_of[id.index()] = round;
+                for cap in &self.nodes[id.index()].provides {
+                    if !std::mem::replace(&mut risen[cap.index()], true) {
+                        self.raise(*cap, rule, &mut needs, &mut next);
+                    }
+                }
+            }
+            front = next;
+            round += 1;
+        }
+        round_of
+    }
+
+    /// A capability has risen: those that demanded it need one less.
+    fn raise(&self, cap: CapId, rule: &Rule<'_>, needs: &mut [u32], next: &mut Vec<NodeId>) {
+        let Some(entry) = self.caps.get(cap.index()) else {
+            return;
+        };
+        let requirers = entry.requirers.iter();
+        let requirers = requirers.filter(|r| (rule.demands)(&self.nodes[r.index()], cap));
+        let waiters = entry.waiters.iter().filter(|w| {
+            let mut edges = self.nodes[w.index()].optional.iter();
+            edges.any(|edge| edge.cap == cap && (rule.awaits)(edge))
+        });
+        for id in requirers.chain(waiters) {
+            needs[id.index()] -= 1;
+            if needs[id.index()] == 0 && (rule.admits)(&self.nodes[id.index()]) {
+                next.push(*id);
+            }
+        }
+    }
+}

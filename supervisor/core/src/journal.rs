@@ -1,0 +1,340 @@
+//! Every change of state, numbered, with its cause.
+//!
+//! A revision is never used twice and only grows, so a client that knows revision R can wait for
+//! "something newer than R" and never miss or race anything. The ring is bounded; the oldest
+//! records go first, and a reader can see that they went.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::rc::Rc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// Records kept. A boot of 300 components makes about 900; a record takes about 100 bytes, so
+/// a full ring stays below a quarter of a megabyte.
+pub const CAPACITY: usize = 2048;
+
+/// The state of a component.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum State {
+    /// Not running: waits for its requirements, or stopped by a user.
+    Inactive,
+    /// Process created, exec not yet reported; a oneshot until it ends.
+    Starting,
+    /// Running, not yet ready.
+    ReadyWait,
+    /// Running and ready.
+    Active,
+    /// Running, failing its health checks.
+    Degraded,
+    /// Ended or could not be started, and not to be restarted at once.
+    Failed,
+    /// A oneshot that ended with 0.
+    Done,
+    /// Can never start because of a dependency cycle.
+    Cycle,
+    /// Restarted too often: waits before the next attempt.
+    Backoff,
+    /// On its way down.
+    Stopping,
+    /// Not declared. Only in journal records and waits.
+    Removed,
+}
+
+impl State {
+    /// All states, in the order of the engine's table.
+    pub const ALL: [Self; 11] = [
+        Self::Inactive,
+        Self::Starting,
+        Self::ReadyWait,
+        Self::Active,
+        Self::Degraded,
+        Self::Failed,
+        Self::Done,
+        Self::Cycle,
+        Self::Backoff,
+        Self::Stopping,
+        Self::Removed,
+    ];
+
+    /// The name in output and in `--state`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Inactive => "INACTIVE",
+            Self::Starting => "STARTING",
+            Self::ReadyWait => "READY_WAIT",
+            Self::Active => "ACTIVE",
+            Self::Degraded => "DEGRADED",
+            Self::Failed => "FAILED",
+            Self::Done => "DONE",
+            Self::Cycle => "CYCLE",
+            Self::Backoff => "BACKOFF",
+            Self::Stopping => "STOPPING",
+            Self::Removed => "REMOVED",
+        }
+    }
+
+    /// From its name, in any case.
+    pub fn from_name(name: &str) -> Option<Self> {
+        let states = Self::ALL.into_iter();
+        states.filter(|state| state.name().eq_ignore_ascii_case(name)).last()
+    }
+
+    /// Whether a component in this state stays there until something from outside happens.
+    pub fn is_resting(self) -> bool {
+        !matches!(self, Self::Starting | Self::ReadyWait | Self::Stopping)
+    }
+
+    /// Whether the capabilities of a component in this state are up.
+    pub fn is_up(self) -> bool {
+        matches!(self, Self::Active | Self::Degraded | Self::Done)
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Exit {
+    /// It exited with this status.
+    Code(i32),
+    /// It was killed by this signal.
+    Signal(i32),
+}
+
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Code(code) => write!(f, "exited with status {code}"),
+            Self::Signal(number) => {
+                write!(f, "was killed by {}", crate::component::Signal(*number))
+            }
+        }
+    }
+}
+
+/// Why a component changed its state.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Cause {
+    /// Its file appeared or changed.
+    Declared {
+        /// File name below the configuration directory.
+        file: Rc<str>,
+    },
+    /// Its file went away, or no longer declares it.
+    Undeclared,
+    /// Everything it waits for is up.
+    RequirementsUp,
+    /// A capability it requires is down.
+    RequirementLost {
+        /// The capability.
+        capability: Rc<str>,
+    },
+    /// Exec succeeded.
+    Executed,
+    /// The process could not be brought to exec.
+    NotExecuted {
+        /// The step of the child's set-up that failed.
+        step: Rc<str>,
+        /// The error number of the operating system.
+        errno: i32,
+    },
+    /// It reported ready.
+    Ready,
+    /// It did not report ready in time.
+    NotReady {
+        /// The time it had, in milliseconds.
+        limit_ms: u64,
+    },
+    /// Its process ended.
+    Ended(Exit),
+    /// The restart rule: at once, or after backing off.
+    Restart,
+    /// Too many restarts in the window.
+    TooManyRestarts {
+        /// Time until the next attempt, in seconds.
+        pause_s: u64,
+    },
+    /// A client asked for it.
+    Request {
+        /// The command.
+        verb: Rc<str>,
+        /// User id of the client.
+        uid: u32,
+        /// Process id of the client.
+        pid: i32,
+    },
+    /// A dependency cycle appeared or went.
+    Cycle,
+    /// The whole machine, or the supervisor, goes down.
+    Shutdown,
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Declared { file } => write!(f, "declared by {file}"),
+            Self::Undeclared => f.write_str("no longer declared"),
+            Self::RequirementsUp => f.write_str("requirements are up"),
+            Self::RequirementLost { capability } => write!(f, "capability {capability} is down"),
+            Self::Executed => f.write_str("executed"),
+            Self::NotExecuted { step, errno } => {
+                write!(f, "failed to {step}: {} (errno {errno})", errno_text(*errno))
+            }
+            Self::Ready => f.write_str("reported ready"),
+            Self::NotReady { limit_ms } => {
+                let limit = Duration::from_millis(*limit_ms);
+                write!(f, "not ready within {limit:?}")
+            }
+            Self::Ended(exit) => write!(f, "the process {exit}"),
+            Self::Restart => f.write_str("restarted"),
+            Self::TooManyRestarts { pause_s } => {
+                write!(f, "restarted too often: next attempt in {pause_s} s")
+            }
+            Self::Request { verb, uid, pid } => {
+                write!(f, "{verb} requested by uid {uid}, pid {pid}")
+            }
+            Self::Cycle => f.write_str("dependency cycle"),
+            Self::Shutdown => f.write_str("shutdown"),
+        }
+    }
+}
+
+/// Texts of the error numbers that a start commonly meets; the core has no C library to ask.
+fn errno_text(errno: i32) -> &'static str {
+    match errno {
+        1 => "operation not permitted",
+        2 => "no such file or directory",
+        5 => "input/output error",
+        7 => "argument list too long",
+        8 => "not an executable format",
+        11 => "resource temporarily unavailable",
+        12 => "out of memory",
+        13 => "permission denied",
+        16 => "device or resource busy",
+        20 => "not a directory",
+        21 => "is a directory",
+        22 => "invalid argument",
+        23 | 24 => "too many open files",
+        26 => "text file busy",
+        28 => "no space left on device",
+        30 => "read-only file system",
+        40 => "too many levels of symbolic links",
+        _ => "error of the operating system",
+    }
+}
+
+/// One change of state.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// Number of this change, from 1.
+    pub revision: u64,
+    /// Milliseconds on the engine's clock (monotonic; its origin is the boot).
+    pub time_ms: u64,
+    /// Whose state changed.
+    pub component: Rc<str>,
+    /// State before.
+    pub from: State,
+    /// State after.
+    pub to: State,
+    /// Why.
+    pub cause: Cause,
+    /// The record that led to this one, when another component's change did.
+    pub after: Option<u64>,
+}
+
+/// The ring of records.
+#[derive(Debug, Default)]
+pub struct Journal {
+    ring: VecDeque<Record>,
+    last: u64,
+}
+
+impl Journal {
+    /// The revision of the newest record; 0 when there is none.
+    pub fn revision(&self) -> u64 {
+        self.last
+    }
+
+    /// Add a record; its revision is the next number.
+    pub(crate) fn push(&mut self, mut record: Record) -> u64 {
+        if self.ring.len() == CAPACITY {
+            self.ring.pop_front();
+        }
+        self.last += 1;
+        record.revision = self.last;
+        self.ring.push_back(record);
+        self.last
+    }
+
+    /// Records with a revision greater than `since`, oldest first.
+    pub fn since(&self, since: u64) -> impl Iterator<Item = &Record> {
+        let kept_from = self.last - self.ring.len() as u64;
+        let skip = since.saturating_sub(kept_from);
+        let skip = usize::try_from(skip).unwrap_or(usize::MAX);
+        self.ring.iter().skip(skip)
+    }
+
+    /// Whether `component` entered `state` after revision `since`.
+    pub fn entered(&self, component: &str, state: State, since: u64) -> Option<u64> {
+        self.since(since).find(|r| r.to == state && &*r.component == component).map(|r| r.revision)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(component: &str, to: State) -> Record {
+        Record {
+            revision: 0,
+            time_ms: 0,
+            component: component.into(),
+            from: State::Inactive,
+            to,
+            cause: Cause::Restart,
+            after: None,
+        }
+    }
+
+    #[test]
+    fn the_ring_is_bounded_and_revisions_go_on() {
+        let mut journal = Journal::default();
+        for _ in 0..CAPACITY + 10 {
+            journal.push(record("a", State::Active));
+        }
+        assert_eq!(journal.revision(), CAPACITY as u64 + 10);
+        assert_eq!(journal.since(0).count(), CAPACITY);
+        assert_eq!(journal.since(0).next().map(|r| r.revision), Some(11));
+        assert_eq!(journal.since(journal.revision()).count(), 0);
+        assert_eq!(journal.since(u64::MAX).count(), 0);
+        assert_eq!(journal.since(journal.revision() - 3).count(), 3);
+    }
+
+    #[test]
+    fn entered_looks_only_at_newer_records() {
+        let mut journal = Journal::default();
+        let first = journal.push(record("a", State::Active));
+        assert_eq!(journal.entered("a", State::Active, 0), Some(first));
+        assert_eq!(journal.entered("a", State::Active, first), None);
+        let second = journal.push(record("a", State::Active));
+        assert_eq!(journal.entered("a", State::Active, first), Some(second));
+    }
+
+    #[test]
+    fn state_names_are_read_back() {
+        for state in State::ALL {
+            assert_eq!(State::from_name(state.name()), Some(state));
+            assert_eq!(State::from_name(&state.name().to_lowercase()), Some(state));
+        }
+        assert_eq!(State::from_name("RUNNING"), None);
+    }
+}
