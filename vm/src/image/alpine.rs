@@ -40,9 +40,7 @@ fn fetch_wheel(
     progress: &dyn Progress,
 ) -> Result<Built, ImageError> {
     let doing = format!("fetch {} {}", wheel.package, wheel.version);
-    let _ = cache;
-    let pip = Pip::find(progress)
-        .ok_or_else(|| ImageError::unsupported(&doing, "no pip on this system", "install python3-pip"))?;
+    let pip = Pip::provide(cache, progress)?;
     let file = pip::download(&pip, wheel, &space.work, progress)?;
     check_file(&doing, &wheel.package, &file, Some(wheel.size), &wheel.sha256)?;
     let mut built = Built::default();

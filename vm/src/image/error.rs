@@ -209,7 +209,7 @@ impl Error for ImageError {
 fn tail(stderr: &str) -> String {
     let lines: Vec<&str> = stderr.lines().map(str::trim_end).filter(|l| !l.is_empty()).collect();
     let last = lines.len().saturating_sub(STDERR_LINES_SHOWN);
-    lines[last..].iter().map(|l| format!("\n  | {l}")).collect()
+    lines[last..].iter().flat_map(|line| ["\n  | ", line]).collect()
 }
 
 /// Lines of a failed command that a message repeats: enough for the cause, short enough to read.

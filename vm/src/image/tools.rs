@@ -28,7 +28,8 @@ const INSTEAD: &str = "give a layer of your own with the tools, or none";
 /// The tools layer.
 pub(super) fn layer(cache: &Cache, progress: &dyn Progress) -> Result<Entry, ImageError> {
     let tools = &artifacts().debian_tools;
-    let names: String = tools.programs.iter().map(|p| format!("{} {}\n", p.package, p.path)).collect();
+    let names: String =
+        tools.programs.iter().flat_map(|p| [p.package.as_str(), " ", &p.path, "\n"]).collect();
     let key = hash_bytes(format!("{LAYER_REVISION}\n{}\n{names}", tools.suite).as_bytes());
     cache
         .entry(&format!("debian-tools-{}", &key[..KEY_LEN]), progress, &|space| build(space, tools, progress))
@@ -57,8 +58,8 @@ fn build(space: &Workspace, tools: &DebianTools, progress: &dyn Progress) -> Res
 /// is there for scripts that never run.
 fn is_wanted(package: &Package, roots: &[&str], skip: &[String]) -> bool {
     let name = package.name.as_str();
-    let library = name.starts_with("lib") || name.starts_with("zlib");
-    roots.contains(&name) || (library && !skip.iter().any(|prefix| name.starts_with(prefix.as_str())))
+    roots.contains(&name)
+        || (package.is_library() && !skip.iter().any(|prefix| name.starts_with(prefix.as_str())))
 }
 
 /// Debian moves programs from `/sbin` to `/usr/sbin`.
