@@ -1,0 +1,263 @@
+//! Runs every service as a process and looks at what it does.
+
+mod support;
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::os::unix::process::ExitStatusExt;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::Pid;
+use support::{ALL, Service, output, path_text, until};
+
+#[test]
+fn every_service_explains_itself() {
+    for (name, program) in ALL {
+        let help = output(program, &["--help"]);
+        assert!(help.status.success(), "{name}");
+        let text = String::from_utf8(help.stdout).unwrap();
+        assert!(text.contains(&format!("Usage: {name}")), "{name}: {text}");
+    }
+}
+
+#[test]
+fn every_service_refuses_a_wrong_command_line() {
+    for (name, program) in ALL {
+        let refused = output(program, &["--wrong"]);
+        assert_eq!(refused.status.code(), Some(2), "{name}");
+        let expected = format!("{name}: unknown option --wrong; see {name} --help\n");
+        assert_eq!(String::from_utf8(refused.stderr).unwrap(), expected);
+    }
+}
+
+#[test]
+fn echo_server_echoes_to_many_at_once_and_stops() {
+    let folder = tempfile::tempdir().unwrap();
+    let ready = folder.path().join("ready");
+    let mut server = Service::start(
+        env!("CARGO_BIN_EXE_test-echo-server"),
+        &["--listen", "127.0.0.1:0", "--ready-file", path_text(&ready)],
+    );
+    let address = server.line();
+    let address = address.strip_prefix("listening on ").unwrap().trim();
+    until("the server is ready", || ready.exists());
+    let mut clients: Vec<TcpStream> = (0..20).map(|_| TcpStream::connect(address).unwrap()).collect();
+    for (number, client) in clients.iter_mut().enumerate() {
+        client.write_all(format!("{number:04}").as_bytes()).unwrap();
+    }
+    for (number, client) in clients.iter_mut().enumerate() {
+        let mut answer = [0; 4];
+        client.read_exact(&mut answer).unwrap();
+        assert_eq!(answer, format!("{number:04}").as_bytes());
+    }
+    assert_eq!(server.stop(Signal::SIGTERM).code(), Some(0));
+}
+
+#[test]
+fn echo_server_closes_connections_beyond_its_limit_and_takes_new_ones_later() {
+    let mut server = Service::start(
+        env!("CARGO_BIN_EXE_test-echo-server"),
+        &["--listen", "127.0.0.1:0", "--max-clients", "1"],
+    );
+    let address = server.line();
+    let address = address.strip_prefix("listening on ").unwrap().trim();
+    let echoes = |client: &mut TcpStream| {
+        let mut answer = [0; 1];
+        client.write_all(b"x").is_ok() && client.read_exact(&mut answer).is_ok()
+    };
+    let mut first = TcpStream::connect(address).unwrap();
+    assert!(echoes(&mut first));
+    assert!(!echoes(&mut TcpStream::connect(address).unwrap()));
+    drop(first);
+    until("there is room again", || echoes(&mut TcpStream::connect(address).unwrap()));
+}
+
+#[test]
+fn echo_server_says_why_it_cannot_listen() {
+    // An address for documentation, which no machine has.
+    let failed = output(env!("CARGO_BIN_EXE_test-echo-server"), &["--listen", "192.0.2.1:80"]);
+    assert_eq!(failed.status.code(), Some(1));
+    let message = String::from_utf8(failed.stderr).unwrap();
+    assert!(message.starts_with("test-echo-server: failed to listen on 192.0.2.1:80: "), "{message}");
+    let refused = output(env!("CARGO_BIN_EXE_test-echo-server"), &["--listen", "nowhere"]);
+    assert_eq!(refused.status.code(), Some(2));
+}
+
+#[test]
+fn idle_is_named_and_stops_at_once() {
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let folder = tempfile::tempdir().unwrap();
+        let ready = folder.path().join("ready");
+        let idle = Service::start(
+            env!("CARGO_BIN_EXE_test-idle"),
+            &["--name", "idle-17", "--ready-file", path_text(&ready)],
+        );
+        until("the service is ready", || ready.exists());
+        let name = fs::read_to_string(format!("/proc/{}/comm", idle.pid())).unwrap();
+        assert_eq!(name, "idle-17\n");
+        assert_eq!(idle.stop(signal).code(), Some(0));
+    }
+}
+
+#[test]
+fn readiness_is_a_newline_on_the_descriptor_that_was_named() {
+    let shell = format!("exec 7>&1; NOTIFY_FD=7 exec {} >/dev/null", env!("CARGO_BIN_EXE_test-idle"));
+    let mut service = Service::start("/bin/sh", &["-c", &shell]);
+    assert_eq!(service.line(), "\n");
+    assert_eq!(service.line(), "", "the descriptor is closed");
+    assert_eq!(service.stop(Signal::SIGTERM).code(), Some(0));
+    let refused = Command::new(env!("CARGO_BIN_EXE_test-idle")).env("NOTIFY_FD", "1").output().unwrap();
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(
+        String::from_utf8(refused.stderr).unwrap().contains("NOTIFY_FD=1 is not the number of a descriptor")
+    );
+}
+
+#[test]
+fn oneshot_leaves_a_line_and_its_exit_code() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("trace");
+    for code in ["0", "7"] {
+        let program = env!("CARGO_BIN_EXE_test-oneshot");
+        let status = Command::new(program)
+            .args(["--append", path_text(&file), "--exit-code", code])
+            .env("GRAPH_COMPONENT", "migrate")
+            .status()
+            .unwrap();
+        assert_eq!(status.code(), code.parse().ok());
+    }
+    let text = fs::read_to_string(&file).unwrap();
+    assert_eq!(text.lines().count(), 2);
+    assert!(
+        text.lines().all(|line| line.starts_with("pid=") && line.ends_with(" component=migrate")),
+        "{text}"
+    );
+    assert_eq!(output(env!("CARGO_BIN_EXE_test-oneshot"), &[]).status.code(), Some(2));
+    let unwritable = output(env!("CARGO_BIN_EXE_test-oneshot"), &["--append", "/nowhere/file"]);
+    assert_eq!(unwritable.status.code(), Some(1));
+}
+
+#[test]
+fn orphan_is_inherited_and_ends_when_the_file_appears() {
+    nix::sys::prctl::set_child_subreaper(true).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let [pid_file, until_file] = ["pid", "until"].map(|name| folder.path().join(name));
+    let args = ["--pid-file", path_text(&pid_file), "--until", path_text(&until_file)];
+    // Not `output`: the orphan keeps standard output open.
+    assert!(Command::new(env!("CARGO_BIN_EXE_test-orphan")).args(args).status().unwrap().success());
+    let pid = Pid::from_raw(fs::read_to_string(&pid_file).unwrap().trim().parse().unwrap());
+    assert!(kill(pid, None).is_ok(), "the grandchild outlives its parents");
+    fs::write(&until_file, "").unwrap();
+    assert_eq!(waitpid(pid, None), Ok(WaitStatus::Exited(pid, 0)));
+}
+
+#[test]
+fn orphan_does_not_wait_for_ever_and_its_service_can_stay() {
+    nix::sys::prctl::set_child_subreaper(true).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let [pid_file, until_file] = ["pid", "until"].map(|name| folder.path().join(name));
+    let args =
+        ["--stay", "--limit-ms", "50", "--pid-file", path_text(&pid_file), "--until", path_text(&until_file)];
+    let service = Service::start(env!("CARGO_BIN_EXE_test-orphan"), &args);
+    until("the orphan is there", || pid_file.exists());
+    let pid = Pid::from_raw(fs::read_to_string(&pid_file).unwrap().trim().parse().unwrap());
+    until("the orphan belongs to us", || parent_of(pid) == Some(std::process::id()));
+    assert_eq!(waitpid(pid, None), Ok(WaitStatus::Exited(pid, 3)));
+    assert_eq!(service.stop(Signal::SIGTERM).code(), Some(0));
+}
+
+/// The parent of a process, from the field after its name and state.
+fn parent_of(pid: Pid) -> Option<u32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
+}
+
+#[test]
+fn flood_writes_what_was_asked_for() {
+    let all = output(env!("CARGO_BIN_EXE_test-flood"), &["--lines", "1000", "--bytes", "20"]).stdout;
+    assert_eq!(all.len(), 20_000);
+    let text = String::from_utf8(all).unwrap();
+    for (number, line) in text.lines().enumerate() {
+        assert_eq!(line, format!("{number:012} xxxxxx"));
+    }
+    for wrong in ["13", "1048577", "x"] {
+        assert_eq!(output(env!("CARGO_BIN_EXE_test-flood"), &["--bytes", wrong]).status.code(), Some(2));
+    }
+}
+
+#[test]
+fn flood_keeps_its_rate_and_dies_of_sigterm() {
+    let start = Instant::now();
+    output(env!("CARGO_BIN_EXE_test-flood"), &["--rate", "100", "--lines", "21"]);
+    assert!(start.elapsed() >= Duration::from_millis(200), "{:?}", start.elapsed());
+    let mut flood = Service::start(env!("CARGO_BIN_EXE_test-flood"), &[]);
+    flood.line();
+    assert_eq!(flood.stop(Signal::SIGTERM).signal(), Some(Signal::SIGTERM as i32));
+}
+
+#[test]
+fn exit_ends_as_it_was_told() {
+    let program = env!("CARGO_BIN_EXE_test-exit");
+    assert_eq!(output(program, &[]).status.code(), Some(0));
+    assert_eq!(output(program, &["--code", "42"]).status.code(), Some(42));
+    for (name, signal) in [("SEGV", Signal::SIGSEGV), ("SIGTERM", Signal::SIGTERM), ("KILL", Signal::SIGKILL)]
+    {
+        assert_eq!(output(program, &["--signal", name]).status.signal(), Some(signal as i32));
+    }
+    let start = Instant::now();
+    assert_eq!(output(program, &["--after-ms", "100"]).status.code(), Some(0));
+    assert!(start.elapsed() >= Duration::from_millis(100));
+    for wrong in [&["--code", "256"][..], &["--signal", "NONE"], &["--code", "1", "--signal", "TERM"]] {
+        assert_eq!(output(program, wrong).status.code(), Some(2), "{wrong:?}");
+    }
+    assert_eq!(output(program, &["--signal", "CHLD"]).status.code(), Some(1));
+}
+
+#[test]
+fn stubborn_stays_until_it_is_killed() {
+    let folder = tempfile::tempdir().unwrap();
+    let ready = folder.path().join("ready");
+    let mut service =
+        Service::start(env!("CARGO_BIN_EXE_test-stubborn"), &["--ready-file", path_text(&ready)]);
+    until("the service is ready", || ready.exists());
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+        kill(service.pid(), signal).unwrap();
+        assert_eq!(service.line(), format!("ignored {signal}\n"));
+    }
+    assert_eq!(service.stop(Signal::SIGKILL).signal(), Some(Signal::SIGKILL as i32));
+    let end = output(env!("CARGO_BIN_EXE_test-stubborn"), &["--limit-s", "0"]);
+    assert_eq!(end.status.code(), Some(0));
+}
+
+#[test]
+fn writer_ends_its_file_properly() {
+    let folder = tempfile::tempdir().unwrap();
+    let [file, ready] = ["file", "ready"].map(|name| folder.path().join(name));
+    let args = ["--file", path_text(&file), "--interval-ms", "1", "--ready-file", path_text(&ready)];
+    let writer = Service::start(env!("CARGO_BIN_EXE_test-writer"), &args);
+    until("the first line is there", || ready.exists());
+    until("there are more lines", || fs::read_to_string(&file).unwrap().lines().count() > 5);
+    assert_eq!(writer.stop(Signal::SIGTERM).code(), Some(0));
+    let lines: Vec<String> =
+        BufReader::new(fs::File::open(&file).unwrap()).lines().map(Result::unwrap).collect();
+    let (last, numbered) = lines.split_last().unwrap();
+    assert_eq!(*last, format!("last {}", numbered.len()));
+    for (number, line) in (1..).zip(numbered) {
+        assert_eq!(*line, format!("{number}"));
+    }
+}
+
+#[test]
+fn writer_stops_at_its_limit_and_still_waits_for_the_signal() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    let args = ["--file", path_text(&file), "--interval-ms", "0", "--max-lines", "3"];
+    let writer = Service::start(env!("CARGO_BIN_EXE_test-writer"), &args);
+    until("all lines are there", || fs::read_to_string(&file).is_ok_and(|text| text == "1\n2\n3\n"));
+    assert_eq!(writer.stop(Signal::SIGTERM).code(), Some(0));
+    assert_eq!(fs::read_to_string(&file).unwrap(), "1\n2\n3\nlast 3\n");
+}
