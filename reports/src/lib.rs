@@ -1,6 +1,6 @@
 //! One stream of facts about a test run, and everything that is derived from it.
 //!
-//! The harness says what happened through [`event::EventWriter`]; `events.jsonl` is the only source. [`fold`] turns the
+//! The harness says what happened through [`event::EventWriter`]; `events.jsonl` is the only source. [`fold()`] turns the
 //! stream into a [`RunSummary`], and every report is a pure function of that: [`report_json`], [`junit_xml`], the
 //! terminal's [`summary`] and the [`exit_code`]. So a report can be made again at any time, also after the harness was
 //! killed ([`rebuild()`]).

@@ -18,7 +18,7 @@ const NOT_ENDED: &str = "the run ended before the scenario did";
 /// The reason of a scenario that was planned and never began.
 const NOT_STARTED: &str = "the run ended before the scenario began";
 
-/// Everything that the events of a run say. Made by [`fold`](crate::fold).
+/// Everything that the events of a run say. Made by [`fold`](crate::fold()).
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RunSummary {
     /// Where, when and with what the run began; empty when that event is missing.
