@@ -1,2 +1,253 @@
-//! Placeholder.
-fn main() {}
+//! `cargo xtask`: everything that is done with this workspace, one command each.
+
+mod image;
+mod test;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use yakiros_harness::options::Options;
+use yakiros_harness::{list, self_test, shell};
+use yakiros_vm::accel::Accelerator;
+use yakiros_vm::image::{ImageRequest, Kernel};
+
+const EXAMPLES: &str = "\
+Examples:
+  cargo xtask vm-test                                 everything, on Alpine's kernel
+  cargo xtask vm-test --kernel debian                 the same on Debian's kernel
+  cargo xtask vm-test --scenario power --verbose      scenarios with \"power\" in their name, step by step
+  cargo xtask vm-test --list                          what there is
+  cargo xtask shell                                   a shell in a guest, next to the running supervisor
+  cargo xtask shell -- graphctl status                one command in a fresh guest
+  cargo xtask test                                    what CI runs
+  cargo xtask image list                              what is in the cache";
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 all passed, 1 some failed, 2 usage, 69 the infrastructure failed, 130 interrupted.
+Reports: target/vm-test/<run-id>/ with events.jsonl, report.json and junit.xml; target/vm-test/latest is the newest.
+Environment: YAKIROS_CACHE_DIR (downloads), YAKIROS_QEMU (a program, or \"unpack\"), NO_COLOR.";
+
+/// Build, boot, test and measure YakirOS.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Boot the supervisor as PID 1 in VMs, run scenarios, report
+    #[command(after_help = EXIT_CODES)]
+    VmTest(VmTest),
+    /// Boot a guest and give a shell in it, next to the running supervisor
+    Shell(Shell),
+    /// Boot and clone many times, to see how often the machinery itself fails
+    SelfTest(SelfTest),
+    /// Format, lint, unit, property, simulation and namespace tests, then the VM suites: what CI runs
+    Test,
+    /// The guest image in the cache
+    Image {
+        #[command(subcommand)]
+        command: image::Command,
+    },
+    /// Make report.json and junit.xml again from a run's events.jsonl
+    Report {
+        /// The run's folder
+        #[arg(default_value = "target/vm-test/latest")]
+        folder: PathBuf,
+    },
+}
+
+#[derive(Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
+struct VmTest {
+    /// Only this suite; may be repeated
+    #[arg(long = "suite", value_name = "NAME")]
+    suites: Vec<String>,
+    /// Only scenarios with this in their name; may be repeated
+    #[arg(long = "scenario", value_name = "PART")]
+    scenarios: Vec<String>,
+    #[command(flatten)]
+    guest: Guest,
+    /// Scenarios at a time [default: as many as processors and memory allow]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    jobs: Option<u16>,
+    /// Boot a machine for each scenario instead of cloning a saved one
+    #[arg(long)]
+    cold: bool,
+    /// List suites and scenarios and end
+    #[arg(long)]
+    list: bool,
+    /// Keep disks, saved states and the folders of scenarios that passed
+    #[arg(long)]
+    keep: bool,
+    /// Print each step
+    #[arg(long, short)]
+    verbose: bool,
+    /// Multiply all limits, for hosts that are slower than their first boot suggests
+    #[arg(long, value_name = "FACTOR", value_parser = factor)]
+    timeout_scale: Option<f64>,
+}
+
+/// What is booted.
+#[derive(Args)]
+struct Guest {
+    /// Whose kernel
+    #[arg(long, value_enum, default_value_t)]
+    kernel: KernelName,
+    /// A kernel image of your own: a bzImage, or a vmlinux with PVH entry
+    #[arg(long, value_name = "FILE")]
+    kernel_file: Option<PathBuf>,
+    /// An initramfs of your own, in place of Alpine's tree
+    #[arg(long, value_name = "FILE")]
+    initrd: Option<PathBuf>,
+    /// A root file system of your own, in place of Alpine's: a folder, a tar archive or an ext4 image
+    #[arg(long, value_name = "PATH")]
+    rootfs: Option<PathBuf>,
+    /// The init under test, a path in the guest [default: /sbin/graph-resolver]
+    #[arg(long, value_name = "PATH")]
+    init: Option<String>,
+    /// How QEMU runs the guest [default: KVM if a kernel really boots with it, else emulation]
+    #[arg(long, value_enum)]
+    accel: Option<AcceleratorName>,
+}
+
+#[derive(Args)]
+struct Shell {
+    /// The suite whose machine is booted [default: basic]
+    #[arg(long, value_name = "NAME")]
+    suite: Option<String>,
+    #[command(flatten)]
+    guest: Guest,
+    /// Run this instead of a shell
+    #[arg(last = true)]
+    argv: Vec<String>,
+}
+
+#[derive(Args)]
+struct SelfTest {
+    /// Cold boots in a row
+    #[arg(long, default_value_t = 20)]
+    boots: usize,
+    /// Clones in a row
+    #[arg(long, default_value_t = 100)]
+    clones: usize,
+    #[command(flatten)]
+    guest: Guest,
+}
+
+#[derive(Clone, Copy, Default, ValueEnum)]
+enum KernelName {
+    /// Of the pinned Alpine image
+    #[default]
+    Alpine,
+    /// Debian's for virtual machines
+    Debian,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum AcceleratorName {
+    Kvm,
+    Tcg,
+}
+
+impl Guest {
+    fn request(&self) -> ImageRequest {
+        ImageRequest {
+            kernel: match self.kernel {
+                KernelName::Alpine => Kernel::Alpine,
+                KernelName::Debian => Kernel::Debian,
+            },
+            kernel_file: self.kernel_file.clone(),
+            initrd: self.initrd.clone(),
+            rootfs: self.rootfs.clone(),
+            ..ImageRequest::default()
+        }
+    }
+
+    fn options(&self) -> Options {
+        Options {
+            image: self.request(),
+            init: self.init.clone(),
+            accelerator: self.accel.map(|name| match name {
+                AcceleratorName::Kvm => Accelerator::Kvm,
+                AcceleratorName::Tcg => Accelerator::Tcg,
+            }),
+            command_line: command_line(),
+            ..Options::default()
+        }
+    }
+}
+
+impl VmTest {
+    fn options(&self) -> Options {
+        Options {
+            suites: self.suites.clone(),
+            scenarios: self.scenarios.clone(),
+            jobs: self.jobs.map(usize::from),
+            cold: self.cold,
+            keep: self.keep,
+            verbose: self.verbose,
+            timeout_scale: self.timeout_scale,
+            ..self.guest.options()
+        }
+    }
+}
+
+/// As the user typed it, not as cargo passed it on.
+fn command_line() -> Vec<String> {
+    ["cargo".into(), "xtask".into()].into_iter().chain(std::env::args().skip(1)).collect()
+}
+
+fn factor(text: &str) -> Result<f64, String> {
+    /// More than this hides a hang instead of allowing for a slow host.
+    const MOST: f64 = 100.0;
+    let factor: f64 = text.parse().map_err(|_| format!("'{text}' is no number"))?;
+    let sound = factor > 0.0 && factor <= MOST;
+    if sound { Ok(factor) } else { Err(format!("a factor is above 0 and at most {MOST}")) }
+}
+
+fn main() -> ExitCode {
+    let code = match Cli::parse().command {
+        None => {
+            // Nothing to do about a standard output that is closed.
+            let _closed = Cli::command().print_long_help();
+            0
+        }
+        Some(Command::VmTest(arguments)) if arguments.list => list(&arguments.options()),
+        Some(Command::VmTest(arguments)) => yakiros_harness::run(arguments.options()),
+        Some(Command::Shell(arguments)) => {
+            let suites = arguments.suite.iter().cloned().collect();
+            shell::run(&Options { suites, ..arguments.guest.options() }, &arguments.argv)
+        }
+        Some(Command::SelfTest(arguments)) => {
+            let counts = self_test::Counts { boots: arguments.boots, clones: arguments.clones };
+            self_test::run(&arguments.guest.options(), counts)
+        }
+        Some(Command::Test) => test::run(),
+        Some(Command::Image { command }) => image::run(&command),
+        Some(Command::Report { folder }) => yakiros_harness::report(&folder),
+    };
+    // All codes are within a byte, see EXIT_CODES.
+    ExitCode::from(u8::try_from(code).unwrap_or(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_factor_is_a_sound_number() {
+        assert!(factor("2.5").is_ok());
+        for bad in ["0", "-1", "NaN", "inf", "x", "1000"] {
+            assert!(factor(bad).is_err(), "{bad}");
+        }
+    }
+}

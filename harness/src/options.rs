@@ -1,0 +1,89 @@
+//! What a run was asked to do.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use yakiros_vm::accel::Accelerator;
+use yakiros_vm::image::{ImageRequest, Kernel};
+
+/// Everything that decides a run.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Only these suites; all when empty.
+    pub suites: Vec<String>,
+    /// Only scenarios whose name contains one of these; all when empty.
+    pub scenarios: Vec<String>,
+    /// Kernel and root file system.
+    pub image: ImageRequest,
+    /// The init under test, a path in the guest.
+    pub init: Option<String>,
+    /// The accelerator; found out when not given.
+    pub accelerator: Option<Accelerator>,
+    /// Scenarios at a time; as many as the host has processors and memory for when not given.
+    pub jobs: Option<usize>,
+    /// Boot a machine for each scenario instead of cloning a saved one.
+    pub cold: bool,
+    /// Keep disks and saved states, and the folders of scenarios that passed.
+    pub keep: bool,
+    /// Print each step.
+    pub verbose: bool,
+    /// All limits are multiplied by this; 1 when not given.
+    pub timeout_scale: Option<f64>,
+    /// As the user typed it, for the report.
+    pub command_line: Vec<String>,
+}
+
+impl Options {
+    /// The command that runs one scenario the way this run did.
+    pub fn reproduce(&self, suite: &str, scenario: &str) -> String {
+        let mut command = format!("cargo xtask vm-test --suite {suite} --scenario {scenario}");
+        if self.image.kernel == Kernel::Debian {
+            command.push_str(" --kernel debian");
+        }
+        let files = [
+            ("--kernel-file", &self.image.kernel_file),
+            ("--initrd", &self.image.initrd),
+            ("--rootfs", &self.image.rootfs),
+        ];
+        for (option, path) in files {
+            if let Some(path) = path {
+                let _infallible = write!(command, " {option} {}", path.display());
+            }
+        }
+        if let Some(init) = &self.init {
+            let _infallible = write!(command, " --init {init}");
+        }
+        if self.cold {
+            command.push_str(" --cold");
+        }
+        command
+    }
+}
+
+/// The folder of the workspace: its top `Cargo.toml`.
+pub fn workspace() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.parent().unwrap_or(here).to_path_buf()
+}
+
+/// Where cargo and the harness put what they make.
+pub fn target() -> PathBuf {
+    match std::env::var_os("CARGO_TARGET_DIR") {
+        Some(target) => workspace().join(target),
+        None => workspace().join("target"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_has_what_changes_the_guest() {
+        let mut options = Options::default();
+        assert_eq!(options.reproduce("basic", "x"), "cargo xtask vm-test --suite basic --scenario x");
+        options.image.kernel = Kernel::Debian;
+        options.cold = true;
+        assert!(options.reproduce("basic", "x").ends_with(" --kernel debian --cold"));
+    }
+}

@@ -1,0 +1,150 @@
+//! The machines of a run: each is booted once, saved when the supervisor has settled, and cloned for each scenario.
+
+use std::cell::OnceCell;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use yakiros_guest::protocol::{Exec, ExitStatus};
+use yakiros_reports::event::{CloneReady, Event, MachineOrigin, MachineReady, ms};
+use yakiros_vm::error::VmError;
+use yakiros_vm::machine::{Guest, Machine, Saved, create_disk};
+
+use crate::events::Events;
+use crate::limits::{FIRST_BOOT, Limits};
+use crate::scenario::{Failure, Scenario, Start};
+use crate::suite::{Config, Suite};
+
+/// Name of the operating system in the guest: of its root, not of its kernel.
+const OS_RELEASE: &str = "/etc/os-release";
+
+/// One suite's machine.
+pub struct SuiteMachine {
+    suite: &'static Suite,
+    config: Config,
+    machine: Machine,
+    folder: PathBuf,
+    events: Rc<Events>,
+    limits: Rc<OnceCell<Limits>>,
+    user_factor: f64,
+    saved: tokio::sync::OnceCell<Result<Saved, Failure>>,
+}
+
+/// A guest for one scenario, and its disks on the host.
+pub struct Ready {
+    /// Settled.
+    pub guest: Guest,
+    /// Raw images.
+    pub disks: Vec<PathBuf>,
+    /// For this host.
+    pub limits: Limits,
+}
+
+impl SuiteMachine {
+    /// A machine that keeps its files in `folder`, which must exist.
+    pub fn new(
+        suite: &'static Suite,
+        config: Config,
+        machine: Machine,
+        folder: PathBuf,
+        events: Rc<Events>,
+        limits: Rc<OnceCell<Limits>>,
+        user_factor: f64,
+    ) -> Self {
+        let saved = tokio::sync::OnceCell::new();
+        Self { suite, config, machine, folder, events, limits, user_factor, saved }
+    }
+
+    /// Its name in reports.
+    pub fn name(&self) -> String {
+        self.suite.name.to_owned()
+    }
+
+    /// Memory in MiB that a guest takes at most.
+    pub fn memory_mb(&self) -> u32 {
+        self.config.machine.memory_mb
+    }
+
+    /// A guest for a scenario. `cold` boots one even where a clone would do.
+    pub async fn guest(&self, scenario: &Scenario, cold: bool, console_log: &Path) -> Result<Ready, Failure> {
+        match scenario.start {
+            Start::Clone if !cold => self.clone_of_saved(console_log).await,
+            Start::Clone => self.booted(&[], &self.folder, console_log).await,
+            Start::Cold { disks_mb } => {
+                let folder = self.folder.join(scenario.name);
+                std::fs::create_dir_all(&folder).map_err(VmError::host("make a folder for disks"))?;
+                self.booted(disks_mb, &folder, console_log).await
+            }
+        }
+    }
+
+    async fn clone_of_saved(&self, console_log: &Path) -> Result<Ready, Failure> {
+        let saved = self.saved.get_or_init(|| self.boot_and_save()).await;
+        let saved = saved.as_ref().map_err(Failure::clone)?;
+        let limits = self.limits();
+        let guest = saved.clone_guest(console_log, limits.for_clone()).await?;
+        self.events
+            .emit(Event::CloneReady(CloneReady { machine: self.name(), ms: ms(guest.answered_after) }));
+        Ok(Ready { guest, disks: Vec::new(), limits })
+    }
+
+    async fn boot_and_save(&self) -> Result<Saved, Failure> {
+        let Ready { guest, .. } = self.booted(&[], &self.folder, &self.folder.join("console.log")).await?;
+        Ok(guest.save(&self.folder).await?)
+    }
+
+    async fn booted(&self, disks_mb: &[u64], folder: &Path, console_log: &Path) -> Result<Ready, Failure> {
+        let mut disks = Vec::new();
+        for (index, size) in disks_mb.iter().enumerate() {
+            let disk = folder.join(format!("disk{index}.raw"));
+            create_disk(&disk, *size)?;
+            disks.push(disk);
+        }
+        let machine = self.machine.with_hardware(|hardware| hardware.disks.clone_from(&disks));
+        let limit =
+            self.limits.get().map_or(FIRST_BOOT.mul_f64(self.user_factor), |limits| limits.for_boot());
+        let start = Instant::now();
+        let guest = machine.boot(folder, console_log, limit).await?;
+        self.limits.get_or_init(|| Limits::calibrated(guest.answered_after, self.user_factor));
+        let limits = self.limits();
+        settle(&guest, limits.scaled(self.config.limits.settle())).await?;
+        self.events.emit(Event::MachineReady(MachineReady {
+            machine: self.name(),
+            os: operating_system(&guest).await,
+            kernel_release: guest.kernel_release.clone(),
+            how: MachineOrigin::Cold,
+            boot_ms: ms(guest.answered_after),
+            ready_ms: ms(start.elapsed()),
+            memory_mb: self.config.machine.memory_mb.into(),
+            cpus: self.config.machine.cpus,
+        }));
+        Ok(Ready { guest, disks, limits })
+    }
+
+    fn limits(&self) -> Limits {
+        self.limits.get().copied().unwrap_or_else(|| Limits::calibrated(Duration::ZERO, self.user_factor))
+    }
+}
+
+/// Waits until the supervisor answers and has nothing more to do.
+async fn settle(guest: &Guest, limit: Duration) -> Result<(), Failure> {
+    let seconds = limit.as_secs_f64().to_string();
+    // graphctl says at once that there is no supervisor while its socket is not there yet.
+    let socket = guest.agent.wait_path("/run/graph-resolver.sock", false, limit);
+    guest.watched("see the supervisor's control socket", limit * 2, socket).await?;
+    let argv = ["graphctl", "wait", "--settled", "--timeout", &seconds].map(String::from).to_vec();
+    let output = guest.exec(Exec { argv, ..Exec::default() }, limit * 2).await?;
+    if output.status == ExitStatus::Code(0) {
+        return Ok(());
+    }
+    let said = [output.error_text(), output.text()].concat();
+    let message = format!("the supervisor did not settle in {limit:.1?}: {}", said.trim());
+    Err(Failure::supervisor(format!("{message}\n{}", guest.console.tail(15))))
+}
+
+async fn operating_system(guest: &Guest) -> Option<String> {
+    let release = guest.agent.read_file(OS_RELEASE).await.ok()?;
+    let release = String::from_utf8_lossy(&release).into_owned();
+    let name = release.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="))?;
+    Some(name.trim_matches('"').to_owned())
+}

@@ -1,0 +1,100 @@
+//! Everything a run needs before its first guest: image, programs, QEMU, accelerator.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use yakiros_vm::accel::{self, Choice};
+use yakiros_vm::cache::Cache;
+use yakiros_vm::image::{self, BaseImage, Progress};
+use yakiros_vm::machine::{Host, Machine};
+use yakiros_vm::provision::{ProvidedQemu, QemuChoice, provision_qemu};
+use yakiros_vm::qemu::Hardware;
+
+use crate::options::Options;
+use crate::programs::Programs;
+use crate::suite::{Config, Suite};
+use crate::vm::COMPONENTS;
+
+/// What all machines of a run are made of.
+pub struct Prepared {
+    /// Kernel and layers.
+    pub image: BaseImage,
+    /// Our own programs.
+    pub programs: Programs,
+    /// QEMU and its accelerator.
+    pub host: Arc<Host>,
+    /// Which QEMU that is, for the report.
+    pub qemu: ProvidedQemu,
+    /// Why this accelerator.
+    pub acceleration: Choice,
+}
+
+/// Any error of the preparation, in one line: nothing was tested.
+pub type PrepareError = Box<dyn std::error::Error>;
+
+impl Prepared {
+    /// Fetches and builds what is missing. `work` is a folder for this run's own files.
+    pub async fn new(options: &Options, work: &Path, progress: &dyn Progress) -> Result<Self, PrepareError> {
+        let cache = Cache::from_env()?;
+        let image = image::prepare(&cache, &options.image, progress)?;
+        let qemu = provision_qemu(&cache, &QemuChoice::from_env(), progress)?;
+        progress.step("build the guest's programs");
+        let programs = Programs::build()?;
+        let acceleration = match options.accelerator {
+            Some(accelerator) => Choice { accelerator, reason: "asked for on the command line".into() },
+            None => accel::choose(&qemu.qemu, &image.kernel, work).await,
+        };
+        let host = Arc::new(Host { qemu: qemu.qemu.clone(), accelerator: acceleration.accelerator });
+        Ok(Self { image, programs, host, qemu, acceleration })
+    }
+
+    /// The machine of a suite, not yet booted. Its own layer is written into `work`.
+    pub fn machine(
+        &self,
+        suite: &Suite,
+        config: &Config,
+        options: &Options,
+        work: &Path,
+    ) -> Result<Machine, PrepareError> {
+        let layer = work.join(format!("{}.cpio", suite.name));
+        self.write_layer(&suite.components()?, &layer)?;
+        let layers: Vec<PathBuf> = self.image.layers.iter().chain([&layer]).cloned().collect();
+        let mut arguments = vec![format!("yakiros.modules={}", config.machine.modules.join(","))];
+        arguments.extend(options.init.as_ref().map(|init| format!("init={init}")));
+        let hardware = Hardware {
+            platform: config.machine.platform.into(),
+            cpus: config.machine.cpus,
+            memory_mb: config.machine.memory_mb,
+            kernel: self.image.kernel.clone(),
+            arguments,
+            disks: Vec::new(),
+        };
+        let machine = Machine::new(Arc::clone(&self.host), hardware, &layers)?;
+        // The machine has taken a copy.
+        fs::remove_file(&layer)?;
+        Ok(machine)
+    }
+
+    /// The layer on top of the image: our programs and the suite's components.
+    fn write_layer(&self, components: &[PathBuf], to: &Path) -> io::Result<()> {
+        const PROGRAM: u32 = 0o755;
+        let mut layer = self.image.layer();
+        layer.char_device("/dev/console", 0o600, 5, 1)?;
+        layer.host_file("/init", PROGRAM, &self.programs.path("preinit"))?;
+        layer.host_file("/sbin/yakiros-agent", PROGRAM, &self.programs.path("agent"))?;
+        layer.host_file("/sbin/graph-resolver", PROGRAM, &self.programs.path("graph-resolver"))?;
+        layer.host_file("/usr/bin/graphctl", PROGRAM, &self.programs.path("graphctl"))?;
+        for service in self.programs.test_services()? {
+            let name = service.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            layer.host_file(format!("/usr/local/bin/{name}"), PROGRAM, &service)?;
+        }
+        layer.dir(COMPONENTS, 0o755)?;
+        for component in components {
+            let name = component.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            layer.host_file(format!("{COMPONENTS}/{name}"), 0o644, component)?;
+        }
+        layer.write_file(to).map(drop)
+    }
+}

@@ -1,0 +1,92 @@
+//! The programs that run in the guest, built statically from this workspace.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::options;
+
+/// Packages whose programs go into the guest.
+const PACKAGES: [&str; 4] = ["yakiros-guest", "yakiros-init", "yakiros-ctl", "yakiros-test-services"];
+/// The profile of `Cargo.toml`.
+const PROFILE: &str = "guest";
+/// In order of preference: musl makes smaller processes, gnu is there in every Rust installation.
+const TARGETS: [&str; 2] = ["x86_64-unknown-linux-musl", "x86_64-unknown-linux-gnu"];
+
+/// Where the programs are.
+#[derive(Debug, Clone)]
+pub struct Programs {
+    folder: PathBuf,
+}
+
+/// They could not be built.
+#[derive(Debug)]
+pub struct BuildError(String);
+
+impl fmt::Display for BuildError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "failed to build the guest's programs: {}", self.0)
+    }
+}
+
+impl std::error::Error for BuildError {}
+
+impl Programs {
+    /// Builds what has changed. Cargo's own output goes to the terminal.
+    pub fn build() -> Result<Self, BuildError> {
+        let target = choose_target()?;
+        // A folder of their own: other flags than the host's programs, and no waiting for their lock.
+        let target_dir = options::target().join("guest");
+        let mut command = cargo();
+        command.current_dir(options::workspace()).args(["build", "--quiet", "--profile", PROFILE]);
+        command.args(["--target", target]).arg("--target-dir").arg(&target_dir);
+        for package in PACKAGES {
+            command.args(["--package", package]);
+        }
+        command.env("CARGO_ENCODED_RUSTFLAGS", "-Ctarget-feature=+crt-static");
+        let status = command.status().map_err(|error| BuildError(format!("cargo: {error}")))?;
+        if !status.success() {
+            return Err(BuildError(format!("cargo ended with {status}")));
+        }
+        Ok(Self { folder: target_dir.join(target).join(PROFILE) })
+    }
+
+    /// A program by its name.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    /// The test services, by name.
+    pub fn test_services(&self) -> std::io::Result<Vec<PathBuf>> {
+        let mut programs = Vec::new();
+        for entry in std::fs::read_dir(&self.folder)? {
+            let path = entry?.path();
+            let is_program = path.extension().is_none() && path.is_file();
+            if is_program && path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("test-"))
+            {
+                programs.push(path);
+            }
+        }
+        programs.sort();
+        Ok(programs)
+    }
+}
+
+fn cargo() -> Command {
+    Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+}
+
+/// The first target whose standard library is installed.
+fn choose_target() -> Result<&'static str, BuildError> {
+    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let installed = |target: &&str| {
+        let output = Command::new(&rustc).args(["--print", "target-libdir", "--target", target]).output();
+        output.is_ok_and(|output| {
+            let folder = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+            output.status.success() && !folder.is_empty() && Path::new(&folder).exists()
+        })
+    };
+    TARGETS.into_iter().find(installed).ok_or_else(|| {
+        BuildError(format!("rustc has the standard library of none of: {}", TARGETS.join(", ")))
+    })
+}

@@ -1,0 +1,126 @@
+//! Many boots and many clones in a row, to see how often the machinery itself fails.
+//!
+//! A harness whose own failures are taken for the supervisor's is of no use. So its rate of failure is measured, not
+//! assumed: one failure in any of them is reported and makes the test fail.
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use yakiros_guest::protocol::Exec;
+use yakiros_reports::stats::{self, Spread};
+use yakiros_reports::{EXIT_FAILED, EXIT_INFRA, EXIT_PASSED};
+use yakiros_vm::error::VmError;
+use yakiros_vm::machine::{Guest, Machine};
+
+use crate::limits::{FIRST_BOOT, Limits};
+use crate::options::{self, Options};
+use crate::prepare::{PrepareError, Prepared};
+use crate::progress::Preparation;
+use crate::run::runtime;
+use crate::suite::SUITES;
+
+/// For one command in a guest that does nothing else.
+const COMMAND: Duration = Duration::from_secs(10);
+
+/// How often to do what.
+#[derive(Debug, Clone, Copy)]
+pub struct Counts {
+    /// Boots, each in a QEMU of its own.
+    pub boots: usize,
+    /// Clones of one saved guest.
+    pub clones: usize,
+}
+
+/// Boots and clones that often, prints the times, and gives the process's exit code.
+pub fn run(options: &Options, counts: Counts) -> i32 {
+    match measure(options, counts) {
+        Ok(0) => EXIT_PASSED,
+        Ok(_) => EXIT_FAILED,
+        Err(error) => {
+            eprintln!("error: {error}");
+            EXIT_INFRA
+        }
+    }
+}
+
+/// Gives the number of failures.
+fn measure(options: &Options, counts: Counts) -> Result<usize, PrepareError> {
+    let parent = options::target();
+    fs::create_dir_all(&parent)?;
+    let work = tempfile::Builder::new().prefix("self-test-").tempdir_in(parent)?;
+    runtime()?.block_on(async {
+        let prepared = Prepared::new(options, work.path(), &Preparation::default()).await?;
+        let suite = &SUITES[0];
+        let machine = prepared.machine(suite, &suite.config()?, options, work.path())?;
+        let boots = boot_often(&machine, work.path(), counts.boots).await;
+        let clones = clone_often(&machine, work.path(), counts.clones).await?;
+        boots.print("cold boots");
+        clones.print("clones");
+        if let (Some(clone), Some(boot)) = (stats::median(&clones.times), stats::median(&boots.times)) {
+            println!("clone / cold boot: {:.3}", clone / boot);
+        }
+        Ok(boots.failures.len() + clones.failures.len())
+    })
+}
+
+#[derive(Default)]
+struct Series {
+    /// Milliseconds.
+    times: Vec<f64>,
+    failures: Vec<String>,
+}
+
+impl Series {
+    fn add(&mut self, started: Instant, result: Result<(), VmError>) {
+        match result {
+            Ok(()) => self.times.push(started.elapsed().as_secs_f64() * 1000.0),
+            Err(error) => {
+                eprintln!("failure after {:.1?}: {error}", started.elapsed());
+                self.failures.push(error.to_string());
+            }
+        }
+    }
+
+    fn print(&self, what: &str) {
+        let count = self.times.len() + self.failures.len();
+        if let Some(Spread { median, p95, max, .. }) = stats::spread(&self.times) {
+            println!("{count} {what}: median {median:.0} ms, p95 {p95:.0} ms, max {max:.0} ms");
+        }
+        println!("{count} {what}: {} failed", self.failures.len());
+    }
+}
+
+async fn boot_often(machine: &Machine, work: &Path, count: usize) -> Series {
+    let mut series = Series::default();
+    for _ in 0..count {
+        let started = Instant::now();
+        series.add(started, boot_once(machine, work).await);
+    }
+    series
+}
+
+async fn boot_once(machine: &Machine, work: &Path) -> Result<(), VmError> {
+    let guest = machine.boot(work, &work.join("boots.log"), FIRST_BOOT).await?;
+    first_command(&guest).await
+}
+
+async fn clone_often(machine: &Machine, work: &Path, count: usize) -> Result<Series, VmError> {
+    let guest = machine.boot(work, &work.join("base.log"), FIRST_BOOT).await?;
+    let limit = Limits::calibrated(guest.answered_after, 1.0).for_clone();
+    first_command(&guest).await?;
+    let saved = guest.save(work).await?;
+    let mut series = Series::default();
+    for _ in 0..count {
+        let started = Instant::now();
+        let cloned =
+            async { first_command(&saved.clone_guest(&work.join("clones.log"), limit).await?).await };
+        series.add(started, cloned.await);
+    }
+    Ok(series)
+}
+
+async fn first_command(guest: &Guest) -> Result<(), VmError> {
+    let argv = vec!["/bin/true".into()];
+    guest.exec(Exec { argv, ..Exec::default() }, COMMAND).await.map(drop)
+}

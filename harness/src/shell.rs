@@ -1,0 +1,154 @@
+//! A shell in a guest, next to the running supervisor.
+
+use std::fs;
+use std::io::IsTerminal;
+use std::os::fd::AsFd;
+
+use nix::sys::termios::{self, SetArg, Termios};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::signal::unix::{SignalKind, signal};
+use yakiros_guest::protocol::{Exec, ExitStatus, WindowSize};
+use yakiros_reports::EXIT_INFRA;
+use yakiros_vm::agent::{Keyboard, ProgramEvent};
+use yakiros_vm::machine::Guest;
+
+use crate::limits::FIRST_BOOT;
+use crate::options::{self, Options};
+use crate::prepare::{PrepareError, Prepared};
+use crate::progress::Preparation;
+use crate::run::runtime;
+use crate::suite::{SUITES, Suite};
+
+/// Of a terminal that does not tell.
+const USUAL_SIZE: WindowSize = WindowSize { rows: 24, columns: 80 };
+/// An exit code of a shell that was ended by a signal is this plus the signal, as in any shell.
+const SIGNAL_BASE: i32 = 128;
+
+/// Boots a suite's machine and gives a shell in it; without a terminal, runs what standard input says. Gives the
+/// shell's exit code.
+pub fn run(options: &Options, command: &[String]) -> i32 {
+    match shell(options, command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error}");
+            EXIT_INFRA
+        }
+    }
+}
+
+fn shell(options: &Options, command: &[String]) -> Result<i32, PrepareError> {
+    let suite = chosen_suite(options)?;
+    let parent = options::target();
+    fs::create_dir_all(&parent)?;
+    let work = tempfile::Builder::new().prefix("shell-").tempdir_in(parent)?;
+    let runtime = runtime()?;
+    let code = runtime.block_on(async {
+        let prepared = Prepared::new(options, work.path(), &Preparation::default()).await?;
+        let machine = prepared.machine(suite, &suite.config()?, options, work.path())?;
+        let guest = machine.boot(work.path(), &work.path().join("console.log"), FIRST_BOOT).await?;
+        eprintln!("booted in {:.2} s; `exit` or Ctrl-D ends the guest", guest.answered_after.as_secs_f64());
+        interact(&guest, command).await
+    });
+    // A thread may still wait for the keyboard; it must not hold up the end.
+    runtime.shutdown_background();
+    code
+}
+
+fn chosen_suite(options: &Options) -> Result<&'static Suite, PrepareError> {
+    match options.suites.as_slice() {
+        [] => Ok(&SUITES[0]),
+        [name] => {
+            let found = SUITES.iter().find(|suite| suite.name == name);
+            found.ok_or_else(|| format!("there is no suite '{name}'").into())
+        }
+        _ => Err("a shell needs one suite's machine, not several".into()),
+    }
+}
+
+async fn interact(guest: &Guest, command: &[String]) -> Result<i32, PrepareError> {
+    let on_terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
+    let argv =
+        if command.is_empty() { vec!["/bin/sh".to_owned(), "-i".to_owned()] } else { command.to_vec() };
+    let argv = if command.is_empty() && !on_terminal { vec!["/bin/sh".into()] } else { argv };
+    let exec = Exec {
+        argv,
+        env: vec![("TERM".into(), std::env::var("TERM").unwrap_or_else(|_| "linux".into()))],
+        cwd: None,
+        stdin: true,
+        timeout_ms: None,
+        terminal: on_terminal.then(terminal_size),
+    };
+    let _raw = if on_terminal { Some(RawMode::enter()?) } else { None };
+    let started = guest.agent.start(exec).await;
+    let mut program = started.map_err(|kind| format!("failed to start a shell: {kind}"))?;
+    let keyboard = program.keyboard();
+    tokio::spawn(forward_keys(keyboard.clone()));
+    let mut resized = signal(SignalKind::window_change())?;
+    let (mut stdout, mut stderr) = (tokio::io::stdout(), tokio::io::stderr());
+    loop {
+        tokio::select! {
+            event = program.next() => match event.map_err(|kind| format!("failed to follow the shell: {kind}"))? {
+                ProgramEvent::Started(_) => {}
+                ProgramEvent::Stdout(bytes) => {
+                    stdout.write_all(&bytes).await?;
+                    stdout.flush().await?;
+                }
+                ProgramEvent::Stderr(bytes) => {
+                    stderr.write_all(&bytes).await?;
+                    stderr.flush().await?;
+                }
+                ProgramEvent::Exited(status) => return Ok(exit_code(status)),
+            },
+            _ = resized.recv(), if on_terminal => drop(keyboard.resize(terminal_size()).await),
+        }
+    }
+}
+
+async fn forward_keys(keyboard: Keyboard) {
+    let mut stdin = tokio::io::stdin();
+    let mut buffer = [0; 4096];
+    while let Ok(count @ 1..) = stdin.read(&mut buffer).await {
+        if keyboard.type_bytes(&buffer[..count]).await.is_err() {
+            return;
+        }
+    }
+    // The guest may have ended meanwhile; then there is nothing to close.
+    drop(keyboard.end().await);
+}
+
+fn exit_code(status: ExitStatus) -> i32 {
+    match status {
+        ExitStatus::Code(code) => code,
+        ExitStatus::Signal(signal) => SIGNAL_BASE + signal,
+        ExitStatus::TimedOut | ExitStatus::Cancelled => EXIT_INFRA,
+    }
+}
+
+fn terminal_size() -> WindowSize {
+    match rustix::termios::tcgetwinsize(std::io::stdout().as_fd()) {
+        Ok(size) if size.ws_row > 0 => WindowSize { rows: size.ws_row, columns: size.ws_col },
+        _ => USUAL_SIZE,
+    }
+}
+
+/// The terminal passes every key on; as it was before once this is dropped.
+struct RawMode {
+    before: Termios,
+}
+
+impl RawMode {
+    fn enter() -> nix::Result<Self> {
+        let before = termios::tcgetattr(std::io::stdin().as_fd())?;
+        let mut raw = before.clone();
+        termios::cfmakeraw(&mut raw);
+        termios::tcsetattr(std::io::stdin().as_fd(), SetArg::TCSADRAIN, &raw)?;
+        Ok(Self { before })
+    }
+}
+
+impl Drop for RawMode {
+    fn drop(&mut self) {
+        // Nothing can be done about a terminal that is gone.
+        let _gone = termios::tcsetattr(std::io::stdin().as_fd(), SetArg::TCSADRAIN, &self.before);
+    }
+}

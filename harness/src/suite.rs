@@ -1,0 +1,185 @@
+//! Suites: a folder each, with `suite.toml`, `components/` and the scenarios' code.
+
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+use yakiros_vm::qemu::Platform;
+
+use crate::options::Options;
+use crate::scenario::Scenario;
+use crate::suites;
+
+/// All suites, in the order in which they run and are listed.
+pub static SUITES: [Suite; 1] = [Suite { name: "basic", scenarios: &suites::basic::SCENARIOS }];
+
+/// A suite as code knows it.
+#[derive(Clone, Copy)]
+pub struct Suite {
+    /// Its name and its folder's.
+    pub name: &'static str,
+    /// In the order in which they are listed.
+    pub scenarios: &'static [Scenario],
+}
+
+/// A suite as `suite.toml` describes it.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// In one line.
+    pub description: String,
+    /// The machine that its scenarios start from.
+    pub machine: MachineConfig,
+    /// Its limits.
+    pub limits: LimitsConfig,
+}
+
+/// `[machine]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MachineConfig {
+    /// "microvm" or "q35".
+    pub platform: PlatformName,
+    /// Virtual processors.
+    pub cpus: u32,
+    /// Memory in MiB.
+    pub memory_mb: u32,
+    /// Kernel modules that the preinit loads.
+    #[serde(default)]
+    pub modules: Vec<String>,
+}
+
+/// `[limits]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LimitsConfig {
+    /// Seconds from the agent's first answer until the supervisor has settled.
+    pub settle_s: u64,
+}
+
+/// A [`Platform`] in a file.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PlatformName {
+    /// [`Platform::Microvm`].
+    Microvm,
+    /// [`Platform::Q35`].
+    Q35,
+}
+
+impl From<PlatformName> for Platform {
+    fn from(name: PlatformName) -> Self {
+        match name {
+            PlatformName::Microvm => Self::Microvm,
+            PlatformName::Q35 => Self::Q35,
+        }
+    }
+}
+
+impl LimitsConfig {
+    /// See `settle_s`.
+    pub fn settle(&self) -> Duration {
+        Duration::from_secs(self.settle_s)
+    }
+}
+
+/// A suite that cannot be used.
+#[derive(Debug)]
+pub struct SuiteError {
+    path: PathBuf,
+    message: String,
+}
+
+impl fmt::Display for SuiteError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "failed to read {}: {}", self.path.display(), self.message)
+    }
+}
+
+impl std::error::Error for SuiteError {}
+
+impl Suite {
+    fn folder(&self) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("suites").join(self.name)
+    }
+
+    /// Reads `suite.toml`.
+    pub fn config(&self) -> Result<Config, SuiteError> {
+        let path = self.folder().join("suite.toml");
+        let text = fs::read_to_string(&path)
+            .map_err(|error| SuiteError { path: path.clone(), message: error.to_string() })?;
+        toml::from_str(&text).map_err(|error| SuiteError { path, message: error.to_string() })
+    }
+
+    /// The component files of its machine, by name.
+    pub fn components(&self) -> Result<Vec<PathBuf>, SuiteError> {
+        let folder = self.folder().join("components");
+        let failed = |error: std::io::Error| SuiteError { path: folder.clone(), message: error.to_string() };
+        let mut files = Vec::new();
+        for entry in fs::read_dir(&folder).map_err(failed)? {
+            files.push(entry.map_err(failed)?.path());
+        }
+        files.sort();
+        Ok(files)
+    }
+}
+
+/// What a run will do: the scenarios it asks for, or a message that says which there are.
+pub fn select(options: &Options) -> Result<Vec<(&'static Suite, Vec<&'static Scenario>)>, String> {
+    let names = || SUITES.iter().map(|suite| suite.name).collect::<Vec<_>>().join(", ");
+    if let Some(unknown) = options.suites.iter().find(|name| !SUITES.iter().any(|s| s.name == name.as_str()))
+    {
+        return Err(format!("there is no suite '{unknown}'; there are: {}", names()));
+    }
+    let wanted_suite =
+        |suite: &Suite| options.suites.is_empty() || options.suites.iter().any(|n| n == suite.name);
+    let wanted = |scenario: &Scenario| {
+        options.scenarios.is_empty()
+            || options.scenarios.iter().any(|part| scenario.name.contains(part.as_str()))
+    };
+    let selected: Vec<_> = SUITES
+        .iter()
+        .filter(|suite| wanted_suite(suite))
+        .map(|suite| (suite, suite.scenarios.iter().filter(|scenario| wanted(scenario)).collect::<Vec<_>>()))
+        .filter(|(_, scenarios)| !scenarios.is_empty())
+        .collect();
+    if selected.is_empty() {
+        let asked = options.scenarios.join("' or '");
+        return Err(format!("no scenario's name contains '{asked}'; see `cargo xtask vm-test --list`"));
+    }
+    Ok(selected)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_suite_can_be_read() {
+        for suite in &SUITES {
+            suite.config().unwrap();
+            assert!(!suite.components().unwrap().is_empty(), "{}", suite.name);
+        }
+    }
+
+    #[test]
+    fn names_are_unique() {
+        for suite in &SUITES {
+            let mut names: Vec<_> = suite.scenarios.iter().map(|scenario| scenario.name).collect();
+            names.sort_unstable();
+            let before = names.len();
+            names.dedup();
+            assert_eq!(before, names.len(), "{}", suite.name);
+        }
+    }
+
+    #[test]
+    fn an_unknown_name_says_what_there_is() {
+        let options = Options { suites: vec!["basics".into()], ..Options::default() };
+        assert!(select(&options).err().unwrap().contains("there are: basic"));
+        let options = Options { scenarios: vec!["nothing_like_it".into()], ..Options::default() };
+        assert!(select(&options).is_err());
+    }
+}

@@ -1,0 +1,326 @@
+//! The guest as a scenario sees it: steps, commands, the supervisor's state.
+//!
+//! Every method has a limit. Nothing here sleeps until something "should" have happened: waiting is done by the
+//! supervisor (`graphctl wait`, which sees each state change) or by the agent (for paths).
+
+use std::cell::RefCell;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use serde::Deserialize;
+use yakiros_guest::protocol::{Exec, ExitStatus};
+use yakiros_reports::event::{Event, Metric, Outcome, Step, ms};
+use yakiros_vm::agent::{AgentResult, Connection, Output};
+use yakiros_vm::machine::{Ended, Guest};
+
+use crate::events::Events;
+use crate::limits::Limits;
+use crate::scenario::Failure;
+
+/// What the supervisor may take to answer a request, beyond the time the request itself is given.
+const ANSWER: Duration = Duration::from_secs(5);
+/// Where component files go.
+pub const COMPONENTS: &str = "/etc/graph.d";
+
+/// A guest in the hands of one scenario.
+pub struct Vm {
+    /// The guest, for what has no method here.
+    pub guest: Guest,
+    disks: Vec<PathBuf>,
+    limits: Limits,
+    log: ScenarioLog,
+}
+
+/// Where a scenario's steps and metrics go.
+#[derive(Clone)]
+pub struct ScenarioLog {
+    /// The run's events.
+    pub events: Rc<Events>,
+    /// Suite's name.
+    pub suite: String,
+    /// Scenario's name.
+    pub scenario: String,
+    /// When it started.
+    pub started: Instant,
+    /// What it is doing.
+    pub step: Rc<RefCell<Option<String>>>,
+}
+
+/// The supervisor's answer to `graphctl status --json`, as far as scenarios use it.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Status {
+    /// The journal's newest revision.
+    pub revision: u64,
+    /// All components, the built-in one excepted.
+    pub components: Vec<Component>,
+    /// Component files that were refused.
+    pub rejected: Vec<Rejected>,
+}
+
+/// One component.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Component {
+    /// Its name.
+    pub name: String,
+    /// Its state, in capitals.
+    pub state: String,
+    /// Its process, if it has one.
+    pub pid: Option<i32>,
+    /// How often it was restarted.
+    pub restarts: u64,
+    /// Why it is in this state.
+    pub detail: Option<String>,
+}
+
+/// One refused component file.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Rejected {
+    /// Its path.
+    pub file: String,
+    /// What is wrong with it.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+/// One thing that is wrong with a component file.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Diagnostic {
+    /// From 1.
+    pub line: u32,
+    /// From 1.
+    pub column: u32,
+    /// In words.
+    pub message: String,
+}
+
+impl Status {
+    /// A component by name.
+    pub fn component(&self, name: &str) -> Result<&Component, Failure> {
+        let known = || self.components.iter().map(|c| c.name.as_str()).collect::<Vec<_>>().join(", ");
+        self.components.iter().find(|c| c.name == name).ok_or_else(|| {
+            Failure::supervisor(format!("graphctl status does not list {name}; it lists {}", known()))
+        })
+    }
+
+    /// How many components are in a state.
+    pub fn count(&self, state: &str) -> usize {
+        self.components.iter().filter(|c| c.state == state).count()
+    }
+}
+
+impl Component {
+    /// Its process; a failure if it has none.
+    pub fn running_pid(&self) -> Result<i32, Failure> {
+        self.pid
+            .ok_or_else(|| Failure::supervisor(format!("{} is {} and has no process", self.name, self.state)))
+    }
+}
+
+impl Vm {
+    /// Hands a guest to a scenario.
+    pub fn new(guest: Guest, disks: Vec<PathBuf>, limits: Limits, log: ScenarioLog) -> Self {
+        Self { guest, disks, limits, log }
+    }
+
+    /// One of the scenario's disks, as a raw image on the host. To be read after the guest has ended.
+    pub fn disk(&self, index: usize) -> Result<&Path, Failure> {
+        let disk = self.disks.get(index).map(PathBuf::as_path);
+        disk.ok_or_else(|| Failure::harness(format!("the scenario has no disk {index}")))
+    }
+
+    /// A limit that is fair on this host.
+    pub fn limit(&self, on_a_quick_host: Duration) -> Duration {
+        self.limits.scaled(on_a_quick_host)
+    }
+
+    /// Does something under a name that reports show, with its time.
+    pub async fn step<T>(
+        &self,
+        name: &str,
+        work: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        let start = Instant::now();
+        self.log.step.replace(Some(name.to_owned()));
+        let result = work.await;
+        self.log.events.emit(Event::Step(Step {
+            suite: self.log.suite.clone(),
+            scenario: self.log.scenario.clone(),
+            name: name.to_owned(),
+            t_ms: ms(start.duration_since(self.log.started)),
+            duration_ms: ms(start.elapsed()),
+            outcome: if result.is_ok() { Outcome::Passed } else { Outcome::Failed },
+        }));
+        let value = result?;
+        self.log.step.replace(None);
+        Ok(value)
+    }
+
+    /// Reports a number.
+    pub fn metric(&self, name: &str, unit: &str, value: f64) {
+        self.log.events.emit(Event::Metric(Metric {
+            suite: Some(self.log.suite.clone()),
+            scenario: Some(self.log.scenario.clone()),
+            name: name.to_owned(),
+            unit: unit.to_owned(),
+            value,
+            samples: None,
+        }));
+    }
+
+    /// Asks the agent for something that has no method here.
+    pub async fn ask<T>(
+        &self,
+        attempt: &str,
+        limit: Duration,
+        work: impl Future<Output = AgentResult<T>>,
+    ) -> Result<T, Failure> {
+        Ok(self.guest.watched(attempt, self.limit(limit), work).await?)
+    }
+
+    /// Runs a program and gives what it printed, however it ended.
+    pub async fn run(&self, argv: &[&str], limit: Duration) -> Result<Output, Failure> {
+        let argv = argv.iter().map(ToString::to_string).collect();
+        Ok(self.guest.exec(Exec { argv, ..Exec::default() }, self.limit(limit)).await?)
+    }
+
+    /// Runs a program that has to succeed and gives its standard output.
+    pub async fn succeed(&self, argv: &[&str], limit: Duration) -> Result<String, Failure> {
+        let output = self.run(argv, limit).await?;
+        if output.success() {
+            return Ok(output.text());
+        }
+        Err(Failure::supervisor(format!("`{}` {}", argv.join(" "), describe(&output))))
+    }
+
+    /// Runs a shell script that has to succeed and gives its standard output.
+    pub async fn sh(&self, script: &str) -> Result<String, Failure> {
+        self.succeed(&["/bin/sh", "-euc", script], ANSWER).await
+    }
+
+    /// Runs graphctl, which has to succeed.
+    pub async fn graphctl(&self, arguments: &[&str]) -> Result<String, Failure> {
+        self.graphctl_within(arguments, Duration::ZERO).await
+    }
+
+    /// Runs a graphctl command that may itself take `time`.
+    pub async fn graphctl_within(&self, arguments: &[&str], time: Duration) -> Result<String, Failure> {
+        self.succeed(&[&["graphctl"], arguments].concat(), time + ANSWER).await
+    }
+
+    /// The supervisor's whole state.
+    pub async fn status(&self) -> Result<Status, Failure> {
+        let text = self.graphctl(&["status", "--json"]).await?;
+        serde_json::from_str(&text).map_err(|error| {
+            Failure::supervisor(format!("graphctl status --json printed no status: {error}: {}", head(&text)))
+        })
+    }
+
+    /// Waits until a component is in a state; with `since` it must enter it after that revision.
+    pub async fn wait_state(
+        &self,
+        name: &str,
+        state: &str,
+        since: Option<u64>,
+        limit: Duration,
+    ) -> Result<(), Failure> {
+        let seconds = self.limit(limit).as_secs_f64().to_string();
+        let since = since.map(|revision| revision.to_string());
+        let mut arguments = vec!["wait", name, "--state", state, "--timeout", &seconds];
+        if let Some(since) = &since {
+            arguments.extend(["--since", since]);
+        }
+        self.graphctl_within(&arguments, limit).await.map(drop)
+    }
+
+    /// Waits until nothing is about to change any more.
+    pub async fn wait_settled(&self, limit: Duration) -> Result<(), Failure> {
+        let seconds = self.limit(limit).as_secs_f64().to_string();
+        self.graphctl_within(&["wait", "--settled", "--timeout", &seconds], limit).await.map(drop)
+    }
+
+    /// Writes a component file the way editors and package managers do, by rename.
+    pub async fn declare(&self, file: &str, content: &str) -> Result<(), Failure> {
+        self.write(&format!("{COMPONENTS}/{file}"), content).await
+    }
+
+    /// Removes a component file.
+    pub async fn undeclare(&self, file: &str) -> Result<(), Failure> {
+        self.succeed(&["rm", &format!("{COMPONENTS}/{file}")], ANSWER).await.map(drop)
+    }
+
+    /// Writes a file, by rename.
+    pub async fn write(&self, path: &str, content: &str) -> Result<(), Failure> {
+        let write = self.guest.agent.write_file(path, 0o644, true, content.as_bytes());
+        self.ask(&format!("write {path}"), ANSWER, write).await
+    }
+
+    /// Reads a file as text.
+    pub async fn read(&self, path: &str) -> Result<String, Failure> {
+        let content = self.ask(&format!("read {path}"), ANSWER, self.guest.agent.read_file(path)).await?;
+        Ok(String::from_utf8_lossy(&content).into_owned())
+    }
+
+    /// Waits until a path exists.
+    pub async fn wait_path(&self, path: &str, limit: Duration) -> Result<(), Failure> {
+        let limit = self.limit(limit);
+        let wait = self.guest.agent.wait_path(path, false, limit);
+        Ok(self.guest.watched(&format!("wait for {path}"), limit * 2 + ANSWER, wait).await.map(drop)?)
+    }
+
+    /// Waits until a path is gone.
+    pub async fn wait_gone(&self, path: &str, limit: Duration) -> Result<(), Failure> {
+        let limit = self.limit(limit);
+        let wait = self.guest.agent.wait_path(path, true, limit);
+        let attempt = format!("see {path} go");
+        Ok(self.guest.watched(&attempt, limit * 2 + ANSWER, wait).await.map(drop)?)
+    }
+
+    /// Sends a signal from inside the guest.
+    pub async fn signal(&self, pid: i32, signal: i32) -> Result<(), Failure> {
+        let attempt = format!("send signal {signal} to {pid}");
+        self.ask(&attempt, ANSWER, self.guest.agent.signal(pid, signal)).await
+    }
+
+    /// Whether a process is there; a zombie is.
+    pub async fn exists(&self, pid: i32) -> Result<bool, Failure> {
+        let stat = self.run(&["test", "-e", &format!("/proc/{pid}")], ANSWER).await?;
+        Ok(stat.success())
+    }
+
+    /// Connects to a TCP port from inside the guest.
+    pub async fn connect(&self, address: &str) -> Result<Connection, Failure> {
+        let connect = self.guest.agent.tcp_connect(address, self.limit(ANSWER));
+        self.ask(&format!("connect to {address}"), ANSWER * 2, connect).await
+    }
+
+    /// Waits until the guest has ended by itself.
+    pub async fn ended(&self, limit: Duration) -> Result<Ended, Failure> {
+        match self.guest.ended(self.limit(limit)).await {
+            Ok(ended) => Ok(ended),
+            Err(error) => Err(Failure::supervisor(error.to_string())),
+        }
+    }
+}
+
+/// How a program that should have succeeded did not.
+fn describe(output: &Output) -> String {
+    let how = match output.status {
+        ExitStatus::Code(code) => format!("ended with code {code}"),
+        ExitStatus::Signal(signal) => format!("was ended by signal {signal}"),
+        ExitStatus::TimedOut => "did not end in its time".into(),
+        ExitStatus::Cancelled => "was cancelled".into(),
+    };
+    let (stdout, stderr) = (output.text(), output.error_text());
+    match (head(&stderr), head(&stdout)) {
+        ("", "") => format!("{how} without a word"),
+        ("", text) | (text, _) => format!("{how}: {text}"),
+    }
+}
+
+/// The part of a text that fits into a message.
+fn head(text: &str) -> &str {
+    const MESSAGE_BYTES: usize = 600;
+    let text = text.trim();
+    let end = (0..=MESSAGE_BYTES.min(text.len())).rev().find(|&end| text.is_char_boundary(end));
+    &text[..end.unwrap_or(0)]
+}

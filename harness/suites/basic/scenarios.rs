@@ -1,0 +1,55 @@
+//! The supervisor as PID 1: it starts what is declared, keeps it running, and ends the machine in order.
+
+mod control;
+mod live;
+mod power;
+mod reaping;
+mod startup;
+
+use std::time::Duration;
+
+use crate::scenario;
+use crate::scenario::{Scenario, Start, USUAL_BUDGET};
+
+use control::control_socket_functional;
+use live::{
+    file_dropped_in_acts_live, malformed_file_is_reported, removed_file_stops_the_component,
+    three_hundred_components_run,
+};
+use power::{
+    power_off_is_clean, reboot_resets_the_machine, sigkill_to_pid_1_is_harmless,
+    sigsegv_to_pid_1_is_harmless, sigterm_to_pid_1_powers_off,
+};
+use reaping::{killed_service_comes_back, orphan_is_reaped};
+use startup::{essential_services_running, no_failed_components, resolver_is_pid_1, test_components_loaded};
+
+/// Three hundred processes are started one after the other by an emulated processor.
+const MANY_BUDGET: Duration = Duration::from_secs(60);
+
+/// All scenarios of the suite.
+pub const SCENARIOS: [Scenario; 16] = [
+    scenario!(resolver_is_pid_1, "process 1 is graph-resolver, and components are its children"),
+    scenario!(test_components_loaded, "every component file is loaded, none is refused"),
+    scenario!(essential_services_running, "the services run their programs and serve clients"),
+    scenario!(no_failed_components, "nothing failed, restarted or waits after the boot"),
+    scenario!(control_socket_functional, "graphctl answers root and others, and only root changes things"),
+    scenario!(
+        killed_service_comes_back,
+        "a service ended by SIGKILL is started again, and its dependents too"
+    ),
+    scenario!(orphan_is_reaped, "an orphan that ends leaves no zombie"),
+    scenario!(
+        file_dropped_in_acts_live,
+        "a new component file starts its component, a changed one restarts it"
+    ),
+    scenario!(removed_file_stops_the_component, "a removed component file ends its process and its cgroup"),
+    scenario!(malformed_file_is_reported, "a broken file is named with its line, and everything else runs"),
+    scenario!(three_hundred_components_run, "300 components at once all run, and status lists them all",
+        start: Start::Clone, budget: MANY_BUDGET),
+    scenario!(sigkill_to_pid_1_is_harmless, "kill -9 1 changes nothing"),
+    scenario!(sigsegv_to_pid_1_is_harmless, "kill -SEGV 1 changes nothing, and neither do its like"),
+    scenario!(sigterm_to_pid_1_powers_off, "SIGTERM to process 1 powers the machine off"),
+    scenario!(reboot_resets_the_machine, "graphctl reboot resets the machine"),
+    scenario!(power_off_is_clean, "what was written is on the disk and its file system is clean after poweroff",
+        start: Start::Cold { disks_mb: &[64] }, budget: USUAL_BUDGET),
+];

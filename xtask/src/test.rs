@@ -1,0 +1,132 @@
+//! `cargo xtask test`: everything that has to hold before a change is good, quickest first.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use yakiros_harness::options::{Options, workspace};
+use yakiros_reports::event::Counts;
+use yakiros_reports::{EXIT_FAILED, EXIT_PASSED};
+use yakiros_vm::image::{ImageRequest, Kernel};
+
+/// Tests that have run, over all kinds.
+#[derive(Default)]
+struct Tally {
+    passed: u64,
+    failed: u64,
+    skipped: u64,
+}
+
+type Stage = (&'static str, fn(&mut Tally) -> bool);
+
+/// In order; the first that fails ends the run, since the later ones take longer and say less.
+const STAGES: [Stage; 5] = [
+    ("format", |_| cargo(&["fmt", "--all", "--check"])),
+    ("lint", |_| cargo(&["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"])),
+    ("unit, property, simulation and namespace tests", cargo_test),
+    ("scenarios on Alpine's kernel", |tally| vm_test(Kernel::Alpine, tally)),
+    ("scenarios on Debian's kernel", |tally| vm_test(Kernel::Debian, tally)),
+];
+
+pub fn run() -> i32 {
+    let start = Instant::now();
+    let mut tally = Tally::default();
+    let mut good = true;
+    for (name, stage) in STAGES {
+        let stage_start = Instant::now();
+        eprintln!("== {name}");
+        good = stage(&mut tally);
+        let verdict = if good { "good" } else { "FAILED" };
+        eprintln!("== {name}: {verdict}, {:.0} s", stage_start.elapsed().as_secs_f64());
+        if !good {
+            // A stage that fails without counting a test, such as the formatter, counts as one.
+            tally.failed = tally.failed.max(1);
+            break;
+        }
+    }
+    eprintln!("{:.0} s in all", start.elapsed().as_secs_f64());
+    println!("{} passed, {} failed, {} skipped", tally.passed, tally.failed, tally.skipped);
+    if good { EXIT_PASSED } else { EXIT_FAILED }
+}
+
+fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(arguments).current_dir(workspace());
+    command
+}
+
+fn cargo(arguments: &[&str]) -> bool {
+    match command(arguments).status() {
+        Ok(status) => status.success(),
+        Err(error) => {
+            eprintln!("failed to run cargo: {error}");
+            false
+        }
+    }
+}
+
+/// Passes cargo's output on and adds up the closing lines of its test programs.
+fn cargo_test(tally: &mut Tally) -> bool {
+    let started = command(&["test", "--quiet", "--workspace"]).stdout(Stdio::piped()).spawn();
+    let mut child = match started {
+        Ok(child) => child,
+        Err(error) => {
+            eprintln!("failed to run cargo: {error}");
+            return false;
+        }
+    };
+    if let Some(output) = child.stdout.take() {
+        for line in BufReader::new(output).lines().map_while(Result::ok) {
+            tally.add(&line);
+            println!("{line}");
+        }
+    }
+    child.wait().is_ok_and(|status| status.success())
+}
+
+fn vm_test(kernel: Kernel, tally: &mut Tally) -> bool {
+    let image = ImageRequest { kernel, ..ImageRequest::default() };
+    let command_line = crate::command_line();
+    let (code, counts) = yakiros_harness::run_counted(Options { image, command_line, ..Options::default() });
+    let Counts { passed, failed, flaky, skipped, infra_failed } = counts;
+    tally.passed += u64::from(passed);
+    tally.failed += u64::from(failed + flaky + infra_failed);
+    tally.skipped += u64::from(skipped);
+    code == EXIT_PASSED
+}
+
+impl Tally {
+    /// Adds a line such as `test result: ok. 7 passed; 0 failed; 1 ignored; …`.
+    fn add(&mut self, line: &str) {
+        let Some((_, counts)) = line.strip_prefix("test result: ").and_then(|rest| rest.split_once(". "))
+        else {
+            return;
+        };
+        for part in counts.split("; ") {
+            let Some((number, what)) = part.split_once(' ') else { continue };
+            let number: u64 = number.parse().unwrap_or(0);
+            match what {
+                "passed" => self.passed += number,
+                "failed" => self.failed += number,
+                "ignored" => self.skipped += number,
+                _ => {}
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn closing_lines_are_added_up() {
+        let mut tally = Tally::default();
+        tally.add(
+            "test result: ok. 7 passed; 0 failed; 1 ignored; 0 measured; 2 filtered out; finished in 0.05s",
+        );
+        tally.add("test result: FAILED. 3 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out");
+        tally.add("test some::name ... ok");
+        assert_eq!((tally.passed, tally.failed, tally.skipped), (10, 2, 1));
+    }
+}
