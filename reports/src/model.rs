@@ -166,8 +166,8 @@ impl Machine {
 
     /// The median of the clones as a share of the median cold boot of this machine in this run.
     pub fn clone_ratio(&self) -> Option<f64> {
-        let cold = self.cold_boot_ms().filter(|cold| *cold > 0.0)?;
-        let ratio = stats::median(&self.clones_ms)? / cold;
+        let ratio = stats::median(&self.clones_ms)? / self.cold_boot_ms()?;
+        // A cold boot of no time has no ratio.
         ratio.is_finite().then_some(ratio)
     }
 }

@@ -68,7 +68,13 @@ fn no_line_is_longer_than_the_limit() {
         writer.emit(event);
     }
     let log = read_log(&path).unwrap();
-    assert_eq!((log.records.len(), log.problems), (4, vec![]));
+    assert_eq!(log.problems, []);
+    let names: Vec<&str> = log.records.iter().map(|record| record.event.name()).collect();
+    assert_eq!(
+        names,
+        ["console_finding", "console_finding", "console_finding", "metric"],
+        "cut, not dropped"
+    );
     for line in std::fs::read_to_string(&path).unwrap().lines() {
         assert!(line.len() < MAX_LINE_BYTES, "{} bytes", line.len());
     }
@@ -93,4 +99,21 @@ fn a_full_disk_is_counted_and_does_not_panic() {
     writer.emit(Event::log(Level::Info, "lost"));
     writer.emit(Event::log(Level::Info, "lost too"));
     assert_eq!(writer.errors(), 2);
+    assert!(writer.state.lock().unwrap().torn);
+}
+
+#[test]
+fn a_line_after_half_a_line_is_not_lost() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("events.jsonl");
+    let writer = EventWriter::create(&path).unwrap();
+    {
+        let mut state = writer.state.lock().unwrap();
+        state.file.write_all(b"{\"schema\":1,\"se").unwrap();
+        state.torn = true;
+    }
+    let records: Vec<Record> = (0..2).map(|n| writer.emit(Event::log(Level::Info, format!("{n}")))).collect();
+    let log = read_log(&path).unwrap();
+    assert_eq!(log.records, records);
+    assert_eq!(log.problems.len(), 1);
 }
