@@ -1,2 +1,167 @@
-//! Placeholder.
-fn main() {}
+//! `graphctl`: asks and commands the supervisor.
+//!
+//! Exit codes: 0 done, 1 refused or failed, 2 usage, 3 no supervisor. Nothing is read from the
+//! terminal and every call has a time limit, so it is safe in scripts.
+
+mod arguments;
+mod client;
+mod lint;
+mod output;
+mod tables;
+mod tree;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser as _;
+use yakiros_core::control::{Answer, Request, Until};
+use yakiros_core::journal::State;
+
+use arguments::{Arguments, Command};
+use client::{Client, ClientError};
+use output::Output;
+
+/// What went wrong, by exit code.
+enum Failure {
+    /// 1: the supervisor refused, or the condition did not come true.
+    Refused { message: String, near: Vec<String> },
+    /// 1: the supervisor or the connection broke off.
+    Broken(String),
+    /// 2: the arguments make no sense together.
+    Usage(String),
+    /// 3: nobody answers.
+    Absent(String),
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        match error {
+            ClientError::Absent { .. } => Self::Absent(error.to_string()),
+            ClientError::Broken(_) => Self::Broken(error.to_string()),
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let output = Output::new(arguments.json);
+    match run(&arguments, &output) {
+        Ok(code) => code,
+        Err(failure) => report(&output, failure),
+    }
+}
+
+fn report(output: &Output, failure: Failure) -> ExitCode {
+    let (code, message, near) = match failure {
+        Failure::Refused { message, near } => (1, message, near),
+        Failure::Broken(message) => (1, message, Vec::new()),
+        Failure::Usage(message) => (2, message, Vec::new()),
+        Failure::Absent(message) => (3, message, Vec::new()),
+    };
+    output.error(&message, &near);
+    ExitCode::from(code)
+}
+
+fn run(arguments: &Arguments, output: &Output) -> Result<ExitCode, Failure> {
+    let mut client = Client::new(&arguments.socket);
+    match &arguments.command {
+        Command::Status { name } => {
+            let status = client.status(name.as_deref())?;
+            output.status(&status);
+        }
+        Command::Caps => output.capabilities(&client.graph()?),
+        Command::Pending => output.pending(&client.graph()?),
+        Command::Tree { name } => {
+            let nodes = client.graph()?;
+            match tree::of(&nodes, name) {
+                Some(tree) => output.tree(&tree),
+                None => return Err(unknown(client.status(Some(name)))),
+            }
+        }
+        Command::Start { name, timeout } => {
+            let (name, timeout_ms) = (name.clone(), Some(milliseconds(*timeout)));
+            act(&mut client, output, Request::Start { name, timeout_ms }, *timeout)?;
+        }
+        Command::Stop { name, timeout } => {
+            let (name, timeout_ms) = (name.clone(), Some(milliseconds(*timeout)));
+            act(&mut client, output, Request::Stop { name, timeout_ms }, *timeout)?;
+        }
+        Command::Restart { name, timeout } => {
+            let (name, timeout_ms) = (name.clone(), Some(milliseconds(*timeout)));
+            act(&mut client, output, Request::Restart { name, timeout_ms }, *timeout)?;
+        }
+        Command::Reload { name } => {
+            let name = name.clone();
+            act(&mut client, output, Request::Reload { name }, Duration::ZERO)?;
+        }
+        Command::Resolve => act(&mut client, output, Request::Resolve, Duration::ZERO)?,
+        Command::Log { name, lines } => {
+            let (name, lines) = (name.clone(), *lines);
+            match client.ask(Request::Log { name, lines }, Duration::ZERO)? {
+                Answer::Log(log) => output.log(&log),
+                other => return Err(unexpected(other)),
+            }
+        }
+        Command::Wait(wait) => {
+            let until = condition(wait)?;
+            let timeout_ms = wait.timeout.map(milliseconds);
+            let limit = wait.timeout.unwrap_or(client::NO_LIMIT);
+            act(&mut client, output, Request::Wait { until, timeout_ms }, limit)?;
+        }
+        Command::Events { since } => client.events(*since, |records| output.events(records))?,
+        Command::Lint { strict, files } => return Ok(lint::run(files, *strict, output)),
+        Command::Poweroff => act(&mut client, output, Request::Poweroff, Duration::ZERO)?,
+        Command::Reboot => act(&mut client, output, Request::Reboot, Duration::ZERO)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn condition(wait: &arguments::Wait) -> Result<Until, Failure> {
+    if wait.settled {
+        return Ok(Until::Settled);
+    }
+    if let Some(file) = &wait.rejected {
+        let file = file.rsplit('/').next().unwrap_or(file).to_owned();
+        return Ok(Until::Rejected { file });
+    }
+    let (Some(name), Some(word)) = (&wait.name, &wait.state) else {
+        let usage = "give NAME --state STATE, or --settled, or --rejected FILE";
+        return Err(Failure::Usage(usage.to_owned()));
+    };
+    let state = State::from_name(word).ok_or_else(|| {
+        let names: Vec<_> = State::ALL.iter().map(|state| state.name()).collect();
+        Failure::Usage(format!("{word:?} is no state; it is one of {}", names.join(", ")))
+    })?;
+    Ok(Until::State { name: name.clone(), state, since: wait.since })
+}
+
+/// Send a request that is answered by done or not.
+fn act(client: &mut Client, output: &Output, request: Request, limit: Duration) -> Result<(), Failure> {
+    match client.ask(request, limit)? {
+        Answer::Done { message, revision } => {
+            output.done(&message, revision);
+            Ok(())
+        }
+        other => Err(unexpected(other)),
+    }
+}
+
+/// An answer that is not the one hoped for.
+fn unexpected(answer: Answer) -> Failure {
+    match answer {
+        Answer::Refused { message, near } => Failure::Refused { message, near },
+        Answer::TimedOut { message, .. } => Failure::Refused { message, near: Vec::new() },
+        _ => Failure::Broken("the supervisor gave an answer to another question".to_owned()),
+    }
+}
+
+fn unknown(answer: Result<client::Status, Failure>) -> Failure {
+    match answer {
+        Err(failure) => failure,
+        Ok(_) => Failure::Broken("the component has just been declared; try again".to_owned()),
+    }
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}

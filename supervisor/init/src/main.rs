@@ -1,2 +1,167 @@
-//! Placeholder.
-fn main() {}
+//! `graph-resolver`: process 1, or a supervisor in user mode.
+//!
+//! It performs what `yakiros-core` decides. One thread, one event loop; nothing in it blocks.
+//! Process 1 never ends: an internal panic or a failed start leads to a shell on the console (see
+//! [`emergency`]), the signals that report faults are ignored when somebody sends them, and every
+//! orphan is reaped whatever happens.
+
+mod cgroup;
+mod control;
+mod declarations;
+mod emergency;
+mod faults;
+mod log;
+mod machine;
+mod options;
+mod output;
+mod processes;
+mod readiness;
+mod shutdown;
+mod signals;
+mod spawn;
+mod supervisor;
+mod sys;
+
+use std::io;
+use std::process::ExitCode;
+use std::rc::Rc;
+
+use nix::libc;
+use tokio::task::{LocalSet, spawn_local};
+use tracing::{error, info};
+use yakiros_core::engine::Halt;
+
+use crate::cgroup::Cgroups;
+use crate::declarations::Declarations;
+use crate::options::{Command, LogTarget, Options};
+use crate::supervisor::Supervisor;
+
+/// sysexits(3): the command line makes no sense.
+const EXIT_USAGE: u8 = 64;
+
+/// sysexits(3): an internal error, or something needed is missing.
+const EXIT_FAILURE: u8 = 70;
+
+/// The argument with which a fault's handler executes the program again.
+const EMERGENCY: &str = "--emergency";
+
+fn main() -> ExitCode {
+    let as_init = std::process::id() == 1;
+    if std::env::args_os().nth(1).is_some_and(|arg| arg == EMERGENCY) && as_init {
+        log::install(LogTarget::Kmsg);
+        emergency::run("a fault of its own");
+    }
+    let options = match options::parse(std::env::args_os().skip(1)) {
+        Ok(Command::Run(options)) => options,
+        Ok(Command::Help) => return print(options::HELP),
+        Ok(Command::Version) => {
+            return print(concat!("graph-resolver ", env!("CARGO_PKG_VERSION"), "\n"));
+        }
+        // The kernel passes words of its command line that it does not know to process 1; it
+        // must start regardless.
+        Err(_) if as_init => Options::default(),
+        Err(error) => {
+            eprintln!("graph-resolver: {error}");
+            return ExitCode::from(EXIT_USAGE);
+        }
+    };
+    if as_init {
+        run_as_init(&options)
+    }
+    run_as_user(&options)
+}
+
+fn print(text: &str) -> ExitCode {
+    use std::io::Write as _;
+    match io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+/// Process 1: from the first mount to power-off. Never returns.
+fn run_as_init(options: &Options) -> ! {
+    machine::open_standard_descriptors();
+    faults::take_over();
+    let problems = machine::prepare(&options.cgroup_root);
+    log::install(options.log.unwrap_or(LogTarget::Kmsg));
+    for problem in problems {
+        tracing::warn!("{problem}");
+    }
+    emergency::on_panic();
+    match run(options) {
+        Ok(halt) => shutdown::finish(halt),
+        Err(error) => emergency::run(&error.to_string()),
+    }
+}
+
+/// Any other process: the same without the machine.
+fn run_as_user(options: &Options) -> ExitCode {
+    machine::open_standard_descriptors();
+    log::install(options.log.unwrap_or(LogTarget::Stderr));
+    if let Err(error) = nix::sys::prctl::set_child_subreaper(true) {
+        error!("orphans of components will not be reaped here: {error}");
+    }
+    match run(options) {
+        Ok(_) => ExitCode::SUCCESS,
+        Err(error) => {
+            error!("{error}");
+            ExitCode::from(EXIT_FAILURE)
+        }
+    }
+}
+
+/// Supervise until everything is stopped.
+fn run(options: &Options) -> io::Result<Halt> {
+    let at = |what: String| move |error: io::Error| io::Error::other(format!("failed to {what}: {error}"));
+    let blocked = sys::block_signals().map_err(at("block signals".into()))?;
+    let signals = sys::signalfd(&blocked).map_err(at("open a signal descriptor".into()))?;
+    let common = machine::common().map_err(at("open /dev/null".into()))?;
+    let state_dir = std::path::absolute(&options.state_dir)?;
+    std::fs::create_dir_all(&state_dir).map_err(at(format!("create {}", state_dir.display())))?;
+    let declarations = Declarations::new(&options.config_dir);
+    let cgroups = Cgroups::new(&options.cgroup_root);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .build()
+        .map_err(at("build the event loop".into()))?;
+    let local = LocalSet::new();
+    local.block_on(&runtime, async {
+        let socket = &options.control_socket;
+        let listener = control::open(socket).map_err(at(format!("open {}", socket.display())))?;
+        let signals = sys::watch(signals)?;
+        let supervisor = Supervisor::new(state_dir, declarations, cgroups, common);
+        spawn_local(signals::serve(Rc::clone(&supervisor), signals));
+        spawn_local(Rc::clone(&supervisor).run_timers());
+        supervisor.read_files();
+        spawn_local(control::serve(Rc::clone(&supervisor), listener));
+        spawn_local(follow_files(Rc::clone(&supervisor)));
+        info!("{} ready, watching {}", env!("CARGO_PKG_VERSION"), options.config_dir.display());
+        let halt = supervisor.halted().await;
+        // The client that asked for it gets its answer.
+        tokio::time::sleep(shutdown::LAST_ANSWERS).await;
+        let _ = std::fs::remove_file(socket);
+        Ok(halt)
+    })
+}
+
+/// Act on file changes for ever.
+async fn follow_files(supervisor: Rc<Supervisor>) {
+    let descriptor = supervisor.declarations.borrow().descriptor();
+    let watched = match descriptor {
+        None => return,
+        Some(descriptor) => descriptor.and_then(sys::watch),
+    };
+    let watched = match watched {
+        Ok(watched) => watched,
+        Err(error) => return error!("failed to wait for file changes: {error}"),
+    };
+    while let Ok(mut ready) = watched.readable().await {
+        ready.clear_ready();
+        supervisor.take_file_changes();
+    }
+}
+
+/// What nix has no name for on every platform: a typed zero for `rlimit`.
+const NO_FILES: libc::rlimit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };

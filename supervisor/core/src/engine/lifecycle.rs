@@ -232,8 +232,9 @@ impl Engine {
         self.disarm_unit(id);
         let Some(unit) = self.unit(id) else { return };
         let detail = unit.held.then(|| "stopped by request".to_owned());
-        let restart = cause == Cause::Restart && !unit.held;
-        if restart && self.halting.is_none() && self.graph.may_start(id) {
+        let free = !unit.held && !unit.doomed && self.halting.is_none();
+        let named = matches!(cause, Cause::Restart | Cause::Request { .. });
+        if free && named && self.graph.may_start(id) {
             return self.launch(id, cause);
         }
         self.enter(id, State::Inactive, cause, detail);

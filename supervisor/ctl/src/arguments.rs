@@ -1,0 +1,161 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+const EXAMPLES: &str = "\
+Examples:
+  graphctl status                         all components and a summary
+  graphctl status web --json              one, for a program
+  graphctl tree web                       what web needs, down to the kernel
+  graphctl restart web                    returns when web runs again
+  graphctl wait web --state ACTIVE --timeout 10
+  graphctl wait --settled && echo up      after changes to /etc/graph.d
+  graphctl events --since 120             what changed since revision 120, and why
+  graphctl lint /etc/graph.d/*.toml       needs no supervisor
+
+Exit codes: 0 done, 1 refused or failed, 2 usage, 3 no supervisor.";
+
+/// Look at and command the components that graph-resolver supervises.
+#[derive(Debug, Parser)]
+#[command(name = "graphctl", version, about, after_help = EXAMPLES)]
+pub struct Arguments {
+    /// Socket of the supervisor
+    #[arg(
+        long,
+        global = true,
+        env = "GRAPHCTL_SOCKET",
+        default_value = "/run/graph-resolver.sock",
+        value_name = "PATH"
+    )]
+    pub socket: PathBuf,
+    /// Write JSON, for programs
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show the state of all components, or of one
+    Status {
+        /// Component
+        name: Option<String>,
+    },
+    /// Show all capabilities, whether they are up, and who provides them
+    #[command(alias = "capabilities")]
+    Caps,
+    /// Show what a component needs, and what that needs, down to the kernel
+    Tree {
+        /// Component
+        name: String,
+    },
+    /// Show the components that wait, and for which capabilities
+    Pending,
+    /// Start a component, and return when it runs
+    Start {
+        /// Component
+        name: String,
+        /// Seconds to wait for it
+        #[arg(long, value_parser = seconds, default_value = "60", value_name = "SECONDS")]
+        timeout: Duration,
+    },
+    /// Stop a component until it is started again, and return when it is stopped
+    Stop {
+        /// Component
+        name: String,
+        /// Seconds to wait for it
+        #[arg(long, value_parser = seconds, default_value = "60", value_name = "SECONDS")]
+        timeout: Duration,
+    },
+    /// Stop and start a component, and return when it runs again
+    Restart {
+        /// Component
+        name: String,
+        /// Seconds to wait for it
+        #[arg(long, value_parser = seconds, default_value = "60", value_name = "SECONDS")]
+        timeout: Duration,
+    },
+    /// Send a component its reload signal; without a name read all component files again
+    Reload {
+        /// Component
+        name: Option<String>,
+    },
+    /// Try everything again that waits, backs off or has failed
+    Resolve,
+    /// Show the last lines that a component wrote
+    Log {
+        /// Component
+        name: String,
+        /// Number of lines
+        #[arg(default_value_t = 20)]
+        lines: u32,
+    },
+    /// Return when a component is in a state, when all rest, or when a file is rejected
+    Wait(Wait),
+    /// Show the changes of state that the supervisor remembers, with their causes
+    Events {
+        /// Only those newer than this revision
+        #[arg(long, default_value_t = 0, value_name = "REV")]
+        since: u64,
+    },
+    /// Check component files without a supervisor
+    Lint {
+        /// Warnings count as errors
+        #[arg(long)]
+        strict: bool,
+        /// Files
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
+    /// Stop everything and switch the machine off
+    Poweroff,
+    /// Stop everything and restart the machine
+    Reboot,
+}
+
+/// Conditions of `wait`. All are level-triggered: what holds already returns at once.
+#[derive(Debug, Args)]
+pub struct Wait {
+    /// Component; need not be declared yet
+    #[arg(requires = "state", conflicts_with_all = ["settled", "rejected"])]
+    pub name: Option<String>,
+    /// State to wait for, for example ACTIVE, FAILED or REMOVED
+    #[arg(long, value_name = "STATE", requires = "name")]
+    pub state: Option<String>,
+    /// Only count a change newer than this revision
+    #[arg(long, value_name = "REV", requires = "state")]
+    pub since: Option<u64>,
+    /// Wait until every component is at rest
+    #[arg(long, conflicts_with = "rejected")]
+    pub settled: bool,
+    /// Wait until this component file is rejected
+    #[arg(long, value_name = "FILE")]
+    pub rejected: Option<String>,
+    /// Give up after this many seconds
+    #[arg(long, value_parser = seconds, value_name = "SECONDS")]
+    pub timeout: Option<Duration>,
+}
+
+/// A non-negative number of seconds, at most a day.
+fn seconds(text: &str) -> Result<Duration, String> {
+    const LONGEST: f64 = 86_400.0;
+    let number = text.parse::<f64>().ok();
+    let number = number.filter(|seconds| (0.0..=LONGEST).contains(seconds));
+    number.map(Duration::from_secs_f64).ok_or_else(|| "write seconds, as 5 or 0.5, at most a day".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        super::Arguments::command().debug_assert();
+    }
+}

@@ -1,0 +1,277 @@
+//! What is printed: text for people, JSON for programs. Colour only on a terminal (`anstream`
+//! strips it elsewhere). A reader that stops reading is not an error.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::time::Duration;
+
+use anstyle::{AnsiColor, Style};
+use serde::Serialize;
+use serde_json::json;
+use yakiros_core::control::{CapabilityStatus, ComponentStatus, GraphNode, Health, LogText, VERSION};
+use yakiros_core::journal::{Record, State};
+
+use crate::client::Status;
+use crate::tables::{Cell, draw};
+use crate::tree;
+
+/// Where results go.
+pub struct Output {
+    json: bool,
+}
+
+impl Output {
+    /// Text, or JSON.
+    pub fn new(json: bool) -> Self {
+        Self { json }
+    }
+
+    /// Whether programs read this.
+    pub fn is_json(&self) -> bool {
+        self.json
+    }
+
+    /// Print text to standard output.
+    pub fn text(&self, text: &str) {
+        // A closed pipe (`graphctl status | head`) is the reader's wish.
+        let _ = anstream::stdout().write_all(text.as_bytes());
+    }
+
+    /// Print one JSON value and a newline.
+    pub fn value(&self, value: &impl Serialize) {
+        let mut out = std::io::stdout().lock();
+        let written = serde_json::to_writer(&mut out, value);
+        if written.is_ok() {
+            let _ = out.write_all(b"\n");
+        }
+    }
+
+    /// An error, with near names if a name was wrong.
+    pub fn error(&self, message: &str, near: &[String]) {
+        if self.json {
+            return self.value(&json!({"version": VERSION, "error": message, "near": near}));
+        }
+        let red = AnsiColor::Red.on_default().bold();
+        let _ = writeln!(anstream::stderr(), "{red}graphctl:{red:#} {message}");
+        for name in near {
+            let _ = writeln!(anstream::stderr(), "  did you mean {name:?}?");
+        }
+    }
+
+    /// A request was carried out.
+    pub fn done(&self, message: &str, revision: u64) {
+        if self.json {
+            let value = json!({"version": VERSION, "message": message, "revision": revision});
+            return self.value(&value);
+        }
+        self.text(&format!("{message}\n"));
+    }
+
+    /// `status`.
+    pub fn status(&self, status: &Status) {
+        if self.json {
+            return self.value(status);
+        }
+        let header = ["COMPONENT", "STATE", "PID", "UPTIME", "RESTARTS", "HEALTH", ""];
+        let rows: Vec<_> = status.components.iter().map(status_row).collect();
+        let mut text = draw(&header, &rows);
+        for rejected in &status.rejected {
+            for finding in rejected.diagnostics.iter().filter(|d| d.is_error()) {
+                text.push_str(&format!("rejected: {}\n", finding.compact(&rejected.file)));
+            }
+        }
+        let s = &status.summary;
+        text.push_str(&format!(
+            "Summary: {} active, {} degraded, {} starting, {} failed, {} total\n",
+            s.active, s.degraded, s.starting, s.failed, s.total
+        ));
+        self.text(&text);
+    }
+
+    /// `caps`.
+    pub fn capabilities(&self, nodes: &[GraphNode]) {
+        let mut all: BTreeMap<&str, Vec<&GraphNode>> = BTreeMap::new();
+        for node in nodes {
+            for cap in &node.provides {
+                all.entry(cap).or_default().push(node);
+            }
+            for cap in node.requires.iter().chain(&node.optional) {
+                all.entry(cap).or_default();
+            }
+        }
+        let up = all.values().filter(|p| tree::level(p) > CapabilityStatus::Down);
+        let (total, up) = (all.len(), up.count());
+        let down = total - up;
+        if self.json {
+            let list: Vec<_> = all
+                .iter()
+                .map(|(name, providers)| {
+                    let names: Vec<_> = providers.iter().map(|node| &node.name).collect();
+                    json!({"name": name, "status": tree::level(providers), "providers": names})
+                })
+                .collect();
+            let value =
+                json!({"version": VERSION, "capabilities": list, "up": up, "down": down, "total": total});
+            return self.value(&value);
+        }
+        let rows: Vec<_> = all
+            .iter()
+            .map(|(name, providers)| {
+                let level = tree::level(providers);
+                let names: Vec<_> = providers.iter().map(|node| &*node.name).collect();
+                vec![
+                    Cell::plain(*name),
+                    Cell::styled(level_name(level), level_style(level)),
+                    Cell::plain(names.join(", ")),
+                ]
+            })
+            .collect();
+        let table = draw(&["CAPABILITY", "STATUS", "PROVIDER"], &rows);
+        self.text(&format!("{table}Total: {total} capabilities ({up} up, {down} down)\n"));
+    }
+
+    /// `pending`.
+    pub fn pending(&self, nodes: &[GraphNode]) {
+        let up: std::collections::HashSet<&str> = nodes
+            .iter()
+            .filter(|node| node.level > CapabilityStatus::Down)
+            .flat_map(|node| node.provides.iter().map(String::as_str))
+            .collect();
+        let waiting: Vec<_> = nodes
+            .iter()
+            .filter(|node| matches!(node.state, State::Inactive | State::Cycle) && !node.held)
+            .map(|node| {
+                let missing = node.requires.iter().map(String::as_str);
+                let missing: Vec<_> = missing.filter(|cap| !up.contains(cap)).collect();
+                (node, missing)
+            })
+            .collect();
+        if self.json {
+            let list: Vec<_> = waiting
+                .iter()
+                .map(|(node, missing)| json!({"name": node.name, "state": node.state, "missing": missing}))
+                .collect();
+            return self.value(&json!({"version": VERSION, "pending": list}));
+        }
+        let rows: Vec<_> = waiting
+            .iter()
+            .map(|(node, missing)| {
+                vec![Cell::plain(&*node.name), state_cell(node.state), Cell::plain(missing.join(", "))]
+            })
+            .collect();
+        let table = draw(&["COMPONENT", "STATE", "WAITS FOR"], &rows);
+        self.text(&format!("{table}Total: {} pending\n", waiting.len()));
+    }
+
+    /// `tree`.
+    pub fn tree(&self, lines: &[tree::Line]) {
+        if self.json {
+            return self.value(&json!({"version": VERSION, "tree": lines}));
+        }
+        for line in lines {
+            self.text(&format!("{}\n", line.text()));
+        }
+    }
+
+    /// `log`.
+    pub fn log(&self, log: &LogText) {
+        if self.json {
+            let lines: Vec<_> = log.text.lines().collect();
+            return self.value(&json!({"version": VERSION, "lines": lines}));
+        }
+        // A component's own bytes: not for `anstream` to interpret.
+        let _ = std::io::stdout().write_all(log.text.as_bytes());
+    }
+
+    /// A page of `events`: one line each, also as JSON.
+    pub fn events(&self, records: &[Record]) {
+        for record in records {
+            if self.json {
+                self.value(record);
+                continue;
+            }
+            let time = Duration::from_millis(record.time_ms).as_secs_f64();
+            let after = record.after.map(|rev| format!(" (after {rev})"));
+            self.text(&format!(
+                "{:>6} {time:>10.3} {}: {} → {}, {}{}\n",
+                record.revision,
+                record.component,
+                record.from,
+                record.to,
+                record.cause,
+                after.unwrap_or_default()
+            ));
+        }
+    }
+}
+
+fn status_row(c: &ComponentStatus) -> Vec<Cell> {
+    let dash = || "-".to_owned();
+    let health = match c.health {
+        Health::None => "-",
+        Health::Healthy => "healthy",
+        Health::Failing => "failing",
+    };
+    vec![
+        Cell::plain(&*c.name),
+        state_cell(c.state),
+        Cell::plain(c.pid.map_or_else(dash, |pid| pid.to_string())),
+        Cell::plain(c.uptime_ms.map_or_else(dash, uptime)),
+        Cell::plain(c.restarts.to_string()),
+        Cell::plain(health),
+        Cell::plain(c.detail.clone().unwrap_or_default()),
+    ]
+}
+
+/// The two largest units: `3d4h`, `5m6s`, `7s`.
+fn uptime(ms: u64) -> String {
+    let seconds = ms / 1000;
+    let (days, hours) = (seconds / 86_400, seconds / 3600 % 24);
+    let (minutes, rest) = (seconds / 60 % 60, seconds % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{rest}s"),
+        (0, 0, _) => format!("{minutes}m{rest}s"),
+        (0, _, _) => format!("{hours}h{minutes}m"),
+        _ => format!("{days}d{hours}h"),
+    }
+}
+
+fn state_cell(state: State) -> Cell {
+    let colour = match state {
+        State::Active | State::Done => AnsiColor::Green,
+        State::Degraded | State::Starting | State::ReadyWait | State::Stopping => AnsiColor::Yellow,
+        State::Failed | State::Backoff | State::Cycle => AnsiColor::Red,
+        State::Inactive | State::Removed => AnsiColor::BrightBlack,
+    };
+    Cell::styled(state.name(), colour.on_default())
+}
+
+fn level_name(level: CapabilityStatus) -> &'static str {
+    match level {
+        CapabilityStatus::Up => "UP",
+        CapabilityStatus::Degraded => "DEGRADED",
+        CapabilityStatus::Down => "DOWN",
+    }
+}
+
+fn level_style(level: CapabilityStatus) -> Style {
+    let colour = match level {
+        CapabilityStatus::Up => AnsiColor::Green,
+        CapabilityStatus::Degraded => AnsiColor::Yellow,
+        CapabilityStatus::Down => AnsiColor::Red,
+    };
+    colour.on_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::uptime;
+
+    #[test]
+    fn uptime_shows_two_units() {
+        assert_eq!(uptime(999), "0s");
+        assert_eq!(uptime(65_000), "1m5s");
+        assert_eq!(uptime(3_600_000), "1h0m");
+        assert_eq!(uptime(90_000_000), "1d1h");
+    }
+}

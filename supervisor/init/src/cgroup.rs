@@ -1,0 +1,178 @@
+//! Control groups (version 2) of components: made before the start, emptied at the end.
+//!
+//! Layout: `ROOT/graph/<cgroup or name>`. Without a usable hierarchy components run without
+//! groups, which is said once at the start; limits then do not hold.
+
+use std::collections::HashMap;
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use nix::libc;
+use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
+use tracing::{info, warn};
+use yakiros_core::component::{Component, Resources};
+
+use crate::sys;
+
+/// The directory of all components below the root.
+const SUBTREE: &str = "graph";
+
+/// Controllers that the keys of `[resources]` need.
+const CONTROLLERS: &[&str] = &["cpu", "io", "memory", "pids"];
+
+/// The groups of all components.
+pub struct Cgroups {
+    /// `ROOT/graph`, when there is a hierarchy to use.
+    subtree: Option<PathBuf>,
+    /// The path of each component that was started.
+    paths: HashMap<String, PathBuf>,
+}
+
+/// The group of one process.
+pub struct Cgroup {
+    path: PathBuf,
+    /// Another component has the same path: emptying it would end that one too.
+    shared: bool,
+}
+
+impl Cgroups {
+    /// Take `root` into use. What is not possible is said in the log.
+    pub fn new(root: &Path) -> Self {
+        let subtree = match set_up(root) {
+            Ok(subtree) => Some(subtree),
+            Err(error) => {
+                let root = root.display();
+                warn!("running without cgroups, limits do not hold: {root}: {error}");
+                None
+            }
+        };
+        Self { subtree, paths: HashMap::new() }
+    }
+
+    /// Make the group of a component and write its limits.
+    pub fn prepare(&mut self, component: &Component) -> io::Result<Option<Cgroup>> {
+        let Some(subtree) = &self.subtree else {
+            return Ok(None);
+        };
+        let path = subtree.join(component.cgroup());
+        make_path(subtree, component.cgroup())?;
+        write_limits(&path, &component.resources)?;
+        let shared = component.resources.cgroup.is_some()
+            && self.paths.iter().any(|(name, other)| *name != component.name && *other == path);
+        self.paths.insert(component.name.clone(), path.clone());
+        Ok(Some(Cgroup { path, shared }))
+    }
+
+    /// Remove the group of a component that is no longer declared.
+    pub fn remove(&mut self, name: &str) {
+        if let Some(path) = self.paths.remove(name)
+            && !self.paths.values().any(|other| *other == path)
+        {
+            // Fails while a shared parent is in use, which is right.
+            let _ = fs::remove_dir(path);
+        }
+    }
+}
+
+impl Cgroup {
+    /// The descriptor for `clone3`.
+    pub fn open(&self) -> io::Result<OwnedFd> {
+        let directory = OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC)
+            .open(&self.path)?;
+        Ok(directory.into())
+    }
+
+    /// End every process in it.
+    pub fn kill(&self) {
+        if self.shared {
+            return;
+        }
+        if let Err(error) = fs::write(self.path.join("cgroup.kill"), "1") {
+            warn!("failed to empty {}: {error}", self.path.display());
+        }
+    }
+
+    /// Whether a process is left in it. A shared group does not count: it is not ours alone.
+    pub fn is_occupied(&self) -> bool {
+        let events = sys::read_small(&self.path.join("cgroup.events"));
+        !self.shared && events.is_ok_and(|text| text.contains("populated 1"))
+    }
+}
+
+fn set_up(root: &Path) -> io::Result<PathBuf> {
+    let kind = statfs(root)?.filesystem_type();
+    if kind != CGROUP2_SUPER_MAGIC {
+        return Err(io::Error::other("not a cgroup v2 hierarchy"));
+    }
+    let subtree = root.join(SUBTREE);
+    match fs::create_dir(&subtree) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    let mut missing = enable_controllers(root);
+    missing.extend(enable_controllers(&subtree));
+    missing.sort_unstable();
+    missing.dedup();
+    if !missing.is_empty() {
+        info!("cgroup controllers not available: {}", missing.join(", "));
+    }
+    Ok(subtree)
+}
+
+/// Enable each controller for the children of `path`; returns those that are not available.
+fn enable_controllers(path: &Path) -> Vec<&'static str> {
+    let control = path.join("cgroup.subtree_control");
+    // One at a time: the kernel refuses the whole list for one that is missing.
+    let refused = |name: &&&str| fs::write(&control, format!("+{name}")).is_err();
+    CONTROLLERS.iter().filter(refused).copied().collect()
+}
+
+/// Create each directory of a relative path; inner ones pass the controllers on.
+fn make_path(subtree: &Path, relative: &str) -> io::Result<()> {
+    let mut path = subtree.to_path_buf();
+    let mut parts = relative.split('/').peekable();
+    while let Some(part) = parts.next() {
+        path.push(part);
+        match fs::create_dir(&path) {
+            Ok(()) if parts.peek().is_some() => {
+                enable_controllers(&path);
+            }
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Write the declared limits. A limit that cannot be set is an error: the component must not run
+/// without it.
+fn write_limits(path: &Path, resources: &Resources) -> io::Result<()> {
+    let text = |value: Option<u64>| value.map(|value| value.to_string());
+    let cpu_max = resources.cpu_max.map(|max| {
+        let quota = text(max.quota).unwrap_or_else(|| "max".to_owned());
+        format!("{quota} {}", max.period)
+    });
+    let limits = [
+        ("memory.max", text(resources.memory_max)),
+        ("memory.high", text(resources.memory_high)),
+        ("cpu.weight", text(resources.cpu_weight.map(u64::from))),
+        ("io.weight", text(resources.io_weight.map(u64::from))),
+        ("cpu.max", cpu_max),
+        ("pids.max", text(resources.pids_max)),
+    ];
+    for (file, value) in limits {
+        if let Some(value) = value {
+            let written = fs::write(path.join(file), &value);
+            written.inspect_err(|error| {
+                warn!("failed to write {value} to {}/{file}: {error}", path.display());
+            })?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,171 @@
+//! The machine as process 1 finds it, and as it needs it.
+//!
+//! Every step is done only if it is not done yet, for whatever ran before may have done some. A
+//! step that fails is reported and the rest goes on: a half-prepared machine with a control
+//! socket can be mended, one without cannot.
+
+use std::ffi::CStr;
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+use nix::libc;
+use nix::mount::{MsFlags, mount};
+
+use crate::NO_FILES;
+use crate::spawn::Common;
+
+/// Descriptors for pipes, logs and clients of several thousand components.
+const FILES_WANTED: u64 = 65_536;
+
+/// The OOM score of process 1: its end would be the machine's.
+const OOM_SCORE: &str = "-1000";
+
+/// An early file system: kind, place, flags, options.
+type Early = (&'static str, &'static str, MsFlags, &'static str);
+
+const SAFE: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV).union(MsFlags::MS_NOEXEC);
+
+/// In order: later ones lie in earlier ones.
+const EARLY: &[Early] = &[
+    ("proc", "/proc", SAFE, ""),
+    ("sysfs", "/sys", SAFE, ""),
+    ("devtmpfs", "/dev", MsFlags::MS_NOSUID, "mode=0755"),
+    ("devpts", "/dev/pts", MsFlags::MS_NOSUID.union(MsFlags::MS_NOEXEC), "gid=5,mode=0620,ptmxmode=0666"),
+    ("tmpfs", "/run", MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV), "mode=0755"),
+];
+
+/// Make sure that 0, 1 and 2 are open, so that no later descriptor gets one of these numbers.
+pub fn open_standard_descriptors() {
+    for number in 0..3 {
+        // SAFETY: asking for the flags of a number has no effect.
+        let open = unsafe { libc::fcntl(number, libc::F_GETFD) } >= 0;
+        if !open {
+            // SAFETY: the lowest free number is this one, for those below are open. It stays
+            // open for the life of the process. Without /dev the call fails, and so what.
+            unsafe { libc::open(c"/dev/null".as_ptr(), libc::O_RDWR) };
+        }
+    }
+}
+
+/// Mounts, loopback, limits. Returns what did not work, for a log that is not open yet.
+pub fn prepare(cgroup_root: &Path) -> Vec<String> {
+    let mut problems = Vec::new();
+    for (kind, place, flags, options) in EARLY {
+        if let Err(error) = mount_early(kind, Path::new(place), *flags, options) {
+            problems.push(format!("failed to mount {kind} on {place}: {error}"));
+        }
+    }
+    let none = MsFlags::empty();
+    if let Err(error) = mount_early("cgroup2", cgroup_root, SAFE | none, "") {
+        let place = cgroup_root.display();
+        problems.push(format!("failed to mount cgroup2 on {place}: {error}"));
+    }
+    open_standard_descriptors();
+    if let Err(error) = raise_loopback() {
+        problems.push(format!("failed to bring the loopback interface up: {error}"));
+    }
+    if let Err(error) = fs::write("/proc/self/oom_score_adj", OOM_SCORE) {
+        problems.push(format!("failed to lower the OOM score: {error}"));
+    }
+    // ctrl-alt-del sends SIGINT instead of restarting at once.
+    // SAFETY: a call on a number; without the right to it nothing happens.
+    unsafe { libc::reboot(libc::LINUX_REBOOT_CMD_CAD_OFF) };
+    problems
+}
+
+fn mount_early(kind: &str, place: &Path, flags: MsFlags, options: &str) -> io::Result<()> {
+    if is_mount_point(place) {
+        return Ok(());
+    }
+    fs::create_dir_all(place)?;
+    let options = (!options.is_empty()).then_some(options);
+    match mount(Some(kind), place, Some(kind), flags, options) {
+        // Somebody has it mounted in a way that does not show.
+        Err(nix::errno::Errno::EBUSY) | Ok(()) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Whether something is mounted on `place`: it lies on another device than its parent.
+fn is_mount_point(place: &Path) -> bool {
+    let device = |path: &Path| fs::metadata(path).map(|meta| (meta.dev(), meta.ino()));
+    let parent = place.parent().unwrap_or(Path::new("/"));
+    match (device(place), device(parent)) {
+        (Ok(own), Ok(parent)) => own.0 != parent.0,
+        _ => false,
+    }
+}
+
+/// An interface request as the kernel takes it: a name and the flags.
+#[repr(C)]
+struct InterfaceFlags {
+    name: [u8; libc::IFNAMSIZ],
+    flags: libc::c_short,
+    rest: [u8; 22],
+}
+
+fn raise_loopback() -> io::Result<()> {
+    let mut request = InterfaceFlags { name: [0; libc::IFNAMSIZ], flags: 0, rest: [0; 22] };
+    request.name[..2].copy_from_slice(b"lo");
+    // SAFETY: a new descriptor that nobody else owns; the requests get a structure of the size
+    // that the kernel copies.
+    unsafe {
+        let socket = libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0);
+        if socket < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let socket = OwnedFd::from_raw_fd(socket);
+        if libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFFLAGS as _, &raw mut request) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let up = libc::IFF_UP as libc::c_short;
+        if request.flags & up != 0 {
+            return Ok(());
+        }
+        request.flags |= up;
+        if libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &raw mut request) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
+/// What every child is lent; raises the supervisor's own limit of open files on the way.
+pub fn common() -> io::Result<Common> {
+    let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
+    let lowered =
+        fs::read_to_string("/proc/self/oom_score_adj").is_ok_and(|score| score.trim().starts_with('-'));
+    Ok(Common { null: null.into(), files: raise_file_limit(), oom_lowered: lowered })
+}
+
+/// Raise the limit of open files as far as allowed, and return the one before.
+fn raise_file_limit() -> libc::rlimit {
+    let mut before = NO_FILES;
+    // SAFETY: the pointers are to locals.
+    unsafe {
+        libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut before);
+        let wanted = libc::rlimit {
+            rlim_cur: FILES_WANTED.max(before.rlim_cur),
+            rlim_max: FILES_WANTED.max(before.rlim_max),
+        };
+        if libc::setrlimit(libc::RLIMIT_NOFILE, &raw const wanted) != 0 {
+            let allowed = libc::rlimit { rlim_cur: before.rlim_max, rlim_max: before.rlim_max };
+            libc::setrlimit(libc::RLIMIT_NOFILE, &raw const allowed);
+        }
+    }
+    before
+}
+
+/// Whether this is the first process namespace: only there the machine's own file systems are
+/// ours to take down.
+pub fn is_whole_machine() -> bool {
+    /// `PROC_PID_INIT_INO` of the kernel.
+    const FIRST_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
+    fs::metadata("/proc/self/ns/pid").is_ok_and(|meta| meta.ino() == FIRST_PID_NAMESPACE)
+}
+
+/// The console, for those who have to talk to a person.
+pub const CONSOLE: &CStr = c"/dev/console";

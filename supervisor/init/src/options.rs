@@ -1,0 +1,160 @@
+//! The command line of `graph-resolver`. Five flags do not need a library in PID 1.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::path::PathBuf;
+
+/// Shown by `--help`.
+pub const HELP: &str = "\
+graph-resolver - starts and looks after the components declared in a directory
+
+Usage: graph-resolver [OPTIONS]
+
+As process 1 it mounts the early file systems, and powers off or restarts the
+machine at the end. With any other process id it runs in user mode: the same
+supervision, no mounts, no reboot.
+
+Options:
+  --config-dir DIR       component files, *.toml    [default: /etc/graph.d]
+  --control-socket PATH  socket for graphctl        [default: /run/graph-resolver.sock]
+  --state-dir DIR        logs and readiness sockets [default: /run/graph]
+  --cgroup-root PATH     cgroup v2 directory; components go to PATH/graph
+                                                    [default: /sys/fs/cgroup]
+  --log kmsg|stderr      where messages go    [default: kmsg as process 1, else stderr]
+  --help                 this text
+  --version              name and version
+
+Signals: TERM power off (user mode: exit), INT restart, USR1 read the
+declarations again, USR2 write all states to the log.
+
+Examples:
+  graph-resolver --config-dir ./graph.d --control-socket ./sock --state-dir ./state
+  GRAPHCTL_SOCKET=./sock graphctl status
+";
+
+/// Where messages go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogTarget {
+    /// The kernel's log.
+    Kmsg,
+    /// Standard error.
+    Stderr,
+}
+
+/// The parsed command line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Directory of component files.
+    pub config_dir: PathBuf,
+    /// Path of the control socket.
+    pub control_socket: PathBuf,
+    /// Directory of logs and readiness sockets.
+    pub state_dir: PathBuf,
+    /// Mount point of cgroup v2, or a directory in it that is ours.
+    pub cgroup_root: PathBuf,
+    /// Where messages go; by mode when absent.
+    pub log: Option<LogTarget>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            config_dir: "/etc/graph.d".into(),
+            control_socket: "/run/graph-resolver.sock".into(),
+            state_dir: "/run/graph".into(),
+            cgroup_root: "/sys/fs/cgroup".into(),
+            log: None,
+        }
+    }
+}
+
+/// What the command line asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Run.
+    Run(Options),
+    /// Print the help.
+    Help,
+    /// Print the version.
+    Version,
+}
+
+/// A command line that makes no sense.
+#[derive(Debug, PartialEq, Eq)]
+pub struct UsageError(String);
+
+impl fmt::Display for UsageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Read the arguments after the program's name. `--flag value` and `--flag=value` are the same.
+pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, UsageError> {
+    let mut options = Options::default();
+    let mut args = args.into_iter();
+    while let Some(arg) = args.next() {
+        let text = arg.to_string_lossy().into_owned();
+        let (flag, inline) = match text.split_once('=') {
+            Some((flag, value)) => (flag.to_owned(), Some(OsString::from(value))),
+            None => (text.clone(), None),
+        };
+        let mut value = || {
+            inline
+                .clone()
+                .or_else(|| args.next())
+                .filter(|value| !value.is_empty())
+                .ok_or_else(|| UsageError(format!("{flag} needs a value; see --help")))
+        };
+        match flag.as_str() {
+            "--help" | "-h" => return Ok(Command::Help),
+            "--version" | "-V" => return Ok(Command::Version),
+            "--config-dir" => options.config_dir = value()?.into(),
+            "--control-socket" => options.control_socket = value()?.into(),
+            "--state-dir" => options.state_dir = value()?.into(),
+            "--cgroup-root" => options.cgroup_root = value()?.into(),
+            "--log" => options.log = Some(log_target(&value()?)?),
+            _ => return Err(UsageError(format!("unknown argument {text:?}; see --help"))),
+        }
+    }
+    Ok(Command::Run(options))
+}
+
+fn log_target(value: &OsString) -> Result<LogTarget, UsageError> {
+    match value.to_str() {
+        Some("kmsg") => Ok(LogTarget::Kmsg),
+        Some("stderr") => Ok(LogTarget::Stderr),
+        _ => Err(UsageError(format!("--log is kmsg or stderr, not {value:?}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(args: &[&str]) -> Result<Command, UsageError> {
+        parse(args.iter().map(OsString::from))
+    }
+
+    #[test]
+    fn flags_take_their_value_either_way() {
+        let Ok(Command::Run(options)) = read(&["--config-dir=/a", "--state-dir", "/b"]) else {
+            panic!("refused");
+        };
+        assert_eq!(options.config_dir, PathBuf::from("/a"));
+        assert_eq!(options.state_dir, PathBuf::from("/b"));
+        assert_eq!(options.cgroup_root, Options::default().cgroup_root);
+    }
+
+    #[test]
+    fn mistakes_name_the_argument() {
+        for (args, part) in [
+            (&["--config-dir"][..], "--config-dir needs a value"),
+            (&["--conf"][..], "\"--conf\""),
+            (&["--log", "syslog"][..], "kmsg or stderr"),
+        ] {
+            let error = read(args).expect_err("accepted").to_string();
+            assert!(error.contains(part), "{error}");
+        }
+    }
+}

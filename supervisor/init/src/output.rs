@@ -1,0 +1,175 @@
+//! The output of components: `<state-dir>/<name>.log`, bounded, rotated once.
+//!
+//! Standard output and error go through a pipe that the event loop reads with a budget, so a
+//! component that floods neither stops the supervisor nor fills the memory: it is slowed by its
+//! own pipe. A log and its predecessor have at most twice [`LOG_LIMIT`] bytes.
+
+use std::cell::RefCell;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use tokio::io::unix::AsyncFd;
+use yakiros_core::control::{Answer, LogText};
+
+use crate::sys;
+
+/// Bytes after which a log is rotated. `/run` is memory: 300 components that write a lot stay
+/// below 160 MB.
+const LOG_LIMIT: u64 = 256 * 1024;
+
+/// Bytes read at once, and between two chances for everybody else.
+const CHUNK: usize = 16 * 1024;
+
+/// The most bytes read from a pipe after its component has ended: what a pipe holds.
+const DRAIN_LIMIT: usize = 64 * 1024;
+
+/// The most bytes of a log in one answer.
+const TAIL_LIMIT: u64 = 256 * 1024;
+
+thread_local! {
+    /// One buffer for all logs: nothing waits while it is in use.
+    static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; CHUNK]);
+}
+
+/// The reading end of one component's output, and the file it goes to.
+pub struct Log {
+    pipe: AsyncFd<OwnedFd>,
+    path: PathBuf,
+}
+
+impl Log {
+    /// Begin to keep the output of `name`.
+    pub fn new(state_dir: &Path, name: &str, read: OwnedFd) -> io::Result<Self> {
+        Ok(Self { pipe: sys::watch(read)?, path: log_path(state_dir, name) })
+    }
+
+    /// Copy until every writer has closed the pipe.
+    pub async fn follow(self: Rc<Self>) {
+        loop {
+            let Ok(mut ready) = self.pipe.readable().await else {
+                return;
+            };
+            match self.copy_chunk() {
+                Some(0) => return,
+                Some(_) => {}
+                None => ready.clear_ready(),
+            }
+            drop(ready);
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Copy what is in the pipe now.
+    pub fn drain(&self) {
+        let mut copied = 0;
+        while copied < DRAIN_LIMIT {
+            match self.copy_chunk() {
+                None | Some(0) => return,
+                Some(count) => copied += count,
+            }
+        }
+    }
+
+    /// Copy one chunk: its size, `Some(0)` at the end, `None` when there is nothing now.
+    fn copy_chunk(&self) -> Option<usize> {
+        BUFFER.with_borrow_mut(|buffer| {
+            let count = sys::read_now(self.pipe.get_ref(), buffer).unwrap_or(Some(0))?;
+            if count > 0 {
+                // A full /run loses output, never the component.
+                let _ = append(&self.path, &buffer[..count]);
+            }
+            Some(count)
+        })
+    }
+}
+
+fn append(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = open_for_append(path)?;
+    if file.metadata()?.len() + bytes.len() as u64 > LOG_LIMIT {
+        fs::rename(path, rotated(path))?;
+        file = open_for_append(path)?;
+    }
+    file.write_all(bytes)
+}
+
+fn open_for_append(path: &Path) -> io::Result<File> {
+    OpenOptions::new().create(true).append(true).open(path)
+}
+
+fn log_path(state_dir: &Path, name: &str) -> PathBuf {
+    state_dir.join(format!("{name}.log"))
+}
+
+fn rotated(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".1");
+    name.into()
+}
+
+/// The component is no longer declared: its logs go.
+pub fn remove(state_dir: &Path, name: &str) {
+    let path = log_path(state_dir, name);
+    for path in [rotated(&path), path] {
+        // Most components never had a second file, some not even one.
+        let _ = fs::remove_file(path);
+    }
+}
+
+/// The last `lines` lines of a component's output.
+pub fn tail(state_dir: &Path, name: &str, lines: u32) -> Answer {
+    let path = log_path(state_dir, name);
+    match read_tail(&path) {
+        Ok(bytes) => Answer::Log(LogText { text: last_lines(&String::from_utf8_lossy(&bytes), lines) }),
+        Err(error) => Answer::Refused {
+            message: format!("failed to read {}: {error}", path.display()),
+            near: Vec::new(),
+        },
+    }
+}
+
+/// The end of the log; just after a rotation the end of its predecessor comes before it.
+fn read_tail(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = read_end(&rotated(path)).unwrap_or_default();
+    match read_end(path) {
+        Ok(end) => bytes.extend(end),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    Ok(bytes)
+}
+
+fn read_end(path: &Path) -> io::Result<Vec<u8>> {
+    let mut file = File::open(path)?;
+    let length = file.metadata()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(TAIL_LIMIT)))?;
+    let mut bytes = Vec::new();
+    file.take(TAIL_LIMIT).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn last_lines(text: &str, lines: u32) -> String {
+    if lines == 0 {
+        return String::new();
+    }
+    let body = text.strip_suffix('\n').unwrap_or(text);
+    let mut ends = body.rmatch_indices('\n');
+    let start = ends.nth(lines as usize - 1).map_or(0, |(at, _)| at + 1);
+    text[start..].to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::last_lines;
+
+    #[test]
+    fn the_last_lines_are_whole() {
+        assert_eq!(last_lines("a\nb\nc\n", 2), "b\nc\n");
+        assert_eq!(last_lines("a\nb\nc", 1), "c");
+        assert_eq!(last_lines("a\n", 5), "a\n");
+        assert_eq!(last_lines("", 5), "");
+        assert_eq!(last_lines("a\n", 0), "");
+    }
+}

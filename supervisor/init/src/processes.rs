@@ -1,0 +1,360 @@
+//! The processes of components, and what belongs to each: cgroup, log, readiness, probes.
+//!
+//! A run is reported as ended only when its process is reaped *and* its group is empty, so that a
+//! component never has two processes. Descriptors: one for the log of each running component, and
+//! those of its start and readiness until these are over.
+
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::signal::{self, Signal};
+use nix::unistd::Pid;
+use tokio::io::unix::AsyncFd;
+use tokio::task::{AbortHandle, spawn_local};
+use tracing::warn;
+use yakiros_core::component::Component;
+use yakiros_core::engine::{Event, RunId};
+use yakiros_core::journal::Exit;
+
+use crate::cgroup::{Cgroup, Cgroups};
+use crate::output;
+use crate::readiness;
+use crate::spawn::{self, Common, Descriptors, Image};
+use crate::supervisor::Supervisor;
+use crate::sys;
+
+/// Longest time to wait for a killed group to become empty. What is left then hangs in the
+/// kernel; the component is not held back for it.
+const DRAIN_LIMIT: Duration = Duration::from_secs(5);
+
+/// First pause between two looks at a group that was killed; doubles up to [`DRAIN_STEP_MAX`].
+const DRAIN_STEP: Duration = Duration::from_millis(1);
+
+/// See [`DRAIN_STEP`].
+const DRAIN_STEP_MAX: Duration = Duration::from_millis(100);
+
+/// One process of a component.
+struct Process {
+    pid: i32,
+    name: Rc<str>,
+    cgroup: Option<Cgroup>,
+    /// Where exec reports; `None` once it has.
+    report: Option<Rc<AsyncFd<OwnedFd>>>,
+    /// What the report said, until the process is reaped.
+    failure: Option<(&'static str, i32)>,
+    /// Tasks that end with the process: log, exec report, readiness.
+    tasks: Vec<AbortHandle>,
+    log: Option<Rc<output::Log>>,
+    /// The number of the signal that means ready, while it is waited for.
+    ready_signal: Option<i32>,
+}
+
+/// What a child process is to us.
+#[derive(Clone, Copy)]
+enum Role {
+    Component(RunId),
+    /// A readiness command of this run.
+    Probe(RunId),
+}
+
+/// See the module documentation.
+pub struct Processes {
+    cgroups: Cgroups,
+    common: Common,
+    runs: HashMap<RunId, Process>,
+    pids: HashMap<i32, Role>,
+}
+
+impl Processes {
+    /// No process yet.
+    pub fn new(cgroups: Cgroups, common: Common) -> Self {
+        Self { cgroups, common, runs: HashMap::new(), pids: HashMap::new() }
+    }
+
+    /// Start a process. The event says what became of it so far.
+    pub fn spawn(
+        supervisor: &Rc<Supervisor>,
+        run: RunId,
+        component: &Rc<Component>,
+        generation: u64,
+    ) -> Event {
+        match try_spawn(supervisor, run, component, generation) {
+            Ok(pid) => Event::Created { run, pid },
+            Err((step, error)) => Event::NotExecuted {
+                run,
+                step: step.into(),
+                errno: error.raw_os_error().unwrap_or(libc::EIO),
+            },
+        }
+    }
+
+    /// SIGTERM to the process and its session's first group, so that a shell's child gets it too.
+    pub fn terminate(&self, run: RunId) {
+        if let Some(process) = self.runs.get(&run) {
+            // The process is not reaped yet, so the number is still its own. Before setsid there
+            // is no group of that number.
+            let group = signal::killpg(Pid::from_raw(process.pid), Signal::SIGTERM);
+            if group == Err(Errno::ESRCH) {
+                let _ = signal::kill(Pid::from_raw(process.pid), Signal::SIGTERM);
+            }
+        }
+    }
+
+    /// End the process and everything in its group.
+    pub fn kill(&self, run: RunId) {
+        let Some(process) = self.runs.get(&run) else {
+            return;
+        };
+        let pid = Pid::from_raw(process.pid);
+        if let Some(cgroup) = &process.cgroup {
+            cgroup.kill();
+        }
+        let _ = signal::killpg(pid, Signal::SIGKILL);
+        let _ = signal::kill(pid, Signal::SIGKILL);
+    }
+
+    /// Send the process itself a signal.
+    pub fn signal(&self, run: RunId, number: i32) {
+        if let Some(process) = self.runs.get(&run) {
+            // SAFETY: a call on two numbers; real-time signals have no name in the wrapper. The
+            // process is not reaped, so the number is its own.
+            unsafe { libc::kill(process.pid, number) };
+        }
+    }
+
+    /// The component is no longer declared.
+    pub fn forget(&mut self, name: &str) {
+        self.cgroups.remove(name);
+    }
+
+    /// The run that `pid` belongs to and that waits for `signal` as its readiness.
+    pub fn ready_by_signal(&mut self, pid: i32, signal: i32) -> Option<RunId> {
+        let Some(Role::Component(run)) = self.pids.get(&pid).copied() else {
+            return None;
+        };
+        let process = self.runs.get_mut(&run)?;
+        (process.ready_signal == Some(signal)).then(|| {
+            process.ready_signal = None;
+            run
+        })
+    }
+
+    /// Whether a child is one of ours that needs its group ended before it is reaped.
+    pub fn end_group_before_reaping(&self, pid: i32) {
+        if let Some(Role::Component(_)) = self.pids.get(&pid) {
+            // While it is not reaped its number, and so the group's, cannot be another's.
+            let _ = signal::killpg(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+    }
+
+    /// Start a readiness command.
+    pub fn probe(supervisor: &Rc<Supervisor>, run: RunId, words: &[&str]) {
+        let mut own = supervisor.processes.borrow_mut();
+        let own = &mut *own;
+        let Some(process) = own.runs.get(&run) else {
+            return;
+        };
+        let started = Image::probe(words, &process.name).and_then(|image| {
+            let (_read, report) = sys::pipe()?;
+            let fds = Descriptors { log: &own.common.null, notify: None, report: &report, cgroup: None };
+            spawn::start(&image, &fds, &own.common)
+        });
+        match started {
+            Ok(pid) => {
+                own.pids.insert(pid, Role::Probe(run));
+            }
+            Err(error) => warn!("failed to start the readiness command of {}: {error}", process.name),
+        }
+    }
+
+    /// Kill the readiness commands of a run that still run.
+    pub fn kill_probes(&self, run: RunId) {
+        for (pid, role) in &self.pids {
+            if matches!(role, Role::Probe(of) if *of == run) {
+                let _ = signal::killpg(Pid::from_raw(*pid), Signal::SIGKILL);
+            }
+        }
+    }
+
+    /// Stop reading for a run and drop what belongs to it.
+    fn release(&mut self, run: RunId) -> Option<Process> {
+        let process = self.runs.remove(&run)?;
+        for task in &process.tasks {
+            task.abort();
+        }
+        if let Some(log) = &process.log {
+            log.drain();
+        }
+        Some(process)
+    }
+}
+
+type StepError = (&'static str, std::io::Error);
+
+fn try_spawn(
+    supervisor: &Rc<Supervisor>,
+    run: RunId,
+    component: &Rc<Component>,
+    generation: u64,
+) -> Result<i32, StepError> {
+    let at = |step: &'static str| move |error| (step, error);
+    let mut own = supervisor.processes.borrow_mut();
+    let own = &mut *own;
+    let cgroup = own.cgroups.prepare(component).map_err(at("prepare the cgroup"))?;
+    let prepared = readiness::prepare(component, run, &supervisor.state_dir)
+        .map_err(at("prepare the readiness channel"))?;
+    let image =
+        Image::new(component, generation, &prepared.environment()).map_err(at("prepare the command line"))?;
+    let (log_read, log_write) = sys::pipe().map_err(at("create the log pipe"))?;
+    let (report_read, report_write) = sys::pipe().map_err(at("create the report pipe"))?;
+    let report = Rc::new(sys::watch(report_read).map_err(at("watch the report pipe"))?);
+    let log = output::Log::new(&supervisor.state_dir, &component.name, log_read)
+        .map_err(at("watch the log pipe"))?;
+    let directory = cgroup.as_ref().map(Cgroup::open).transpose();
+    let directory = directory.map_err(at("open the cgroup"))?;
+    let fds = Descriptors {
+        log: &log_write,
+        notify: prepared.child_end(),
+        report: &report_write,
+        cgroup: directory.as_ref(),
+    };
+    let pid = spawn::start(&image, &fds, &own.common).map_err(at("create the process"))?;
+    let log = Rc::new(log);
+    let mut tasks = vec![
+        spawn_local(Rc::clone(&log).follow()).abort_handle(),
+        spawn_local(watch_exec(Rc::clone(supervisor), run)).abort_handle(),
+    ];
+    let ready_signal = prepared.signal();
+    let watching = prepared.watch(supervisor, run, component).into_iter();
+    tasks.extend(watching.map(|task| spawn_local(task).abort_handle()));
+    own.pids.insert(pid, Role::Component(run));
+    let process = Process {
+        pid,
+        name: component.name.as_str().into(),
+        cgroup,
+        report: Some(report),
+        failure: None,
+        tasks,
+        log: Some(log),
+        ready_signal,
+    };
+    own.runs.insert(run, process);
+    Ok(pid)
+}
+
+/// Wait for exec to close the report pipe, or for the step that failed.
+async fn watch_exec(supervisor: Rc<Supervisor>, run: RunId) {
+    let report = supervisor.processes.borrow().runs.get(&run).and_then(|process| process.report.clone());
+    let Some(report) = report else { return };
+    loop {
+        let Ok(mut ready) = report.readable().await else {
+            return;
+        };
+        if take_report(&supervisor, run) {
+            return;
+        }
+        ready.clear_ready();
+    }
+}
+
+/// Read the report pipe if something has come. Whether the report is complete.
+fn take_report(supervisor: &Rc<Supervisor>, run: RunId) -> bool {
+    let mut buffer = [0_u8; 8];
+    let executed = {
+        let mut own = supervisor.processes.borrow_mut();
+        let Some(process) = own.runs.get_mut(&run) else {
+            return true;
+        };
+        let Some(report) = &process.report else {
+            return true;
+        };
+        match sys::read_now(report.get_ref(), &mut buffer) {
+            Ok(None) => return false,
+            Ok(Some(count)) if count > 0 => {
+                process.failure = spawn::read_report(&buffer[..count]);
+                process.report = None;
+                false
+            }
+            // The end of the pipe. An error cannot happen to a pipe of ours; then exec is
+            // taken for done, and the exit tells the rest.
+            Ok(_) | Err(_) => {
+                process.report = None;
+                true
+            }
+        }
+    };
+    if executed {
+        supervisor.dispatch(Event::Executed(run));
+    }
+    true
+}
+
+/// A child of ours was reaped. Unknown ones are orphans, and that was all they needed.
+pub fn reaped(supervisor: &Rc<Supervisor>, pid: i32, exit: Exit) {
+    let role = supervisor.processes.borrow_mut().pids.remove(&pid);
+    match role {
+        None => {}
+        Some(Role::Probe(run)) => {
+            if exit == Exit::Code(0) {
+                supervisor.dispatch(Event::Ready(run));
+            }
+        }
+        Some(Role::Component(run)) => component_reaped(supervisor, run, exit),
+    }
+}
+
+fn component_reaped(supervisor: &Rc<Supervisor>, run: RunId, exit: Exit) {
+    // The report may still be unread: the exit overtook it.
+    take_report(supervisor, run);
+    supervisor.processes.borrow().kill_probes(run);
+    let (failure, occupied) = {
+        let own = supervisor.processes.borrow();
+        let Some(process) = own.runs.get(&run) else {
+            return;
+        };
+        let occupied = process.cgroup.as_ref().is_some_and(Cgroup::is_occupied);
+        if occupied && let Some(cgroup) = &process.cgroup {
+            cgroup.kill();
+        }
+        (process.failure, occupied)
+    };
+    let event = match failure {
+        Some((step, errno)) => Event::NotExecuted { run, step: step.into(), errno },
+        None => Event::Ended(run, exit),
+    };
+    if occupied {
+        spawn_local(drain(Rc::clone(supervisor), run, event));
+    } else {
+        conclude(supervisor, run, event);
+    }
+}
+
+/// Wait for a killed group to become empty, then report the end.
+async fn drain(supervisor: Rc<Supervisor>, run: RunId, event: Event) {
+    let mut step = DRAIN_STEP;
+    let mut waited = Duration::ZERO;
+    while waited < DRAIN_LIMIT {
+        tokio::time::sleep(step).await;
+        waited += step;
+        step = (step * 2).min(DRAIN_STEP_MAX);
+        let own = supervisor.processes.borrow();
+        let cgroup = own.runs.get(&run).and_then(|p| p.cgroup.as_ref());
+        if !cgroup.is_some_and(Cgroup::is_occupied) {
+            break;
+        }
+    }
+    if waited >= DRAIN_LIMIT {
+        warn!("processes of a component outlive their kill by {DRAIN_LIMIT:?}");
+    }
+    conclude(&supervisor, run, event);
+}
+
+fn conclude(supervisor: &Rc<Supervisor>, run: RunId, event: Event) {
+    let released = supervisor.processes.borrow_mut().release(run);
+    drop(released);
+    supervisor.dispatch(event);
+}

@@ -1,0 +1,242 @@
+//! How a component tells that it is ready, on the supervisor's side.
+//!
+//! Prepared before the process exists, watched until the first report, then closed. None of it
+//! blocks, and all of it ends with the run.
+
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::net::UnixDatagram;
+use yakiros_core::component::{Command, Component, Readiness};
+use yakiros_core::engine::{Event, RunId};
+
+use crate::processes::Processes;
+use crate::spawn::NOTIFY_FD;
+use crate::supervisor::Supervisor;
+use crate::sys;
+
+/// First pause between two looks for a readiness file; doubles up to [`FILE_STEP_MAX`]. Only
+/// while a component is not ready, and its readiness limit ends it.
+const FILE_STEP: Duration = Duration::from_millis(2);
+
+/// See [`FILE_STEP`].
+const FILE_STEP_MAX: Duration = Duration::from_millis(100);
+
+/// Longest notification read: sd_notify messages are a few short lines.
+const MESSAGE_LIMIT: usize = 4096;
+
+/// What tells one file from another of the same name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Identity {
+    device: u64,
+    inode: u64,
+    changed: (i64, i64),
+}
+
+/// A readiness channel between its creation and its watch.
+pub enum Prepared {
+    /// Nothing to watch.
+    None,
+    /// A file.
+    File(FileChannel),
+    /// A command to run now and then.
+    Command,
+    /// A signal; it comes through the signal descriptor.
+    Signal(i32),
+    /// A pipe and a socket.
+    Notify(NotifyChannel),
+}
+
+/// A readiness file, and what stood in its place before the start.
+pub struct FileChannel {
+    path: PathBuf,
+    before: Option<Identity>,
+}
+
+/// `NOTIFY_FD` and `NOTIFY_SOCKET`.
+pub struct NotifyChannel {
+    read: OwnedFd,
+    write: OwnedFd,
+    socket: UnixDatagram,
+    place: SocketPlace,
+}
+
+/// A socket's name in the file system, removed with it.
+struct SocketPlace(PathBuf);
+
+impl Drop for SocketPlace {
+    fn drop(&mut self) {
+        // If it cannot be removed, the next run of this number removes it before binding.
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+type Watching = Pin<Box<dyn Future<Output = ()>>>;
+
+/// Set the channel up that `component` declares.
+pub fn prepare(component: &Component, run: RunId, state_dir: &Path) -> io::Result<Prepared> {
+    Ok(match &component.lifecycle.readiness {
+        Readiness::None => Prepared::None,
+        Readiness::File(path) => {
+            Prepared::File(FileChannel { path: path.into(), before: identity(Path::new(path)) })
+        }
+        Readiness::Command(_) => Prepared::Command,
+        Readiness::Signal(signal) => Prepared::Signal(signal.0),
+        Readiness::Notify => Prepared::Notify(notify_channel(run, state_dir)?),
+    })
+}
+
+fn notify_channel(run: RunId, state_dir: &Path) -> io::Result<NotifyChannel> {
+    let directory = state_dir.join("notify");
+    fs::create_dir_all(&directory)?;
+    let place = SocketPlace(directory.join(run.0.to_string()));
+    // Left over from a supervisor before this one.
+    let _ = fs::remove_file(&place.0);
+    let socket = UnixDatagram::bind(&place.0)?;
+    // A component that runs as another user reports too; only a readiness can be forged.
+    fs::set_permissions(&place.0, fs::Permissions::from_mode(0o666))?;
+    let (read, write) = sys::pipe()?;
+    Ok(NotifyChannel { read, write, socket, place })
+}
+
+fn identity(path: &Path) -> Option<Identity> {
+    let meta = fs::metadata(path).ok()?;
+    Some(Identity { device: meta.dev(), inode: meta.ino(), changed: (meta.ctime(), meta.ctime_nsec()) })
+}
+
+impl Prepared {
+    /// Variables that tell the process about the channel.
+    pub fn environment(&self) -> Vec<String> {
+        match self {
+            Self::Notify(channel) => {
+                vec![format!("NOTIFY_FD={NOTIFY_FD}"), format!("NOTIFY_SOCKET={}", channel.place.0.display())]
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// The descriptor to pass to the process.
+    pub fn child_end(&self) -> Option<&OwnedFd> {
+        match self {
+            Self::Notify(channel) => Some(&channel.write),
+            _ => None,
+        }
+    }
+
+    /// The signal that means ready.
+    pub fn signal(&self) -> Option<i32> {
+        match self {
+            Self::Signal(number) => Some(*number),
+            _ => None,
+        }
+    }
+
+    /// The tasks that wait for the report. Each may report; the engine takes the first.
+    pub fn watch(self, supervisor: &Rc<Supervisor>, run: RunId, component: &Rc<Component>) -> Vec<Watching> {
+        let ready = {
+            let supervisor = Rc::clone(supervisor);
+            move || supervisor.dispatch(Event::Ready(run))
+        };
+        match self {
+            Self::None | Self::Signal(_) => Vec::new(),
+            Self::File(channel) => vec![Box::pin(async move {
+                channel.appears().await;
+                ready();
+            })],
+            Self::Command => {
+                let (supervisor, component) = (Rc::clone(supervisor), Rc::clone(component));
+                vec![Box::pin(ask_again_and_again(supervisor, run, component))]
+            }
+            Self::Notify(channel) => {
+                let (read, socket, place) = (channel.read, channel.socket, channel.place);
+                let ready_too = ready.clone();
+                vec![
+                    Box::pin(async move {
+                        if newline_comes(read).await {
+                            ready();
+                        }
+                    }),
+                    Box::pin(async move {
+                        ready_message_comes(&socket).await;
+                        drop(place);
+                        ready_too();
+                    }),
+                ]
+            }
+        }
+    }
+}
+
+impl FileChannel {
+    /// Until the file is there and is not the one from before the start.
+    async fn appears(&self) {
+        let mut step = FILE_STEP;
+        loop {
+            let now = identity(&self.path);
+            if now.is_some() && now != self.before {
+                return;
+            }
+            tokio::time::sleep(step).await;
+            step = (step * 2).min(FILE_STEP_MAX);
+        }
+    }
+}
+
+/// Whether a newline comes through the pipe before its end.
+async fn newline_comes(read: OwnedFd) -> bool {
+    let Ok(pipe) = sys::watch(read) else {
+        return false;
+    };
+    let mut buffer = [0_u8; 64];
+    loop {
+        let Ok(mut ready) = pipe.readable().await else {
+            return false;
+        };
+        match sys::read_now(pipe.get_ref(), &mut buffer) {
+            Ok(None) => ready.clear_ready(),
+            Ok(Some(0)) | Err(_) => return false,
+            Ok(Some(count)) if buffer[..count].contains(&b'\n') => return true,
+            Ok(Some(_)) => {}
+        }
+    }
+}
+
+/// Until a message with the line `READY=1` comes.
+async fn ready_message_comes(socket: &UnixDatagram) {
+    let mut buffer = [0_u8; MESSAGE_LIMIT];
+    loop {
+        if socket.readable().await.is_err() {
+            return std::future::pending().await;
+        }
+        if let Ok(count) = socket.try_recv(&mut buffer) {
+            let mut lines = buffer[..count].split(|byte| *byte == b'\n');
+            if lines.any(|line| line == b"READY=1") {
+                return;
+            }
+        }
+    }
+}
+
+/// Run the readiness command, wait the interval, run it again. The engine's limit ends it, and
+/// an exit status of 0 is reported when the command is reaped.
+async fn ask_again_and_again(supervisor: Rc<Supervisor>, run: RunId, component: Rc<Component>) {
+    let lifecycle = &component.lifecycle;
+    let Readiness::Command(command) = &lifecycle.readiness else {
+        return;
+    };
+    let words: Vec<&str> = match command {
+        Command::Shell(line) => vec!["/bin/sh", "-c", line],
+        Command::Direct(words) => words.iter().map(String::as_str).collect(),
+    };
+    loop {
+        Processes::probe(&supervisor, run, &words);
+        tokio::time::sleep(lifecycle.readiness_interval).await;
+        supervisor.processes.borrow().kill_probes(run);
+    }
+}

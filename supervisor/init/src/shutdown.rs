@@ -1,0 +1,173 @@
+//! The end: every component is stopped already; the rest of the machine follows.
+//!
+//! SIGTERM to what is left, SIGKILL to what is left then, data to the disks, file systems off in
+//! reverse order, the root read-only, and the power off or the machine restarted. Each step has a
+//! limit; a hung disk does not keep the machine up.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::libc;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::reboot::{RebootMode, reboot};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tracing::{info, warn};
+use yakiros_core::engine::Halt;
+
+use crate::{machine, signals, sys};
+
+/// Time for clients to take their last answers.
+pub const LAST_ANSWERS: Duration = Duration::from_millis(50);
+
+/// Time between SIGTERM and SIGKILL for processes that belong to no component.
+const TERM_TIME: Duration = Duration::from_secs(2);
+
+/// Time for killed processes to be gone.
+const KILL_TIME: Duration = Duration::from_secs(2);
+
+/// Time for a sync. A disk that takes longer does not answer at all.
+const SYNC_TIME: Duration = Duration::from_secs(30);
+
+/// Pause between two looks.
+const STEP: Duration = Duration::from_millis(5);
+
+/// Take the machine down. Never returns.
+pub fn finish(halt: Halt) -> ! {
+    end_processes(Signal::SIGTERM, TERM_TIME);
+    end_processes(Signal::SIGKILL, KILL_TIME);
+    sync();
+    if machine::is_whole_machine() {
+        unmount_all();
+        sync();
+    }
+    info!("{}", if halt == Halt::Reboot { "restarting" } else { "power off" });
+    let mode = match halt {
+        Halt::PowerOff => RebootMode::RB_POWER_OFF,
+        Halt::Reboot => RebootMode::RB_AUTOBOOT,
+    };
+    let Err(error) = reboot(mode);
+    warn!("failed to take the machine down: {error}");
+    loop {
+        // Process 1 must not end; the console stays as it is.
+        reap_for(TERM_TIME);
+    }
+}
+
+/// Signal every process but this one, and reap until none is left or the time is over.
+fn end_processes(signal: Signal, limit: Duration) {
+    if kill(Pid::from_raw(-1), signal).is_err() {
+        // There is none.
+        return;
+    }
+    reap_for(limit);
+}
+
+/// Reap until there is no child any more or the time is over.
+fn reap_for(limit: Duration) {
+    let end = Instant::now() + limit;
+    while Instant::now() < end {
+        while let Some(pid) = signals::next_ended() {
+            signals::take(pid);
+        }
+        if !has_children() {
+            return;
+        }
+        std::thread::sleep(STEP);
+    }
+}
+
+fn has_children() -> bool {
+    let flags = nix::sys::wait::WaitPidFlag::WNOHANG;
+    nix::sys::wait::waitpid(None, Some(flags)) != Err(nix::errno::Errno::ECHILD)
+}
+
+/// Data to the disks, by a child: the call cannot be given a limit.
+fn sync() {
+    // SAFETY: the child makes two async-signal-safe system calls.
+    let child = match unsafe { sys::clone_child(None, 0) } {
+        // SAFETY: this is the child.
+        Ok(0) => unsafe {
+            libc::sync();
+            libc::_exit(0)
+        },
+        Ok(pid) => pid,
+        Err(error) => return warn!("failed to sync: {error}"),
+    };
+    let end = Instant::now() + SYNC_TIME;
+    while Instant::now() < end {
+        if signals::take(child).is_some() {
+            return;
+        }
+        std::thread::sleep(STEP);
+    }
+    warn!("the disks did not take all data within {SYNC_TIME:?}");
+}
+
+/// File systems off in reverse order of their mounting, and the root read-only.
+fn unmount_all() {
+    let table = sys::read_small(Path::new("/proc/self/mountinfo")).unwrap_or_default();
+    let places: Vec<_> = table.lines().filter_map(mount_point).collect();
+    for place in places.iter().rev() {
+        // Needed to the end, or without anything to lose.
+        if place == Path::new("/") || is_of_the_kernel(place) {
+            continue;
+        }
+        if let Err(error) = umount2(place, MntFlags::empty()) {
+            let read_only = remount_read_only(place);
+            let detached = umount2(place, MntFlags::MNT_DETACH);
+            if read_only.is_err() && detached.is_err() {
+                warn!("failed to unmount {}: {error}", place.display());
+            }
+        }
+    }
+    if let Err(error) = remount_read_only(Path::new("/")) {
+        info!("the root file system stays writable: {error}");
+    }
+}
+
+/// File systems that hold nothing; the log and the devices are needed until the end.
+fn is_of_the_kernel(place: &Path) -> bool {
+    ["/proc", "/sys", "/dev"].iter().any(|kernel| place.starts_with(kernel))
+}
+
+fn remount_read_only(place: &Path) -> nix::Result<()> {
+    let none: Option<&str> = None;
+    let flags = MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+    mount(none, place, none, flags, none)
+}
+
+/// The fifth field of a line of mountinfo, with its octal escapes undone.
+fn mount_point(line: &str) -> Option<PathBuf> {
+    let field = line.split(' ').nth(4)?;
+    let mut bytes = Vec::with_capacity(field.len());
+    let mut rest = field.as_bytes();
+    while let Some((first, tail)) = rest.split_first() {
+        let escape = tail.first_chunk::<3>().filter(|_| *first == b'\\');
+        let code = escape.and_then(|digits| str::from_utf8(digits).ok());
+        match code.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &tail[3..];
+            }
+            None => {
+                bytes.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    use std::os::unix::ffi::OsStringExt as _;
+    Some(std::ffi::OsString::from_vec(bytes).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mount_points_with_blanks_are_read() {
+        let line = "36 35 98:0 / /mnt/my\\040disk rw,noatime - ext3 /dev/root rw";
+        assert_eq!(mount_point(line), Some("/mnt/my disk".into()));
+        assert_eq!(mount_point("garbage"), None);
+    }
+}

@@ -1,0 +1,100 @@
+//! Signals to the supervisor, and the reaping of every child, ours and orphans alike.
+
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+
+use nix::libc;
+use tokio::io::unix::AsyncFd;
+use tracing::{error, info};
+use yakiros_core::engine::{Event, Halt};
+use yakiros_core::journal::Exit;
+
+use crate::processes;
+use crate::supervisor::Supervisor;
+use crate::sys::{self, Received};
+
+/// Children reaped before everybody else gets a chance: a fork bomb's remains must not stop the
+/// control socket.
+const REAP_BUDGET: usize = 128;
+
+/// Act on signals for ever.
+pub async fn serve(supervisor: Rc<Supervisor>, signals: AsyncFd<OwnedFd>) {
+    loop {
+        let mut ready = match signals.readable().await {
+            Ok(ready) => ready,
+            Err(error) => {
+                error!("failed to wait for signals: {error}");
+                return;
+            }
+        };
+        match sys::read_signal(signals.get_ref()) {
+            Ok(Some(received)) => act(&supervisor, received).await,
+            Ok(None) => ready.clear_ready(),
+            Err(error) => error!("failed to read a signal: {error}"),
+        }
+    }
+}
+
+async fn act(supervisor: &Rc<Supervisor>, received: Received) {
+    let ready = supervisor.processes.borrow_mut().ready_by_signal(received.sender, received.signal);
+    if let Some(run) = ready {
+        return supervisor.dispatch(Event::Ready(run));
+    }
+    match received.signal {
+        libc::SIGCHLD => reap(supervisor).await,
+        libc::SIGTERM => {
+            info!("SIGTERM: stopping everything");
+            supervisor.dispatch(Event::Halt(Halt::PowerOff));
+        }
+        libc::SIGINT => {
+            info!("SIGINT: stopping everything, then restart");
+            supervisor.dispatch(Event::Halt(Halt::Reboot));
+        }
+        libc::SIGUSR1 => supervisor.read_files(),
+        libc::SIGUSR2 => supervisor.dump(),
+        // Everything else means nothing to a supervisor.
+        _ => {}
+    }
+}
+
+/// Reap every child that has ended; each status goes to whom it belongs.
+async fn reap(supervisor: &Rc<Supervisor>) {
+    loop {
+        for _ in 0..REAP_BUDGET {
+            let Some(pid) = next_ended() else {
+                return;
+            };
+            supervisor.processes.borrow().end_group_before_reaping(pid);
+            if let Some(exit) = take(pid) {
+                processes::reaped(supervisor, pid, exit);
+            }
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+/// A child that has ended and is still unreaped.
+pub fn next_ended() -> Option<i32> {
+    // SAFETY: the structure is plain data, which the call fills; zero is valid for it.
+    unsafe {
+        let mut info: libc::siginfo_t = std::mem::zeroed();
+        let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+        let result = libc::waitid(libc::P_ALL, 0, &raw mut info, options);
+        let pid = info.si_pid();
+        (result == 0 && pid > 0).then_some(pid)
+    }
+}
+
+/// Reap one child that has ended.
+pub fn take(pid: i32) -> Option<Exit> {
+    let mut status = 0;
+    // SAFETY: the pointer is to a local integer.
+    let reaped = unsafe { libc::waitpid(pid, &raw mut status, libc::WNOHANG) };
+    if reaped != pid {
+        return None;
+    }
+    if libc::WIFSIGNALED(status) {
+        return Some(Exit::Signal(libc::WTERMSIG(status)));
+    }
+    Some(Exit::Code(libc::WEXITSTATUS(status)))
+}

@@ -1,0 +1,223 @@
+//! The one owner of everything: the engine, the processes, the clients.
+//!
+//! [`Supervisor::dispatch`] gives the engine an event and performs the effects, which may make
+//! further events; all of it happens in one go, without a wait. What waits (pipes, sockets,
+//! timers) are small tasks on the same thread that call `dispatch` when something has come.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, VecDeque};
+use std::path::PathBuf;
+use std::rc::Rc;
+
+use tokio::sync::{Notify, oneshot};
+use tracing::{error, info, warn};
+use yakiros_core::control::{Answer, Request};
+use yakiros_core::engine::{ClientId, Config, Effect, Engine, Event, Halt, Peer};
+use yakiros_core::journal::{Record, State};
+
+use crate::cgroup::Cgroups;
+use crate::declarations::Declarations;
+use crate::output;
+use crate::processes::Processes;
+use crate::spawn::Common;
+use crate::sys;
+
+/// Everything that outlives a single event.
+pub struct Supervisor {
+    engine: RefCell<Engine>,
+    /// Events made while effects are performed.
+    queue: RefCell<VecDeque<Event>>,
+    dispatching: Cell<bool>,
+    /// Processes and what belongs to them.
+    pub processes: RefCell<Processes>,
+    /// Component files.
+    pub declarations: RefCell<Declarations>,
+    /// Clients whose answer is due.
+    clients: RefCell<HashMap<ClientId, oneshot::Sender<Answer>>>,
+    last_client: Cell<u64>,
+    /// The engine's deadline may have changed.
+    timer: Notify,
+    halt: Cell<Option<Halt>>,
+    halted: Notify,
+    /// Where logs and readiness sockets are.
+    pub state_dir: PathBuf,
+}
+
+impl Supervisor {
+    /// A supervisor without a component.
+    pub fn new(state_dir: PathBuf, declarations: Declarations, cgroups: Cgroups, common: Common) -> Rc<Self> {
+        let owner = nix::unistd::geteuid().as_raw();
+        Rc::new(Self {
+            engine: RefCell::new(Engine::new(Config { owner })),
+            queue: RefCell::default(),
+            dispatching: Cell::new(false),
+            processes: RefCell::new(Processes::new(cgroups, common)),
+            declarations: RefCell::new(declarations),
+            clients: RefCell::default(),
+            last_client: Cell::new(0),
+            timer: Notify::new(),
+            halt: Cell::new(None),
+            halted: Notify::new(),
+            state_dir,
+        })
+    }
+
+    /// Give the engine an event and perform what follows, to the end.
+    pub fn dispatch(self: &Rc<Self>, event: Event) {
+        self.queue.borrow_mut().push_back(event);
+        if self.dispatching.replace(true) {
+            return;
+        }
+        let deadline = self.engine.borrow().deadline();
+        loop {
+            let next = self.queue.borrow_mut().pop_front();
+            let Some(event) = next else { break };
+            let effects = self.engine.borrow_mut().handle(sys::now(), event);
+            for effect in effects {
+                self.perform(effect);
+            }
+        }
+        self.dispatching.set(false);
+        if self.engine.borrow().deadline() != deadline {
+            self.timer.notify_one();
+        }
+    }
+
+    fn perform(self: &Rc<Self>, effect: Effect) {
+        match effect {
+            Effect::Spawn { run, component, generation } => {
+                let event = Processes::spawn(self, run, &component, generation);
+                self.queue.borrow_mut().push_back(event);
+            }
+            Effect::Terminate(run) => self.processes.borrow().terminate(run),
+            Effect::Kill(run) => self.processes.borrow().kill(run),
+            Effect::Signal(run, signal) => self.processes.borrow().signal(run, signal.0),
+            Effect::Forget(name) => {
+                self.processes.borrow_mut().forget(&name);
+                output::remove(&self.state_dir, &name);
+            }
+            Effect::Reply(client, answer) => {
+                if let Some(sender) = self.clients.borrow_mut().remove(&client) {
+                    // A client that went away in the meantime has no use for it.
+                    let _ = sender.send(answer);
+                }
+            }
+            Effect::ReadFiles => {
+                let changes = self.declarations.borrow_mut().read_all();
+                self.queue.borrow_mut().push_back(Event::Files(changes));
+            }
+            Effect::Changed(record) => log_change(&record),
+            Effect::Halt(halt) => {
+                self.halt.set(Some(halt));
+                self.halted.notify_one();
+            }
+        }
+    }
+
+    /// Ask on behalf of a client. The answer comes through the receiver.
+    pub fn request(self: &Rc<Self>, peer: Peer, request: Request) -> (ClientId, oneshot::Receiver<Answer>) {
+        let client = ClientId(self.last_client.get() + 1);
+        self.last_client.set(client.0);
+        let (sender, receiver) = oneshot::channel();
+        // What was written to a file before the request was sent counts for its answer.
+        self.take_file_changes();
+        if let Request::Log { name, lines } = &request {
+            let _ = sender.send(self.read_log(name, *lines));
+            return (client, receiver);
+        }
+        self.clients.borrow_mut().insert(client, sender);
+        self.dispatch(Event::Request { client, peer, request });
+        (client, receiver)
+    }
+
+    /// The client is gone.
+    pub fn forget_client(self: &Rc<Self>, client: ClientId) {
+        if self.clients.borrow_mut().remove(&client).is_some() {
+            self.dispatch(Event::ClientGone(client));
+        }
+    }
+
+    fn read_log(&self, name: &str, lines: u32) -> Answer {
+        let engine = self.engine.borrow();
+        if engine.state(name) == State::Removed {
+            return engine.unknown_component(name);
+        }
+        output::tail(&self.state_dir, name, lines)
+    }
+
+    /// Act on the component files that changed since the last look.
+    pub fn take_file_changes(self: &Rc<Self>) {
+        let changes = self.declarations.borrow_mut().poll();
+        if !changes.is_empty() {
+            self.dispatch(Event::Files(changes));
+        }
+    }
+
+    /// Read all component files again.
+    pub fn read_files(self: &Rc<Self>) {
+        let changes = self.declarations.borrow_mut().read_all();
+        self.dispatch(Event::Files(changes));
+    }
+
+    /// Write all states to the log.
+    pub fn dump(&self) {
+        let engine = self.engine.borrow();
+        let mut after = None;
+        loop {
+            let page = engine.status_page(after.as_deref());
+            for c in &page.components {
+                let detail = c.detail.as_deref().unwrap_or("");
+                info!("{} {} pid {:?} {detail}", c.name, c.state, c.pid);
+            }
+            after = page.next;
+            if after.is_none() {
+                let s = page.summary;
+                info!(
+                    "{} active, {} degraded, {} starting, {} failed, {} total",
+                    s.active, s.degraded, s.starting, s.failed, s.total
+                );
+                return;
+            }
+        }
+    }
+
+    /// Wake the engine at its deadlines, for ever.
+    pub async fn run_timers(self: Rc<Self>) {
+        loop {
+            let deadline = self.engine.borrow().deadline();
+            let changed = self.timer.notified();
+            match deadline {
+                None => changed.await,
+                Some(at) => {
+                    let left = at.saturating_sub(sys::now());
+                    if tokio::time::timeout(left, changed).await.is_err() {
+                        self.dispatch(Event::Tick);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Until everything is stopped.
+    pub async fn halted(&self) -> Halt {
+        loop {
+            if let Some(halt) = self.halt.get() {
+                return halt;
+            }
+            self.halted.notified().await;
+        }
+    }
+}
+
+/// What an operator reads in the log: failures, and what follows from them. The rest is in the
+/// journal.
+fn log_change(record: &Record) {
+    let (name, cause) = (&record.component, &record.cause);
+    match record.to {
+        State::Failed => warn!("{name} FAILED: {cause}"),
+        State::Backoff => error!("{name}: {cause}"),
+        State::Cycle => error!("{name} can never start: {cause}"),
+        State::Removed => info!("{name} removed"),
+        _ => {}
+    }
+}

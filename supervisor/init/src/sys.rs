@@ -1,0 +1,153 @@
+//! The system calls that no library wraps, each behind one safe function.
+
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::os::fd::{AsFd, AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::time::Duration;
+
+use nix::fcntl::OFlag;
+use nix::libc;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// A pipe whose ends are closed by exec; the reading end does not block.
+pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
+    nix::fcntl::fcntl(&read, nix::fcntl::FcntlArg::F_SETFL(OFlag::O_RDONLY | OFlag::O_NONBLOCK))?;
+    Ok((read, write))
+}
+
+/// Wait for a descriptor to become readable in the event loop.
+pub fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an `OwnedFd` always gives the same open descriptor and closes it only when dropped,
+    // which is after the registration, for the `AsyncFd` owns both.
+    let registered = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) };
+    registered.map_err(Into::into)
+}
+
+/// Read what is there. `None` when there is nothing now, `Some(0)` at the end.
+pub fn read_now(fd: impl AsFd, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+    loop {
+        match nix::unistd::read(fd.as_fd(), buffer) {
+            Ok(count) => return Ok(Some(count)),
+            Err(nix::errno::Errno::EAGAIN) => return Ok(None),
+            Err(nix::errno::Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// The monotonic clock.
+pub fn now() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the pointer is to a valid timespec; the call has no other effect.
+    let result = unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+    debug_assert_eq!(result, 0, "CLOCK_MONOTONIC always exists");
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
+/// All signals but those that report a fault of this very process.
+pub fn block_signals() -> io::Result<libc::sigset_t> {
+    let mut set = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: `sigfillset` initialises the set; the others get an initialised one. The mask of
+    // this thread changes, which is what the function is for, and there is no other thread.
+    unsafe {
+        libc::sigfillset(set.as_mut_ptr());
+        for fault in FAULTS {
+            libc::sigdelset(set.as_mut_ptr(), *fault);
+        }
+        if libc::sigprocmask(libc::SIG_SETMASK, set.as_ptr(), std::ptr::null_mut()) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(set.assume_init())
+    }
+}
+
+/// Signals that the kernel sends for a fault of the running instruction.
+pub const FAULTS: &[libc::c_int] =
+    &[libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGABRT, libc::SIGTRAP, libc::SIGSYS];
+
+/// A descriptor from which the signals of `set` are read.
+pub fn signalfd(set: &libc::sigset_t) -> io::Result<OwnedFd> {
+    // SAFETY: the set is initialised; -1 asks for a new descriptor, which nobody else owns.
+    unsafe {
+        let fd = libc::signalfd(-1, set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK);
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(OwnedFd::from_raw_fd(fd))
+    }
+}
+
+/// One signal read from a signalfd.
+#[derive(Clone, Copy, Debug)]
+pub struct Received {
+    /// Its number.
+    pub signal: i32,
+    /// The sender's process id, 0 when it was the kernel.
+    pub sender: i32,
+}
+
+/// Read one pending signal.
+pub fn read_signal(fd: impl AsFd) -> io::Result<Option<Received>> {
+    const SIZE: usize = size_of::<libc::signalfd_siginfo>();
+    let mut buffer = [0_u8; SIZE];
+    match read_now(fd, &mut buffer)? {
+        Some(SIZE) => {
+            // SAFETY: the kernel filled the whole structure, which is plain data.
+            let info: libc::signalfd_siginfo = unsafe { std::ptr::read_unaligned(buffer.as_ptr().cast()) };
+            Ok(Some(Received { signal: info.ssi_signo as i32, sender: info.ssi_pid as i32 }))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// Flags of `clone3` beyond 32 bits, for which libc's constants are too narrow.
+const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
+
+/// See [`CLONE_CLEAR_SIGHAND`].
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// Create a child with all signal handlers at their default, in `cgroup` from birth if given.
+/// Returns its process id in the parent and 0 in the child, like `fork`.
+///
+/// # Safety
+/// The child may only make async-signal-safe calls until exec or exit.
+pub unsafe fn clone_child(cgroup: Option<&OwnedFd>, namespaces: u64) -> io::Result<libc::pid_t> {
+    let mut flags = CLONE_CLEAR_SIGHAND | namespaces;
+    let mut args = libc::clone_args {
+        flags: 0,
+        pidfd: 0,
+        child_tid: 0,
+        parent_tid: 0,
+        exit_signal: libc::SIGCHLD as u64,
+        stack: 0,
+        stack_size: 0,
+        tls: 0,
+        set_tid: 0,
+        set_tid_size: 0,
+        cgroup: 0,
+    };
+    if let Some(cgroup) = cgroup {
+        flags |= CLONE_INTO_CGROUP;
+        args.cgroup = cgroup.as_raw_fd() as u64;
+    }
+    args.flags = flags;
+    // SAFETY: the structure is complete and its size is given; without a stack and CLONE_VM the
+    // child runs on a copy of this one. What the child may do is the caller's promise.
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of_val(&args)) };
+    if pid < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(pid as libc::pid_t)
+}
+
+/// Read a small file of the kernel's (`/proc`, `/sys`) into a text.
+pub fn read_small(path: &std::path::Path) -> io::Result<String> {
+    /// Far above any of the files read this way; they are one page at most.
+    const LIMIT: u64 = 1024 * 1024;
+    let mut text = String::new();
+    File::open(path)?.take(LIMIT).read_to_string(&mut text)?;
+    Ok(text)
+}
