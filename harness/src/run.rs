@@ -180,7 +180,7 @@ impl Run {
             version: env!("CARGO_PKG_VERSION").into(),
             command_line: self.options.command_line.clone(),
             git_commit: host::git_commit(),
-            seed: 0,
+            seed: None,
             host: host::describe(),
             acceleration,
             qemu_version: prepared.map(|prepared| prepared.qemu.version.clone()),

@@ -130,9 +130,9 @@ pub struct RunStarted {
     pub command_line: Vec<String>,
     /// The commit that was built, when it is known.
     pub git_commit: Option<String>,
-    /// Seed of everything random in the run.
+    /// Seed of everything random in the run; nothing when nothing in it was drawn by chance.
     #[serde(default)]
-    pub seed: u64,
+    pub seed: Option<u64>,
     /// The machine that runs the harness.
     #[serde(default)]
     pub host: Host,

@@ -127,7 +127,7 @@ fn preamble(stream: &mut Stream) {
         version: "0.1.0".into(),
         command_line: vec!["cargo".into(), "xtask".into(), "vm-test".into()],
         git_commit: Some("0123456789abcdef0123456789abcdef01234567".into()),
-        seed: 42,
+        seed: Some(42),
         host: Host {
             os: "Debian GNU/Linux 12".into(),
             kernel: "6.1.0-40-amd64".into(),

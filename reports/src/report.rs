@@ -45,8 +45,8 @@ pub struct Report {
     pub command_line: Vec<String>,
     /// The commit that was built.
     pub git_commit: Option<String>,
-    /// Seed of everything random in the run.
-    pub seed: u64,
+    /// Seed of everything random in the run; nothing when nothing in it was drawn by chance.
+    pub seed: Option<u64>,
     /// The machine that ran the harness.
     pub host: Host,
     /// How the guests were accelerated, and why so.

@@ -20,6 +20,8 @@ const SLOWEST: usize = 5;
 const CONSOLE_LINES: usize = 8;
 /// How many failures are shown in full; a run in which everything fails has one cause.
 const FULL_FAILURES: usize = 20;
+/// How many artifacts are named, the largest first; a guest with CRIU is made of some sixty packages.
+const ARTIFACTS: usize = 6;
 /// How many messages of the harness are shown.
 const MESSAGES: usize = 10;
 /// Columns of the terminal.
@@ -201,12 +203,17 @@ fn machine_times(machine: &Machine) -> Option<String> {
 
 fn artifacts(run: &RunSummary) -> String {
     let mut out = String::new();
-    for (place, artifact) in run.artifacts.iter().enumerate() {
+    let mut largest_first: Vec<_> = run.artifacts.iter().collect();
+    largest_first.sort_by_key(|artifact| std::cmp::Reverse(artifact.size_bytes));
+    for (place, artifact) in largest_first.iter().take(ARTIFACTS).enumerate() {
         let line = format!("{} {}", artifact.name, artifact.version);
         let short: String = artifact.sha256.chars().take(12).collect();
         let line =
             format!("{:<34} {:>10}  sha256 {short}", clip(line.trim_end(), 34), size(artifact.size_bytes));
         label(&mut out, if place == 0 { "booted" } else { "" }, &[line]);
+    }
+    if largest_first.len() > ARTIFACTS {
+        label(&mut out, "", &[format!("and {} more, see {REPORT_FILE}", largest_first.len() - ARTIFACTS)]);
     }
     out
 }
@@ -278,7 +285,7 @@ fn verdict(run: &RunSummary, paint: Paint) -> String {
         if run.ended.is_some() { format!("in {time}") } else { format!("when it was cut off after {time}") };
     let id = match run.run.run_id.as_str() {
         "" => String::new(),
-        id => format!(" (run {id}, seed {})", run.run.seed),
+        id => format!(" (run {id}{})", run.run.seed.map(|seed| format!(", seed {seed}")).unwrap_or_default()),
     };
     let line = format!("{word}: {} {end}{id}", parts.join(", "));
     wrap(&line, WIDTH).iter().fold(String::new(), |out, line| out + &paint.outcome(outcome, line) + "\n")

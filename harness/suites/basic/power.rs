@@ -23,7 +23,7 @@ const WRITER: &str = r#"
 [component]
 name = "test-writer"
 binary = "/usr/local/bin/test-writer"
-args = ["--file", "/mnt/data/lines"]
+args = ["--file", "/mnt/data/lines", "--interval-ms", "2"]
 
 [requires]
 capabilities = ["storage.ready"]

@@ -126,7 +126,7 @@ fn reason() -> impl Strategy<Value = Option<String>> {
 
 fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
-        (name(), any::<u64>()).prop_map(|(run_id, seed)| Event::RunStarted(RunStarted {
+        (name(), any::<Option<u64>>()).prop_map(|(run_id, seed)| Event::RunStarted(RunStarted {
             run_id,
             seed,
             ..Default::default()
