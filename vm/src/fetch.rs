@@ -1,7 +1,8 @@
 //! Runs the host's tools with limits, hashes what they bring, and asks for space first.
 //!
-//! Guarantees: a command gets at most its time limit, then it is killed with its whole process group; it also dies
-//! when this process is killed. Captured output is bounded. Progress is reported while it runs.
+//! Guarantees: a command gets at most its time limit, then it is killed with its whole process group. It is killed as
+//! well when this process dies; a child of a wrapper script may outlive that for a moment, and finds its work
+//! directory gone once the next run has cleaned up. Captured output is bounded. Progress is reported while it runs.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};

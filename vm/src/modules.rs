@@ -1,7 +1,7 @@
 //! Chooses the kernel modules that the guest needs and lays them out for a loader that knows nothing.
 //!
 //! In the guest, `/lib/modules/<release>/` holds the chosen modules unpacked, `modules.dep` and `modules.alias` for
-//! `modprobe`, and `yakiros.order` for the preinit: one line for each module, `name path dependency,dependency`
+//! BusyBox's `modprobe` (kmod's needs one run of `depmod` first), and `yakiros.order` for the preinit: one line for each module, `name path dependency,dependency`
 //! (the last field is `-` when there is none), sorted so that a module comes after all that it depends on. A module
 //! that is wanted and neither listed nor built in does not exist for this kernel.
 
@@ -132,22 +132,30 @@ impl ModuleSet {
         self.modules.iter().map(line).collect()
     }
 
-    /// As depmod writes it: each module with all it needs, nearest first.
+    /// As depmod writes it: each module with all it needs, in the reverse of the order to load them.
     fn dep(&self) -> String {
-        let by_name: BTreeMap<&str, &Module> = self.modules.iter().map(|m| (m.name.as_str(), m)).collect();
         let mut text = String::new();
         for module in &self.modules {
-            let mut needed: Vec<&str> = Vec::new();
-            let mut todo: Vec<&str> = module.depends.iter().rev().map(String::as_str).collect();
-            while let Some(name) = todo.pop() {
-                needed.retain(|n| *n != name);
-                needed.push(name);
-                todo.extend(by_name.get(name).iter().flat_map(|m| m.depends.iter()).map(String::as_str));
-            }
-            let paths = needed.iter().filter_map(|name| by_name.get(name)).map(|m| format!(" {}", m.path));
-            text.extend([module.path.as_str(), ":", &paths.collect::<String>(), "\n"]);
+            let needed = self.needed(module);
+            let paths = self.modules.iter().rev().filter(|m| needed.contains(m.name.as_str()));
+            let paths: String = paths.flat_map(|m| [" ", &m.path]).collect();
+            text.extend([module.path.as_str(), ":", &paths, "\n"]);
         }
         text
+    }
+
+    /// Names of all that `module` needs, directly or not.
+    fn needed<'a>(&'a self, module: &'a Module) -> BTreeSet<&'a str> {
+        let mut needed = BTreeSet::new();
+        let mut todo = vec![module];
+        while let Some(next) = todo.pop() {
+            for name in &next.depends {
+                if name != &module.name && needed.insert(name.as_str()) {
+                    todo.extend(self.modules.iter().find(|m| m.name == *name));
+                }
+            }
+        }
+        needed
     }
 
     fn alias(&self) -> String {

@@ -260,7 +260,7 @@ mod tests {
 
     #[test]
     fn only_the_last_lines_of_a_command_are_repeated() {
-        let stderr: String = (0..20).map(|i| format!("line {i}\n")).collect();
+        let stderr = (0..20).map(|i| format!("line {i}")).collect::<Vec<_>>().join("\n");
         let kind = ImageErrorKind::Command { command: "x".into(), status: "exit code 1".into(), stderr };
         let text = kind.to_string();
         assert!(text.starts_with("`x` ended with exit code 1\n  | line 14"), "{text}");

@@ -25,8 +25,8 @@ impl Image {
         image.put32(36, 1);
         image.put64(40, L1 * CLUSTER as u64);
         image.put32(100, 112);
-        image.put64(L1 as usize * CLUSTER, L2 * CLUSTER as u64 | 1 << 63);
-        image.entry(0, DATA * CLUSTER as u64 | 1 << 63);
+        image.put64(L1 as usize * CLUSTER, (L2 * CLUSTER as u64) | (1 << 63));
+        image.entry(0, (DATA * CLUSTER as u64) | (1 << 63));
         image.bytes[DATA as usize * CLUSTER..].fill(b'd');
         image
     }
@@ -50,7 +50,7 @@ impl Image {
         self.bytes.extend_from_slice(packed);
         let sectors = (offset + packed.len() as u64).div_ceil(512) - offset / 512 - 1;
         let bits = 62 - (CLUSTER_BITS - 8);
-        self.entry(cluster, COMPRESSED | sectors << bits | offset);
+        self.entry(cluster, COMPRESSED | (sectors << bits) | offset);
     }
 
     fn open(&self) -> Result<(tempfile::NamedTempFile, Qcow2), String> {
@@ -77,7 +77,7 @@ fn deflated(data: &[u8]) -> Vec<u8> {
 #[test]
 fn plain_absent_zero_and_compressed_clusters() {
     let mut image = Image::new(3);
-    image.entry(1, ZERO | DATA * CLUSTER as u64);
+    image.entry(1, ZERO | (DATA * CLUSTER as u64));
     let text: Vec<u8> = (0..CLUSTER).map(|i| (i % 251) as u8).collect();
     image.compressed(3, &deflated(&text));
     let disk = image.read(0, CLUSTER * CLUSTERS).unwrap();
@@ -94,7 +94,7 @@ fn reads_may_cross_clusters_at_any_offset() {
     let part = image.read(CLUSTER as u64 - 3, 6).unwrap();
     assert_eq!(part, b"dddccc");
     // In version 2 the lowest bit has no meaning.
-    image.entry(0, ZERO | DATA * CLUSTER as u64);
+    image.entry(0, ZERO | (DATA * CLUSTER as u64));
     assert_eq!(image.read(0, 2).unwrap(), b"dd");
 }
 
