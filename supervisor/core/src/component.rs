@@ -305,7 +305,8 @@ pub fn parse_bytes(bytes: &[u8]) -> Parsed {
     match str::from_utf8(bytes) {
         Ok(source) => parse(source),
         Err(error) => {
-            let line = bytes[..error.valid_up_to()].iter().filter(|b| **b == b'\n').count() + 1;
+            let valid = bytes[..error.valid_up_to()].split(|byte| *byte == b'\n');
+            let line = valid.count();
             refused(format!("line {line} is not valid UTF-8"), "component files are UTF-8 text".to_owned())
         }
     }

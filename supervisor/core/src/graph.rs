@@ -73,6 +73,7 @@ struct OptionalEdge {
 }
 
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "four independent facts about one node")]
 struct Node {
     live: bool,
     provides: Vec<CapId>,
@@ -410,8 +411,8 @@ impl Graph {
         } else {
             cap.hoped -= 1;
         }
-        let edge = if more { 1 } else { 0 };
-        if cap.hoped != edge {
+        // Only the first hope and the loss of the last one change anything for others.
+        if cap.hoped != u32::from(more) {
             return;
         }
         for requirer in &cap.requirers {

@@ -78,8 +78,8 @@ impl State {
 
     /// From its name, in any case.
     pub fn from_name(name: &str) -> Option<Self> {
-        let states = Self::ALL.into_iter();
-        states.filter(|state| state.name().eq_ignore_ascii_case(name)).last()
+        let states = Self::ALL;
+        states.into_iter().find(|state| state.name().eq_ignore_ascii_case(name))
     }
 
     /// Whether a component in this state stays there until something from outside happens.

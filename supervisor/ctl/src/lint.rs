@@ -35,15 +35,15 @@ pub fn run(files: &[PathBuf], strict: bool, output: &Output) -> ExitCode {
         }
         let colour = std::io::stdout().is_terminal();
         for finding in &findings {
-            output.text(&format!("{}\n\n", finding.render(&shown, &source, colour)));
+            Output::text(&format!("{}\n\n", finding.render(&shown, &source, colour)));
         }
     }
     if output.is_json() {
         let value = json!({"version": VERSION, "files": reports, "errors": errors, "warnings": warnings});
-        output.value(&value);
+        Output::value(&value);
     } else {
         let count = files.len();
-        output.text(&format!("{count} files: {errors} errors, {warnings} warnings\n"));
+        Output::text(&format!("{count} files: {errors} errors, {warnings} warnings\n"));
     }
     let failed = errors > 0 || (strict && warnings > 0);
     ExitCode::from(u8::from(failed))

@@ -2,6 +2,7 @@
 //! strips it elsewhere). A reader that stops reading is not an error.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::io::Write as _;
 use std::time::Duration;
 
@@ -32,13 +33,13 @@ impl Output {
     }
 
     /// Print text to standard output.
-    pub fn text(&self, text: &str) {
+    pub fn text(text: &str) {
         // A closed pipe (`graphctl status | head`) is the reader's wish.
         let _ = anstream::stdout().write_all(text.as_bytes());
     }
 
     /// Print one JSON value and a newline.
-    pub fn value(&self, value: &impl Serialize) {
+    pub fn value(value: &impl Serialize) {
         let mut out = std::io::stdout().lock();
         let written = serde_json::to_writer(&mut out, value);
         if written.is_ok() {
@@ -49,7 +50,7 @@ impl Output {
     /// An error, with near names if a name was wrong.
     pub fn error(&self, message: &str, near: &[String]) {
         if self.json {
-            return self.value(&json!({"version": VERSION, "error": message, "near": near}));
+            return Self::value(&json!({"version": VERSION, "error": message, "near": near}));
         }
         let red = AnsiColor::Red.on_default().bold();
         let _ = writeln!(anstream::stderr(), "{red}graphctl:{red:#} {message}");
@@ -62,30 +63,31 @@ impl Output {
     pub fn done(&self, message: &str, revision: u64) {
         if self.json {
             let value = json!({"version": VERSION, "message": message, "revision": revision});
-            return self.value(&value);
+            return Self::value(&value);
         }
-        self.text(&format!("{message}\n"));
+        Self::text(&format!("{message}\n"));
     }
 
     /// `status`.
     pub fn status(&self, status: &Status) {
         if self.json {
-            return self.value(status);
+            return Self::value(status);
         }
         let header = ["COMPONENT", "STATE", "PID", "UPTIME", "RESTARTS", "HEALTH", ""];
         let rows: Vec<_> = status.components.iter().map(status_row).collect();
         let mut text = draw(&header, &rows);
         for rejected in &status.rejected {
             for finding in rejected.diagnostics.iter().filter(|d| d.is_error()) {
-                text.push_str(&format!("rejected: {}\n", finding.compact(&rejected.file)));
+                let _ = writeln!(text, "rejected: {}", finding.compact(&rejected.file));
             }
         }
         let s = &status.summary;
-        text.push_str(&format!(
-            "Summary: {} active, {} degraded, {} starting, {} failed, {} total\n",
+        let _ = writeln!(
+            text,
+            "Summary: {} active, {} degraded, {} starting, {} failed, {} total",
             s.active, s.degraded, s.starting, s.failed, s.total
-        ));
-        self.text(&text);
+        );
+        Self::text(&text);
     }
 
     /// `caps`.
@@ -112,7 +114,7 @@ impl Output {
                 .collect();
             let value =
                 json!({"version": VERSION, "capabilities": list, "up": up, "down": down, "total": total});
-            return self.value(&value);
+            return Self::value(&value);
         }
         let rows: Vec<_> = all
             .iter()
@@ -127,7 +129,7 @@ impl Output {
             })
             .collect();
         let table = draw(&["CAPABILITY", "STATUS", "PROVIDER"], &rows);
-        self.text(&format!("{table}Total: {total} capabilities ({up} up, {down} down)\n"));
+        Self::text(&format!("{table}Total: {total} capabilities ({up} up, {down} down)\n"));
     }
 
     /// `pending`.
@@ -151,7 +153,7 @@ impl Output {
                 .iter()
                 .map(|(node, missing)| json!({"name": node.name, "state": node.state, "missing": missing}))
                 .collect();
-            return self.value(&json!({"version": VERSION, "pending": list}));
+            return Self::value(&json!({"version": VERSION, "pending": list}));
         }
         let rows: Vec<_> = waiting
             .iter()
@@ -160,16 +162,16 @@ impl Output {
             })
             .collect();
         let table = draw(&["COMPONENT", "STATE", "WAITS FOR"], &rows);
-        self.text(&format!("{table}Total: {} pending\n", waiting.len()));
+        Self::text(&format!("{table}Total: {} pending\n", waiting.len()));
     }
 
     /// `tree`.
     pub fn tree(&self, lines: &[tree::Line]) {
         if self.json {
-            return self.value(&json!({"version": VERSION, "tree": lines}));
+            return Self::value(&json!({"version": VERSION, "tree": lines}));
         }
         for line in lines {
-            self.text(&format!("{}\n", line.text()));
+            Self::text(&format!("{}\n", line.text()));
         }
     }
 
@@ -177,7 +179,7 @@ impl Output {
     pub fn log(&self, log: &LogText) {
         if self.json {
             let lines: Vec<_> = log.text.lines().collect();
-            return self.value(&json!({"version": VERSION, "lines": lines}));
+            return Self::value(&json!({"version": VERSION, "lines": lines}));
         }
         // A component's own bytes: not for `anstream` to interpret.
         let _ = std::io::stdout().write_all(log.text.as_bytes());
@@ -187,12 +189,12 @@ impl Output {
     pub fn events(&self, records: &[Record]) {
         for record in records {
             if self.json {
-                self.value(record);
+                Self::value(record);
                 continue;
             }
             let time = Duration::from_millis(record.time_ms).as_secs_f64();
             let after = record.after.map(|rev| format!(" (after {rev})"));
-            self.text(&format!(
+            Self::text(&format!(
                 "{:>6} {time:>10.3} {}: {} → {}, {}{}\n",
                 record.revision,
                 record.component,

@@ -1,5 +1,7 @@
 //! Columns of text, as wide as their widest cell.
 
+use std::fmt::Write as _;
+
 use anstyle::Style;
 
 /// Two blanks between columns keep narrow tables readable.
@@ -45,7 +47,7 @@ fn line(cells: &[Cell], widths: &[usize]) -> String {
     let mut text = String::new();
     for (index, (cell, width)) in cells.iter().zip(widths).enumerate() {
         let Cell { text: words, style } = cell;
-        text.push_str(&format!("{style}{words}{style:#}"));
+        let _ = write!(text, "{style}{words}{style:#}");
         if index + 1 < cells.len() {
             let padding = width - words.chars().count() + GAP;
             text.extend(std::iter::repeat_n(' ', padding));

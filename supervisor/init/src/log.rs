@@ -71,15 +71,12 @@ impl Subscriber for Lines {
         }
         let text = text[..end].replace('\n', " ");
         let priority = priority(*event.metadata().level());
-        match &self.kmsg {
-            Some(kmsg) => {
-                let line = format!("<{priority}>graph-resolver: {text}\n");
-                let _ = (&*kmsg).write(line.as_bytes());
-            }
-            None => {
-                let line = format!("graph-resolver: {text}\n");
-                let _ = io::stderr().write(line.as_bytes());
-            }
+        if let Some(mut kmsg) = self.kmsg.as_ref() {
+            let line = format!("<{priority}>graph-resolver: {text}\n");
+            let _ = kmsg.write(line.as_bytes());
+        } else {
+            let line = format!("graph-resolver: {text}\n");
+            let _ = io::stderr().write(line.as_bytes());
         }
     }
 

@@ -82,6 +82,7 @@ fn print(text: &str) -> ExitCode {
 /// Process 1: from the first mount to power-off. Never returns.
 fn run_as_init(options: &Options) -> ! {
     machine::open_standard_descriptors();
+    sys::default_signals();
     faults::take_over();
     let problems = machine::prepare(&options.cgroup_root);
     log::install(options.log.unwrap_or(LogTarget::Kmsg));
@@ -98,6 +99,7 @@ fn run_as_init(options: &Options) -> ! {
 /// Any other process: the same without the machine.
 fn run_as_user(options: &Options) -> ExitCode {
     machine::open_standard_descriptors();
+    sys::default_signals();
     log::install(options.log.unwrap_or(LogTarget::Stderr));
     if let Err(error) = nix::sys::prctl::set_child_subreaper(true) {
         error!("orphans of components will not be reaped here: {error}");

@@ -124,7 +124,7 @@ fn log_target(value: &OsString) -> Result<LogTarget, UsageError> {
     match value.to_str() {
         Some("kmsg") => Ok(LogTarget::Kmsg),
         Some("stderr") => Ok(LogTarget::Stderr),
-        _ => Err(UsageError(format!("--log is kmsg or stderr, not {value:?}"))),
+        _ => Err(UsageError(format!("--log is kmsg or stderr, not {}", value.display()))),
     }
 }
 

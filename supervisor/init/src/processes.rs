@@ -297,12 +297,8 @@ fn take_report(supervisor: &Rc<Supervisor>, run: RunId) -> bool {
 pub fn reaped(supervisor: &Rc<Supervisor>, pid: i32, exit: Exit) {
     let role = supervisor.processes.borrow_mut().pids.remove(&pid);
     match role {
-        None => {}
-        Some(Role::Probe(run)) => {
-            if exit == Exit::Code(0) {
-                supervisor.dispatch(Event::Ready(run));
-            }
-        }
+        Some(Role::Probe(run)) if exit == Exit::Code(0) => supervisor.dispatch(Event::Ready(run)),
+        Some(Role::Probe(_)) | None => {}
         Some(Role::Component(run)) => component_reaped(supervisor, run, exit),
     }
 }

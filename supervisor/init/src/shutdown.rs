@@ -4,6 +4,7 @@
 //! reverse order, the root read-only, and the power off or the machine restarted. Each step has a
 //! limit; a hung disk does not keep the machine up.
 
+use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -145,18 +146,14 @@ fn mount_point(line: &str) -> Option<PathBuf> {
     while let Some((first, tail)) = rest.split_first() {
         let escape = tail.first_chunk::<3>().filter(|_| *first == b'\\');
         let code = escape.and_then(|digits| str::from_utf8(digits).ok());
-        match code.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = &tail[3..];
-            }
-            None => {
-                bytes.push(*first);
-                rest = tail;
-            }
+        if let Some(byte) = code.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            bytes.push(byte);
+            rest = &tail[3..];
+        } else {
+            bytes.push(*first);
+            rest = tail;
         }
     }
-    use std::os::unix::ffi::OsStringExt as _;
     Some(std::ffi::OsString::from_vec(bytes).into())
 }
 

@@ -172,7 +172,7 @@ pub fn start(image: &Image, fds: &Descriptors<'_>, common: &Common) -> io::Resul
         files,
         null: common.null.as_raw_fd(),
         log: fds.log.as_raw_fd(),
-        notify: fds.notify.map(|fd| fd.as_raw_fd()),
+        notify: fds.notify.map(std::os::fd::AsRawFd::as_raw_fd),
         report: fds.report.as_raw_fd(),
         reset_oom: common.oom_lowered,
     };
@@ -231,8 +231,6 @@ impl Plan<'_> {
             }
             let mut mask = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
             libc::sigemptyset(mask.as_mut_ptr());
-            // The one signal that is ignored, which clone does not reset.
-            libc::signal(libc::SIGPIPE, libc::SIG_DFL);
             if libc::sigprocmask(libc::SIG_SETMASK, mask.as_ptr(), ptr::null_mut()) != 0 {
                 return 1;
             }

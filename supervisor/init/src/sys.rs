@@ -47,6 +47,24 @@ pub fn now() -> Duration {
     Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
+/// Give every signal its default effect: what the parent of this process ignored would be
+/// ignored by every component too. The kernel is asked directly, for the C library keeps two
+/// signals to itself.
+pub fn default_signals() {
+    /// As in the kernel: handler, flags, restorer and mask, all of them zero.
+    const DEFAULT: [u64; 4] = [0; 4];
+    const MASK_BYTES: usize = 8;
+    const SIGNALS: libc::c_int = 64;
+    for signal in 1..=SIGNALS {
+        // SAFETY: the structure is at least as long as the kernel's and zero is its default; the
+        // signals that cannot be set are refused. No handler is taken away that is needed.
+        unsafe {
+            let none = std::ptr::null_mut::<u64>();
+            libc::syscall(libc::SYS_rt_sigaction, signal, DEFAULT.as_ptr(), none, MASK_BYTES);
+        }
+    }
+}
+
 /// All signals but those that report a fault of this very process.
 pub fn block_signals() -> io::Result<libc::sigset_t> {
     let mut set = std::mem::MaybeUninit::<libc::sigset_t>::uninit();

@@ -184,14 +184,14 @@ impl Engine {
             return;
         };
         let oneshot = unit.component.kind == Kind::Oneshot;
-        let detail = Some(cause.to_string());
+        let last = cause.to_string();
         if oneshot {
             let well = cause == Cause::Ended(crate::journal::Exit::Code(0));
             let state = if well { State::Done } else { State::Failed };
-            return self.enter(id, state, cause, detail.filter(|_| !well));
+            return self.enter(id, state, cause, (!well).then_some(last));
         }
         let pause = if halting { None } else { unit.restart_pause(now) };
-        self.enter(id, State::Failed, cause, detail.clone());
+        self.enter(id, State::Failed, cause, Some(last.clone()));
         if halting {
             return;
         }
@@ -203,7 +203,6 @@ impl Engine {
             Some(pause) => {
                 let pause_s = pause.as_secs();
                 let cause = Cause::TooManyRestarts { pause_s };
-                let last = detail.unwrap_or_default();
                 let detail = format!("{cause}; last: {last}");
                 self.enter(id, State::Backoff, cause, Some(detail));
                 self.arm_unit(id, pause, Due::Pause(id));

@@ -1,0 +1,245 @@
+//! A supervisor in namespaces of its own, and how to talk to it.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use yakiros_core::control::{
+    Answer, AnswerLine, ComponentStatus, RejectedFile, Request, Until, encode_request,
+};
+use yakiros_core::journal::{Record, State};
+
+/// Far above what any step takes on a busy machine; a test that waits this long has failed.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// One supervisor under test. Dropping it ends everything inside.
+pub struct Guest {
+    child: Child,
+    pub dir: tempfile::TempDir,
+}
+
+impl Guest {
+    /// Start with the component files of `tests/cases/<case>/graph.d`; `None` (with the reason
+    /// printed) where namespaces are not to be had.
+    pub fn start(case: &str) -> Option<Self> {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let config = dir.path().join("graph.d");
+        fs::create_dir(&config).expect("configuration directory");
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases").join(case).join("graph.d");
+        if let Ok(files) = fs::read_dir(&source) {
+            for file in files.flatten() {
+                let text = fs::read_to_string(file.path()).expect("component file");
+                let text = text.replace("@DIR@", &dir.path().display().to_string());
+                fs::write(config.join(file.file_name()), text).expect("component file");
+            }
+        }
+        Self::start_in(dir)
+    }
+
+    /// Start with the component files that are in `dir/graph.d` already.
+    pub fn start_in(dir: tempfile::TempDir) -> Option<Self> {
+        if !namespaces_work() {
+            return None;
+        }
+        let path = |name: &str| dir.path().join(name);
+        let log = fs::File::create(path("supervisor.log")).expect("log");
+        let child = Command::new("unshare")
+            .args(["-Urpmf", "--mount-proc", "--kill-child"])
+            .arg(env!("CARGO_BIN_EXE_graph-resolver"))
+            .arg("--config-dir")
+            .arg(path("graph.d"))
+            .arg("--control-socket")
+            .arg(path("sock"))
+            .arg("--state-dir")
+            .arg(path("state"))
+            .arg("--cgroup-root")
+            .arg(path("no-cgroups"))
+            .args(["--log", "stderr"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .expect("unshare");
+        let guest = Self { child, dir };
+        until("the control socket", || UnixStream::connect(guest.socket()).ok());
+        Some(guest)
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.dir.path().join("sock")
+    }
+
+    pub fn config(&self) -> PathBuf {
+        self.dir.path().join("graph.d")
+    }
+
+    /// What the supervisor itself said.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.dir.path().join("supervisor.log")).unwrap_or_default()
+    }
+
+    /// Write a component file the way a careful tool does: beside it, then moved into place.
+    pub fn declare(&self, file: &str, text: &str) {
+        let beside = self.dir.path().join(file);
+        fs::write(&beside, text).expect("component file");
+        fs::rename(beside, self.config().join(file)).expect("component file");
+    }
+
+    pub fn undeclare(&self, file: &str) {
+        fs::remove_file(self.config().join(file)).expect("component file");
+    }
+
+    pub fn ask(&self, request: Request) -> Answer {
+        let mut stream = UnixStream::connect(self.socket()).expect("control socket");
+        stream.set_read_timeout(Some(PATIENCE)).expect("read timeout");
+        let line = encode_request(request).expect("request");
+        stream.write_all(&line).expect("request");
+        let mut answer = String::new();
+        BufReader::new(stream).read_line(&mut answer).expect("answer");
+        serde_json::from_str::<AnswerLine>(&answer)
+            .unwrap_or_else(|error| panic!("{error}: {answer:?}"))
+            .answer
+    }
+
+    pub fn status(&self) -> (Vec<ComponentStatus>, Vec<RejectedFile>) {
+        let (mut components, mut rejected) = (Vec::new(), Vec::new());
+        let mut after = None;
+        loop {
+            let Answer::Status(page) = self.ask(Request::Status { name: None, after }) else {
+                panic!("no status");
+            };
+            components.extend(page.components);
+            rejected.extend(page.rejected);
+            after = page.next;
+            if after.is_none() {
+                return (components, rejected);
+            }
+        }
+    }
+
+    pub fn component(&self, name: &str) -> ComponentStatus {
+        let all = self.status().0;
+        let found = all.iter().find(|c| &*c.name == name);
+        found.unwrap_or_else(|| panic!("{name} is not in {all:?}")).clone()
+    }
+
+    /// Wait for a state; with `since` for a change newer than that revision.
+    pub fn wait(&self, name: &str, state: State, since: Option<u64>) -> u64 {
+        let until = Until::State { name: name.to_owned(), state, since };
+        self.wait_until(until)
+    }
+
+    pub fn settle(&self) -> u64 {
+        self.wait_until(Until::Settled)
+    }
+
+    pub fn wait_until(&self, until: Until) -> u64 {
+        let timeout_ms = Some(PATIENCE.as_millis() as u64 / 2);
+        match self.ask(Request::Wait { until, timeout_ms }) {
+            Answer::Done { revision, .. } => revision,
+            other => panic!("{other:?}\n{}", self.log()),
+        }
+    }
+
+    pub fn records(&self, mut since: u64) -> Vec<Record> {
+        let mut all = Vec::new();
+        loop {
+            let Answer::Events(page) = self.ask(Request::Events { since }) else {
+                panic!("no events");
+            };
+            all.extend(page.records);
+            match page.next {
+                Some(next) => since = next,
+                None => return all,
+            }
+        }
+    }
+
+    /// Revisions at which components entered a state, by name, in order.
+    pub fn entered(&self, state: State, since: u64) -> Vec<String> {
+        let records = self.records(since).into_iter();
+        let records = records.filter(|record| record.to == state);
+        records.map(|record| record.component.to_string()).collect()
+    }
+
+    /// Send a signal from inside: a process of the host's numbers is found by those inside.
+    pub fn kill(&self, pid: i32, signal: &str) {
+        let pid = pid.to_string();
+        assert!(self.inside(&["kill", &format!("-{signal}"), &pid]).success());
+    }
+
+    /// Run a program in the namespaces of the supervisor and wait for it.
+    pub fn inside(&self, words: &[&str]) -> ExitStatus {
+        let init = self.init_pid().to_string();
+        Command::new("nsenter")
+            .args(["-U", "-p", "-m", "--preserve-credentials", "-t", &init])
+            .args(words)
+            .stdout(Stdio::null())
+            .status()
+            .expect("nsenter")
+    }
+
+    /// The supervisor's number outside.
+    pub fn init_pid(&self) -> i32 {
+        let unshare = self.child.id();
+        let path = format!("/proc/{unshare}/task/{unshare}/children");
+        until("process 1", || {
+            let children = fs::read_to_string(&path).ok()?;
+            children.split_whitespace().next()?.parse().ok()
+        })
+    }
+
+    /// Wait for the end of the whole namespace; the signal says how process 1 ended it.
+    pub fn ended(mut self) -> (Option<i32>, String) {
+        let status = until("the end", || self.child.try_wait().ok().flatten());
+        let signal = status.signal().or(status.code().map(|code| code - 128));
+        (signal, self.log())
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        // `--kill-child` takes the namespace down with it.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("the supervisor said:\n{}", self.log());
+        }
+    }
+}
+
+/// Ask again and again for something that has no other signal than being there.
+pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + PATIENCE;
+    while Instant::now() < end {
+        if let Some(found) = look() {
+            return found;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    panic!("{what} did not come within {PATIENCE:?}");
+}
+
+fn namespaces_work() -> bool {
+    let tried = Command::new("unshare")
+        .args(["-Urpmf", "--mount-proc", "true"])
+        .stdin(Stdio::null())
+        .stderr(Stdio::piped())
+        .output();
+    let reason = match tried {
+        Ok(output) if output.status.success() => return true,
+        Ok(output) => String::from_utf8_lossy(&output.stderr).into_owned(),
+        Err(error) => error.to_string(),
+    };
+    eprintln!("skipped: no user and pid namespaces here: {reason}");
+    false
+}
+
+/// A component that sleeps, with more lines of its file.
+pub fn sleeper(name: &str, more: &str) -> String {
+    format!("[component]\nname = {name:?}\nbinary = \"/bin/sleep\"\nargs = [\"100000\"]\n{more}\n")
+}

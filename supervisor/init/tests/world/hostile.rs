@@ -1,0 +1,74 @@
+//! Clients that mean harm, or just do not care.
+
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use yakiros_core::control::{Request, Until, encode_request};
+use yakiros_core::journal::State;
+
+use crate::guest::{Guest, PATIENCE};
+
+/// The most memory that a flood of clients may leave behind in process 1.
+const GROWTH_LIMIT: u64 = 4 * 1024;
+
+fn resident_kib(guest: &Guest) -> u64 {
+    let path = format!("/proc/{}/smaps_rollup", guest.init_pid());
+    let text = std::fs::read_to_string(path).expect("smaps_rollup");
+    let line = text.lines().find(|line| line.starts_with("Rss:"));
+    let words = line.and_then(|line| line.split_whitespace().nth(1));
+    words.and_then(|kib| kib.parse().ok()).expect("a size")
+}
+
+#[test]
+fn hostile_clients_harm_nobody() {
+    let Some(guest) = Guest::start("live") else {
+        return;
+    };
+    guest.wait("steady", State::Active, None);
+    let before = resident_kib(&guest);
+    let connect = || UnixStream::connect(guest.socket()).expect("connection");
+    // Idle ones, more of them than there is room for.
+    let idle: Vec<_> = (0..500).map(|_| connect()).collect();
+    // Garbage, half a line, an endless line, a line without an end.
+    for bytes in [&b"\x00\xff\xfe garbage\n"[..], b"{\"version\":1,", b"\n\n\n\n"] {
+        let mut stream = connect();
+        let _ = stream.write_all(bytes);
+        drop(stream);
+    }
+    let mut endless = connect();
+    endless.set_write_timeout(Some(PATIENCE)).expect("timeout");
+    let block = vec![b'x'; 64 * 1024];
+    let cut_off = (0..64).any(|_| endless.write_all(&block).is_err());
+    assert!(cut_off, "4 MB without a newline were taken");
+    // One that asks and never reads.
+    let mut deaf = connect();
+    deaf.set_write_timeout(Some(Duration::from_millis(200))).expect("timeout");
+    let line = encode_request(Request::Status { name: None, after: None }).expect("request");
+    while deaf.write_all(&line).is_ok() {}
+    // Waiters that hang up.
+    for _ in 0..500 {
+        let until = Until::State { name: "nobody".to_owned(), state: State::Active, since: None };
+        let timeout_ms = None;
+        let line = encode_request(Request::Wait { until, timeout_ms }).expect("request");
+        let _ = connect().write_all(&line);
+    }
+    assert_eq!(guest.component("steady").state, State::Active);
+    guest.settle();
+    drop(idle);
+    let after = resident_kib(&guest);
+    let growth = after.saturating_sub(before);
+    assert!(growth < GROWTH_LIMIT, "{before} KiB grew by {growth} KiB");
+}
+
+#[test]
+fn a_wrong_request_gets_a_reason() {
+    let Some(guest) = Guest::start("live") else {
+        return;
+    };
+    let mut stream = UnixStream::connect(guest.socket()).expect("connection");
+    stream.write_all(b"{\"version\":99,\"request\":\"status\"}\n").expect("request");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("answer");
+    assert!(answer.contains("this supervisor speaks 1"), "{answer}");
+}

@@ -1,0 +1,274 @@
+//! Starting, restarting, reaping, stopping.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use yakiros_core::control::{Answer, Request};
+use yakiros_core::journal::State;
+
+use crate::guest::{Guest, sleeper, until};
+
+#[test]
+fn start_order_follows_the_requirements() {
+    let Some(guest) = Guest::start("start-order") else {
+        return;
+    };
+    guest.wait("web", State::Active, None);
+    guest.settle();
+    assert_eq!(guest.component("mounts").state, State::Done);
+    let order: Vec<_> = guest
+        .records(0)
+        .into_iter()
+        .filter(|record| record.to.is_up())
+        .map(|record| record.component.to_string())
+        .collect();
+    assert_eq!(order, ["mounts", "database", "web"]);
+}
+
+#[test]
+fn restart_after_kill() {
+    let Some(guest) = Guest::start("restart-after-kill") else {
+        return;
+    };
+    let mut revision = guest.wait("victim", State::Active, None);
+    for round in 0..50 {
+        let pid = guest.component("victim").pid.expect("running");
+        guest.kill(pid, "KILL");
+        revision = guest.wait("victim", State::Active, Some(revision));
+        let after = guest.component("victim");
+        assert_ne!(after.pid, Some(pid), "round {round}");
+        assert_eq!(after.restarts, round + 1);
+    }
+}
+
+#[test]
+fn back_off_after_too_many_restarts() {
+    let Some(guest) = Guest::start("back-off") else {
+        return;
+    };
+    guest.wait("crasher", State::Backoff, None);
+    let crasher = guest.component("crasher");
+    assert_eq!(crasher.restarts, 3);
+    let detail = crasher.detail.expect("a reason");
+    assert!(detail.contains("next attempt in 30 s"), "{detail}");
+    assert!(detail.contains("exited with status 3"), "{detail}");
+}
+
+#[test]
+fn failure_before_exec_names_step_and_errno() {
+    let Some(guest) = Guest::start("no-binary") else {
+        return;
+    };
+    guest.wait("ghost", State::Failed, None);
+    let detail = guest.component("ghost").detail.expect("a reason");
+    assert!(detail.contains("failed to execute the binary"), "{detail}");
+    assert!(detail.contains("no such file or directory"), "{detail}");
+}
+
+#[test]
+fn orphans_are_reaped() {
+    let Some(guest) = Guest::start("orphan") else {
+        return;
+    };
+    guest.wait("parent", State::Active, None);
+    until("the orphan's end", || guest.dir.path().join("orphan-done").exists().then_some(()));
+    // The orphan ends right after its file; then no dead process may be left inside.
+    until("the reaping", || (zombies(&guest) == 0).then_some(()));
+    assert_eq!(guest.component("parent").restarts, 0);
+}
+
+fn zombies(guest: &Guest) -> usize {
+    let init = guest.init_pid();
+    let children = format!("/proc/{init}/task/{init}/children");
+    let children = fs::read_to_string(children).unwrap_or_default();
+    let state = |pid: &str| fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let dead = children.split_whitespace().map(state);
+    dead.filter(|stat| stat.contains(") Z ")).count()
+}
+
+#[test]
+fn a_child_inherits_nothing() {
+    let Some(guest) = Guest::start("clean-child") else {
+        return;
+    };
+    let revision = guest.wait("probe", State::Active, None);
+    guest.wait("probe", State::Active, Some(revision - 1));
+    let report = guest.dir.path().join("report");
+    let text = until("the report", || fs::read_to_string(&report).ok().filter(|text| text.contains("end")));
+    let fds = text.lines().find(|line| line.starts_with("fds:"));
+    // 3 is the descriptor with which `ls` reads the directory.
+    assert_eq!(fds, Some("fds: 0 1 2 3 "), "{text}");
+    for line in [
+        "SigBlk:\t0000000000000000",
+        "SigIgn:\t0000000000000000",
+        "session leader",
+        "GRAPH_COMPONENT=probe",
+        "GRAPH_GENERATION=1",
+        "0022",
+    ] {
+        assert!(text.contains(line), "{line} is not in {text}");
+    }
+}
+
+#[test]
+fn readiness_by_file_and_by_notification() {
+    let Some(guest) = Guest::start("readiness") else {
+        return;
+    };
+    guest.settle();
+    for name in ["by-file", "by-fd", "by-command", "by-signal"] {
+        assert_eq!(guest.component(name).state, State::Active, "{name}");
+        let states: Vec<_> = guest
+            .records(0)
+            .into_iter()
+            .filter(|record| &*record.component == name)
+            .map(|record| record.to)
+            .collect();
+        let expected = [State::Inactive, State::Starting, State::ReadyWait, State::Active];
+        assert_eq!(states, expected, "{name}");
+    }
+    let late = guest.component("never");
+    assert_eq!(late.state, State::Failed);
+    let detail = late.detail.expect("a reason");
+    assert!(detail.contains("not ready within 300ms"), "{detail}");
+    assert_eq!(late.pid, None);
+}
+
+#[test]
+fn requirement_lost_stops_and_restarts_dependents() {
+    let Some(guest) = Guest::start("requirement-lost") else {
+        return;
+    };
+    let before = guest.wait("top", State::Active, None);
+    let pids =
+        |guest: &Guest| ["base", "middle", "top"].map(|name| guest.component(name).pid.expect("running"));
+    let first = pids(&guest);
+    guest.kill(first[0], "KILL");
+    guest.wait("top", State::Active, Some(before));
+    let second = pids(&guest);
+    for (old, new) in first.iter().zip(&second) {
+        assert_ne!(old, new);
+    }
+    let stopped: Vec<_> = guest
+        .records(before)
+        .into_iter()
+        .filter(|record| record.from == State::Stopping)
+        .map(|record| record.component.to_string())
+        .collect();
+    assert_eq!(stopped, ["top", "middle"], "top goes first");
+}
+
+#[test]
+fn stop_start_and_restart_by_request() {
+    let Some(guest) = Guest::start("requirement-lost") else {
+        return;
+    };
+    guest.wait("top", State::Active, None);
+    let name = || "middle".to_owned();
+    let timeout_ms = Some(10_000);
+    let stop = Request::Stop { name: name(), timeout_ms };
+    assert!(matches!(guest.ask(stop), Answer::Done { .. }));
+    assert_eq!(guest.component("middle").state, State::Inactive);
+    guest.settle();
+    assert_eq!(guest.component("top").state, State::Inactive);
+    assert_eq!(guest.component("base").state, State::Active);
+    let start = Request::Start { name: "top".to_owned(), timeout_ms };
+    match guest.ask(start) {
+        Answer::Refused { message, .. } => {
+            assert!(message.contains("its provider middle was stopped"), "{message}");
+        }
+        other => panic!("{other:?}"),
+    }
+    let start = Request::Start { name: name(), timeout_ms };
+    assert!(matches!(guest.ask(start), Answer::Done { .. }));
+    let before = guest.component("middle").pid;
+    let restart = Request::Restart { name: name(), timeout_ms };
+    assert!(matches!(guest.ask(restart), Answer::Done { .. }));
+    assert_ne!(guest.component("middle").pid, before);
+    guest.wait("top", State::Active, None);
+}
+
+#[test]
+fn a_stubborn_process_is_killed_after_its_grace() {
+    let Some(guest) = Guest::start("stubborn") else {
+        return;
+    };
+    guest.wait("stubborn", State::Active, None);
+    until("the trap", || guest.dir.path().join("deaf").exists().then_some(()));
+    let stop = Request::Stop { name: "stubborn".to_owned(), timeout_ms: Some(10_000) };
+    let begun = std::time::Instant::now();
+    assert!(matches!(guest.ask(stop), Answer::Done { .. }));
+    let took = begun.elapsed().as_millis();
+    assert!((400..5000).contains(&took), "{took} ms for a grace of 500 ms");
+}
+
+#[test]
+fn shutdown_stops_in_reverse_order() {
+    let Some(guest) = Guest::start("shutdown-order") else {
+        return;
+    };
+    guest.wait("top", State::Active, None);
+    until("the traps", || {
+        let armed = |name: &&str| guest.dir.path().join(format!("{name}-armed")).exists();
+        ["base", "middle", "top"].iter().all(|n| armed(&n)).then_some(())
+    });
+    let order = guest.dir.path().join("order");
+    let init = guest.init_pid();
+    let kill = Command::new("kill").args(["-TERM", &init.to_string()]).status();
+    assert!(kill.expect("kill").success());
+    let text = until("the order", || {
+        let text = fs::read_to_string(&order).ok()?;
+        (text.lines().count() == 3).then_some(text)
+    });
+    assert_eq!(text, "top\nmiddle\nbase\n");
+    let (signal, log) = guest.ended();
+    // In a namespace the kernel turns power-off into the end of process 1 by SIGINT.
+    assert_eq!(signal, Some(2), "{log}");
+    assert!(log.contains("power off"), "{log}");
+}
+
+#[test]
+fn signals_from_inside_do_not_end_process_one() {
+    let Some(guest) = Guest::start("restart-after-kill") else {
+        return;
+    };
+    guest.wait("victim", State::Active, None);
+    for signal in ["KILL", "SEGV", "ABRT", "BUS", "ILL", "FPE", "QUIT", "HUP", "PIPE", "STOP"] {
+        guest.kill(1, signal);
+        guest.kill(1, signal);
+        assert_eq!(guest.component("victim").state, State::Active, "after {signal}");
+    }
+}
+
+#[test]
+fn three_hundred_components_run() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let config = dir.path().join("graph.d");
+    fs::create_dir(&config).expect("configuration directory");
+    write_many(&config, 300);
+    let Some(guest) = Guest::start_in(dir) else {
+        return;
+    };
+    guest.settle();
+    let (components, rejected) = guest.status();
+    assert_eq!(rejected, []);
+    assert_eq!(components.len(), 300);
+    assert!(components.iter().all(|c| c.state == State::Active));
+}
+
+fn write_many(config: &Path, count: usize) {
+    for number in 0..count {
+        let name = format!("component-with-a-rather-long-name-{number:03}");
+        let requires = match number {
+            0..10 => "kernel.syscalls".to_owned(),
+            _ => format!("layer.{}", number / 10 - 1),
+        };
+        let more = format!(
+            "[provides]\ncapabilities = [\"layer.{}\"]\n[requires]\ncapabilities = [{requires:?}]",
+            number / 10
+        );
+        let path = config.join(format!("{name}.toml"));
+        fs::write(path, sleeper(&name, &more)).expect("component file");
+    }
+}
