@@ -9,6 +9,7 @@ mod debian_kernel;
 pub(crate) mod elf;
 mod error;
 mod tools;
+mod vmlinux;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -103,8 +104,10 @@ pub enum Tools {
 /// A guest image, ready to be booted once the caller's layer is added.
 #[derive(Debug, Clone)]
 pub struct BaseImage {
-    /// The kernel image.
+    /// The kernel image (a bzImage, unless the user named another).
     pub kernel: PathBuf,
+    /// The same kernel unpacked, where QEMU can enter it directly: boots quicker. `kexec` needs `kernel`.
+    pub vmlinux: Option<PathBuf>,
     /// Its release, as `uname -r` says in the guest.
     pub kernel_release: String,
     /// Initramfs layers in the order they are to be joined.
@@ -131,6 +134,7 @@ pub fn prepare(
 ) -> Result<BaseImage, ImageError> {
     let mut image = BaseImage {
         kernel: PathBuf::new(),
+        vmlinux: None,
         kernel_release: String::new(),
         layers: Vec::new(),
         records: Vec::new(),
@@ -178,6 +182,9 @@ fn add_kernel(
         }
     };
     entry.note("kernel_release").clone_into(&mut image.kernel_release);
+    let unpacked = vmlinux::unpacked(cache, &image.kernel, progress)?;
+    image.vmlinux = Some(unpacked.path(vmlinux::VMLINUX)).filter(|path| path.exists());
+    image.leases.push(unpacked);
     merge_records(&mut image.records, entry.records());
     Ok(Modules::Entry(entry))
 }

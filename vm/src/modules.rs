@@ -1,8 +1,9 @@
 //! Chooses the kernel modules that the guest needs and lays them out for a loader that knows nothing.
 //!
 //! In the guest, `/lib/modules/<release>/` holds the chosen modules unpacked, `modules.dep` and `modules.alias` for
-//! BusyBox's `modprobe` (kmod's needs one run of `depmod` first), and `yakiros.order` for the preinit: one line for each module, `name path dependency,dependency`
-//! (the last field is `-` when there is none), sorted so that a module comes after all that it depends on. A module
+//! BusyBox's `modprobe` (kmod's needs one run of `depmod` first), and `yakiros.order` for the preinit: one line for
+//! each module, `name path dependency,dependency` (the last field is `-` when there is none), sorted so that a module
+//! comes after all that it depends on. A module
 //! that is wanted and neither listed nor built in does not exist for this kernel.
 
 use std::collections::{BTreeMap, BTreeSet};
