@@ -6,6 +6,7 @@
 pub mod capsule;
 mod events;
 mod host;
+mod interrupt;
 pub mod limits;
 pub mod options;
 mod pool;

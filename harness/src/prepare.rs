@@ -7,13 +7,14 @@ use std::sync::Arc;
 
 use yakiros_vm::accel::{self, Choice};
 use yakiros_vm::cache::Cache;
-use yakiros_vm::image::{self, BaseImage, Progress};
+use yakiros_vm::image::{self, BaseImage, ImageRequest, Progress};
 use yakiros_vm::machine::{Host, Machine};
 use yakiros_vm::provision::{ProvidedQemu, QemuChoice, provision_qemu};
 use yakiros_vm::qemu::Hardware;
 
 use crate::options::Options;
 use crate::programs::Programs;
+use crate::progress::Preparation;
 use crate::suite::{Config, Suite};
 use crate::vm::COMPONENTS;
 
@@ -32,16 +33,24 @@ pub struct Prepared {
 }
 
 /// Any error of the preparation, in one line: nothing was tested.
-pub type PrepareError = Box<dyn std::error::Error>;
+pub type PrepareError = Box<dyn std::error::Error + Send + Sync>;
+
+fn provide(request: &ImageRequest) -> Result<(BaseImage, ProvidedQemu, Programs), PrepareError> {
+    let progress = Preparation::default();
+    let cache = Cache::from_env()?;
+    let image = image::prepare(&cache, request, &progress)?;
+    let qemu = provision_qemu(&cache, &QemuChoice::from_env(), &progress)?;
+    progress.step("build the guest's programs");
+    Ok((image, qemu, Programs::build()?))
+}
 
 impl Prepared {
     /// Fetches and builds what is missing. `work` is a folder for this run's own files.
-    pub async fn new(options: &Options, work: &Path, progress: &dyn Progress) -> Result<Self, PrepareError> {
-        let cache = Cache::from_env()?;
-        let image = image::prepare(&cache, &options.image, progress)?;
-        let qemu = provision_qemu(&cache, &QemuChoice::from_env(), progress)?;
-        progress.step("build the guest's programs");
-        let programs = Programs::build()?;
+    ///
+    /// May be dropped at any time: the downloads and builds under way end with this process.
+    pub async fn new(options: &Options, work: &Path) -> Result<Self, PrepareError> {
+        let request = options.image.clone();
+        let (image, qemu, programs) = tokio::task::spawn_blocking(move || provide(&request)).await??;
         let acceleration = match options.accelerator {
             Some(accelerator) => Choice { accelerator, reason: "asked for on the command line".into() },
             None => accel::choose(&qemu.qemu, &image.kernel, work).await,

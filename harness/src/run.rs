@@ -14,9 +14,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
-use tokio::task::{JoinSet, LocalSet};
+use tokio::task::JoinSet;
 use yakiros_reports::event::{self, Counts, Culprit, Event, Level, Outcome, ScenarioFinished, ms};
 use yakiros_reports::{
     EVENTS_FILE, EXIT_INFRA, EXIT_PASSED, EXIT_USAGE, RunSummary, SummaryOptions, exit_code, rebuild, summary,
@@ -25,16 +24,15 @@ use yakiros_reports::{
 use crate::capsule;
 use crate::events::Events;
 use crate::host;
+use crate::interrupt::{self, EXIT_INTERRUPTED};
 use crate::options::{self, Options};
 use crate::pool::SuiteMachine;
 use crate::prepare::{PrepareError, Prepared};
-use crate::progress::{Live, Preparation};
+use crate::progress::Live;
 use crate::scenario::{Failure, Scenario, Start};
 use crate::suite::{Suite, select};
 use crate::vm::{ScenarioLog, Vm};
 
-/// A run that was interrupted, as shells report SIGINT.
-pub const EXIT_INTERRUPTED: i32 = 130;
 /// Where runs keep their folders, in cargo's target folder.
 const RUNS: &str = "vm-test";
 /// Beside the runs' folders: a link to the newest.
@@ -112,11 +110,6 @@ fn show(result: &RunSummary, folder: &Path) {
     print!("{}", summary(result, &SummaryOptions { colour, folder: Some(folder) }));
 }
 
-/// One thread: QEMU is bound to the life of the thread that starts it, see `yakiros_vm::qemu`.
-pub(crate) fn runtime() -> io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build()
-}
-
 struct Run {
     options: Rc<Options>,
     folder: PathBuf,
@@ -130,13 +123,7 @@ impl Run {
         let folder = create_folder(&run_id)?;
         let events = Rc::new(Events::create(&folder.join(EVENTS_FILE), Live::new(options.verbose))?);
         let mut run = Self { options: Rc::new(options), folder, events, interrupted: false };
-        let outcome = runtime()?.block_on(async {
-            let work = LocalSet::new();
-            tokio::select! {
-                outcome = work.run_until(run.everything(&run_id, selection)) => Some(outcome),
-                () = interruption() => None,
-            }
-        });
+        let outcome = interrupt::block_on(run.everything(&run_id, selection))?;
         match outcome {
             Some(Ok(())) => {}
             Some(Err(error)) => run.events.log(Level::Error, format!("error: {error}")),
@@ -151,7 +138,7 @@ impl Run {
     async fn everything(&self, run_id: &str, selection: &Selection) -> Result<(), PrepareError> {
         let work = self.folder.join(WORK);
         fs::create_dir_all(&work)?;
-        let prepared = Prepared::new(&self.options, &work, &Preparation::default()).await;
+        let prepared = Prepared::new(&self.options, &work).await;
         self.announce(run_id, selection, prepared.as_ref().ok());
         let prepared = prepared?;
 
@@ -384,17 +371,6 @@ fn in_step(mut failure: Failure, step: &RefCell<Option<String>>) -> Failure {
         failure.message = format!("{step}: {}", failure.message);
     }
     failure
-}
-
-/// Ends when the user or the system wants the run to end.
-async fn interruption() {
-    let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
-    let mut signals: Vec<_> = kinds.into_iter().filter_map(|kind| signal(kind).ok()).collect();
-    std::future::poll_fn(|context| {
-        let arrived = signals.iter_mut().any(|signal| signal.poll_recv(context).is_ready());
-        if arrived { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
-    })
-    .await;
 }
 
 /// Makes the run's folder and points `latest` at it.

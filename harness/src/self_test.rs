@@ -13,11 +13,10 @@ use yakiros_reports::{EXIT_FAILED, EXIT_INFRA, EXIT_PASSED};
 use yakiros_vm::error::VmError;
 use yakiros_vm::machine::{Guest, Machine};
 
+use crate::interrupt::{self, EXIT_INTERRUPTED};
 use crate::limits::{FIRST_BOOT, Limits};
 use crate::options::{self, Options};
 use crate::prepare::{PrepareError, Prepared};
-use crate::progress::Preparation;
-use crate::run::runtime;
 use crate::suite::SUITES;
 
 /// For one command in a guest that does nothing else.
@@ -35,8 +34,9 @@ pub struct Counts {
 /// Boots and clones that often, prints the times, and gives the process's exit code.
 pub fn run(options: &Options, counts: Counts) -> i32 {
     match measure(options, counts) {
-        Ok(0) => EXIT_PASSED,
-        Ok(_) => EXIT_FAILED,
+        Ok(Some(0)) => EXIT_PASSED,
+        Ok(Some(_)) => EXIT_FAILED,
+        Ok(None) => EXIT_INTERRUPTED,
         Err(error) => {
             eprintln!("error: {error}");
             EXIT_INFRA
@@ -44,13 +44,13 @@ pub fn run(options: &Options, counts: Counts) -> i32 {
     }
 }
 
-/// Gives the number of failures.
-fn measure(options: &Options, counts: Counts) -> Result<usize, PrepareError> {
+/// Gives the number of failures, or nothing if it was interrupted.
+fn measure(options: &Options, counts: Counts) -> Result<Option<usize>, PrepareError> {
     let parent = options::target();
     fs::create_dir_all(&parent)?;
     let work = tempfile::Builder::new().prefix("self-test-").tempdir_in(parent)?;
-    runtime()?.block_on(async {
-        let prepared = Prepared::new(options, work.path(), &Preparation::default()).await?;
+    let measured = interrupt::block_on(async {
+        let prepared = Prepared::new(options, work.path()).await?;
         let suite = &SUITES[0];
         let machine = prepared.machine(suite, &suite.config()?, options, work.path())?;
         let boots = boot_often(&machine, work.path(), counts.boots).await;
@@ -61,7 +61,8 @@ fn measure(options: &Options, counts: Counts) -> Result<usize, PrepareError> {
             println!("clone / cold boot: {:.3}", clone / boot);
         }
         Ok(boots.failures.len() + clones.failures.len())
-    })
+    })?;
+    measured.transpose()
 }
 
 #[derive(Default)]

@@ -12,11 +12,10 @@ use yakiros_reports::EXIT_INFRA;
 use yakiros_vm::agent::{Keyboard, ProgramEvent};
 use yakiros_vm::machine::Guest;
 
+use crate::interrupt::{self, EXIT_INTERRUPTED};
 use crate::limits::FIRST_BOOT;
 use crate::options::{self, Options};
 use crate::prepare::{PrepareError, Prepared};
-use crate::progress::Preparation;
-use crate::run::runtime;
 use crate::suite::{SUITES, Suite};
 
 /// Of a terminal that does not tell.
@@ -41,17 +40,14 @@ fn shell(options: &Options, command: &[String]) -> Result<i32, PrepareError> {
     let parent = options::target();
     fs::create_dir_all(&parent)?;
     let work = tempfile::Builder::new().prefix("shell-").tempdir_in(parent)?;
-    let runtime = runtime()?;
-    let code = runtime.block_on(async {
-        let prepared = Prepared::new(options, work.path(), &Preparation::default()).await?;
+    let code = interrupt::block_on(async {
+        let prepared = Prepared::new(options, work.path()).await?;
         let machine = prepared.machine(suite, &suite.config()?, options, work.path())?;
         let guest = machine.boot(work.path(), &work.path().join("console.log"), FIRST_BOOT).await?;
         eprintln!("booted in {:.2} s; `exit` or Ctrl-D ends the guest", guest.answered_after.as_secs_f64());
         interact(&guest, command).await
-    });
-    // A thread may still wait for the keyboard; it must not hold up the end.
-    runtime.shutdown_background();
-    code
+    })?;
+    code.unwrap_or(Ok(EXIT_INTERRUPTED))
 }
 
 fn chosen_suite(options: &Options) -> Result<&'static Suite, PrepareError> {

@@ -142,7 +142,11 @@ pub async fn three_hundred_components_run(vm: &Vm) -> Result<(), Failure> {
     // By program, not by command line: that one is empty for a moment after exec has succeeded.
     let programs = vm.sh("ls -l /proc/[0-9]*/exe 2>/dev/null | grep -c test-idle$").await?;
     let expected = MANY + IDLE_BEFORE;
-    check!(programs.trim() == expected.to_string(), "{expected} idle services run as {} processes", programs.trim());
+    check!(
+        programs.trim() == expected.to_string(),
+        "{expected} idle services run as {} processes",
+        programs.trim()
+    );
     let text = vm.graphctl(&["status"]).await?;
     let lines = text.lines().filter(|line| line.trim_start().starts_with("many-")).count();
     check!(lines == MANY, "`graphctl status` prints {lines} of the {MANY}");
