@@ -32,14 +32,17 @@ impl Ext4Disk {
     pub fn open(path: &Path) -> Result<Self, VmError> {
         let attempt = format!("read the ext4 file system on {}", path.display());
         let superblock = read_superblock(path).map_err(VmError::host(attempt.clone()))?;
-        let files = Ext4::load_from_path(path).map_err(|error| VmError::host(attempt)(io::Error::other(error)))?;
+        let files =
+            Ext4::load_from_path(path).map_err(|error| VmError::host(attempt)(io::Error::other(error)))?;
         Ok(Self { was_unmounted: was_unmounted(&superblock), files })
     }
 
     /// A file's content, by its path from the file system's root.
     pub fn read(&self, path: &str) -> Result<Vec<u8>, VmError> {
         let content = self.files.read(path);
-        content.map_err(|error| VmError::host(format!("read {path} on the guest's disk"))(io::Error::other(error)))
+        content.map_err(|error| {
+            VmError::host(format!("read {path} on the guest's disk"))(io::Error::other(error))
+        })
     }
 }
 
@@ -61,7 +64,8 @@ fn field(superblock: &[u8; SUPERBLOCK_BYTES], offset: usize) -> u16 {
 }
 
 fn was_unmounted(superblock: &[u8; SUPERBLOCK_BYTES]) -> bool {
-    field(superblock, STATE_OFFSET) == STATE_CLEAN && field(superblock, INCOMPATIBLE_OFFSET) & NEEDS_RECOVERY == 0
+    field(superblock, STATE_OFFSET) == STATE_CLEAN
+        && field(superblock, INCOMPATIBLE_OFFSET) & NEEDS_RECOVERY == 0
 }
 
 #[cfg(test)]
