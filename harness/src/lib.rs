@@ -5,6 +5,7 @@
 
 pub mod capsule;
 mod events;
+pub mod failure;
 mod host;
 mod interrupt;
 pub mod limits;

@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use yakiros_vm::accel::Accelerator;
 use yakiros_vm::image::{ImageRequest, Kernel};
+use yakiros_vm::qemu::Accelerator;
 
 /// Everything that decides a run.
 #[derive(Debug, Clone, Default)]

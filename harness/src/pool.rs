@@ -11,8 +11,9 @@ use yakiros_vm::error::VmError;
 use yakiros_vm::machine::{Guest, Machine, Saved, create_disk};
 
 use crate::events::Events;
+use crate::failure::Failure;
 use crate::limits::{FIRST_BOOT, Limits};
-use crate::scenario::{Failure, Scenario, Start};
+use crate::scenario::{Scenario, Start};
 use crate::suite::{Config, Suite};
 
 /// Name of the operating system in the guest: of its root, not of its kernel.

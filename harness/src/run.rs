@@ -23,13 +23,14 @@ use yakiros_reports::{
 
 use crate::capsule;
 use crate::events::Events;
+use crate::failure::Failure;
 use crate::host;
 use crate::interrupt::{self, EXIT_INTERRUPTED};
 use crate::options::{self, Options};
 use crate::pool::SuiteMachine;
 use crate::prepare::{PrepareError, Prepared};
 use crate::progress::Live;
-use crate::scenario::{Failure, Scenario, Start};
+use crate::scenario::{Scenario, Start};
 use crate::suite::{Suite, select};
 use crate::vm::{ScenarioLog, Vm};
 

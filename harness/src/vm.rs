@@ -15,8 +15,8 @@ use yakiros_vm::agent::{AgentResult, Connection, Output};
 use yakiros_vm::machine::{Ended, Guest};
 
 use crate::events::Events;
+use crate::failure::Failure;
 use crate::limits::Limits;
-use crate::scenario::Failure;
 
 /// What the supervisor may take to answer a request, beyond the time the request itself is given.
 const ANSWER: Duration = Duration::from_secs(5);

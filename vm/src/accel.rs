@@ -11,51 +11,14 @@ use std::time::Duration;
 use tokio::io::AsyncReadExt;
 
 use crate::error::VmError;
-use crate::qemu::{Hardware, Launch, Platform, Qemu};
+use crate::memory::anonymous_file;
+use crate::qemu::{Accelerator, Hardware, Launch, Platform, Qemu};
 
 /// With KVM a kernel gets there in 0.3 s; one that needs more than this is emulated or stuck.
 const PROBE_LIMIT: Duration = Duration::from_secs(6);
 /// What the kernel says last when it has no root.
 const NO_ROOT: &str = "Unable to mount root fs";
 const PROBE_MEMORY_MB: u32 = 128;
-
-/// How QEMU runs the guest's code.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Accelerator {
-    /// On the processor.
-    Kvm,
-    /// Emulated.
-    Tcg,
-}
-
-impl Accelerator {
-    /// As in QEMU and in reports.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Kvm => "kvm",
-            Self::Tcg => "tcg",
-        }
-    }
-
-    /// QEMU's `-accel`.
-    ///
-    /// Emulation takes one host thread for all virtual processors. With one each, Linux 6.18 oopses in one boot of ten
-    /// ("Oops: int3", while it patches its own code on the other processor), and boots take a third longer.
-    pub(crate) fn option(self) -> &'static str {
-        match self {
-            Self::Kvm => "kvm",
-            Self::Tcg => "tcg,thread=single",
-        }
-    }
-
-    /// `max` rather than QEMU's default under emulation: without rdrand CRIU needs three seconds more a call.
-    pub(crate) fn cpu_model(self) -> &'static str {
-        match self {
-            Self::Kvm => "host",
-            Self::Tcg => "max",
-        }
-    }
-}
 
 /// What was chosen, and why.
 #[derive(Debug, Clone)]
@@ -126,16 +89,4 @@ async fn probe_kvm(qemu: &Qemu, kernel: &Path, directory: &Path) -> Result<(), S
         }
         Err(_) => Err(format!("a kernel did not boot with it in {PROBE_LIMIT:?}")),
     }
-}
-
-/// A file without a name, gone with its last user.
-pub(crate) fn anonymous_file(name: &str, size: u64) -> Result<File, VmError> {
-    let create = || -> std::io::Result<File> {
-        let name = std::ffi::CString::new(name)?;
-        let file = nix::sys::memfd::memfd_create(name.as_c_str(), nix::sys::memfd::MFdFlags::MFD_CLOEXEC)?;
-        let file = File::from(file);
-        file.set_len(size)?;
-        Ok(file)
-    };
-    create().map_err(VmError::host("make an anonymous file"))
 }

@@ -15,6 +15,7 @@ pub mod error;
 mod fetch;
 pub mod image;
 pub mod machine;
+mod memory;
 pub mod modules;
 mod pip;
 pub mod provision;

@@ -13,11 +13,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use yakiros_guest::protocol::{Exec, Shutdown};
 
-use crate::accel::{Accelerator, anonymous_file};
 use crate::agent::{Agent, AgentResult, Output};
 use crate::console::Console;
 use crate::error::{VmError, VmErrorKind};
-use crate::qemu::{Hardware, Launch, Process, Qemu};
+use crate::memory::anonymous_file;
+use crate::qemu::{Accelerator, Hardware, Launch, Process, Qemu};
 use crate::qmp::{Qmp, ShutdownCause};
 
 /// Console lines shown with a failure.

@@ -7,8 +7,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use yakiros_vm::accel::Accelerator;
-use yakiros_vm::qemu::{Hardware, Launch, Platform, Process, Qemu};
+use yakiros_vm::qemu::{Accelerator, Hardware, Launch, Platform, Process, Qemu};
 
 /// Set in the copy of this program that plays the harness.
 const ROLE: &str = "YAKIROS_TEST_HARNESS_FOLDER";

@@ -9,8 +9,8 @@ use std::process::ExitCode;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use yakiros_harness::options::Options;
 use yakiros_harness::{list, self_test, shell};
-use yakiros_vm::accel::Accelerator;
 use yakiros_vm::image::{ImageRequest, Kernel};
+use yakiros_vm::qemu::Accelerator;
 
 const EXAMPLES: &str = "\
 Examples:

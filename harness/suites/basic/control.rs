@@ -5,7 +5,7 @@ use std::time::Duration;
 use yakiros_guest::protocol::ExitStatus;
 
 use crate::check;
-use crate::scenario::Failure;
+use crate::failure::Failure;
 use crate::vm::Vm;
 
 /// The specification's bar for an answer under load is 2 s; here there is none.

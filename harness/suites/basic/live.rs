@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use crate::check;
-use crate::scenario::Failure;
+use crate::failure::Failure;
 use crate::vm::{COMPONENTS, Vm};
 
 /// For a component to start, be stopped or be noticed.

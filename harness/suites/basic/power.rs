@@ -7,7 +7,7 @@ use yakiros_vm::machine::Ended;
 use yakiros_vm::qmp::ShutdownCause;
 
 use crate::check;
-use crate::scenario::Failure;
+use crate::failure::Failure;
 use crate::vm::Vm;
 
 /// For a start to be noticed.

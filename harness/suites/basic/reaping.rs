@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::check;
-use crate::scenario::Failure;
+use crate::failure::Failure;
 use crate::vm::Vm;
 
 /// For a start or an end to be noticed.

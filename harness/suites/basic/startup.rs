@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::check;
-use crate::scenario::Failure;
+use crate::failure::Failure;
 use crate::vm::Vm;
 
 /// What the suite declares at least; the specification's number.

@@ -15,8 +15,9 @@ use nix::unistd::Pid;
 use yakiros_guest::frame::Kind;
 use yakiros_guest::protocol::{Exec, ExitStatus, GuestError, Reply, Started, WindowSize};
 
+use crate::error::{invalid, system};
 use crate::port;
-use crate::stream::{Input, Output, Stream, invalid, system};
+use crate::stream::{Input, Output, Stream};
 
 /// After the program has ended, something that it left behind may hold its output open for ever. What was written
 /// before the end is in the pipe already, so this is ample.

@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 use yakiros_guest::frame::Kind;
 use yakiros_guest::protocol::{ErrorKind, GuestError, Reply};
 
+use crate::error::{invalid, system};
 use crate::port;
-use crate::stream::{Input, Stream, invalid, system};
+use crate::stream::{Input, Stream};
 
 /// How often a path is looked for. Not inotify: paths in /proc, /sys and /dev, which this is mostly used for, do not
 /// report their changes.

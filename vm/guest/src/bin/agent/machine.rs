@@ -11,7 +11,7 @@ use nix::sys::time::TimeSpec;
 use nix::time::{ClockId, clock_gettime, clock_settime};
 use yakiros_guest::protocol::{GuestError, Reply, Shutdown};
 
-use crate::stream::{invalid, system};
+use crate::error::{invalid, system};
 
 /// The reply has to leave the guest before the machine ends.
 const REPLY_TIME: Duration = Duration::from_millis(50);

@@ -4,11 +4,13 @@
 //! - It cannot be chosen by the OOM killer, and gives its children the usual chance of it back.
 //! - One stream that hangs holds up no other: each has a thread of its own.
 
+mod error;
 mod exec;
 mod files;
 mod machine;
 mod port;
 mod relay;
+mod serve;
 mod stream;
 
 use std::io;
@@ -30,5 +32,5 @@ fn run() -> io::Result<()> {
     }
     let port = port::open()?;
     println!("ready");
-    stream::serve(port)
+    serve::serve(port)
 }

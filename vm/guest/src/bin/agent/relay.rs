@@ -9,8 +9,9 @@ use std::time::Duration;
 use yakiros_guest::frame::Kind;
 use yakiros_guest::protocol::{GuestError, Reply, Started};
 
+use crate::error::system;
 use crate::port;
-use crate::stream::{Input, Stream, system};
+use crate::stream::{Input, Stream};
 
 /// Connects and relays until either side closes.
 pub fn tcp(address: &str, timeout_ms: u64, stream: &Stream) -> Result<Reply, GuestError> {

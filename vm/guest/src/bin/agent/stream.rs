@@ -1,19 +1,14 @@
-//! Streams: the reader of the port opens them, hands them what comes in, and forgets them when they are done.
+//! A stream as its handler sees it: what comes in, what goes out.
 
-use std::collections::HashMap;
-use std::fs::File;
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, SyncSender};
-use std::sync::{Arc, Mutex, PoisonError};
 
-use yakiros_guest::frame::{Decoder, Frame, Kind};
-use yakiros_guest::protocol::{
-    ErrorKind, ExitStatus, GuestError, MAX_STREAMS, Reply, Request, Started, VERSION, WindowSize,
-};
+use yakiros_guest::frame::Kind;
+use yakiros_guest::protocol::{ExitStatus, GuestError, Reply, Started, WindowSize};
 
-use crate::port::{self, Sender};
-use crate::{exec, files, machine, relay};
+use crate::port::Sender;
 
 /// Frames that may wait for a stream before the port is held up. With the largest payload this is 4 MiB.
 const INPUT_FRAMES: usize = 64;
@@ -49,7 +44,21 @@ pub struct Output {
     open: Arc<AtomicBool>,
 }
 
+impl Stream {
+    /// A stream and the way to feed it.
+    pub fn new(output: Output) -> (Self, SyncSender<Input>) {
+        let (to_self, input) = mpsc::sync_channel(INPUT_FRAMES);
+        let feed = to_self.clone();
+        (Self { output, input, to_self }, feed)
+    }
+}
+
 impl Output {
+    /// An open one.
+    pub fn new(id: u32, sender: Sender) -> Self {
+        Self { id, sender, open: Arc::new(AtomicBool::new(true)) }
+    }
+
     pub fn started(&self, started: Started) -> io::Result<()> {
         self.send(Kind::Started, json(&started))
     }
@@ -58,144 +67,19 @@ impl Output {
         if self.open.load(Ordering::Acquire) { self.sender.send(kind, self.id, payload) } else { Ok(()) }
     }
 
-    fn done(&self, result: &Result<Reply, GuestError>) -> io::Result<()> {
+    /// The last frame; later ones are dropped.
+    pub fn done(&self, result: &Result<Reply, GuestError>) -> io::Result<()> {
         let last = self.send(Kind::Done, json(result));
         self.open.store(false, Ordering::Release);
         last
     }
 
-    fn silence(&self) {
+    /// Nobody listens any more.
+    pub fn silence(&self) {
         self.open.store(false, Ordering::Release);
     }
 }
 
-struct Entry {
-    input: SyncSender<Input>,
-    output: Output,
-}
-
-type Streams = Arc<Mutex<HashMap<u32, Entry>>>;
-
-/// Serves the host until the port fails.
-pub fn serve(mut port: File) -> io::Result<()> {
-    let sender = Sender::new(port.try_clone()?);
-    let streams = Streams::default();
-    let mut decoder = Decoder::default();
-    let mut buffer = port::payload_buffer();
-    loop {
-        let count = port::read_some(&mut port, &mut buffer)?;
-        decoder.push(&buffer[..count]);
-        while let Some(frame) = decoder.next_frame() {
-            handle(&streams, &sender, frame)?;
-        }
-    }
-}
-
-fn handle(streams: &Streams, sender: &Sender, frame: Frame) -> io::Result<()> {
-    let input = match frame.kind {
-        Kind::Open => return open(streams, sender, frame.stream, &frame.payload),
-        Kind::Data => Input::Data(frame.payload),
-        Kind::End => Input::End,
-        Kind::Cancel => Input::Cancel,
-        Kind::Resize => match serde_json::from_slice(&frame.payload) {
-            Ok(size) => Input::Resize(size),
-            Err(_) => return Ok(()),
-        },
-        Kind::Started | Kind::ErrorData | Kind::Done => return Ok(()), // only ever ours
-    };
-    let to = lock(streams).get(&frame.stream).map(|entry| entry.input.clone());
-    if let Some(to) = to {
-        // An error means that the stream has just ended by itself.
-        drop(to.send(input));
-    }
-    Ok(())
-}
-
-fn open(streams: &Streams, sender: &Sender, id: u32, payload: &[u8]) -> io::Result<()> {
-    let output = Output { id, sender: sender.clone(), open: Arc::new(AtomicBool::new(true)) };
-    let request = match serde_json::from_slice(payload) {
-        Ok(request) => request,
-        Err(error) => return output.done(&Err(invalid(format!("parse the request: {error}")))),
-    };
-    if let Request::Hello { version, nonce } = request {
-        forget_all(streams);
-        return output.done(&greet(version, nonce));
-    }
-    let (to_self, input) = mpsc::sync_channel(INPUT_FRAMES);
-    {
-        let mut open = lock(streams);
-        if open.len() >= MAX_STREAMS {
-            let message = format!("open another stream: {MAX_STREAMS} are open");
-            return output.done(&Err(GuestError { kind: ErrorKind::Busy, message }));
-        }
-        open.insert(id, Entry { input: to_self.clone(), output: output.clone() });
-    }
-    let stream = Stream { output: output.clone(), input, to_self };
-    let streams = Arc::clone(streams);
-    let body = move || {
-        let result = answer(request, &stream);
-        lock(&streams).remove(&id);
-        if let Err(error) = output.done(&result) {
-            eprintln!("agent: failed to answer the host: {error}");
-        }
-    };
-    std::thread::Builder::new().name(format!("stream-{id}")).spawn(body).map(drop)
-}
-
-fn forget_all(streams: &Streams) {
-    for (_, entry) in lock(streams).drain() {
-        entry.output.silence();
-        drop(entry.input.try_send(Input::Cancel));
-    }
-}
-
-fn greet(version: u32, nonce: u64) -> Result<Reply, GuestError> {
-    if version != VERSION {
-        return Err(invalid(format!(
-            "talk to a host of version {version}: this agent has version {VERSION}"
-        )));
-    }
-    let name =
-        nix::sys::utsname::uname().map_err(|error| system("read the kernel's release", &error.into()))?;
-    Ok(Reply::Hello { nonce, kernel_release: name.release().to_string_lossy().into_owned() })
-}
-
-fn answer(request: Request, stream: &Stream) -> Result<Reply, GuestError> {
-    match request {
-        Request::Hello { .. } => Err(invalid("greet on a stream that is open".into())),
-        Request::Exec(exec) => exec::run(&exec, stream),
-        Request::WriteFile { path, mode, atomic } => files::write(&path, mode, atomic, stream),
-        Request::ReadFile { path, limit_bytes } => files::read(&path, limit_bytes, stream),
-        Request::WaitPath { path, absent, timeout_ms } => files::wait(&path, absent, timeout_ms, stream),
-        Request::TcpConnect { address, timeout_ms } => relay::tcp(&address, timeout_ms, stream),
-        Request::Signal { pid, signal } => machine::signal(pid, signal),
-        Request::Clock { set_realtime_ns } => machine::clock(set_realtime_ns),
-        Request::Reseed { entropy } => machine::reseed(&entropy),
-        Request::Shutdown(how) => Ok(machine::shutdown(how)),
-    }
-}
-
-fn lock(streams: &Streams) -> std::sync::MutexGuard<'_, HashMap<u32, Entry>> {
-    streams.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 fn json(value: &impl serde::Serialize) -> Vec<u8> {
     serde_json::to_vec(value).unwrap_or_else(|_| b"null".to_vec())
-}
-
-/// An error of a request that makes no sense.
-pub fn invalid(message: String) -> GuestError {
-    GuestError { kind: ErrorKind::Invalid, message }
-}
-
-/// An error of the system, with a kind that the host can act on.
-pub fn system(what: &str, error: &io::Error) -> GuestError {
-    let kind = match error.kind() {
-        io::ErrorKind::NotFound => ErrorKind::NotFound,
-        io::ErrorKind::PermissionDenied | io::ErrorKind::ConnectionRefused => ErrorKind::Refused,
-        io::ErrorKind::TimedOut => ErrorKind::TimedOut,
-        _ if error.raw_os_error() == Some(nix::libc::ESRCH) => ErrorKind::NotFound,
-        _ => ErrorKind::System,
-    };
-    GuestError { kind, message: format!("{what}: {error}") }
 }
