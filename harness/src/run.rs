@@ -18,7 +18,8 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use yakiros_reports::event::{self, Counts, Culprit, Event, Level, Outcome, ScenarioFinished, ms};
 use yakiros_reports::{
-    EVENTS_FILE, EXIT_INFRA, EXIT_PASSED, EXIT_USAGE, RunSummary, SummaryOptions, exit_code, rebuild, summary,
+    EVENTS_FILE, EXIT_INFRA, EXIT_PASSED, EXIT_USAGE, RunSummary, SummaryOptions, closing, exit_code,
+    rebuild, summary,
 };
 
 use crate::capsule;
@@ -234,21 +235,8 @@ impl Run {
         if !self.options.keep {
             drop(fs::remove_dir_all(self.folder.join(WORK)));
         }
-        let counts = self.events.counts();
-        let failed = counts.failed + counts.flaky > 0;
-        let incomplete = self.interrupted || counts.infra_failed > 0 || counts.total() == 0;
-        self.events.emit(Event::RunFinished(event::RunFinished {
-            counts,
-            duration_ms: ms(self.events.elapsed()),
-            exit_code: if failed {
-                yakiros_reports::EXIT_FAILED
-            } else if incomplete {
-                EXIT_INFRA
-            } else {
-                0
-            },
-            interrupted: self.interrupted,
-        }));
+        let end = closing(self.events.counts(), ms(self.events.elapsed()), self.interrupted);
+        self.events.emit(Event::RunFinished(end));
         let result = rebuild(&self.folder)?;
         show(&result, &self.folder);
         let code = if self.interrupted { EXIT_INTERRUPTED } else { exit_code(&result) };

@@ -1,6 +1,6 @@
 //! The exit code of a run.
 
-use crate::event::Counts;
+use crate::event::{Counts, RunFinished};
 use crate::model::RunSummary;
 
 /// All scenarios passed or were skipped with a reason.
@@ -25,8 +25,13 @@ pub fn exit_code(summary: &RunSummary) -> i32 {
     }
 }
 
+/// The closing event of a run that came to its end, with its exit code.
+pub fn closing(counts: Counts, duration_ms: f64, interrupted: bool) -> RunFinished {
+    RunFinished { counts, duration_ms, exit_code: verdict(counts, true, interrupted), interrupted }
+}
+
 /// The exit code for these counts of a run that came to its end or not.
-pub(crate) fn verdict(counts: Counts, complete: bool, interrupted: bool) -> i32 {
+fn verdict(counts: Counts, complete: bool, interrupted: bool) -> i32 {
     if counts.failed > 0 || counts.flaky > 0 {
         EXIT_FAILED
     } else if counts.infra_failed > 0 || !complete || interrupted || counts.total() == 0 {

@@ -116,7 +116,7 @@ pub fn model_run() -> Vec<Record> {
     stream.push(Event::log(Level::Warn, "the host is busy: 3.2 of 2 processors are in use"));
     stream.push(Event::log(Level::Debug, "not in any report"));
     let summary = crate::fold(&stream.0);
-    stream.push(Event::RunFinished(summary.closing(84_250.0, false)));
+    stream.push(Event::RunFinished(crate::closing(summary.counts(), 84_250.0, false)));
     stream.0
 }
 

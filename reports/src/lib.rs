@@ -15,7 +15,7 @@ pub mod report;
 pub mod stats;
 mod terminal;
 
-pub use exit::{EXIT_FAILED, EXIT_INFRA, EXIT_PASSED, EXIT_USAGE, exit_code};
+pub use exit::{EXIT_FAILED, EXIT_INFRA, EXIT_PASSED, EXIT_USAGE, closing, exit_code};
 pub use fold::fold;
 pub use junit::junit_xml;
 pub use model::{Attempt, Machine, RunSummary, Scenario};

@@ -9,7 +9,6 @@ use crate::event::{
     Artifact, ConsoleFinding, Counts, Culprit, LogMessage, MachineOrigin, MachineReady, Metric, Outcome,
     RunFinished, RunStarted, StartKind, Step,
 };
-use crate::exit;
 use crate::stats::{self, Spread};
 
 /// The reason of a scenario that began and did not end.
@@ -125,12 +124,6 @@ impl RunSummary {
     /// True when the user, or a signal, ended the run early.
     pub fn interrupted(&self) -> bool {
         self.ended.as_ref().is_some_and(|end| end.interrupted)
-    }
-
-    /// The closing event for the run as it is now, with its counts and its exit code.
-    pub fn closing(&self, duration_ms: f64, interrupted: bool) -> RunFinished {
-        let counts = self.counts();
-        RunFinished { counts, duration_ms, exit_code: exit::verdict(counts, true, interrupted), interrupted }
     }
 
     /// The spread of the times that clones of all machines took to their first answer.

@@ -91,7 +91,7 @@ fn an_interrupted_run_is_not_green() {
     let mut stream = Stream::default();
     stream.start("basic", "one", 1);
     stream.finish("basic", "one", Outcome::Passed, 1.0, None);
-    let closing = fold(&stream.0).closing(2.0, true);
+    let closing = crate::closing(fold(&stream.0).counts(), 2.0, true);
     assert_eq!(closing.exit_code, EXIT_INFRA);
     stream.push(Event::RunFinished(closing));
     assert_eq!(exit_code(&fold(&stream.0)), EXIT_INFRA);
@@ -102,7 +102,8 @@ fn a_run_that_says_it_failed_is_not_turned_into_a_success() {
     let mut stream = Stream::default();
     stream.start("basic", "one", 1);
     stream.finish("basic", "one", Outcome::Passed, 1.0, None);
-    let closing = RunFinished { exit_code: EXIT_INFRA, ..fold(&stream.0).closing(2.0, false) };
+    let closing =
+        RunFinished { exit_code: EXIT_INFRA, ..crate::closing(fold(&stream.0).counts(), 2.0, false) };
     stream.push(Event::RunFinished(closing));
     assert_eq!(exit_code(&fold(&stream.0)), EXIT_INFRA);
 }
