@@ -92,6 +92,9 @@ struct Node {
     /// Optional capabilities that are not up but may come.
     waits: u32,
     layer: u32,
+    /// Number of its strongly connected set, dependencies first; only kept while there is a
+    /// cycle, to order what has no layer.
+    rank: u32,
 }
 
 /// See the module documentation.
@@ -122,6 +125,7 @@ impl Graph {
             hopeless: 0,
             waits: 0,
             layer: 0,
+            rank: 0,
         };
         if let Some(id) = self.free.pop() {
             self.nodes[id.index()] = node;
@@ -208,6 +212,16 @@ impl Graph {
     /// up; [`NO_LAYER`] in a cycle.
     pub fn layer(&self, id: NodeId) -> u32 {
         self.nodes[id.index()].layer
+    }
+
+    /// Whether `upper` stands above `lower`: if the one needs the other, it does, unless both
+    /// are on one cycle. Never both ways.
+    pub fn is_above(&self, upper: NodeId, lower: NodeId) -> bool {
+        let (upper, lower) = (&self.nodes[upper.index()], &self.nodes[lower.index()]);
+        if upper.layer == NO_LAYER || lower.layer == NO_LAYER {
+            return upper.rank > lower.rank;
+        }
+        upper.layer > lower.layer
     }
 
     /// What the node grants now.

@@ -1,5 +1,6 @@
 //! The actions of the table, and what carries a change on to others.
 
+use std::collections::HashSet;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -120,20 +121,13 @@ impl Engine {
     fn launch(&mut self, id: NodeId, cause: Cause) {
         self.last_run += 1;
         let run = RunId(self.last_run);
-        let layer = self.graph.layer(id);
         let Some(unit) = self.unit_mut(id) else {
             return;
         };
         unit.generation += 1;
         let component = Rc::clone(&unit.component);
-        unit.process = Some(Process {
-            run,
-            pid: None,
-            component: Rc::clone(&component),
-            since: None,
-            layer,
-            told: false,
-        });
+        unit.process =
+            Some(Process { run, pid: None, component: Rc::clone(&component), since: None, told: false });
         let generation = unit.generation;
         self.runs.insert(run, id);
         self.disarm_unit(id);
@@ -233,7 +227,9 @@ impl Engine {
         let detail = unit.held.then(|| "stopped by request".to_owned());
         let free = !unit.held && !unit.doomed && self.halting.is_none();
         let named = matches!(cause, Cause::Restart | Cause::Request { .. });
-        if free && named && self.graph.may_start(id) {
+        // What is up may be met by its own capability, which goes down with it.
+        let down = !unit.state.is_up();
+        if free && named && down && self.graph.may_start(id) {
             return self.launch(id, cause);
         }
         self.enter(id, State::Inactive, cause, detail);
@@ -257,33 +253,49 @@ impl Engine {
         if blockers.is_empty() {
             return self.tell(id);
         }
+        let Some(run) = self.run_of(id) else { return };
         for blocker in blockers {
             if let Some(unit) = self.unit_mut(blocker) {
-                unit.blocks.push(id);
+                unit.blocks.push((id, run));
             }
         }
     }
 
-    /// Running components that have to be gone before `id`'s process is told to end: those of
-    /// later layers that need one of its capabilities and have no other provider of it.
+    /// Running components that have to be gone before `id`'s process is told to end: those that
+    /// stand above it in the graph, need one of its capabilities and have no other provider of it.
     fn blockers(&self, id: NodeId) -> Vec<NodeId> {
-        let Some(own) = self.unit(id).and_then(|u| u.process.as_ref()) else {
-            return Vec::new();
-        };
-        let runs_later = |other: &NodeId| {
-            let process = self.unit(*other).and_then(|u| u.process.as_ref());
-            *other != id && process.is_some_and(|p| p.layer > own.layer)
+        // Edges may have changed since others began to wait for this one: never wait in a ring.
+        let waiting = self.waiting_for(id);
+        let counts = |other: &NodeId| {
+            let runs = self.unit(*other).is_some_and(|unit| unit.process.is_some());
+            runs && !waiting.contains(other) && self.graph.is_above(*other, id)
         };
         let mut found: Vec<NodeId> = if self.halting.is_some() {
-            self.graph.dependents(id).filter(runs_later).collect()
+            self.graph.dependents(id).filter(counts).collect()
         } else {
             let caps = self.graph.provided(id).iter();
             let lost = caps.filter(|cap| self.graph.cap_level(**cap) == Level::Down);
-            lost.flat_map(|cap| self.graph.requirers(*cap).iter().copied()).filter(runs_later).collect()
+            lost.flat_map(|cap| self.graph.requirers(*cap).iter().copied()).filter(counts).collect()
         };
         found.sort_unstable();
         found.dedup();
         found
+    }
+
+    /// Everything that waits, directly or not, for `id` to be gone.
+    fn waiting_for(&self, id: NodeId) -> HashSet<NodeId> {
+        let mut found = HashSet::new();
+        let mut open = vec![id];
+        while let Some(next) = open.pop() {
+            let blocked = self.unit(next).map_or(&[][..], |unit| &unit.blocks);
+            let blocked = blocked.iter().filter(|(id, run)| self.run_of(*id) == Some(*run));
+            open.extend(blocked.map(|(id, _)| *id).filter(|id| found.insert(*id)));
+        }
+        found
+    }
+
+    fn run_of(&self, id: NodeId) -> Option<RunId> {
+        Some(self.unit(id)?.process.as_ref()?.run)
     }
 
     fn tell(&mut self, id: NodeId) {
@@ -299,9 +311,7 @@ impl Engine {
     }
 
     fn kill(&mut self, id: NodeId) {
-        let Some(run) = self.unit(id).and_then(|u| Some(u.process.as_ref()?.run)) else {
-            return;
-        };
+        let Some(run) = self.run_of(id) else { return };
         self.effects.push(Effect::Kill(run));
         self.arm_unit(id, KILL_PATIENCE, Due::Grace(id));
     }
@@ -315,7 +325,10 @@ impl Engine {
         let started = unit.process.take().and_then(|process| process.since);
         unit.forget_failures(started, now);
         unit.waits_for = 0;
-        for waiting in std::mem::take(&mut unit.blocks) {
+        for (waiting, run) in std::mem::take(&mut unit.blocks) {
+            if self.run_of(waiting) != Some(run) {
+                continue;
+            }
             let Some(unit) = self.unit_mut(waiting) else {
                 continue;
             };

@@ -27,9 +27,10 @@ enum Goal {
         name: Rc<str>,
         not: Option<RunId>,
     },
-    /// It has no process and does not get one.
+    /// This process of it is gone, whether another has followed or not.
     Stopped {
         name: Rc<str>,
+        run: Option<RunId>,
     },
 }
 
@@ -156,12 +157,15 @@ impl Engine {
         let Some(id) = self.names.get(name).copied() else {
             return self.unknown(client, name);
         };
-        if let Some(unit) = self.unit_mut(id) {
-            unit.held = true;
-        }
+        let Some(unit) = self.unit_mut(id) else {
+            return;
+        };
+        unit.held = true;
+        let run = unit.process.as_ref().map(|process| process.run);
         self.feed(id, Input::Stop, cause);
         self.refresh_may_rise(id);
-        self.wait(client, Goal::Stopped { name: name.into() }, timeout_ms);
+        let name = name.into();
+        self.wait(client, Goal::Stopped { name, run }, timeout_ms);
     }
 
     fn restart(&mut self, client: ClientId, name: &str, timeout_ms: Option<u64>, cause: Cause) {
@@ -254,7 +258,7 @@ impl Engine {
     fn standing(&self, goal: &Goal) -> String {
         match goal {
             Goal::Until(Until::State { name, .. }) => self.describe(name),
-            Goal::Running { name, .. } | Goal::Stopped { name } => self.describe(name),
+            Goal::Running { name, .. } | Goal::Stopped { name, .. } => self.describe(name),
             Goal::Until(Until::Rejected { file }) => format!("{file} is not rejected"),
             Goal::Until(Until::Settled) => {
                 let mut moving = self.units.iter().flatten();
@@ -298,9 +302,9 @@ impl Engine {
                 .then(|| format!("{file} is rejected"))
                 .and_then(|message| done(message, now)),
             Goal::Running { name, not } => self.judge_running(name, *not),
-            Goal::Stopped { name } => {
+            Goal::Stopped { name, run } => {
                 let process = self.find(name).and_then(|unit| unit.process.as_ref());
-                let gone = process.is_none();
+                let gone = process.is_none_or(|process| Some(process.run) != *run);
                 gone.then(|| format!("{name} is stopped")).and_then(|message| done(message, now))
             }
         }

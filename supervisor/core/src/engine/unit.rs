@@ -23,8 +23,6 @@ pub(super) struct Process {
     pub(super) component: Rc<Component>,
     /// When exec succeeded.
     pub(super) since: Option<Duration>,
-    /// Its layer in the graph when it was started: the order of stopping.
-    pub(super) layer: u32,
     /// SIGTERM was sent.
     pub(super) told: bool,
 }
@@ -54,8 +52,9 @@ pub(super) struct Unit {
     pub(super) after_stop: AfterStop,
     /// Dependents that must be gone before this one is told to stop.
     pub(super) waits_for: u32,
-    /// Those that wait for this one's process to be gone.
-    pub(super) blocks: Vec<NodeId>,
+    /// Those that wait for this one's process to be gone, and which process of theirs does:
+    /// it may end by itself, and the next one waits for nobody.
+    pub(super) blocks: Vec<(NodeId, RunId)>,
     pub(super) timer: Option<TimerKey>,
     /// Starts so far.
     pub(super) generation: u64,

@@ -21,6 +21,7 @@ impl Graph {
     pub fn settle(&mut self) -> Vec<NodeId> {
         self.rebuild_edges();
         let moved = self.find_cycles();
+        self.rank_cycles();
         self.mark_ignored_edges();
         self.assign_layers();
         self.count_unmet();
@@ -83,6 +84,17 @@ impl Graph {
             }
         }
         moved
+    }
+
+    /// Order what has no layer. Tarjan's algorithm finishes dependencies first.
+    fn rank_cycles(&mut self) {
+        if !self.nodes.iter().any(|node| node.live && node.in_cycle) {
+            return;
+        }
+        let ranks = self.component_numbers(false);
+        for (node, rank) in self.nodes.iter_mut().zip(ranks) {
+            node.rank = rank;
+        }
     }
 
     /// An optional capability that depends on the node itself is not waited for.
