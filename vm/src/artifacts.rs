@@ -56,6 +56,7 @@ impl fmt::Display for Origin {
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct Artifacts {
     pub alpine: AlpineWheel,
+    pub alpine_mirror: AlpineMirror,
     pub debian_kernel: DebianKernel,
     pub debian_tools: DebianTools,
     pub qemu: QemuPackage,
@@ -79,6 +80,17 @@ pub(crate) struct Member {
     pub path: String,
     pub size: u64,
     pub sha256: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct AlpineMirror {
+    pub branch: String,
+    pub architecture: String,
+    pub flavor: String,
+    pub repository: String,
+    pub package: String,
+    pub kernel: String,
 }
 
 #[derive(Debug, Deserialize)]

@@ -4,6 +4,8 @@
 //! well when this process dies; a child of a wrapper script may outlive that for a moment, and finds its work
 //! directory gone once the next run has cleaned up. Captured output is bounded. Progress is reported while it runs.
 
+pub(crate) mod mirror;
+
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -153,7 +155,12 @@ pub(crate) fn check_file(
     } else if let Some(expected) = size.filter(|expected| found_size < *expected) {
         ImageErrorKind::Truncated { name: name.into(), expected, found: found_size }
     } else {
-        ImageErrorKind::Hash { name: name.into(), expected: sha256.into(), found: found_hash }
+        ImageErrorKind::Hash {
+            name: name.into(),
+            algorithm: "sha256",
+            expected: sha256.into(),
+            found: found_hash,
+        }
     };
     fs::remove_file(path).at(doing, path)?;
     Err(ImageError::new(doing, kind))
@@ -267,7 +274,8 @@ fn command_line(command: &Command) -> String {
     words.join(" ")
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// `bytes` as hexadecimal digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
     bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
         // Writing to a String cannot fail.

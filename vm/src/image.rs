@@ -5,6 +5,8 @@
 //! caller adds its own layer (see [`crate::cpio::LayerBuilder`]) and joins all with [`crate::cpio::concatenate`].
 
 mod alpine;
+mod alpine_mirror;
+mod apk;
 mod debian_kernel;
 pub(crate) mod elf;
 mod error;
@@ -87,6 +89,9 @@ pub struct ImageRequest {
     pub rootfs: Option<PathBuf>,
     /// CRIU and the other tools.
     pub tools: Tools,
+    /// Where Alpine's kernel and root file system come from instead of the pinned image: the base of a mirror, as
+    /// `http://…`, `https://…`, `file:///…` or a directory. Its own checksums are trusted.
+    pub alpine_mirror: Option<String>,
 }
 
 /// Where the guest's CRIU, kexec, ip, tc, nft and e2fsprogs come from.
@@ -167,15 +172,20 @@ fn add_kernel(
         image.kernel.clone_from(kernel);
         return Ok(Modules::FromRootfs);
     }
-    let entry = match request.kernel {
-        Kernel::Alpine => {
+    let entry = match (request.kernel, &request.alpine_mirror) {
+        (Kernel::Alpine, Some(mirror)) => {
+            let entry = alpine_mirror::kernel(cache, mirror, progress)?;
+            image.kernel = entry.path(alpine_mirror::KERNEL);
+            entry
+        }
+        (Kernel::Alpine, None) => {
             let wheel = alpine::wheel(cache, progress)?;
             image.kernel = wheel.path(alpine::KERNEL);
             let entry = alpine::layers(cache, &wheel, progress)?;
             image.leases.push(wheel);
             entry
         }
-        Kernel::Debian => {
+        (Kernel::Debian, _) => {
             let entry = debian_kernel::layers(cache, progress)?;
             image.kernel = entry.path(debian_kernel::KERNEL);
             entry
@@ -200,10 +210,11 @@ fn add_base(
         image.records.push(user_file("initrd", initrd)?);
         image.layers.push(initrd.clone());
     }
-    let base = match (&request.rootfs, &request.initrd) {
-        (Some(rootfs), _) => Some(user_rootfs(cache, rootfs, &image.kernel_release, progress)?),
-        (None, Some(_)) => None,
-        (None, None) => Some(alpine::layers(cache, &alpine::wheel(cache, progress)?, progress)?),
+    let base = match (&request.rootfs, &request.initrd, &request.alpine_mirror) {
+        (Some(rootfs), ..) => Some(user_rootfs(cache, rootfs, &image.kernel_release, progress)?),
+        (None, Some(_), _) => None,
+        (None, None, Some(mirror)) => Some(alpine_mirror::root(cache, mirror, progress)?),
+        (None, None, None) => Some(alpine::layers(cache, &alpine::wheel(cache, progress)?, progress)?),
     };
     if let Some(base) = &base {
         image.layers.push(base.path(BASE_LAYER));
@@ -217,7 +228,10 @@ fn add_base(
             image.layers.push(entry.path(layer));
             image.leases.push(entry);
         }
-        (Modules::FromRootfs, Some(base)) => image.layers.push(base.path(layer)),
+        (Modules::FromRootfs, Some(base)) => {
+            // A mini root file system holds no modules.
+            image.layers.extend(Some(base.path(layer)).filter(|path| path.exists()));
+        }
         (Modules::FromRootfs, None) => {}
     }
     image.leases.extend(base);
@@ -266,23 +280,33 @@ fn user_rootfs(
 
 /// Builds base and modules layers out of the tree at `rootfs` for kernel `release`.
 fn build_tree(space: &Workspace, rootfs: &Path, release: &str) -> Result<Built, ImageError> {
-    let doing = "write the base layer";
     let mut tree = rootfs::load(rootfs)?;
     let mut modules = tree.take("lib/modules");
     modules.extend(tree.take("usr/lib/modules"));
     let modules = ModuleSet::choose(&modules, release, rootfs)?;
-    rootfs::make_base(&mut tree).at(doing, rootfs)?;
-    let path = space.out.join(BASE_LAYER);
-    tree.write_file(&path).at(doing, &path)?;
-    write_modules(space, &modules)?;
-    let links = tree.dir_links().into_iter().map(|(link, target)| {
-        format!("{}\t{}\n", String::from_utf8_lossy(&link), String::from_utf8_lossy(&target))
-    });
     let mut built = Built::default();
-    built.notes.insert("dir_links".into(), links.collect());
+    write_base(&space.out.join(BASE_LAYER), tree, rootfs, &mut built)?;
+    write_modules(space, &modules)?;
     built.notes.insert("kernel_release".into(), release.into());
     built.notes.insert("modules".into(), modules.names().join(" "));
     Ok(built)
+}
+
+/// Writes the base layer of `tree`, which came from `origin`, to `path`.
+fn write_base(
+    path: &Path,
+    mut tree: LayerBuilder,
+    origin: &Path,
+    built: &mut Built,
+) -> Result<(), ImageError> {
+    let doing = "write the base layer";
+    rootfs::make_base(&mut tree).at(doing, origin)?;
+    tree.write_file(path).at(doing, path)?;
+    let links = tree.dir_links().into_iter().map(|(link, target)| {
+        format!("{}\t{}\n", String::from_utf8_lossy(&link), String::from_utf8_lossy(&target))
+    });
+    built.notes.insert("dir_links".into(), links.collect());
+    Ok(())
 }
 
 fn write_modules(space: &Workspace, modules: &ModuleSet) -> Result<(), ImageError> {

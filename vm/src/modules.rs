@@ -336,4 +336,4 @@ fn unpack(path: &str, packed: Vec<u8>, origin: &Path) -> Result<Vec<u8>, ImageEr
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -74,7 +74,7 @@ fn wrong_and_truncated_files_are_removed() {
     let sha = hash_bytes(b"right");
     fs::write(&path, "wrong").unwrap();
     let error = check_file("fetch", "thing", &path, Some(5), &sha).unwrap_err();
-    let ImageErrorKind::Hash { name, expected, found } = error.kind() else { panic!("{error}") };
+    let ImageErrorKind::Hash { name, expected, found, .. } = error.kind() else { panic!("{error}") };
     assert_eq!((name.as_str(), expected, found), ("thing", &sha, &hash_bytes(b"wrong")));
     assert!(!path.exists());
 

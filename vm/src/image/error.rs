@@ -40,13 +40,15 @@ pub enum ImageErrorKind {
         /// Bytes free when asked.
         free: u64,
     },
-    /// Content differs from its pin.
+    /// Content differs from its pin or its published checksum.
     Hash {
         /// The artifact or member.
         name: String,
-        /// SHA-256 of the pin, in hex.
+        /// Kind of the hashes, as it is usually written.
+        algorithm: &'static str,
+        /// Hash of the pin, or as published by the mirror, in hex.
         expected: String,
-        /// SHA-256 of what came, in hex.
+        /// Hash of what came, in hex.
         found: String,
     },
     /// Fewer bytes than announced.
@@ -57,6 +59,20 @@ pub enum ImageErrorKind {
         expected: u64,
         /// Bytes that came.
         found: u64,
+    },
+    /// A server or a mirror's directory does not hold a file.
+    NotFound {
+        /// Its address.
+        url: String,
+        /// What the user can do.
+        fix: String,
+    },
+    /// A file could not be brought from a server.
+    Transfer {
+        /// Its address.
+        url: String,
+        /// Why.
+        reason: String,
     },
     /// A command failed because it could not reach its servers.
     Network {
@@ -177,12 +193,14 @@ impl fmt::Display for ImageErrorKind {
             Self::NoSpace { path, needed: None, free } => {
                 write!(f, "{}: no space left, {} free", path.display(), human_bytes(*free))
             }
-            Self::Hash { name, expected, found } => {
-                write!(f, "{name} has the wrong content: sha256 expected {expected}, found {found}; the file was removed")
+            Self::Hash { name, algorithm, expected, found } => {
+                write!(f, "{name} has the wrong content: {algorithm} expected {expected}, found {found}; the file was removed")
             }
             Self::Truncated { name, expected, found } => {
                 write!(f, "{name} is incomplete: {expected} bytes expected, {found} found; the file was removed")
             }
+            Self::NotFound { url, fix } => write!(f, "{url} does not exist; {fix}"),
+            Self::Transfer { url, reason } => write!(f, "{url} could not be fetched: {reason}"),
             Self::Network { command, stderr } => write!(f, "`{command}` could not reach the network{}", tail(stderr)),
             Self::Command { command, status, stderr } => write!(f, "`{command}` ended with {status}{}", tail(stderr)),
             Self::CommandTimeout { command, limit, stderr } => {

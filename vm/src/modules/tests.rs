@@ -5,7 +5,7 @@ use super::*;
 const RELEASE: &str = "6.1.0-test";
 
 /// A relocatable ELF file with nothing but a `.modinfo` section.
-fn module(info: &[&str]) -> Vec<u8> {
+pub(crate) fn module(info: &[&str]) -> Vec<u8> {
     const HEADER: usize = 64;
     const NAMES: &[u8] = b"\0.modinfo\0.shstrtab\0";
     let text: Vec<u8> = info.iter().flat_map(|field| [field.as_bytes(), b"\0"].concat()).collect();
