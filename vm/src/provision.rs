@@ -12,7 +12,7 @@ use std::process::Command;
 use crate::artifacts::{ArtifactRecord, Origin, QemuPackage, artifacts};
 use crate::cache::{Built, Cache, Entry, Workspace};
 use crate::debian::{self, Apt, Package, Suite, is_libc};
-use crate::fetch::{LOCAL_LIMIT, find_program, hash_bytes, is_root, run};
+use crate::fetch::{LOCAL_LIMIT, find_program, hash_bytes, hash_file, is_root, run};
 use crate::image::{ImageError, IoContext, KEY_LEN, Progress, elf};
 use crate::qemu::Qemu;
 
@@ -121,13 +121,13 @@ pub fn provision_qemu(
 fn system_qemu(path: &Path, origin: QemuOrigin, progress: &dyn Progress) -> Result<ProvidedQemu, ImageError> {
     let qemu = Qemu { binary: path.to_path_buf(), env: Vec::new(), extra_args: Vec::new() };
     let version = version(&qemu, progress)?;
+    let (sha256, size) = hash_file(path)?;
     let record = ArtifactRecord {
         name: "qemu".into(),
         version: version.clone(),
-        // Hashing tens of megabytes at each start would say less than the version does.
-        sha256: String::new(),
+        sha256,
         origin: if origin == QemuOrigin::Named { Origin::UserFile } else { Origin::System },
-        size: fs::metadata(path).at(DOING, path)?.len(),
+        size,
     };
     Ok(ProvidedQemu { qemu, version, origin, records: vec![record], _lease: None })
 }
