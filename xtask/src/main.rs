@@ -106,6 +106,10 @@ struct Guest {
     /// A root file system of your own, in place of Alpine's: a folder, a tar archive or an ext4 image
     #[arg(long, value_name = "PATH")]
     rootfs: Option<PathBuf>,
+    /// Alpine's kernel and mini root file system from this mirror, in place of the pinned image: the address above
+    /// its branches (http, https or file), or a folder
+    #[arg(long, value_name = "URL")]
+    alpine_mirror: Option<String>,
     /// The init under test, a path in the guest [default: /sbin/graph-resolver]
     #[arg(long, value_name = "PATH")]
     init: Option<String>,
@@ -163,6 +167,7 @@ impl Guest {
             kernel_file: self.kernel_file.clone(),
             initrd: self.initrd.clone(),
             rootfs: self.rootfs.clone(),
+            alpine_mirror: self.alpine_mirror.clone(),
             ..ImageRequest::default()
         }
     }
