@@ -182,4 +182,27 @@ mod tests {
         let options = Options { scenarios: vec!["nothing_like_it".into()], ..Options::default() };
         assert!(select(&options).is_err());
     }
+
+    #[test]
+    fn the_specification_names_only_proofs_that_exist() {
+        let root = crate::options::workspace();
+        let text = fs::read_to_string(root.join("SPECIFICATION.md")).unwrap();
+        let mut named = 0;
+        for proof in text.split('`').skip(1).step_by(2) {
+            if let Some(case) = proof.strip_prefix("case:") {
+                assert!(root.join("supervisor/init/tests/cases").join(case).exists(), "{proof}");
+                named += 1;
+            }
+            for suite in &SUITES {
+                let Some(name) = proof.strip_prefix(suite.name).and_then(|rest| rest.strip_prefix('/'))
+                else {
+                    continue;
+                };
+                assert!(suite.scenarios.iter().any(|scenario| scenario.name == name), "{proof}");
+                named += 1;
+            }
+        }
+        let scenarios: usize = SUITES.iter().map(|suite| suite.scenarios.len()).sum();
+        assert!(named >= scenarios, "{named} proofs are named, there are {scenarios} scenarios");
+    }
 }
