@@ -12,7 +12,7 @@ use std::process::Command;
 
 use crate::artifacts::{ArtifactRecord, Origin};
 use crate::fetch::{
-    FETCH_LIMIT, LOCAL_LIMIT, Watch, check_file, ensure_space, find_program, run, run_to_end,
+    FETCH_LIMIT, LOCAL_LIMIT, Watch, check_file, ensure_space, find_program, is_root, run, run_to_end,
 };
 use crate::image::{ImageError, IoContext, Progress, human_bytes};
 
@@ -205,8 +205,20 @@ pub(crate) fn unpack(deb: &Path, dir: &Path, doing: &str, progress: &dyn Progres
     run(doing, command, LOCAL_LIMIT, None, progress).map(|_| ())
 }
 
-/// Installs a package on this system; only root can.
-pub(crate) fn install(package: &str, doing: &str, progress: &dyn Progress) -> Result<(), ImageError> {
+/// Installs a package on this system, where this process may. Says why when that fails, and gives `false`: what can be
+/// unpacked into the cache does not depend on a package manager that is locked or broken.
+pub(crate) fn installed(package: &str, doing: &str, progress: &dyn Progress) -> bool {
+    if !is_root() || find_program("apt-get").is_none() {
+        return false;
+    }
+    let result = install(package, doing, progress);
+    if let Err(error) = &result {
+        progress.step(&format!("{package} cannot be installed, so it is unpacked into the cache ({error})"));
+    }
+    result.is_ok()
+}
+
+fn install(package: &str, doing: &str, progress: &dyn Progress) -> Result<(), ImageError> {
     progress.step(&format!("install {package} with apt-get"));
     let apt_get = |args: &[&str]| {
         let mut command = Command::new("apt-get");

@@ -8,7 +8,7 @@ use std::process::Command;
 use crate::artifacts::{AlpineWheel, PipPackage, artifacts};
 use crate::cache::{Built, Cache, Entry, Workspace};
 use crate::debian::{self, Apt, Package, Suite};
-use crate::fetch::{FETCH_LIMIT, LOCAL_LIMIT, Watch, ensure_space, find_program, hash_bytes, is_root, run};
+use crate::fetch::{FETCH_LIMIT, LOCAL_LIMIT, Watch, ensure_space, find_program, hash_bytes, run};
 use crate::image::{ImageError, IoContext, KEY_LEN, Progress, human_bytes};
 
 /// Ways to start pip, in the order they are tried: the interpreter's own module is the least likely to be stale.
@@ -35,11 +35,10 @@ impl Pip {
             return Ok(pip);
         }
         let package = &artifacts().pip;
-        if is_root() && find_program("apt-get").is_some() {
-            debian::install(&package.package, DOING, progress)?;
-            if let Some(pip) = Self::find(progress) {
-                return Ok(pip);
-            }
+        if debian::installed(&package.package, DOING, progress)
+            && let Some(pip) = Self::find(progress)
+        {
+            return Ok(pip);
         }
         let key = hash_bytes(format!("{} {:?}", package.package, package.also).as_bytes());
         let name = format!("debian-pip-{}", &key[..KEY_LEN]);

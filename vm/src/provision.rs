@@ -12,7 +12,7 @@ use std::process::Command;
 use crate::artifacts::{ArtifactRecord, Origin, QemuPackage, artifacts};
 use crate::cache::{Built, Cache, Entry, Workspace};
 use crate::debian::{self, Apt, Package, Suite, is_libc};
-use crate::fetch::{LOCAL_LIMIT, find_program, hash_bytes, hash_file, is_root, run};
+use crate::fetch::{LOCAL_LIMIT, find_program, hash_bytes, hash_file, run};
 use crate::image::{ImageError, IoContext, KEY_LEN, Progress, elf};
 use crate::qemu::Qemu;
 
@@ -109,11 +109,10 @@ pub fn provision_qemu(
     if let Some(Ok(found)) = on_path(QemuOrigin::Path) {
         return Ok(found);
     }
-    if is_root() && find_program("apt-get").is_some() {
-        debian::install(&package.package, DOING, progress)?;
-        if let Some(Ok(found)) = on_path(QemuOrigin::Installed) {
-            return Ok(found);
-        }
+    if debian::installed(&package.package, DOING, progress)
+        && let Some(Ok(found)) = on_path(QemuOrigin::Installed)
+    {
+        return Ok(found);
     }
     unpacked_qemu(cache, package, progress)
 }
