@@ -1,1 +1,1 @@
-//! Placeholder.
+//! Nothing but benchmarks: see `benches/core.rs`.

@@ -22,8 +22,13 @@ impl Seen<'_> {
     }
 
     fn provided(&self, cap: &str) -> bool {
-        cap.starts_with("kernel.")
-            || self.declared.values().any(|c| c.provides.iter().any(|p| p == cap) && self.is_up(&c.name))
+        cap.starts_with("kernel.") || self.provided_without(cap, "")
+    }
+
+    /// Whether a component other than `name` grants a capability.
+    pub(super) fn provided_without(&self, cap: &str, name: &str) -> bool {
+        let mut others = self.declared.values().filter(|c| c.name != name);
+        others.any(|c| c.provides.iter().any(|p| p == cap) && self.is_up(&c.name))
     }
 
     /// A start needs everything up, and no other process of the same component.
@@ -49,9 +54,7 @@ impl Seen<'_> {
             }
             let relies = other.stands_on.contains(&own.run)
                 && other.component.requires.iter().any(|cap| {
-                    self.still_needs(user, cap)
-                        && own.component.provides.contains(cap)
-                        && self.is_only_provider(name, cap)
+                    self.still_needs(user, cap) && own.sole.contains(cap) && self.is_only_provider(name, cap)
                 });
             if relies {
                 let around = self.surroundings(&other.component);
@@ -102,6 +105,8 @@ impl Seen<'_> {
             let state = self.states.get(name).copied().unwrap_or(State::Removed);
             let right = match (can_run.contains(name), no_cycle.contains(name)) {
                 (true, _) => matches!(state, State::Active | State::Done),
+                // What could not start afresh may run on, held up by itself or a ring of others.
+                (false, true) if state.is_up() => component.requires.iter().all(|cap| self.provided(cap)),
                 (false, true) => state == State::Inactive,
                 (false, false) => state == State::Cycle,
             };

@@ -25,12 +25,14 @@ pub(super) struct Process {
     pub(super) component: Rc<Component>,
     /// Processes of components that were up when it was started.
     pub(super) stands_on: BTreeSet<RunId>,
+    /// Capabilities that nobody else granted when its stop began.
+    pub(super) sole: BTreeSet<String>,
     /// It does not hear SIGTERM.
     deaf: bool,
 }
 
 /// What the world will do at a time.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Plan {
     Execute(RunId),
     FailToExecute(RunId),
@@ -140,7 +142,32 @@ impl World {
         let parsed = parse(&text);
         let component = parsed.component.unwrap_or_else(|| panic!("{:?} in\n{text}", parsed.diagnostics));
         self.declared.insert(component.name.clone(), Rc::new(component.clone()));
+        self.forget_order(&component.name);
         FileChange { file: format!("c{number}.toml"), content: FileContent::Component(Box::new(component)) }
+    }
+
+    /// What a component that begins to stop is the only one to grant.
+    fn note_sole(&mut self, name: &str) {
+        let seen = self.seen();
+        let own = self.processes.iter().find(|p| p.component.name == name);
+        let provides = own.map_or(&[][..], |own| &own.component.provides);
+        let sole = provides.iter().filter(|cap| !seen.provided_without(cap, name)).cloned().collect();
+        if let Some(own) = self.processes.iter_mut().find(|p| p.component.name == name) {
+            own.sole = sole;
+        }
+    }
+
+    /// A new declaration may let go of what the process stood on and take it up again later, or
+    /// close a cycle for a while: from then on no order is expected.
+    fn forget_order(&mut self, name: &str) {
+        let own = |p: &&Process| p.component.name == name;
+        let runs: Vec<_> = self.processes.iter().filter(own).map(|p| p.run).collect();
+        for process in &mut self.processes {
+            if process.component.name == name {
+                process.stands_on.clear();
+            }
+            process.stands_on.retain(|run| !runs.contains(run));
+        }
     }
 
     fn draw_text(&mut self, number: usize) -> String {
@@ -303,6 +330,9 @@ impl World {
             }
             Effect::Kill(run) => self.plan(5, Plan::End(run, Exit::Signal(9))),
             Effect::Changed(record) => {
+                if record.to == State::Stopping {
+                    self.note_sole(&record.component);
+                }
                 self.states.insert(record.component.to_string(), record.to);
                 self.records.push(record);
             }
@@ -338,6 +368,6 @@ impl World {
         }
         let up = |p: &&Process| self.states.get(&p.component.name).is_some_and(|s| s.is_up());
         let stands_on = self.processes.iter().filter(up).map(|p| p.run).collect();
-        self.processes.push(Process { run, component, stands_on, deaf });
+        self.processes.push(Process { run, component, stands_on, sole: BTreeSet::new(), deaf });
     }
 }

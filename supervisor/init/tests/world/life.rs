@@ -211,7 +211,7 @@ fn shutdown_stops_in_reverse_order() {
     guest.wait("top", State::Active, None);
     until("the traps", || {
         let armed = |name: &&str| guest.dir.path().join(format!("{name}-armed")).exists();
-        ["base", "middle", "top"].iter().all(|n| armed(&n)).then_some(())
+        ["base", "middle", "top"].iter().all(armed).then_some(())
     });
     let order = guest.dir.path().join("order");
     let init = guest.init_pid();

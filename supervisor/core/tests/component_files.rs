@@ -1,0 +1,167 @@
+//! Component files: every key is accepted, every mistake is found, at its place.
+
+use std::time::Duration;
+
+use yakiros_core::component::{Command, Handoff, Kind, Namespace, Readiness, Signal, parse, parse_bytes};
+
+const EVERYTHING: &str = r#"
+[component]
+name = "web"                # a comment after a value
+binary = "/usr/bin/web"
+args = [
+    "--port", "80",
+    "tab\there",
+]
+type = "service"
+[provides]
+capabilities = ["http", "http"]
+[requires]
+capabilities = ["net"]
+[optional]
+capabilities = ["log"]
+[lifecycle]
+handoff = "fd-passing"
+reload_signal = "HUP"
+readiness = "command"
+readiness_command = ["/bin/true"]
+readiness_timeout = 2.5
+readiness_interval = "100ms"
+health_check = "curl -s localhost"
+health_interval = 10
+health_timeout = 3
+health_failures = 2
+health_restart_threshold = 4
+restart_max = 9
+restart_window = 60
+[resources]
+cgroup_path = "web/front"
+memory_max = "64M"
+memory_high = 1_048_576
+cpu_weight = 200
+io_weight = 50
+cpu_max = "50000 100000"
+processes_max = 20
+files_max = 1024
+[isolation]
+namespaces = "mnt, uts,pid"
+hostname = "web"
+root = "/srv/web"
+private_tmp = false
+[checkpoint]
+enabled = true
+preserve_fds = "3, 4"
+leave_running = false
+memory_estimate = 64
+max_age = 24
+[hotswap]
+transfer_fds = true
+env_vars = ["MODE=fast", "HOME"]
+shutdown_grace = 3
+preserve_state = true
+"#;
+
+#[test]
+fn every_key_is_read() {
+    let parsed = parse(EVERYTHING);
+    assert_eq!(parsed.diagnostics, []);
+    let c = parsed.component.expect("a component");
+    assert_eq!(c.args, ["--port", "80", "tab\there"]);
+    assert_eq!((c.kind, c.lifecycle.handoff), (Kind::Service, Handoff::FdPassing));
+    assert_eq!(c.provides, ["http"]);
+    assert_eq!(c.lifecycle.reload_signal, Some(Signal(1)));
+    let direct = Command::Direct(vec!["/bin/true".to_owned()]);
+    assert_eq!(c.lifecycle.readiness, Readiness::Command(direct));
+    assert_eq!(c.lifecycle.readiness_timeout, Duration::from_millis(2500));
+    assert_eq!(c.lifecycle.readiness_interval, Duration::from_millis(100));
+    let health = c.lifecycle.health.as_ref().expect("a health check");
+    assert_eq!((health.fail_threshold, health.restart_threshold), (2, 4));
+    assert_eq!(c.resources.memory_max, Some(64 << 20));
+    assert_eq!(c.resources.pids_max, Some(20));
+    assert_eq!(c.cgroup(), "web/front");
+    let spaces = [Namespace::Mount, Namespace::Pid, Namespace::Uts];
+    assert_eq!(c.isolation.namespaces, spaces);
+    assert_eq!(c.checkpoint.preserve_fds, ["3", "4"]);
+    assert_eq!(c.checkpoint.memory_estimate, Some(64 << 20));
+    assert_eq!(c.hotswap.shutdown_grace, Duration::from_secs(3));
+}
+
+/// Line, column and a part of the message and the help of every finding.
+type Expected = (usize, usize, &'static str, &'static str);
+
+fn check(source: &str, expected: &[Expected]) {
+    let found = parse(source).diagnostics;
+    assert_eq!(found.len(), expected.len(), "{found:#?}");
+    for (finding, (line, column, message, help)) in found.iter().zip(expected) {
+        assert_eq!((finding.line, finding.column), (*line, *column), "{finding:?}");
+        assert!(finding.message.contains(message), "{finding:?}");
+        let given = finding.help.as_deref().unwrap_or_default();
+        assert!(given.contains(help), "{finding:?}");
+    }
+}
+
+#[test]
+fn several_mistakes_are_found_in_one_pass() {
+    check(
+        "[component]\nname = \"a\"\nbinary = \"bin/a\"\ntype = \"servise\"\nrestart_max = 3\n\
+         [lifecycle]\nrestart_max = \"many\"\nhealth_intervall = 3\nreload_signal = \"SIGHUB\"\n\
+         [resources]\nmemory_max = \"64 apples\"\ncgroup = \"../other\"\n[hotswop]\n",
+        &[
+            (3, 10, "must be an absolute path", "nothing is searched in PATH"),
+            (4, 8, "cannot be \"servise\"", "did you mean \"service\"?"),
+            (5, 1, "unknown key `component.restart_max`", "belongs in `[lifecycle]`"),
+            (7, 15, "must be a whole number", "without quotes"),
+            (8, 1, "unknown key", "did you mean `health_interval`?"),
+            (9, 17, "unknown signal", "did you mean \"SIGHUP\"?"),
+            (11, 14, "is no size", "64M"),
+            (12, 10, "leaves the supervisor's cgroup", "relative"),
+            (13, 2, "unknown section `[hotswop]`", "did you mean `[hotswap]`?"),
+        ],
+    );
+}
+
+#[test]
+fn what_one_key_demands_of_another() {
+    check(
+        "[component]\nname = \"a\"\nbinary = \"/a\"\n[lifecycle]\nreadiness = \"file\"\n\
+         [isolation]\nhostname = \"x\"\n",
+        &[
+            (5, 13, "needs `lifecycle.readiness_file`", ""),
+            (7, 12, "needs the namespace \"uts\"", "host's own name"),
+        ],
+    );
+}
+
+#[test]
+fn syntax_errors_have_a_place() {
+    let found = parse("[component]\nname = \"a\nbinary = \"/a\"\n").diagnostics;
+    assert!(found[0].is_error());
+    assert_eq!(found[0].line, 2, "{found:?}");
+}
+
+#[test]
+fn unusable_names_are_refused() {
+    for name in ["a/b", "", "..", ".hidden", "-x", "a b", &"x".repeat(300)] {
+        let parsed = parse(&format!("[component]\nname = {name:?}\nbinary = \"/a\"\n"));
+        assert!(parsed.component.is_none(), "{name:?}");
+    }
+}
+
+#[test]
+fn what_is_no_text_or_too_long_is_refused() {
+    assert!(parse_bytes(b"[component]\nname = \"\xff\"\n").component.is_none());
+    let long = vec![b'#'; 1024 * 1024 + 1];
+    let found = parse_bytes(&long).diagnostics;
+    assert!(found[0].message.contains("1048577 bytes"), "{found:?}");
+}
+
+#[test]
+fn only_what_the_process_sees_needs_a_restart() {
+    let parse = |source: &str| parse(source).component.expect("a component");
+    let before = parse(EVERYTHING);
+    let unseen = EVERYTHING
+        .replace("health_interval = 10", "health_interval = 20")
+        .replace("[\"net\"]", "[\"net\", \"disk\"]");
+    assert!(before.same_process(&parse(&unseen)));
+    let seen = EVERYTHING.replace("\"80\"", "\"81\"");
+    assert!(!before.same_process(&parse(&seen)));
+}
