@@ -92,9 +92,10 @@ struct Node {
     /// Optional capabilities that are not up but may come.
     waits: u32,
     layer: u32,
-    /// Number of its strongly connected set, dependencies first; only kept while there is a
-    /// cycle, to order what has no layer.
+    /// Number of its strongly connected set over required capabilities, dependencies first.
     rank: u32,
+    /// The same over optional capabilities too.
+    wide_rank: u32,
 }
 
 /// See the module documentation.
@@ -126,6 +127,7 @@ impl Graph {
             waits: 0,
             layer: 0,
             rank: 0,
+            wide_rank: 0,
         };
         if let Some(id) = self.free.pop() {
             self.nodes[id.index()] = node;
@@ -214,14 +216,18 @@ impl Graph {
         self.nodes[id.index()].layer
     }
 
-    /// Whether `upper` stands above `lower`: if the one needs the other, it does, unless both
-    /// are on one cycle. Never both ways.
+    /// Whether `upper`, which requires something of `lower`, stands above it: always, unless
+    /// both are on one cycle. Alternative providers can make a ring without a cycle; within it
+    /// the layers decide. Never both ways.
     pub fn is_above(&self, upper: NodeId, lower: NodeId) -> bool {
-        let (upper, lower) = (&self.nodes[upper.index()], &self.nodes[lower.index()]);
-        if upper.layer == NO_LAYER || lower.layer == NO_LAYER {
-            return upper.rank > lower.rank;
-        }
-        upper.layer > lower.layer
+        let place = |id: NodeId| (self.nodes[id.index()].rank, self.nodes[id.index()].layer);
+        place(upper) > place(lower)
+    }
+
+    /// The same where something of `lower` is optional for `upper`.
+    pub fn is_loosely_above(&self, upper: NodeId, lower: NodeId) -> bool {
+        let place = |id: NodeId| (self.nodes[id.index()].wide_rank, self.nodes[id.index()].layer);
+        place(upper) > place(lower)
     }
 
     /// What the node grants now.
@@ -283,15 +289,10 @@ impl Graph {
         edges.filter(|edge| !edge.ignored && self.caps[edge.cap.index()].is_awaited()).map(|edge| edge.cap)
     }
 
-    /// Nodes that need something of this node: requirers, and waiters that are not ignored.
-    pub fn dependents(&self, id: NodeId) -> impl Iterator<Item = NodeId> {
-        let caps = self.nodes[id.index()].provides.iter();
-        caps.flat_map(move |cap| {
-            let waiters = self.caps[cap.index()].waiters.iter();
-            let waiters = waiters.filter(move |w| !self.ignores(**w, *cap));
-            self.caps[cap.index()].requirers.iter().chain(waiters)
-        })
-        .copied()
+    /// Nodes for which the capability is optional and worth waiting for.
+    pub fn waiters(&self, cap: CapId) -> impl Iterator<Item = NodeId> {
+        let waiters = self.caps[cap.index()].waiters.iter().copied();
+        waiters.filter(move |waiter| !self.ignores(*waiter, cap))
     }
 
     /// The strongly connected sets of required capabilities: each a cycle, or several that meet.

@@ -261,22 +261,25 @@ impl Engine {
         }
     }
 
-    /// Running components that have to be gone before `id`'s process is told to end: those that
-    /// stand above it in the graph, need one of its capabilities and have no other provider of it.
+    /// Running components that have to be gone before `id`'s process is told to end: those above
+    /// it in the graph that need one of its capabilities and have no other provider of it. When
+    /// everything stops, other providers and optional needs count too.
     fn blockers(&self, id: NodeId) -> Vec<NodeId> {
         // Edges may have changed since others began to wait for this one: never wait in a ring.
         let waiting = self.waiting_for(id);
-        let counts = |other: &NodeId| {
-            let runs = self.unit(*other).is_some_and(|unit| unit.process.is_some());
-            runs && !waiting.contains(other) && self.graph.is_above(*other, id)
-        };
-        let mut found: Vec<NodeId> = if self.halting.is_some() {
-            self.graph.dependents(id).filter(counts).collect()
-        } else {
-            let caps = self.graph.provided(id).iter();
-            let lost = caps.filter(|cap| self.graph.cap_level(**cap) == Level::Down);
-            lost.flat_map(|cap| self.graph.requirers(*cap).iter().copied()).filter(counts).collect()
-        };
+        let halting = self.halting.is_some();
+        let mut found = Vec::new();
+        for cap in self.graph.provided(id) {
+            if halting || self.graph.cap_level(*cap) == Level::Down {
+                let users = self.graph.requirers(*cap).iter().copied();
+                found.extend(users.filter(|user| self.graph.is_above(*user, id)));
+            }
+            if halting {
+                let users = self.graph.waiters(*cap);
+                found.extend(users.filter(|user| self.graph.is_loosely_above(*user, id)));
+            }
+        }
+        found.retain(|user| self.run_of(*user).is_some() && !waiting.contains(user));
         found.sort_unstable();
         found.dedup();
         found

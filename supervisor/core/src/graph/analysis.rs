@@ -21,8 +21,7 @@ impl Graph {
     pub fn settle(&mut self) -> Vec<NodeId> {
         self.rebuild_edges();
         let moved = self.find_cycles();
-        self.rank_cycles();
-        self.mark_ignored_edges();
+        self.rank();
         self.assign_layers();
         self.count_unmet();
         self.find_hope();
@@ -86,27 +85,20 @@ impl Graph {
         moved
     }
 
-    /// Order what has no layer. Tarjan's algorithm finishes dependencies first.
-    fn rank_cycles(&mut self) {
-        if !self.nodes.iter().any(|node| node.live && node.in_cycle) {
-            return;
-        }
-        let ranks = self.component_numbers(false);
-        for (node, rank) in self.nodes.iter_mut().zip(ranks) {
-            node.rank = rank;
-        }
-    }
-
-    /// An optional capability that depends on the node itself is not waited for.
-    fn mark_ignored_edges(&mut self) {
-        if self.nodes.iter().all(|node| node.optional.is_empty()) {
-            return;
-        }
-        let set_of = self.component_numbers(true);
+    /// Number the strongly connected sets, dependencies first (the order in which Tarjan's
+    /// algorithm finishes them), without and with optional capabilities. An optional capability
+    /// within the node's own set depends on the node itself, and is not waited for.
+    fn rank(&mut self) {
+        let narrow = self.component_numbers(false);
+        let has_optional = self.nodes.iter().any(|node| !node.optional.is_empty());
+        let wide = has_optional.then(|| self.component_numbers(true));
+        let wide = wide.as_ref().unwrap_or(&narrow);
         let first_cap = self.nodes.len();
         for (index, node) in self.nodes.iter_mut().enumerate() {
+            node.rank = narrow[index];
+            node.wide_rank = wide[index];
             for edge in &mut node.optional {
-                edge.ignored = set_of[index] == set_of[first_cap + edge.cap.index()];
+                edge.ignored = wide[index] == wide[first_cap + edge.cap.index()];
             }
         }
     }
