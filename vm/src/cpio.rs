@@ -229,17 +229,19 @@ impl LayerBuilder {
 /// Large writes: a layer is tens of megabytes of mostly small files.
 const WRITE_BUFFER: usize = 1 << 20;
 
-/// Writes `layers` one after the other to a new file `out`; returns its size in bytes.
+/// Appends `layers` one after the other to `out`; returns their size there in bytes.
 ///
-/// Every layer must be a cpio archive, compressed or not, as the kernel accepts it.
-pub fn concatenate<P: AsRef<Path>>(layers: &[P], out: &Path) -> io::Result<u64> {
-    let mut file = File::create(out)?;
+/// Every layer must be a cpio archive, compressed or not, as the kernel accepts it. It looks for each at a multiple of
+/// four, where a compressed one rarely ends.
+pub fn concatenate<P: AsRef<Path>>(layers: &[P], out: &mut File) -> io::Result<u64> {
     let mut total = 0;
     for layer in layers {
+        let layer = layer.as_ref();
         // `io::copy` between files lets the kernel copy (or share) the blocks.
-        let size = io::copy(&mut File::open(layer.as_ref())?, &mut file)?;
+        let size = File::open(layer).and_then(|mut layer| io::copy(&mut layer, out));
+        let size = size.map_err(|e| name_file(layer, &e))?;
         let pad = size.next_multiple_of(4) - size;
-        file.write_all(&[0; 3][..pad as usize])?;
+        out.write_all(&[0; 3][..pad as usize])?;
         total += size + pad;
     }
     Ok(total)

@@ -15,6 +15,7 @@ use yakiros_guest::protocol::{Exec, Shutdown};
 
 use crate::agent::{Agent, AgentResult, Output};
 use crate::console::Console;
+use crate::cpio::concatenate;
 use crate::error::{VmError, VmErrorKind};
 use crate::memory::anonymous_file;
 use crate::qemu::{Accelerator, Hardware, Launch, Process, Qemu};
@@ -86,10 +87,7 @@ impl Machine {
     /// A machine of this hardware, which boots these archives as its initrd.
     pub fn new(host: Arc<Host>, hardware: Hardware, layers: &[PathBuf]) -> Result<Self, VmError> {
         let mut initrd = anonymous_file("initrd", 0)?;
-        for layer in layers {
-            let copy = File::open(layer).and_then(|mut layer| io::copy(&mut layer, &mut initrd));
-            copy.map_err(VmError::host(format!("copy {} into the initrd", layer.display())))?;
-        }
+        concatenate(layers, &mut initrd).map_err(VmError::host("join the layers of the initrd"))?;
         Ok(Self { host, hardware: hardware.into(), initrd: initrd.into() })
     }
 

@@ -118,7 +118,7 @@ fn archives_are_padded_for_concatenation() {
     // A compressed archive of the user's may have any length.
     std::fs::write(&odd, [1; 7]).unwrap();
     let all = dir.path().join("all");
-    let size = concatenate(&[&one, &odd, &two], &all).unwrap();
+    let size = concatenate(&[&one, &odd, &two], &mut File::create(&all).unwrap()).unwrap();
     let bytes = std::fs::read(&all).unwrap();
     assert_eq!(bytes.len() as u64, size);
     let at = std::fs::metadata(&one).unwrap().len();
