@@ -17,6 +17,7 @@ use crate::image::{ImageError, IoContext, KEY_LEN, Progress, elf};
 use crate::qemu::Qemu;
 
 const DOING: &str = "provide QEMU";
+const DOING_NAMED: &str = "start the QEMU that YAKIROS_QEMU names";
 const INSTEAD: &str = "install qemu-system-x86_64, or name one with YAKIROS_QEMU=PATH";
 /// Part of the key of the unpacked QEMU: raise it when what is kept of it changes.
 const REVISION: u32 = 1;
@@ -119,7 +120,8 @@ pub fn provision_qemu(
 
 fn system_qemu(path: &Path, origin: QemuOrigin, progress: &dyn Progress) -> Result<ProvidedQemu, ImageError> {
     let qemu = Qemu { binary: path.to_path_buf(), env: Vec::new(), extra_args: Vec::new() };
-    let version = version(&qemu, progress)?;
+    let doing = if origin == QemuOrigin::Named { DOING_NAMED } else { DOING };
+    let version = version(doing, &qemu, progress)?;
     let (sha256, size) = hash_file(path)?;
     let record = ArtifactRecord {
         name: "qemu".into(),
@@ -177,7 +179,7 @@ fn unpack(package: &QemuPackage, space: &Workspace, progress: &dyn Progress) -> 
         debian::unpack(&deb.path, &root, DOING, progress)?;
     }
     reduce(&root, &space.out, &package.binary)?;
-    let version = version(&qemu_below(&space.out, &package.binary), progress)?;
+    let version = version(DOING, &qemu_below(&space.out, &package.binary), progress)?;
     let mut built = Built { records: debs.into_iter().map(|deb| deb.record).collect(), ..Built::default() };
     built.notes.insert("version".into(), version);
     Ok(built)
@@ -226,12 +228,12 @@ fn copy(from: &Path, to: &Path) -> Result<(), ImageError> {
 }
 
 /// Asks QEMU for its version; this shows as well that it runs at all.
-fn version(qemu: &Qemu, progress: &dyn Progress) -> Result<String, ImageError> {
+fn version(doing: &str, qemu: &Qemu, progress: &dyn Progress) -> Result<String, ImageError> {
     let mut command = Command::new(&qemu.binary);
     command.envs(qemu.env.iter().map(|(key, value)| (key, value))).arg("--version");
-    let text = run(DOING, command, LOCAL_LIMIT, None, progress)?;
+    let text = run(doing, command, LOCAL_LIMIT, None, progress)?;
     parse_version(&text).ok_or_else(|| {
-        ImageError::format(DOING, &qemu.binary, format!("not QEMU: it says {:?}", text.trim()))
+        ImageError::format(doing, &qemu.binary, format!("not QEMU: it says {:?}", text.trim()))
     })
 }
 
