@@ -216,18 +216,15 @@ impl Graph {
         self.nodes[id.index()].layer
     }
 
-    /// Whether `upper`, which requires something of `lower`, stands above it: always, unless
-    /// both are on one cycle. Alternative providers can make a ring without a cycle; within it
-    /// the layers decide. Never both ways.
-    pub fn is_above(&self, upper: NodeId, lower: NodeId) -> bool {
-        let place = |id: NodeId| (self.nodes[id.index()].rank, self.nodes[id.index()].layer);
-        place(upper) > place(lower)
+    /// Place in an order in which what requires something comes after what provides it. Nodes on
+    /// one cycle, and on one ring that alternative providers make, share a place.
+    pub fn rank(&self, id: NodeId) -> u32 {
+        self.nodes[id.index()].rank
     }
 
-    /// The same where something of `lower` is optional for `upper`.
-    pub fn is_loosely_above(&self, upper: NodeId, lower: NodeId) -> bool {
-        let place = |id: NodeId| (self.nodes[id.index()].wide_rank, self.nodes[id.index()].layer);
-        place(upper) > place(lower)
+    /// The same order where optional capabilities count too.
+    pub fn wide_rank(&self, id: NodeId) -> u32 {
+        self.nodes[id.index()].wide_rank
     }
 
     /// What the node grants now.

@@ -58,8 +58,11 @@ pub fn prepare(cgroup_root: &Path) -> Vec<String> {
             problems.push(format!("failed to mount {kind} on {place}: {error}"));
         }
     }
-    let none = MsFlags::empty();
-    if let Err(error) = mount_early("cgroup2", cgroup_root, SAFE | none, "") {
+    // The root may be a directory inside a hierarchy that is mounted already.
+    let kind = nix::sys::statfs::statfs(cgroup_root).map(|stat| stat.filesystem_type());
+    if kind != Ok(nix::sys::statfs::CGROUP2_SUPER_MAGIC)
+        && let Err(error) = mount_early("cgroup2", cgroup_root, SAFE, "")
+    {
         let place = cgroup_root.display();
         problems.push(format!("failed to mount cgroup2 on {place}: {error}"));
     }

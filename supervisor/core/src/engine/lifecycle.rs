@@ -261,22 +261,25 @@ impl Engine {
         }
     }
 
-    /// Running components that have to be gone before `id`'s process is told to end: those above
-    /// it in the graph that need one of its capabilities and have no other provider of it. When
-    /// everything stops, other providers and optional needs count too.
+    /// Running components that have to be gone before `id`'s process is told to end: those that
+    /// stand on it, need one of its capabilities and have no other provider of it. When everything
+    /// stops, other providers and optional needs count too.
     fn blockers(&self, id: NodeId) -> Vec<NodeId> {
         // Edges may have changed since others began to wait for this one: never wait in a ring.
         let waiting = self.waiting_for(id);
         let halting = self.halting.is_some();
+        // Where the graph has no order, on a cycle, what was started later stands on the earlier.
+        let place = |id| (self.graph.rank(id), self.run_of(id));
+        let wide_place = |id| (self.graph.wide_rank(id), self.run_of(id));
         let mut found = Vec::new();
         for cap in self.graph.provided(id) {
             if halting || self.graph.cap_level(*cap) == Level::Down {
                 let users = self.graph.requirers(*cap).iter().copied();
-                found.extend(users.filter(|user| self.graph.is_above(*user, id)));
+                found.extend(users.filter(|user| place(*user) > place(id)));
             }
             if halting {
                 let users = self.graph.waiters(*cap);
-                found.extend(users.filter(|user| self.graph.is_loosely_above(*user, id)));
+                found.extend(users.filter(|user| wide_place(*user) > wide_place(id)));
             }
         }
         found.retain(|user| self.run_of(*user).is_some() && !waiting.contains(user));

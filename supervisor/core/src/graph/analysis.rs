@@ -21,7 +21,7 @@ impl Graph {
     pub fn settle(&mut self) -> Vec<NodeId> {
         self.rebuild_edges();
         let moved = self.find_cycles();
-        self.rank();
+        self.assign_ranks();
         self.assign_layers();
         self.count_unmet();
         self.find_hope();
@@ -88,7 +88,7 @@ impl Graph {
     /// Number the strongly connected sets, dependencies first (the order in which Tarjan's
     /// algorithm finishes them), without and with optional capabilities. An optional capability
     /// within the node's own set depends on the node itself, and is not waited for.
-    fn rank(&mut self) {
+    fn assign_ranks(&mut self) {
         let narrow = self.component_numbers(false);
         let has_optional = self.nodes.iter().any(|node| !node.optional.is_empty());
         let wide = has_optional.then(|| self.component_numbers(true));
