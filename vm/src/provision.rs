@@ -233,7 +233,11 @@ fn version(doing: &str, qemu: &Qemu, progress: &dyn Progress) -> Result<String, 
     command.envs(qemu.env.iter().map(|(key, value)| (key, value))).arg("--version");
     let text = run(doing, command, LOCAL_LIMIT, None, progress)?;
     parse_version(&text).ok_or_else(|| {
-        ImageError::format(doing, &qemu.binary, format!("not QEMU: it says {:?}", text.trim()))
+        ImageError::format(
+            doing,
+            &qemu.binary,
+            format!("not QEMU: it says {:?}", text.lines().next().unwrap_or_default()),
+        )
     })
 }
 
