@@ -257,7 +257,10 @@ impl Cache {
         if !dir.exists() {
             return Ok(None);
         }
-        let text = fs::read(dir.join(MANIFEST)).map_err(|e| format!("{MANIFEST}: {e}"))?;
+        let text = fs::read(dir.join(MANIFEST)).map_err(|e| match e.kind() {
+            std::io::ErrorKind::NotFound => "it failed its verification".into(),
+            _ => format!("{MANIFEST}: {e}"),
+        })?;
         let manifest: Manifest = serde_json::from_slice(&text).map_err(|e| format!("{MANIFEST}: {e}"))?;
         if manifest.schema != SCHEMA {
             return Err(format!("{MANIFEST}: written by another version"));
