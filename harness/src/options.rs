@@ -50,6 +50,9 @@ impl Options {
                 let _infallible = write!(command, " {option} {}", path.display());
             }
         }
+        if let Some(mirror) = &self.image.alpine_mirror {
+            let _infallible = write!(command, " --alpine-mirror {mirror}");
+        }
         if let Some(init) = &self.init {
             let _infallible = write!(command, " --init {init}");
         }
