@@ -163,7 +163,7 @@ pub enum Until {
     Settled,
     /// A file is in the list of rejected ones.
     Rejected {
-        /// File name below the configuration directory.
+        /// Its path, or its name alone.
         file: String,
     },
 }
@@ -267,7 +267,7 @@ pub struct Summary {
 /// A component file that is not used.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RejectedFile {
-    /// File name below the configuration directory.
+    /// Its path.
     pub file: String,
     /// What is wrong with it.
     pub diagnostics: Vec<Diagnostic>,

@@ -68,7 +68,7 @@ pub enum Halt {
 /// What became of a file in the configuration directory.
 #[derive(Clone, Debug)]
 pub struct FileChange {
-    /// File name below the configuration directory.
+    /// Its path.
     pub file: String,
     /// What it holds now.
     pub content: FileContent,

@@ -121,8 +121,7 @@ fn condition(wait: &arguments::Wait) -> Result<Until, Failure> {
         return Ok(Until::Settled);
     }
     if let Some(file) = &wait.rejected {
-        let file = file.rsplit('/').next().unwrap_or(file).to_owned();
-        return Ok(Until::Rejected { file });
+        return Ok(Until::Rejected { file: file.clone() });
     }
     let (Some(name), Some(word)) = (&wait.name, &wait.state) else {
         let usage = "give NAME --state STATE, or --settled, or --rejected FILE";

@@ -25,7 +25,7 @@ const SUFFIX: &str = ".toml";
 pub struct Declarations {
     directory: PathBuf,
     inotify: Option<Inotify>,
-    /// Names of the files that were reported and not reported gone.
+    /// Paths of the files that were reported and not reported gone.
     known: BTreeSet<String>,
 }
 
@@ -55,41 +55,39 @@ impl Declarations {
         let Some(inotify) = &self.inotify else {
             return Vec::new();
         };
-        let mut names = BTreeSet::new();
+        let mut paths = BTreeSet::new();
         let mut lost = false;
         while let Ok(events) = inotify.read_events() {
             for event in events {
                 lost |= event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW);
                 let created = event.mask == AddWatchFlags::IN_CREATE;
-                if let Some(name) = event.name.as_deref().and_then(component_file)
-                    && !(created && self.is_being_written(name))
+                if let Some(path) = event.name.as_deref().and_then(|name| self.component_file(name))
+                    && !(created && is_being_written(&path))
                 {
-                    names.insert(name.to_owned());
+                    paths.insert(path);
                 }
             }
         }
         if lost {
             return self.read_all();
         }
-        let read = |name| self.read(name);
-        let changes = names.into_iter().map(read).collect();
+        let changes = paths.into_iter().map(read).collect();
         self.remember(changes)
     }
 
     /// All files, and those that are gone.
     pub fn read_all(&mut self) -> Vec<FileChange> {
-        let mut names = std::mem::take(&mut self.known);
+        let mut paths = std::mem::take(&mut self.known);
         match fs::read_dir(&self.directory) {
             Ok(entries) => {
                 let found = entries.flatten().map(|entry| entry.file_name());
-                names.extend(found.filter_map(|name| component_file(&name).map(str::to_owned)));
+                paths.extend(found.filter_map(|name| self.component_file(&name)));
             }
             Err(error) => {
                 error!("failed to read {}: {error}", self.directory.display());
             }
         }
-        let read = |name| self.read(name);
-        let changes = names.into_iter().map(read).collect();
+        let changes = paths.into_iter().map(read).collect();
         self.remember(changes)
     }
 
@@ -104,23 +102,31 @@ impl Declarations {
         changes
     }
 
-    /// A plain new file is reported again when its writer closes it; a link is complete.
-    fn is_being_written(&self, name: &str) -> bool {
-        let meta = fs::symlink_metadata(self.directory.join(name));
-        meta.is_ok_and(|meta| meta.is_file() && meta.nlink() == 1)
+    /// The whole path, as people can open it, if the name is one of a component file. Hidden files
+    /// are editors' own.
+    fn component_file(&self, name: &OsStr) -> Option<String> {
+        let name = name.to_str()?;
+        let is_one = name.ends_with(SUFFIX) && !name.starts_with('.');
+        is_one.then(|| self.directory.join(name).to_string_lossy().into_owned())
     }
+}
 
-    fn read(&self, name: String) -> FileChange {
-        let content = match read_file(&self.directory.join(&name)) {
-            Ok(bytes) => content_of(&name, &bytes),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => FileContent::Gone,
-            Err(error) => rejected(
-                &name,
-                vec![Diagnostic::whole_file(Severity::Error, format!("failed to read the file: {error}"))],
-            ),
-        };
-        FileChange { file: name, content }
-    }
+/// A plain new file is reported again when its writer closes it; a link is complete.
+fn is_being_written(path: &str) -> bool {
+    let meta = fs::symlink_metadata(path);
+    meta.is_ok_and(|meta| meta.is_file() && meta.nlink() == 1)
+}
+
+fn read(path: String) -> FileChange {
+    let content = match read_file(Path::new(&path)) {
+        Ok(bytes) => content_of(&path, &bytes),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => FileContent::Gone,
+        Err(error) => rejected(
+            &path,
+            vec![Diagnostic::whole_file(Severity::Error, format!("failed to read the file: {error}"))],
+        ),
+    };
+    FileChange { file: path, content }
 }
 
 fn watch(directory: &Path) -> io::Result<Inotify> {
@@ -133,12 +139,6 @@ fn watch(directory: &Path) -> io::Result<Inotify> {
         | AddWatchFlags::IN_DELETE;
     inotify.add_watch(directory, flags)?;
     Ok(inotify)
-}
-
-/// The name, if it is one of a component file. Hidden files are editors' own.
-fn component_file(name: &OsStr) -> Option<&str> {
-    let name = name.to_str()?;
-    (name.ends_with(SUFFIX) && !name.starts_with('.')).then_some(name)
 }
 
 /// Read a regular file without ever waiting for one that is not.
@@ -156,25 +156,25 @@ fn read_file(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn content_of(name: &str, bytes: &[u8]) -> FileContent {
+fn content_of(path: &str, bytes: &[u8]) -> FileContent {
     let parsed = parse_bytes(bytes);
     match parsed.component {
         Some(component) => {
             for finding in &parsed.diagnostics {
-                warn!("{}", finding.compact(name));
+                warn!("{}", finding.compact(path));
             }
             FileContent::Component(Box::new(component))
         }
-        None => rejected(name, parsed.diagnostics),
+        None => rejected(path, parsed.diagnostics),
     }
 }
 
-fn rejected(name: &str, diagnostics: Vec<Diagnostic>) -> FileContent {
+fn rejected(path: &str, diagnostics: Vec<Diagnostic>) -> FileContent {
     for finding in &diagnostics {
         if finding.is_error() {
-            error!("rejected {}", finding.compact(name));
+            error!("rejected {}", finding.compact(path));
         } else {
-            warn!("{}", finding.compact(name));
+            warn!("{}", finding.compact(path));
         }
     }
     FileContent::Rejected(diagnostics)

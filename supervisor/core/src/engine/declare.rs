@@ -123,10 +123,12 @@ impl Files {
         })
     }
 
-    /// Whether one file is rejected.
-    pub(super) fn is_rejected(&self, file: &str) -> bool {
-        let entry = self.entries.get_key_value(file);
-        entry.is_some_and(|(file, entry)| !self.complaints(file, entry).is_empty())
+    /// Whether a file is rejected, by its path or by its name alone.
+    pub(super) fn is_rejected(&self, wanted: &str) -> bool {
+        self.entries.iter().any(|(file, entry)| {
+            let named = **file == *wanted || file.rsplit('/').next() == Some(wanted);
+            named && !self.complaints(file, entry).is_empty()
+        })
     }
 }
 

@@ -47,7 +47,7 @@ fn a_malformed_file_harms_nobody() {
     let (components, rejected) = guest.status();
     assert_eq!(components.len(), 1);
     assert_eq!(rejected.len(), 1);
-    assert_eq!(rejected[0].file, "broken.toml");
+    assert_eq!(rejected[0].file, guest.config().join("broken.toml").to_string_lossy());
     let finding = &rejected[0].diagnostics[0];
     assert_eq!(finding.line, 3, "{finding:?}");
     // A running component whose file breaks runs on.
