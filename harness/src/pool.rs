@@ -10,6 +10,7 @@ use yakiros_reports::event::{CloneReady, Event, MachineOrigin, MachineReady, ms}
 use yakiros_vm::error::VmError;
 use yakiros_vm::machine::{Guest, Machine, Saved, create_disk};
 
+use crate::capsule;
 use crate::events::Events;
 use crate::failure::Failure;
 use crate::limits::{FIRST_BOOT, Limits};
@@ -24,11 +25,19 @@ pub struct SuiteMachine {
     suite: &'static Suite,
     config: Config,
     machine: Machine,
-    folder: PathBuf,
+    folders: Folders,
     events: Rc<Events>,
     limits: Rc<OnceCell<Limits>>,
     user_factor: f64,
     saved: tokio::sync::OnceCell<Result<Saved, Failure>>,
+}
+
+/// Where a machine keeps its files. Both folders exist.
+pub struct Folders {
+    /// What is of use only while the run lasts: states, disks.
+    pub work: PathBuf,
+    /// What stays: the console of the guest that is cloned, and its capsule if it does not settle.
+    pub log: PathBuf,
 }
 
 /// A guest for one scenario, and its disks on the host.
@@ -42,18 +51,18 @@ pub struct Ready {
 }
 
 impl SuiteMachine {
-    /// A machine that keeps its files in `folder`, which must exist.
+    /// A machine of a suite, not yet booted.
     pub fn new(
         suite: &'static Suite,
         config: Config,
         machine: Machine,
-        folder: PathBuf,
+        folders: Folders,
         events: Rc<Events>,
         limits: Rc<OnceCell<Limits>>,
         user_factor: f64,
     ) -> Self {
         let saved = tokio::sync::OnceCell::new();
-        Self { suite, config, machine, folder, events, limits, user_factor, saved }
+        Self { suite, config, machine, folders, events, limits, user_factor, saved }
     }
 
     /// Its name in reports.
@@ -70,9 +79,9 @@ impl SuiteMachine {
     pub async fn guest(&self, scenario: &Scenario, cold: bool, console_log: &Path) -> Result<Ready, Failure> {
         match scenario.start {
             Start::Clone if !cold => self.clone_of_saved(console_log).await,
-            Start::Clone => self.booted(&[], &self.folder, console_log).await,
+            Start::Clone => self.booted(&[], &self.folders.work, console_log).await,
             Start::Cold { disks_mb } => {
-                let folder = self.folder.join(scenario.name);
+                let folder = self.folders.work.join(scenario.name);
                 std::fs::create_dir_all(&folder).map_err(VmError::host("make a folder for disks"))?;
                 self.booted(disks_mb, &folder, console_log).await
             }
@@ -90,8 +99,9 @@ impl SuiteMachine {
     }
 
     async fn boot_and_save(&self) -> Result<Saved, Failure> {
-        let Ready { guest, .. } = self.booted(&[], &self.folder, &self.folder.join("console.log")).await?;
-        Ok(guest.save(&self.folder).await?)
+        let console_log = self.folders.log.join("console.log");
+        let Ready { guest, .. } = self.booted(&[], &self.folders.work, &console_log).await?;
+        Ok(guest.save(&self.folders.work).await?)
     }
 
     async fn booted(&self, disks_mb: &[u64], folder: &Path, console_log: &Path) -> Result<Ready, Failure> {
@@ -108,7 +118,13 @@ impl SuiteMachine {
         let guest = machine.boot(folder, console_log, limit).await?;
         self.limits.get_or_init(|| Limits::calibrated(guest.answered_after, self.user_factor));
         let limits = self.limits();
-        settle(&guest, limits.scaled(self.config.limits.settle())).await?;
+        if let Err(mut failure) = settle(&guest, limits.scaled(self.config.limits.settle())).await {
+            if let Some(folder) = console_log.parent() {
+                capsule::collect(&guest, folder).await;
+                failure.message = format!("{}\nsee {}", failure.message, folder.display());
+            }
+            return Err(failure);
+        }
         self.events.emit(Event::MachineReady(MachineReady {
             machine: self.name(),
             os: operating_system(&guest).await,

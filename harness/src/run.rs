@@ -28,7 +28,7 @@ use crate::failure::Failure;
 use crate::host;
 use crate::interrupt::{self, EXIT_INTERRUPTED};
 use crate::options::{self, Options};
-use crate::pool::SuiteMachine;
+use crate::pool::{Folders, SuiteMachine};
 use crate::prepare::{PrepareError, Prepared};
 use crate::progress::Live;
 use crate::scenario::{Scenario, Start};
@@ -41,6 +41,8 @@ const RUNS: &str = "vm-test";
 const LATEST: &str = "latest";
 /// In a run's folder: what is of use only while it runs.
 const WORK: &str = "work";
+/// In a run's folder: the consoles of the machines that were booted to be cloned.
+const MACHINES: &str = "machines";
 /// What QEMU itself needs beside the guest's memory; clones share most of the guest's.
 const QEMU_MEMORY_MB: u64 = 150;
 /// A scenario that is over its budget gets this long for its capsule.
@@ -147,13 +149,16 @@ impl Run {
         let limits = Rc::new(OnceCell::new());
         let mut machines = Vec::new();
         for (suite, _) in selection {
-            let folder = work.join(suite.name);
+            let (folder, machine_folder) =
+                (work.join(suite.name), self.folder.join(MACHINES).join(suite.name));
             fs::create_dir_all(&folder)?;
+            fs::create_dir_all(&machine_folder)?;
             let config = suite.config()?;
             let machine = prepared.machine(suite, &config, &self.options, &folder)?;
             let (events, limits) = (Rc::clone(&self.events), Rc::clone(&limits));
             let scale = self.options.timeout_scale.unwrap_or(1.0);
-            machines.push(Rc::new(SuiteMachine::new(suite, config, machine, folder, events, limits, scale)));
+            let folders = Folders { work: folder, log: machine_folder };
+            machines.push(Rc::new(SuiteMachine::new(suite, config, machine, folders, events, limits, scale)));
         }
         self.scenarios(selection, &machines).await;
         Ok(())
@@ -305,7 +310,10 @@ impl Attempt {
             step: Rc::default(),
         };
         let vm = Vm::new(ready.guest, ready.disks, ready.limits, log.clone());
-        let work = catch_panic((self.scenario.run)(&vm));
+        let work = async {
+            catch_panic((self.scenario.run)(&vm)).await?;
+            vm.still_works().await
+        };
         let result = match tokio::time::timeout(budget, work).await {
             Ok(result) => result,
             Err(_) => Err(Failure::budget(format!("the scenario's {budget:.0?} are over"))),
@@ -314,6 +322,7 @@ impl Attempt {
         if result.is_err() {
             // What could not be collected in this time is missing from the folder; the verdict stands.
             drop(tokio::time::timeout(CAPSULE_LIMIT, capsule::collect(&vm.guest, folder)).await);
+            vm.keep_disks(folder);
         }
         result
     }
@@ -332,11 +341,17 @@ impl Attempt {
         }
         let fatal = findings.into_iter().find(|finding| finding.class.is_fatal());
         match (result, fatal) {
-            (Ok(()), Some(finding)) => Err(Failure {
-                culprit: Culprit::GuestKernel,
-                message: format!("the guest's kernel failed meanwhile: {}", finding.title),
-            }),
-            (result, _) => result,
+            (Err(failure), None) => Err(failure),
+            (Ok(()), None) => Ok(()),
+            (result, Some(finding)) => {
+                let (culprit, who) = if finding.is_end_of_init() {
+                    (Culprit::Supervisor, "process 1 of the guest ended")
+                } else {
+                    (Culprit::GuestKernel, "the guest's kernel failed")
+                };
+                let said = result.err().map(|failure| format!("; {failure}")).unwrap_or_default();
+                Err(Failure { culprit, message: format!("{who}: {}{said}", finding.title) })
+            }
         }
     }
 }

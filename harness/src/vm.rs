@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use yakiros_guest::protocol::{Exec, ExitStatus};
-use yakiros_reports::event::{Event, Metric, Outcome, Step, ms};
+use yakiros_reports::event::{Culprit, Event, Metric, Outcome, Step, ms};
 use yakiros_vm::agent::{AgentResult, Connection, Output};
 use yakiros_vm::machine::{Ended, Guest};
 
@@ -20,6 +20,9 @@ use crate::limits::Limits;
 
 /// What the supervisor may take to answer a request, beyond the time the request itself is given.
 const ANSWER: Duration = Duration::from_secs(5);
+/// What the supervisor writes to the kernel's log when it has given up supervising.
+const PANIC_LOG: &str =
+    "dmesg | grep -e 'graph-resolver: internal error' -e 'the supervisor has stopped working'";
 /// Where component files go.
 pub const COMPONENTS: &str = "/etc/graph.d";
 
@@ -128,6 +131,16 @@ impl Vm {
         disk.ok_or_else(|| Failure::harness(format!("the scenario has no disk {index}")))
     }
 
+    /// Keeps the scenario's disks with what else is kept of a failure. A disk that cannot be kept is said to be lost.
+    pub fn keep_disks(&self, folder: &Path) {
+        for disk in &self.disks {
+            let to = folder.join(disk.file_name().unwrap_or_default());
+            if let Err(error) = std::fs::rename(disk, &to) {
+                eprintln!("failed to keep {}: {error}", disk.display());
+            }
+        }
+    }
+
     /// A limit that is fair on this host.
     pub fn limit(&self, on_a_quick_host: Duration) -> Duration {
         self.limits.scaled(on_a_quick_host)
@@ -223,13 +236,21 @@ impl Vm {
         since: Option<u64>,
         limit: Duration,
     ) -> Result<(), Failure> {
-        let seconds = self.limit(limit).as_secs_f64().to_string();
-        let since = since.map(|revision| revision.to_string());
-        let mut arguments = vec!["wait", name, "--state", state, "--timeout", &seconds];
-        if let Some(since) = &since {
-            arguments.extend(["--since", since]);
+        let limit = self.limit(limit);
+        let (seconds, revision) =
+            (limit.as_secs_f64().to_string(), since.map(|revision| revision.to_string()));
+        let mut argv = vec!["graphctl", "wait", name, "--state", state, "--timeout", &seconds];
+        if let Some(revision) = &revision {
+            argv.extend(["--since", revision]);
         }
-        self.graphctl_within(&arguments, limit).await.map(drop)
+        let output = self.run(&argv, limit + ANSWER).await?;
+        if output.success() {
+            return Ok(());
+        }
+        let after = since.map(|revision| format!(" after revision {revision}")).unwrap_or_default();
+        let said = output.error_text();
+        let said = said.trim();
+        Err(Failure::supervisor(format!("{name} did not become {state}{after} within {limit:.1?}: {said}")))
     }
 
     /// Waits until nothing is about to change any more.
@@ -281,6 +302,15 @@ impl Vm {
         self.ask(&attempt, ANSWER, self.guest.agent.signal(pid, signal)).await
     }
 
+    /// A process is gone, reaped and all; `whose` says which one it is.
+    pub async fn wait_process_gone(&self, pid: i32, whose: &str, limit: Duration) -> Result<(), Failure> {
+        let gone = self.wait_gone(&format!("/proc/{pid}"), limit).await;
+        gone.map_err(|failure| match failure.culprit {
+            Culprit::Supervisor => Failure::supervisor(format!("{whose}, {pid}, is still there")),
+            _ => failure,
+        })
+    }
+
     /// Whether a process is there; a zombie is.
     pub async fn exists(&self, pid: i32) -> Result<bool, Failure> {
         let stat = self.run(&["test", "-e", &format!("/proc/{pid}")], ANSWER).await?;
@@ -291,6 +321,22 @@ impl Vm {
     pub async fn connect(&self, address: &str) -> Result<Connection, Failure> {
         let connect = self.guest.agent.tcp_connect(address, self.limit(ANSWER));
         self.ask(&format!("connect to {address}"), ANSWER * 2, connect).await
+    }
+
+    /// After the scenario the supervisor still does its work, unless the scenario ended the guest.
+    pub async fn still_works(&self) -> Result<(), Failure> {
+        if self.guest.has_ended() {
+            return Ok(());
+        }
+        if let Err(mut failure) = self.status().await {
+            failure.message = format!("the supervisor no longer answers after the scenario: {failure}");
+            return Err(failure);
+        }
+        let complaints = self.run(&["sh", "-c", PANIC_LOG], ANSWER).await?.text();
+        match complaints.trim() {
+            "" => Ok(()),
+            lines => Err(Failure::supervisor(format!("the supervisor has failed in itself: {lines}"))),
+        }
     }
 
     /// Waits until the guest has ended by itself.

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ext4_view::Ext4;
 
@@ -24,24 +24,24 @@ const NEEDS_RECOVERY: u16 = 4;
 pub struct Ext4Disk {
     /// The guest has unmounted it, or mounted it read-only, before it ended.
     pub was_unmounted: bool,
-    files: Ext4,
+    path: PathBuf,
 }
 
 impl Ext4Disk {
-    /// Opens a raw image. Fails if it has no ext4 file system.
+    /// Looks at a raw image. Fails if it has no ext4 file system, but not if that was left in disorder.
     pub fn open(path: &Path) -> Result<Self, VmError> {
         let attempt = format!("read the ext4 file system on {}", path.display());
-        let superblock = read_superblock(path).map_err(VmError::host(attempt.clone()))?;
-        let files =
-            Ext4::load_from_path(path).map_err(|error| VmError::host(attempt)(io::Error::other(error)))?;
-        Ok(Self { was_unmounted: was_unmounted(&superblock), files })
+        let superblock = read_superblock(path).map_err(VmError::host(attempt))?;
+        Ok(Self { was_unmounted: was_unmounted(&superblock), path: path.to_path_buf() })
     }
 
     /// A file's content, by its path from the file system's root.
-    pub fn read(&self, path: &str) -> Result<Vec<u8>, VmError> {
-        let content = self.files.read(path);
+    pub fn read(&self, file: &str) -> Result<Vec<u8>, VmError> {
+        let content = Ext4::load_from_path(&self.path).and_then(|files| files.read(file));
         content.map_err(|error| {
-            VmError::host(format!("read {path} on the guest's disk"))(io::Error::other(error))
+            VmError::host(format!("read {file} on the guest's disk {}", self.path.display()))(
+                io::Error::other(error),
+            )
         })
     }
 }

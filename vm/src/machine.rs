@@ -215,6 +215,11 @@ impl Guest {
         self.watched(&attempt, limit * 2 + QUIT_LIMIT, self.agent.exec(exec)).await
     }
 
+    /// Whether the guest has ended, for whatever reason.
+    pub fn has_ended(&self) -> bool {
+        self.process.has_exited()
+    }
+
     /// Waits until the guest has ended by itself.
     pub async fn ended(&self, limit: Duration) -> Result<Ended, VmError> {
         if let Ok(status) = tokio::time::timeout(limit, self.process.exited()).await {

@@ -265,6 +265,11 @@ impl Launch<'_> {
 }
 
 impl Process {
+    /// Whether it has ended.
+    pub fn has_exited(&self) -> bool {
+        self.exit.borrow().is_some()
+    }
+
     /// Waits for its end.
     pub async fn exited(&self) -> ExitStatus {
         let mut exit = self.exit.clone();

@@ -51,17 +51,31 @@ async fn exit_codes(vm: &Vm) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Every command that changes something.
+const CHANGES: [&str; 7] = [
+    "graphctl stop test-idle",
+    "graphctl start test-idle",
+    "graphctl restart test-idle",
+    "graphctl reload",
+    "graphctl resolve",
+    "graphctl reboot",
+    "graphctl poweroff",
+];
+
 async fn ordinary_user(vm: &Vm) -> Result<(), Failure> {
     let as_nobody = |command: &'static str| ["su", "-s", "/bin/sh", "nobody", "-c", command];
     vm.succeed(&as_nobody("graphctl status"), ANSWER).await?;
-    let refused = vm.run(&as_nobody("graphctl stop test-idle"), ANSWER).await?;
-    let code = refused.status;
-    check!(
-        code == ExitStatus::Code(1),
-        "nobody's `graphctl stop` ended with {code:?}: {}",
-        refused.error_text()
-    );
-    let state = vm.status().await?.component("test-idle")?.state.clone();
-    check!(state == "ACTIVE", "after nobody's `graphctl stop`, test-idle is {state}");
+    let before = vm.status().await?;
+    for command in CHANGES {
+        let output = vm.run(&as_nobody(command), ANSWER).await?;
+        let (status, said) = (output.status, output.error_text());
+        check!(
+            status == ExitStatus::Code(1),
+            "nobody's `{command}` was not refused but ended with {status:?} {said}"
+        );
+        check!(said.contains("root"), "the refusal of nobody's `{command}` does not say who may: {said}");
+    }
+    let after = vm.status().await?;
+    check!(after.revision == before.revision, "nobody changed something: {after:?}");
     Ok(())
 }

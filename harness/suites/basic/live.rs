@@ -10,6 +10,8 @@ use crate::vm::{COMPONENTS, Vm};
 /// For a component to start, be stopped or be noticed.
 const REACTION: Duration = Duration::from_secs(5);
 const MANY: usize = 300;
+/// Long enough that the answers of status and caps come in several pages.
+const MANY_PREFIX: &str = "many-components-with-a-name-that-is-long-enough-to-fill-a-page";
 /// Components of the suite's machine that run the same program.
 const IDLE_BEFORE: usize = 2;
 /// For [`MANY`] processes on an emulated processor.
@@ -55,13 +57,17 @@ pub async fn removed_file_stops_the_component(vm: &Vm) -> Result<(), Failure> {
 
     vm.undeclare("late.toml").await?;
     vm.wait_state("late", "REMOVED", None, REACTION).await?;
-    vm.wait_gone(&format!("/proc/{pid}"), REACTION).await?;
+    vm.wait_process_gone(pid, "the process of the removed component", REACTION).await?;
     vm.wait_gone("/sys/fs/cgroup/graph/late", REACTION).await?;
     let left = vm.status().await?;
     check!(left.component("late").is_err(), "a removed component is still listed: {left:?}");
     let caps = vm.graphctl(&["caps"]).await?;
     check!(!caps.contains("live.late"), "the capability of a removed component is still listed: {caps}");
-    Ok(())
+
+    vm.declare("late.toml", &idle("late", "again")).await?;
+    vm.wait_state("late", "ACTIVE", None, REACTION).await?;
+    vm.sh("mv /etc/graph.d/late.toml /tmp/").await?;
+    vm.wait_state("late", "REMOVED", None, REACTION).await
 }
 
 pub async fn malformed_file_is_reported(vm: &Vm) -> Result<(), Failure> {
@@ -97,6 +103,15 @@ pub async fn malformed_file_is_reported(vm: &Vm) -> Result<(), Failure> {
         "`graphctl status` does not name {file} and its line: {text}"
     );
 
+    // A file that breaks while its component runs is refused, and the component runs on.
+    let (pid, _) = command_line(vm, "sound").await?;
+    vm.declare("sound.toml", broken).await?;
+    let sound = format!("{COMPONENTS}/sound.toml");
+    vm.graphctl_within(&["wait", "--rejected", &sound, "--timeout", &seconds], REACTION).await?;
+    let (now, _) = command_line(vm, "sound").await?;
+    check!(now == pid, "a running component whose file broke is process {now} instead of {pid}");
+    vm.declare("sound.toml", &idle("sound", "beside")).await?;
+
     vm.declare("broken.toml", &broken.replace("sevrice", "service")).await?;
     vm.wait_state("broken", "ACTIVE", None, REACTION).await?;
     let still = vm.status().await?.rejected;
@@ -111,7 +126,7 @@ pub async fn three_hundred_components_run(vm: &Vm) -> Result<(), Failure> {
         // In a folder of the same file system first, so that all arrive at once and whole.
         let file = format!("/etc/many.d/many-{index}.toml");
         let _infallible =
-            writeln!(script, "cat > {file} <<'END'\n{}END", idle(&format!("many-{index}"), "many"));
+            writeln!(script, "cat > {file} <<'END'\n{}END", idle(&format!("{MANY_PREFIX}-{index}"), "many"));
     }
     vm.write("/tmp/many.sh", &format!("mkdir -p /etc/many.d\n{script}")).await?;
     vm.succeed(&["/bin/sh", "-eu", "/tmp/many.sh"], MANY_LIMIT).await?;
@@ -119,7 +134,7 @@ pub async fn three_hundred_components_run(vm: &Vm) -> Result<(), Failure> {
     vm.sh("mv /etc/many.d/*.toml /etc/graph.d/").await?;
     let all = async {
         for index in [1, MANY / 2, MANY] {
-            vm.wait_state(&format!("many-{index}"), "ACTIVE", None, MANY_LIMIT).await?;
+            vm.wait_state(&format!("{MANY_PREFIX}-{index}"), "ACTIVE", None, MANY_LIMIT).await?;
         }
         vm.wait_settled(MANY_LIMIT).await
     };
@@ -130,7 +145,7 @@ pub async fn three_hundred_components_run(vm: &Vm) -> Result<(), Failure> {
     let listed = status.components.len();
     check!(listed == before + MANY, "status lists {listed} components, {} are declared", before + MANY);
     for index in 1..=MANY {
-        let component = status.component(&format!("many-{index}"))?;
+        let component = status.component(&format!("{MANY_PREFIX}-{index}"))?;
         check!(
             component.state == "ACTIVE",
             "{} is {}: {:?}",
@@ -148,7 +163,9 @@ pub async fn three_hundred_components_run(vm: &Vm) -> Result<(), Failure> {
         programs.trim()
     );
     let text = vm.graphctl(&["status"]).await?;
-    let lines = text.lines().filter(|line| line.trim_start().starts_with("many-")).count();
+    let lines = text.lines().filter(|line| line.trim_start().starts_with(MANY_PREFIX)).count();
     check!(lines == MANY, "`graphctl status` prints {lines} of the {MANY}");
+    let caps = vm.graphctl(&["caps"]).await?.matches(&format!("live.{MANY_PREFIX}-")).count();
+    check!(caps == MANY, "`graphctl caps` prints {caps} of the {MANY}");
     Ok(())
 }

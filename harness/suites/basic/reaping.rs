@@ -9,6 +9,10 @@ use crate::vm::Vm;
 /// For a start or an end to be noticed.
 const REACTION: Duration = Duration::from_secs(5);
 const SIGKILL: i32 = 9;
+/// More than one for each SIGCHLD that the kernel delivers: signals of one kind do not queue.
+const ORPHANS: usize = 30;
+/// To start them one after the other on an emulated processor.
+const ORPHANS_LIMIT: Duration = Duration::from_secs(15);
 
 pub async fn killed_service_comes_back(vm: &Vm) -> Result<(), Failure> {
     let before = vm.status().await?;
@@ -27,13 +31,32 @@ pub async fn killed_service_comes_back(vm: &Vm) -> Result<(), Failure> {
     check!(vm.exists(pid).await?, "test-idle is said to be process {pid}, which is not there");
     check!(!vm.exists(killed).await?, "the killed process {killed} is still there: nobody reaped it");
     check!(service.restarts == 1, "one restart is counted as {}", service.restarts);
-    let pid = after.component("test-monitor")?.running_pid()?;
+    let monitor = after.component("test-monitor")?;
+    check!(
+        monitor.restarts == 0,
+        "a dependent that was stopped and started counts {} restarts",
+        monitor.restarts
+    );
+    for bystander in ["syslog", "test-echo-server"] {
+        let (was, is) = (before.component(bystander)?.pid, after.component(bystander)?.pid);
+        check!(was == is, "{bystander} has nothing to do with it, but is now {is:?} instead of {was:?}");
+    }
+    let pid = monitor.running_pid()?;
     check!(pid != dependent, "test-monitor ran on as {pid} while what it requires was down");
     check!(!vm.exists(dependent).await?, "the dependent's old process {dependent} still runs beside {pid}");
     Ok(())
 }
 
-pub async fn orphan_is_reaped(vm: &Vm) -> Result<(), Failure> {
+pub async fn orphans_are_reaped(vm: &Vm) -> Result<(), Failure> {
+    vm.step("one orphan", one_orphan(vm)).await?;
+    vm.step("many orphans that end at once", many_orphans(vm)).await?;
+    // A supervisor that was led astray by processes it does not know would show it here.
+    let before = vm.status().await?;
+    vm.signal(before.component("test-echo-server")?.running_pid()?, SIGKILL).await?;
+    vm.wait_state("test-echo-server", "ACTIVE", Some(before.revision), REACTION).await
+}
+
+async fn one_orphan(vm: &Vm) -> Result<(), Failure> {
     let (pid_file, until) = ("/tmp/orphan.pid", "/tmp/orphan.end");
     // Started by the agent, so that the orphan is nobody the supervisor knows.
     vm.succeed(&["test-orphan", "--pid-file", pid_file, "--until", until], REACTION).await?;
@@ -48,7 +71,22 @@ pub async fn orphan_is_reaped(vm: &Vm) -> Result<(), Failure> {
         let state = vm.sh(&format!("sed -n 's/^State:[[:space:]]*//p' /proc/{pid}/status")).await?;
         return Err(Failure::supervisor(format!("the orphan {pid} was not reaped, it is {}", state.trim())));
     }
-    let zombies = vm.sh("grep -l '^State:.Z' /proc/[0-9]*/status 2>/dev/null || true").await?;
-    check!(zombies.is_empty(), "there are zombies: {zombies}");
+    Ok(())
+}
+
+async fn many_orphans(vm: &Vm) -> Result<(), Failure> {
+    let (folder, until) = ("/tmp/orphans", "/tmp/orphans.end");
+    let start = format!(
+        "mkdir {folder}; for i in $(seq {ORPHANS}); do test-orphan --pid-file {folder}/$i --until {until}; done"
+    );
+    vm.succeed(&["/bin/sh", "-euc", &start], ORPHANS_LIMIT).await?;
+    let pids = vm.sh(&format!("cat {folder}/*")).await?;
+    vm.write(until, "").await?;
+    for pid in pids.split_whitespace() {
+        let gone = vm.wait_gone(&format!("/proc/{pid}"), REACTION).await;
+        gone.map_err(|_| {
+            Failure::supervisor(format!("of {ORPHANS} orphans that end at once, {pid} is not reaped"))
+        })?;
+    }
     Ok(())
 }

@@ -9,7 +9,7 @@ mod startup;
 use std::time::Duration;
 
 use crate::scenario;
-use crate::scenario::{Scenario, Start, USUAL_BUDGET};
+use crate::scenario::{Scenario, Start};
 
 use control::control_socket_functional;
 use live::{
@@ -20,11 +20,14 @@ use power::{
     power_off_is_clean, reboot_resets_the_machine, sigkill_to_pid_1_is_harmless,
     sigsegv_to_pid_1_is_harmless, sigterm_to_pid_1_powers_off,
 };
-use reaping::{killed_service_comes_back, orphan_is_reaped};
+use reaping::{killed_service_comes_back, orphans_are_reaped};
 use startup::{essential_services_running, no_failed_components, resolver_is_pid_1, test_components_loaded};
 
 /// Three hundred processes are started one after the other by an emulated processor.
 const MANY_BUDGET: Duration = Duration::from_secs(60);
+
+/// A boot of its own with an empty disk, to see what is left on it.
+const ON_DISK: Start = Start::Cold { disks_mb: &[64] };
 
 /// All scenarios of the suite.
 pub const SCENARIOS: [Scenario; 16] = [
@@ -37,7 +40,7 @@ pub const SCENARIOS: [Scenario; 16] = [
         killed_service_comes_back,
         "a service ended by SIGKILL is started again, and its dependents too"
     ),
-    scenario!(orphan_is_reaped, "an orphan that ends leaves no zombie"),
+    scenario!(orphans_are_reaped, "orphans that end leave no zombies, one or thirty at once"),
     scenario!(
         file_dropped_in_acts_live,
         "a new component file starts its component, a changed one restarts it"
@@ -46,10 +49,16 @@ pub const SCENARIOS: [Scenario; 16] = [
     scenario!(malformed_file_is_reported, "a broken file is named with its line, and everything else runs"),
     scenario!(three_hundred_components_run, "300 components at once all run, and status lists them all",
         start: Start::Clone, budget: MANY_BUDGET),
-    scenario!(sigkill_to_pid_1_is_harmless, "kill -9 1 changes nothing"),
-    scenario!(sigsegv_to_pid_1_is_harmless, "kill -SEGV 1 changes nothing, and neither do its like"),
-    scenario!(sigterm_to_pid_1_powers_off, "SIGTERM to process 1 powers the machine off"),
-    scenario!(reboot_resets_the_machine, "graphctl reboot resets the machine"),
-    scenario!(power_off_is_clean, "what was written is on the disk and its file system is clean after poweroff",
-        start: Start::Cold { disks_mb: &[64] }, budget: USUAL_BUDGET),
+    scenario!(
+        sigkill_to_pid_1_is_harmless,
+        "kill -9 1 changes nothing: the kernel keeps it from a real process 1"
+    ),
+    scenario!(
+        sigsegv_to_pid_1_is_harmless,
+        "kill -SEGV 1 and its like change nothing, and faults of its own are caught"
+    ),
+    scenario!(power_off_is_clean, "graphctl poweroff ends services in order, writes all data and unmounts",
+        start: ON_DISK),
+    scenario!(sigterm_to_pid_1_powers_off, "SIGTERM to process 1 does the same", start: ON_DISK),
+    scenario!(reboot_resets_the_machine, "graphctl reboot does the same and resets the machine", start: ON_DISK),
 ];

@@ -21,6 +21,11 @@ pub async fn resolver_is_pid_1(vm: &Vm) -> Result<(), Failure> {
         program.trim()
     );
     let status = vm.status().await?;
+    let active = status.count("ACTIVE");
+    check!(
+        active >= MIN_ACTIVE,
+        "{active} components are ACTIVE, {MIN_ACTIVE} should be at least: {status:?}"
+    );
     for component in status.components.iter().filter(|component| component.state == "ACTIVE") {
         let pid = component.running_pid()?;
         let parent = vm.sh(&format!("sed -n 's/^PPid:[[:space:]]*//p' /proc/{pid}/status")).await?;
