@@ -144,7 +144,7 @@ impl SuiteMachine {
 }
 
 /// Waits until the supervisor answers and has nothing more to do.
-async fn settle(guest: &Guest, limit: Duration) -> Result<(), Failure> {
+pub async fn settle(guest: &Guest, limit: Duration) -> Result<(), Failure> {
     let seconds = limit.as_secs_f64().to_string();
     // graphctl says at once that there is no supervisor while its socket is not there yet.
     let socket = guest.agent.wait_path("/run/graph-resolver.sock", false, limit);

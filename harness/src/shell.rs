@@ -15,6 +15,7 @@ use yakiros_vm::machine::Guest;
 use crate::interrupt::{self, EXIT_INTERRUPTED};
 use crate::limits::FIRST_BOOT;
 use crate::options::{self, Options};
+use crate::pool;
 use crate::prepare::{PrepareError, Prepared};
 use crate::suite::{SUITES, Suite};
 
@@ -42,9 +43,16 @@ fn shell(options: &Options, command: &[String]) -> Result<i32, PrepareError> {
     let work = tempfile::Builder::new().prefix("shell-").tempdir_in(parent)?;
     let code = interrupt::block_on(async {
         let prepared = Prepared::new(options, work.path()).await?;
-        let machine = prepared.machine(suite, &suite.config()?, options, work.path())?;
+        let config = suite.config()?;
+        let machine = prepared.machine(suite, &config, options, work.path())?;
         let guest = machine.boot(work.path(), &work.path().join("console.log"), FIRST_BOOT).await?;
         eprintln!("booted in {:.2} s; `exit` or Ctrl-D ends the guest", guest.answered_after.as_secs_f64());
+        // A shell is most needed where the supervisor does not work.
+        if options.init.is_none()
+            && let Err(failure) = pool::settle(&guest, config.limits.settle()).await
+        {
+            eprintln!("warning: {failure}");
+        }
         interact(&guest, command).await
     })?;
     code.unwrap_or(Ok(EXIT_INTERRUPTED))
