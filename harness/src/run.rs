@@ -41,6 +41,8 @@ const RUNS: &str = "vm-test";
 const LATEST: &str = "latest";
 /// In a run's folder: what is of use only while it runs.
 const WORK: &str = "work";
+/// In a run's folder: a capsule for each scenario that failed.
+const SCENARIOS: &str = "scenarios";
 /// In a run's folder: the consoles of the machines that were booted to be cloned.
 const MACHINES: &str = "machines";
 /// What QEMU itself needs beside the guest's memory; clones share most of the guest's.
@@ -140,9 +142,10 @@ impl Run {
     }
 
     async fn everything(&self, run_id: &str, selection: &Selection) -> Result<(), PrepareError> {
-        let work = self.folder.join(WORK);
-        fs::create_dir_all(&work)?;
-        let prepared = Prepared::new(&self.options, &work).await;
+        // Removed however this ends: by its end, an error, a panic or an interruption.
+        let mut work = tempfile::Builder::new().prefix(WORK).rand_bytes(0).tempdir_in(&self.folder)?;
+        work.disable_cleanup(self.options.keep);
+        let prepared = Prepared::new(&self.options, work.path()).await;
         self.announce(run_id, selection, prepared.as_ref().ok());
         let prepared = prepared?;
 
@@ -150,7 +153,7 @@ impl Run {
         let mut machines = Vec::new();
         for (suite, _) in selection {
             let (folder, machine_folder) =
-                (work.join(suite.name), self.folder.join(MACHINES).join(suite.name));
+                (work.path().join(suite.name), self.folder.join(MACHINES).join(suite.name));
             fs::create_dir_all(&folder)?;
             fs::create_dir_all(&machine_folder)?;
             let config = suite.config()?;
@@ -237,9 +240,8 @@ impl Run {
 
     /// Ends the event stream, makes the reports and shows the summary.
     fn finish(self) -> Result<(i32, Counts), PrepareError> {
-        if !self.options.keep {
-            drop(fs::remove_dir_all(self.folder.join(WORK)));
-        }
+        // Empty when everything passed; then there is nothing to find in it.
+        drop(fs::remove_dir(self.folder.join(SCENARIOS)));
         let end = closing(self.events.counts(), ms(self.events.elapsed()), self.interrupted);
         self.events.emit(Event::RunFinished(end));
         let result = rebuild(&self.folder)?;
@@ -271,7 +273,7 @@ impl Attempt {
             attempt: 1,
             start: if is_clone { event::StartKind::Clone } else { event::StartKind::Cold },
         }));
-        let folder = self.run_folder.join("scenarios").join(format!("{suite}.{name}"));
+        let folder = self.run_folder.join(SCENARIOS).join(format!("{suite}.{name}"));
         let result = match fs::create_dir_all(&folder) {
             Ok(()) => self.on_guest(started, &folder).await,
             Err(error) => Err(Failure::harness(format!("failed to make {}: {error}", folder.display()))),
