@@ -3,9 +3,10 @@
 //! A harness whose own failures are taken for the supervisor's is of no use. So its rate of failure is measured, not
 //! assumed: one failure in any of them is reported and makes the test fail.
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use yakiros_guest::protocol::Exec;
 use yakiros_reports::stats::{self, Spread};
@@ -21,6 +22,9 @@ use crate::suite::SUITES;
 
 /// For one command in a guest that does nothing else.
 const COMMAND: Duration = Duration::from_secs(10);
+
+/// A clock that was not set stands at the time of the save, which a run soon leaves behind by more than this.
+const CLOCK_TOLERANCE: Duration = Duration::from_secs(1);
 
 /// How often to do what.
 #[derive(Debug, Clone, Copy)]
@@ -70,10 +74,12 @@ struct Series {
     /// Milliseconds.
     times: Vec<f64>,
     failures: Vec<String>,
+    tried: usize,
 }
 
 impl Series {
     fn add(&mut self, started: Instant, result: Result<(), VmError>) {
+        self.tried += 1;
         match result {
             Ok(()) => self.times.push(started.elapsed().as_secs_f64() * 1000.0),
             Err(error) => {
@@ -84,11 +90,14 @@ impl Series {
     }
 
     fn print(&self, what: &str) {
-        let count = self.times.len() + self.failures.len();
+        let count = self.tried;
         if let Some(Spread { median, p95, max, .. }) = stats::spread(&self.times) {
             println!("{count} {what}: median {median:.0} ms, p95 {p95:.0} ms, max {max:.0} ms");
         }
         println!("{count} {what}: {} failed", self.failures.len());
+        for failure in &self.failures {
+            println!("  {failure}");
+        }
     }
 }
 
@@ -112,13 +121,38 @@ async fn clone_often(machine: &Machine, work: &Path, count: usize) -> Result<Ser
     first_command(&guest).await?;
     let saved = guest.save(work).await?;
     let mut series = Series::default();
+    let mut seen = HashSet::new();
     for _ in 0..count {
         let started = Instant::now();
-        let cloned =
-            async { first_command(&saved.clone_guest(&work.join("clones.log"), limit).await?).await };
-        series.add(started, cloned.await);
+        let cloned = async {
+            let guest = saved.clone_guest(&work.join("clones.log"), limit).await?;
+            first_command(&guest).await?;
+            Ok(guest)
+        };
+        match cloned.await {
+            Ok(guest) => {
+                series.add(started, Ok(()));
+                series.failures.extend(what_is_not_its_own(&guest, &mut seen).await?);
+            }
+            Err(error) => series.add(started, Err(error)),
+        }
     }
     Ok(series)
+}
+
+/// A clone's random numbers must be no other clone's, and its wall clock the host's.
+async fn what_is_not_its_own(guest: &Guest, seen: &mut HashSet<Vec<u8>>) -> Result<Option<String>, VmError> {
+    let uuid = guest.agent.read_file("/proc/sys/kernel/random/uuid");
+    let uuid = guest.watched("read a random number", COMMAND, uuid).await?;
+    let clock = guest.watched("read the guest's clock", COMMAND, guest.agent.clock(None)).await?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let behind = now.abs_diff(Duration::from_nanos(clock.realtime_ns));
+    if behind > CLOCK_TOLERANCE {
+        return Ok(Some(format!("a clone's wall clock is {behind:.1?} off the host's")));
+    }
+    let repeated = !seen.insert(uuid.clone());
+    Ok(repeated
+        .then(|| format!("two clones drew the same random number {}", String::from_utf8_lossy(&uuid).trim())))
 }
 
 async fn first_command(guest: &Guest) -> Result<(), VmError> {

@@ -4,7 +4,6 @@
 //! dropped before its end is cancelled in the guest. When the channel closes, everything that waits fails at once.
 
 use std::collections::HashMap;
-use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -14,7 +13,9 @@ use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc;
 use yakiros_guest::frame::{Decoder, Frame, Kind, MAX_PAYLOAD_BYTES};
-use yakiros_guest::protocol::{self, Exec, ExitStatus, GuestError, Reply, Request, Started, WindowSize};
+use yakiros_guest::protocol::{
+    self, Exec, ExitStatus, Fresh, GuestError, Reply, Request, Started, WindowSize,
+};
 
 use crate::error::VmErrorKind;
 
@@ -107,9 +108,9 @@ impl Agent {
     /// Greets with a fresh nonce and waits for its echo; gives the guest's kernel release.
     ///
     /// Whatever the channel still held from an earlier life of the guest is gone afterwards.
-    pub async fn greet(&self, nonce: u64, limit: Duration) -> AgentResult<String> {
+    pub async fn greet(&self, nonce: u64, fresh: Option<Fresh>, limit: Duration) -> AgentResult<String> {
         let version = protocol::VERSION;
-        match self.ask(&Request::Hello { version, nonce }, limit).await? {
+        match self.ask(&Request::Hello { version, nonce, fresh }, limit).await? {
             Reply::Hello { nonce: echoed, kernel_release } if echoed == nonce => Ok(kernel_release),
             other => Err(unexpected(&other)),
         }
@@ -204,20 +205,6 @@ impl Agent {
             Reply::Clock { realtime_ns, monotonic_ns, boottime_ns } => {
                 Ok(Clock { realtime_ns, monotonic_ns, boottime_ns })
             }
-            other => Err(unexpected(&other)),
-        }
-    }
-
-    /// Mixes entropy into the guest's generator.
-    pub async fn reseed(&self, entropy: &[u8]) -> AgentResult<()> {
-        let mut hexadecimal = String::with_capacity(entropy.len() * 2);
-        for byte in entropy {
-            // Writing to a string cannot fail.
-            let _infallible = write!(hexadecimal, "{byte:02x}");
-        }
-        let entropy = hexadecimal;
-        match self.ask(&Request::Reseed { entropy }, QUICK_LIMIT).await? {
-            Reply::Reseeded => Ok(()),
             other => Err(unexpected(&other)),
         }
     }

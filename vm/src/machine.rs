@@ -4,6 +4,7 @@
 //!   nothing of other clones. Its entropy and its wall clock are its own before anybody can use it.
 //! - Whoever waits for a guest is told at once when its kernel fails, its QEMU ends or its agent is lost.
 
+use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use yakiros_guest::protocol::{Exec, Shutdown};
+use yakiros_guest::protocol::{Exec, Fresh, Shutdown};
 
 use crate::agent::{Agent, AgentResult, Output};
 use crate::console::Console;
@@ -109,7 +110,7 @@ impl Machine {
         let start = Instant::now();
         let ram = Arc::new(anonymous_file("ram", u64::from(self.hardware.memory_mb) << 20)?);
         let unready = self.launch(&ram, false, directory, console_log).await?;
-        unready.greet("boot the guest", start, limit).await
+        unready.greet("boot the guest", start, None, limit).await
     }
 
     async fn launch(
@@ -159,9 +160,16 @@ impl Unready {
         Signs { process: &self.process, console: &self.console, qmp: Some(&self.qmp) }
     }
 
-    async fn greet(self, attempt: &str, start: Instant, limit: Duration) -> Result<Guest, VmError> {
+    async fn greet(
+        self,
+        attempt: &str,
+        start: Instant,
+        fresh: Option<Fresh>,
+        limit: Duration,
+    ) -> Result<Guest, VmError> {
         let nonce = u64::from_le_bytes(random().map_err(VmError::host("read entropy"))?);
-        let kernel_release = self.signs().watch(attempt, limit, self.agent.greet(nonce, limit)).await?;
+        let kernel_release =
+            self.signs().watch(attempt, limit, self.agent.greet(nonce, fresh, limit)).await?;
         let Self { machine, ram, process, qmp, console, agent } = self;
         let answered_after = start.elapsed();
         Ok(Guest { machine, ram, process, qmp, console, agent, kernel_release, answered_after })
@@ -236,14 +244,6 @@ impl Guest {
     fn signs(&self) -> Signs<'_> {
         Signs { process: &self.process, console: &self.console, qmp: Some(&self.qmp) }
     }
-
-    /// Gives the guest entropy of its own and the host's time.
-    async fn freshen(&self, limit: Duration) -> Result<(), VmError> {
-        let entropy: [u8; ENTROPY_BYTES] = random().map_err(VmError::host("read entropy"))?;
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos() as u64;
-        self.watched("give the guest entropy", limit, self.agent.reseed(&entropy)).await?;
-        self.watched("set the guest's clock", limit, self.agent.clock(Some(now))).await.map(drop)
-    }
 }
 
 impl Saved {
@@ -259,10 +259,7 @@ impl Saved {
         if let Err(error) = restored.await {
             return Err(unready.signs().explain(error).await);
         }
-        let mut guest = unready.greet("restore the guest", start, limit).await?;
-        guest.freshen(limit).await?;
-        guest.answered_after = start.elapsed();
-        Ok(guest)
+        unready.greet("restore the guest", start, Some(freshness()?), limit).await
     }
 }
 
@@ -328,6 +325,18 @@ impl Signs<'_> {
     fn timed_out(self, limit: Duration) -> VmErrorKind {
         VmErrorKind::TimedOut { limit, console: self.console.tail(EXCERPT_LINES) }
     }
+}
+
+/// Entropy of its own and the host's time, for a clone.
+fn freshness() -> Result<Fresh, VmError> {
+    let bytes: [u8; ENTROPY_BYTES] = random().map_err(VmError::host("read entropy"))?;
+    let mut entropy = String::with_capacity(ENTROPY_BYTES * 2);
+    for byte in bytes {
+        // Writing to a string cannot fail.
+        let _infallible = write!(entropy, "{byte:02x}");
+    }
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Ok(Fresh { entropy, realtime_ns: now.as_nanos() as u64 })
 }
 
 fn random<const N: usize>() -> io::Result<[u8; N]> {

@@ -27,6 +27,9 @@ pub enum Request {
         version: u32,
         /// Never used before on any channel.
         nonce: u64,
+        /// For a guest that was restored: what it must not share with other clones. It is in force before the reply,
+        /// and before any other request is looked at.
+        fresh: Option<Fresh>,
     },
     /// Runs a program; standard output and error arrive as data. Answered by [`Reply::Exited`].
     Exec(Exec),
@@ -75,14 +78,17 @@ pub enum Request {
         /// Nanoseconds since 1970.
         set_realtime_ns: Option<u64>,
     },
-    /// Mixes fresh entropy into the kernel's generator and reseeds it. Two clones of a saved machine are born with
-    /// the same generator state. Answered by [`Reply::Reseeded`].
-    Reseed {
-        /// At least 32 bytes of the host's entropy, in hexadecimal.
-        entropy: String,
-    },
     /// Ends the machine. Answered by [`Reply::ShuttingDown`] before it is done.
     Shutdown(Shutdown),
+}
+
+/// What a clone gets of its own. All clones of a saved machine are born with the same clock and the same generator.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fresh {
+    /// 32 to 64 bytes of the host's entropy, in hexadecimal: mixed into the kernel's generator, which is reseeded.
+    pub entropy: String,
+    /// The wall clock, in nanoseconds since 1970.
+    pub realtime_ns: u64,
 }
 
 /// A program to run.
@@ -180,8 +186,6 @@ pub enum Reply {
         /// Since boot.
         boottime_ns: u64,
     },
-    /// To [`Request::Reseed`].
-    Reseeded,
     /// To [`Request::Shutdown`].
     ShuttingDown,
 }

@@ -29,9 +29,7 @@ pub fn signal(pid: i32, signal: i32) -> Result<Reply, GuestError> {
 /// Reads the clocks, after setting the wall clock if asked.
 pub fn clock(set_realtime_ns: Option<u64>) -> Result<Reply, GuestError> {
     if let Some(now) = set_realtime_ns {
-        let time = TimeSpec::from_duration(Duration::from_nanos(now));
-        clock_settime(ClockId::CLOCK_REALTIME, time)
-            .map_err(|error| system("set the wall clock", &error.into()))?;
+        set_clock(now)?;
     }
     let read = |clock: ClockId| -> Result<u64, GuestError> {
         let time = clock_gettime(clock).map_err(|error| system("read a clock", &error.into()))?;
@@ -42,6 +40,12 @@ pub fn clock(set_realtime_ns: Option<u64>) -> Result<Reply, GuestError> {
         monotonic_ns: read(ClockId::CLOCK_MONOTONIC)?,
         boottime_ns: read(ClockId::CLOCK_BOOTTIME)?,
     })
+}
+
+/// Sets the wall clock.
+pub fn set_clock(realtime_ns: u64) -> Result<(), GuestError> {
+    let time = TimeSpec::from_duration(Duration::from_nanos(realtime_ns));
+    clock_settime(ClockId::CLOCK_REALTIME, time).map_err(|error| system("set the wall clock", &error.into()))
 }
 
 /// Least entropy that makes two clones differ for good.
@@ -61,7 +65,7 @@ nix::ioctl_write_ptr!(add_entropy, b'R', 0x03, [libc::c_int; 2]);
 nix::ioctl_none!(reseed_generator, b'R', 0x07);
 
 /// Credits the entropy and makes the generator use it at once.
-pub fn reseed(entropy: &str) -> Result<Reply, GuestError> {
+pub fn reseed(entropy: &str) -> Result<(), GuestError> {
     let bytes = from_hexadecimal(entropy)
         .filter(|bytes| (MIN_ENTROPY_BYTES..=MAX_ENTROPY_BYTES).contains(&bytes.len()))
         .ok_or_else(|| {
@@ -83,7 +87,7 @@ pub fn reseed(entropy: &str) -> Result<Reply, GuestError> {
         .map_err(|errno| error(errno.into()))?;
     // SAFETY: takes no argument.
     unsafe { reseed_generator(device.as_raw_fd()) }.map_err(|errno| error(errno.into()))?;
-    Ok(Reply::Reseeded)
+    Ok(())
 }
 
 fn open_random() -> io::Result<std::fs::File> {

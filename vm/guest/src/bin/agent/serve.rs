@@ -7,7 +7,7 @@ use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use yakiros_guest::frame::{Decoder, Frame, Kind};
-use yakiros_guest::protocol::{ErrorKind, GuestError, MAX_STREAMS, Reply, Request, VERSION};
+use yakiros_guest::protocol::{ErrorKind, Fresh, GuestError, MAX_STREAMS, Reply, Request, VERSION};
 
 use crate::error::{invalid, system};
 use crate::port::{self, Sender};
@@ -62,9 +62,9 @@ fn open(streams: &Streams, sender: &Sender, id: u32, payload: &[u8]) -> io::Resu
         Ok(request) => request,
         Err(error) => return output.done(&Err(invalid(format!("parse the request: {error}")))),
     };
-    if let Request::Hello { version, nonce } = request {
+    if let Request::Hello { version, nonce, fresh } = request {
         forget_all(streams);
-        return output.done(&greet(version, nonce));
+        return output.done(&greet(version, nonce, fresh.as_ref()));
     }
     let (stream, feed) = Stream::new(output.clone());
     {
@@ -93,11 +93,15 @@ fn forget_all(streams: &Streams) {
     }
 }
 
-fn greet(version: u32, nonce: u64) -> Result<Reply, GuestError> {
+fn greet(version: u32, nonce: u64, fresh: Option<&Fresh>) -> Result<Reply, GuestError> {
     if version != VERSION {
         return Err(invalid(format!(
             "talk to a host of version {version}: this agent has version {VERSION}"
         )));
+    }
+    if let Some(fresh) = fresh {
+        machine::reseed(&fresh.entropy)?;
+        machine::set_clock(fresh.realtime_ns)?;
     }
     let name =
         nix::sys::utsname::uname().map_err(|error| system("read the kernel's release", &error.into()))?;
@@ -114,7 +118,6 @@ fn answer(request: Request, stream: &Stream) -> Result<Reply, GuestError> {
         Request::TcpConnect { address, timeout_ms } => relay::tcp(&address, timeout_ms, stream),
         Request::Signal { pid, signal } => machine::signal(pid, signal),
         Request::Clock { set_realtime_ns } => machine::clock(set_realtime_ns),
-        Request::Reseed { entropy } => machine::reseed(&entropy),
         Request::Shutdown(how) => Ok(machine::shutdown(how)),
     }
 }
