@@ -13,7 +13,7 @@
 //! [`Graph::settle`], which derives everything anew in one linear pass per batch of edits.
 
 mod analysis;
-mod scc;
+pub(crate) mod scc;
 
 use std::collections::HashMap;
 
@@ -33,7 +33,8 @@ impl NodeId {
 pub struct CapId(u32);
 
 impl CapId {
-    fn index(self) -> usize {
+    /// Position for tables indexed by capability.
+    pub fn index(self) -> usize {
         self.0 as usize
     }
 }
@@ -305,7 +306,8 @@ impl Graph {
         node.requires.iter().any(|cap| node.provides.contains(cap))
     }
 
-    fn ignores(&self, id: NodeId, cap: CapId) -> bool {
+    /// Whether an optional capability is not waited for because it depends on the node itself.
+    pub fn ignores(&self, id: NodeId, cap: CapId) -> bool {
         let edges = &self.nodes[id.index()].optional;
         edges.iter().any(|edge| edge.cap == cap && edge.ignored)
     }

@@ -8,9 +8,11 @@
 //! * [`graph`]: which capability is up, who waits for it, who can never start.
 //! * [`engine`]: one state × event table; turns events into effects.
 //! * [`journal`]: every change of state with its revision and its cause.
+//! * [`analysis`]: cycles, layers, ways and losses of a graph that was asked for; not used by PID 1.
 //! * [`control`]: what `graphctl` and the supervisor say to each other.
 //! * [`sim`]: the engine under a fake world, with checkers.
 
+pub mod analysis;
 pub mod component;
 pub mod control;
 pub mod diagnostic;

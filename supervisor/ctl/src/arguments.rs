@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::graph::arguments::Question;
+
 const EXAMPLES: &str = "\
 Examples:
   graphctl status                         all components and a summary
@@ -14,6 +16,9 @@ Examples:
   graphctl wait web --state ACTIVE --timeout 10
   graphctl wait --settled && echo up      after changes to /etc/graph.d
   graphctl events --since 120             what changed since revision 120, and why
+  graphctl simulate remove network        what would go down with it
+  graphctl check-cycles                   1 if components wait for each other for ever
+  graphctl dot | dot -Tsvg > graph.svg    a picture, drawn by Graphviz
   graphctl lint /etc/graph.d/*.toml       needs no supervisor
 
 Exit codes: 0 done, 1 refused or failed, 2 usage, 3 no supervisor.";
@@ -104,6 +109,9 @@ pub enum Command {
         #[arg(long, default_value_t = 0, value_name = "REV")]
         since: u64,
     },
+    /// About the graph as a whole
+    #[command(flatten)]
+    Graph(Question),
     /// Check component files without a supervisor
     Lint {
         /// Warnings count as errors

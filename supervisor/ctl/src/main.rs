@@ -5,6 +5,7 @@
 
 mod arguments;
 mod client;
+mod graph;
 mod lint;
 mod output;
 mod tables;
@@ -109,6 +110,7 @@ fn run(arguments: &Arguments, output: &Output) -> Result<ExitCode, Failure> {
             act(&mut client, output, Request::Wait { until, timeout_ms }, limit)?;
         }
         Command::Events { since } => client.events(*since, |records| output.events(records))?,
+        Command::Graph(question) => return graph::run(question, &mut client, output),
         Command::Lint { strict, files } => return Ok(lint::run(files, *strict, output)),
         Command::Poweroff => act(&mut client, output, Request::Poweroff, Duration::ZERO)?,
         Command::Reboot => act(&mut client, output, Request::Reboot, Duration::ZERO)?,

@@ -31,7 +31,7 @@ impl Graph {
     }
 
     /// Strongly connected sets over required capabilities, as lists of nodes, each sorted.
-    pub(super) fn required_components(&self) -> Vec<Vec<NodeId>> {
+    pub(crate) fn required_components(&self) -> Vec<Vec<NodeId>> {
         let numbers = self.component_numbers(false);
         let mut sets: Vec<Vec<NodeId>> = Vec::new();
         let mut place_of = vec![UNSEEN; numbers.len()];
@@ -51,7 +51,7 @@ impl Graph {
 }
 
 /// Tarjan's algorithm over vertices `0..count`; `successor(v, n)` is the n-th of `v`.
-fn number_components(count: usize, successor: impl Fn(usize, usize) -> Option<usize>) -> Vec<u32> {
+pub(crate) fn number_components(count: usize, successor: impl Fn(usize, usize) -> Option<usize>) -> Vec<u32> {
     let mut order = vec![UNSEEN; count];
     let mut low = vec![0_u32; count];
     let mut component = vec![UNSEEN; count];
