@@ -13,6 +13,8 @@ pub(crate) mod keys;
 mod reader;
 mod values;
 
+use std::fmt;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -147,11 +149,67 @@ impl Readiness {
     }
 }
 
+/// What is asked to learn whether a component is well.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Check {
+    /// Healthy when this command exits with 0.
+    Command(Command),
+    /// Healthy when a connection to this address is accepted.
+    Tcp(SocketAddr),
+    /// Healthy when the answer to a GET is 2xx.
+    Http(HttpTarget),
+    /// Healthy when a connection to this stream socket is accepted.
+    Unix(String),
+    /// Healthy while this file exists.
+    File(String),
+    /// Healthy when the component has sent the supervisor this signal since the last probe.
+    Signal(Signal),
+}
+
+/// Where an HTTP probe goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpTarget {
+    /// What is connected to.
+    pub address: SocketAddr,
+    /// The `Host` header: the address as it is written in the file.
+    pub host: String,
+    /// Path and query, from the first `/`.
+    pub path: String,
+}
+
+impl Check {
+    /// The key that declares it.
+    pub fn key(&self) -> &'static str {
+        match self {
+            Self::Command(_) => "health_check",
+            Self::Tcp(_) => "health_tcp",
+            Self::Http(_) => "health_http",
+            Self::Unix(_) => "health_unix",
+            Self::File(_) => "health_file",
+            Self::Signal(_) => "health_signal",
+        }
+    }
+}
+
+impl fmt::Display for Check {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ", self.key())?;
+        match self {
+            Self::Command(Command::Shell(line)) => write!(f, "{line:?}"),
+            Self::Command(Command::Direct(words)) => write!(f, "{:?}", words.join(" ")),
+            Self::Tcp(address) => write!(f, "{address}"),
+            Self::Http(target) => write!(f, "http://{}{}", target.host, target.path),
+            Self::Unix(path) | Self::File(path) => f.write_str(path),
+            Self::Signal(signal) => write!(f, "{signal}"),
+        }
+    }
+}
+
 /// Periodic question whether a component is well.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Health {
-    /// Exit 0 means healthy.
-    pub check: Command,
+    /// The probe.
+    pub check: Check,
     /// Time between probes.
     pub interval: Duration,
     /// A probe that takes longer has failed.

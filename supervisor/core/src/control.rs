@@ -241,11 +241,11 @@ pub struct ComponentStatus {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Health {
-    /// None declared, or not running.
+    /// None declared, not running, or not yet probed.
     None,
     /// The last check passed.
     Healthy,
-    /// The last checks failed.
+    /// The last check failed; with the declared number of failures in a row the state is DEGRADED.
     Failing,
 }
 

@@ -11,11 +11,15 @@
 //!   of the whole group.
 //! * A component that a user stopped stays stopped until a user starts it.
 //! * An exit is followed by a restart or a named pause, whatever else goes on.
+//! * Health is probed only while a component is up, one probe at a time. DEGRADED follows exactly
+//!   when its threshold of consecutive failures is reached, ACTIVE when a probe passes again, a
+//!   restart when the second threshold is reached.
 //!
 //! The time is a [`Duration`] on a monotonic clock whose origin does not matter. When
 //! [`Engine::deadline`] is reached, the caller sends [`Event::Tick`].
 
 mod declare;
+mod health;
 mod lifecycle;
 mod report;
 mod request;
@@ -42,6 +46,10 @@ pub use request::WAITER_LIMIT;
 /// One run of one component's process. Never used again, so that a late event finds no wrong one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RunId(pub u64);
+
+/// One health probe. Never used again, so that a late outcome counts for nobody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ProbeId(pub u64);
 
 /// A client that waits for an answer. The number is the caller's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -108,8 +116,22 @@ pub enum Event {
         /// Error number of the operating system.
         errno: i32,
     },
+    /// The process was not created, for its component asks for what the performer cannot do.
+    Unsupported {
+        /// Which.
+        run: RunId,
+        /// The key, to be followed by "is not supported by this version".
+        what: Rc<str>,
+    },
     /// The process said that it is ready, in the declared way.
     Ready(RunId),
+    /// A probe is over, cancelled ones included; nothing of it is left.
+    Probed {
+        /// Which.
+        probe: ProbeId,
+        /// Passed, or how it failed.
+        outcome: Result<(), Rc<str>>,
+    },
     /// The process and everything in its group are gone.
     Ended(RunId, Exit),
     /// The deadline has come.
@@ -144,6 +166,17 @@ pub enum Effect {
         /// Starts of this component so far, from 1.
         generation: u64,
     },
+    /// Ask whether the component is well, and report [`Event::Probed`], once.
+    Probe {
+        /// The new probe.
+        probe: ProbeId,
+        /// The process it asks about.
+        run: RunId,
+        /// The declaration in force.
+        component: Rc<Component>,
+    },
+    /// End a probe at once. Its outcome no longer counts, but its end is reported all the same.
+    CancelProbe(ProbeId),
     /// Ask the process to end.
     Terminate(RunId),
     /// End the process and everything in its group, at once.
@@ -185,6 +218,14 @@ enum Input {
     Renew,
     CycleOn,
     CycleOff,
+    /// The next health probe is due.
+    ProbeDue,
+    /// A health probe passed.
+    Healthy,
+    /// As many in a row have failed as make it DEGRADED.
+    Unhealthy,
+    /// As many in a row have failed as make a restart.
+    Hopeless,
 }
 
 /// What is done about it. Each is a function in `lifecycle`.
@@ -214,28 +255,39 @@ enum Action {
     Rest,
     /// To CYCLE.
     Bar,
+    /// Send a health probe.
+    Probe,
+    /// ACTIVE again.
+    Recover,
+    /// To DEGRADED: it runs on, its capabilities are marked.
+    Degrade,
+    /// Stop it, dependents first, then restart it by the restart rule.
+    Condemn,
 }
 
 const STATES: usize = 10;
-const INPUTS: usize = 14;
+const INPUTS: usize = 18;
 
 /// State × input → action. Rows in the order of [`State::ALL`] (without REMOVED), columns in the
 /// order of [`Input`].
 #[rustfmt::skip]
 const TABLE: [[Action; INPUTS]; STATES] = {
-    use Action::{Activate, Advance, Bar, Finish, Keep, Kill, Launch, Overdue, Refuse, Rest, Settle, Terminate};
+    use Action::{
+        Activate, Advance, Bar, Condemn, Degrade, Finish, Keep, Kill, Launch, Overdue, Probe, Recover, Refuse,
+        Rest, Settle, Terminate,
+    };
     [
-        //               Met     Lost       Executed NotExec  Ready     Late     Ended   Grace PauseOver Start  Stop       Renew      CycleOn    CycleOff
-        /* INACTIVE   */ [Launch, Keep,      Keep,    Keep,    Keep,     Keep,    Keep,   Keep, Keep,     Rest,  Rest,      Rest,      Bar,       Keep],
-        /* STARTING   */ [Keep,   Terminate, Advance, Refuse,  Activate, Overdue, Finish, Keep, Keep,     Keep,  Terminate, Terminate, Terminate, Keep],
-        /* READY_WAIT */ [Keep,   Terminate, Keep,    Refuse,  Activate, Overdue, Finish, Keep, Keep,     Keep,  Terminate, Terminate, Terminate, Keep],
-        /* ACTIVE     */ [Keep,   Terminate, Keep,    Refuse,  Keep,     Keep,    Finish, Keep, Keep,     Keep,  Terminate, Terminate, Terminate, Keep],
-        /* DEGRADED   */ [Keep,   Terminate, Keep,    Refuse,  Keep,     Keep,    Finish, Keep, Keep,     Keep,  Terminate, Terminate, Terminate, Keep],
-        /* FAILED     */ [Keep,   Rest,      Keep,    Keep,    Keep,     Keep,    Keep,   Keep, Rest,     Rest,  Rest,      Rest,      Bar,       Keep],
-        /* DONE       */ [Keep,   Keep,      Keep,    Keep,    Keep,     Keep,    Keep,   Keep, Keep,     Keep,  Rest,      Rest,      Bar,       Keep],
-        /* CYCLE      */ [Keep,   Keep,      Keep,    Keep,    Keep,     Keep,    Keep,   Keep, Keep,     Keep,  Keep,      Keep,      Keep,      Rest],
-        /* BACKOFF    */ [Keep,   Keep,      Keep,    Keep,    Keep,     Keep,    Keep,   Keep, Rest,     Rest,  Rest,      Rest,      Bar,       Keep],
-        /* STOPPING   */ [Keep,   Keep,      Keep,    Settle,  Keep,     Keep,    Settle, Kill, Keep,     Keep,  Keep,      Keep,      Keep,      Keep],
+        //               Met     Lost       Executed NotExec  Ready     Late     Ended   Grace PauseOver Start  Stop       Renew      CycleOn    CycleOff  ProbeDue  Healthy  Unhealthy  Hopeless
+        /* INACTIVE   */ [Launch, Keep,      Keep,    Keep,    Keep,     Keep,    Keep,   Keep, Keep,     Rest,  Rest,      Rest,      Bar,       Keep,     Keep,     Keep,    Keep,      Keep],
+        /* STARTING   */ [Keep,   Terminate, Advance, Refuse,  Activate, Overdue, Finish, Keep, Keep,     Keep,  Terminate, Terminate, Terminate, Keep,     Keep,     Keep,    Keep,      Keep],
+        /* READY_WAIT */ [Keep,   Terminate, Keep,    Refuse,  Activate, Overdue, Finish, Keep, Keep,     Keep,  Terminate, Terminate, Terminate, Keep,     Keep,     Keep,    Keep,      Keep],
+        /* ACTIVE     */ [Keep,   Terminate, Keep,    Refuse,  Keep,     Keep,    Finish, Keep, Keep,     Keep,  Terminate, Terminate, Terminate, Keep,     Probe,    Keep,    Degrade,   Condemn],
+        /* DEGRADED   */ [Keep,   Terminate, Keep,    Refuse,  Keep,     Keep,    Finish, Keep, Keep,     Keep,  Terminate, Terminate, Terminate, Keep,     Probe,    Recover, Keep,      Condemn],
+        /* FAILED     */ [Keep,   Rest,      Keep,    Keep,    Keep,     Keep,    Keep,   Keep, Rest,     Rest,  Rest,      Rest,      Bar,       Keep,     Keep,     Keep,    Keep,      Keep],
+        /* DONE       */ [Keep,   Keep,      Keep,    Keep,    Keep,     Keep,    Keep,   Keep, Keep,     Keep,  Rest,      Rest,      Bar,       Keep,     Keep,     Keep,    Keep,      Keep],
+        /* CYCLE      */ [Keep,   Keep,      Keep,    Keep,    Keep,     Keep,    Keep,   Keep, Keep,     Keep,  Keep,      Keep,      Keep,      Rest,     Keep,     Keep,    Keep,      Keep],
+        /* BACKOFF    */ [Keep,   Keep,      Keep,    Keep,    Keep,     Keep,    Keep,   Keep, Rest,     Rest,  Rest,      Rest,      Bar,       Keep,     Keep,     Keep,    Keep,      Keep],
+        /* STOPPING   */ [Keep,   Keep,      Keep,    Settle,  Keep,     Keep,    Settle, Kill, Keep,     Keep,  Keep,      Keep,      Keep,      Keep,     Keep,     Keep,    Keep,      Keep],
     ]
 };
 
@@ -262,6 +314,8 @@ pub struct Engine {
     units: Vec<Option<Unit>>,
     names: BTreeMap<Rc<str>, NodeId>,
     runs: BTreeMap<RunId, NodeId>,
+    /// Whose probes are under way, or cancelled and not yet over.
+    probes: BTreeMap<ProbeId, NodeId>,
     kernel: NodeId,
     files: Files,
     journal: Journal,
@@ -270,6 +324,7 @@ pub struct Engine {
     effects: Vec<Effect>,
     now: Duration,
     last_run: u64,
+    last_probe: u64,
     /// Units in a state that is not resting.
     moving: usize,
     /// The cycle that each component on one is part of; derived with the graph.
@@ -298,6 +353,7 @@ impl Engine {
             units: vec![None],
             names: BTreeMap::new(),
             runs: BTreeMap::new(),
+            probes: BTreeMap::new(),
             kernel,
             files: Files::default(),
             journal: Journal::default(),
@@ -306,6 +362,7 @@ impl Engine {
             effects: Vec::new(),
             now: Duration::ZERO,
             last_run: 0,
+            last_probe: 0,
             moving: 0,
             cycle_of: HashMap::new(),
             halting: None,
@@ -319,6 +376,10 @@ impl Engine {
             Event::Files(changes) => self.take_files(changes),
             Event::Created { run, pid } => self.note_pid(run, pid),
             Event::Executed(run) => self.feed_run(run, Input::Executed, Cause::Executed),
+            Event::Unsupported { run, what } => {
+                self.end_run(run, Input::NotExecuted, Cause::Unsupported { what });
+            }
+            Event::Probed { probe, outcome } => self.take_outcome(probe, outcome),
             Event::NotExecuted { run, step, errno } => {
                 let cause = Cause::NotExecuted { step, errno };
                 self.end_run(run, Input::NotExecuted, cause);

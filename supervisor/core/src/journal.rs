@@ -147,8 +147,22 @@ pub enum Cause {
         /// The error number of the operating system.
         errno: i32,
     },
+    /// It asks for something that this version does not do; it is not run without it.
+    Unsupported {
+        /// The key of its file.
+        what: Rc<str>,
+    },
     /// It reported ready.
     Ready,
+    /// A health probe passed after it had failed.
+    Healthy,
+    /// So many health probes in a row failed.
+    Unhealthy {
+        /// How many.
+        failures: u32,
+        /// Which probe, and how the last one failed.
+        reason: Rc<str>,
+    },
     /// It did not report ready in time.
     NotReady {
         /// The time it had, in milliseconds.
@@ -189,7 +203,10 @@ impl fmt::Display for Cause {
             Self::NotExecuted { step, errno } => {
                 write!(f, "failed to {step}: {} (errno {errno})", errno_text(*errno))
             }
+            Self::Unsupported { what } => write!(f, "{what} is not supported by this version"),
             Self::Ready => f.write_str("reported ready"),
+            Self::Healthy => f.write_str("the health probe passed"),
+            Self::Unhealthy { failures, reason } => f.write_str(&unhealthy_text(*failures, reason)),
             Self::NotReady { limit_ms } => {
                 let limit = Duration::from_millis(*limit_ms);
                 write!(f, "not ready within {limit:?}")
@@ -205,6 +222,14 @@ impl fmt::Display for Cause {
             Self::Cycle => f.write_str("dependency cycle"),
             Self::Shutdown => f.write_str("shutdown"),
         }
+    }
+}
+
+/// "N health probes in a row failed: REASON".
+pub(crate) fn unhealthy_text(failures: u32, reason: &str) -> String {
+    match failures {
+        1 => format!("a health probe failed: {reason}"),
+        _ => format!("{failures} health probes in a row failed: {reason}"),
     }
 }
 

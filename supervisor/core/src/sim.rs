@@ -6,6 +6,7 @@
 //! a violation carries the seed that shows it again.
 
 mod check;
+mod health;
 mod random;
 mod world;
 
@@ -37,6 +38,12 @@ pub struct Options {
     pub exec_failures: u64,
     /// Percent of processes that do not hear SIGTERM.
     pub deaf: u64,
+    /// Percent of services that are probed.
+    pub probed: u64,
+    /// Percent of probes that fail, while faults last.
+    pub probe_failures: u64,
+    /// Percent of probes that never end by themselves, while faults last.
+    pub probe_hangs: u64,
     /// Faults and requests in the safety phase.
     pub faults: usize,
     /// Longest time between two of them.
@@ -55,6 +62,9 @@ impl Options {
             readiness: random.below(60),
             exec_failures: random.below(20),
             deaf: random.below(30),
+            probed: random.below(60),
+            probe_failures: random.below(90),
+            probe_hangs: random.below(30),
             faults: random.below(60) as usize,
             fault_pause: Duration::from_millis(1 << random.below(15)),
         }

@@ -165,3 +165,48 @@ fn only_what_the_process_sees_needs_a_restart() {
     let seen = EVERYTHING.replace("\"80\"", "\"81\"");
     assert!(!before.same_process(&parse(&seen)));
 }
+
+#[test]
+fn health_probes_are_read_and_checked() {
+    let with = |lines: &str| {
+        parse(&format!(
+            "[component]\nname = \"a\"\nbinary = \"/a\"\n[lifecycle]\n{lines}\nhealth_interval = 5"
+        ))
+    };
+    for (line, said) in [
+        ("health_check = \"true\"", "health_check \"true\""),
+        ("health_tcp = \"127.0.0.1:8080\"", "health_tcp 127.0.0.1:8080"),
+        ("health_tcp = \"localhost:8080\"", "health_tcp 127.0.0.1:8080"),
+        ("health_tcp = \"[::1]:8080\"", "health_tcp [::1]:8080"),
+        ("health_http = \"http://127.0.0.1:81/s?a=1\"", "health_http http://127.0.0.1:81/s?a=1"),
+        ("health_http = \"http://[::1]\"", "health_http http://[::1]/"),
+        ("health_unix = \"/run/a\"", "health_unix /run/a"),
+        ("health_file = \"/run/a\"", "health_file /run/a"),
+        ("health_signal = \"SIGUSR1\"", "health_signal SIGUSR1"),
+    ] {
+        let parsed = with(line);
+        let component = parsed.component.unwrap_or_else(|| panic!("{line}: {:?}", parsed.diagnostics));
+        let health = component.lifecycle.health.expect("a probe");
+        assert_eq!(health.check.to_string(), said);
+        assert_eq!((health.fail_threshold, health.restart_threshold), (3, 5));
+        assert_eq!((health.interval.as_secs(), health.timeout.as_secs()), (5, 10));
+    }
+    for (line, problem) in [
+        ("health_tcp = \"example.org:80\"", "is no address and port"),
+        ("health_tcp = \"127.0.0.1\"", "is no address and port"),
+        ("health_tcp = \"127.0.0.1:0\"", "is no address and port"),
+        ("health_http = \"https://127.0.0.1/\"", "cannot be https"),
+        ("health_http = \"http://127.0.0.1/a b\"", "is no URL of a local server"),
+        ("health_http = \"127.0.0.1:80\"", "is no URL of a local server"),
+        ("health_unix = \"run/a\"", "must be an absolute path"),
+        ("health_file = 3", "must be text in quotes"),
+        ("health_signal = \"SIGFOO\"", "names an unknown signal"),
+        ("health_interval = 0\nhealth_file = \"/a\"", "must be more than zero"),
+        ("health_file = \"/a\"\nhealth_tcp = \"127.0.0.1:80\"", "are both given"),
+    ] {
+        let file = format!("[component]\nname = \"a\"\nbinary = \"/a\"\n[lifecycle]\n{line}\n");
+        let parsed = parse(&file);
+        let found = parsed.diagnostics.iter().any(|d| d.is_error() && d.message.contains(problem));
+        assert!(found && parsed.component.is_none(), "{line}: {:?}", parsed.diagnostics);
+    }
+}

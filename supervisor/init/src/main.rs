@@ -10,6 +10,7 @@ mod control;
 mod declarations;
 mod emergency;
 mod faults;
+mod health;
 mod log;
 mod machine;
 mod options;

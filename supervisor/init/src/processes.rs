@@ -5,6 +5,7 @@
 //! those of its start and readiness until these are over.
 
 use std::collections::HashMap;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
@@ -16,11 +17,12 @@ use nix::unistd::Pid;
 use tokio::io::unix::AsyncFd;
 use tokio::task::{AbortHandle, spawn_local};
 use tracing::warn;
-use yakiros_core::component::Component;
-use yakiros_core::engine::{Event, RunId};
+use yakiros_core::component::{Check, Component};
+use yakiros_core::engine::{Event, ProbeId, RunId};
 use yakiros_core::journal::Exit;
 
 use crate::cgroup::{Cgroup, Cgroups};
+use crate::health;
 use crate::output;
 use crate::readiness;
 use crate::spawn::{self, Common, Descriptors, Image};
@@ -51,6 +53,8 @@ struct Process {
     log: Option<Rc<output::Log>>,
     /// The number of the signal that means ready, while it is waited for.
     ready_signal: Option<i32>,
+    /// The signal that it sends while it is well, and whether it came since the last look.
+    beat: Option<(i32, bool)>,
 }
 
 /// What a child process is to us.
@@ -59,6 +63,8 @@ enum Role {
     Component(RunId),
     /// A readiness command of this run.
     Probe(RunId),
+    /// The command of a health probe.
+    Health(ProbeId),
 }
 
 /// See the module documentation.
@@ -82,6 +88,9 @@ impl Processes {
         component: &Rc<Component>,
         generation: u64,
     ) -> Event {
+        if let Some(what) = spawn::unsupported(component) {
+            return Event::Unsupported { run, what: what.into() };
+        }
         match try_spawn(supervisor, run, component, generation) {
             Ok(pid) => Event::Created { run, pid },
             Err((step, error)) => Event::NotExecuted {
@@ -143,12 +152,52 @@ impl Processes {
         })
     }
 
+    /// A signal from a component that sends it while it is well. Whether it was one.
+    pub fn take_beat(&mut self, pid: i32, signal: i32) -> bool {
+        let Some(Role::Component(run)) = self.pids.get(&pid).copied() else {
+            return false;
+        };
+        match self.runs.get_mut(&run).and_then(|process| process.beat.as_mut()) {
+            Some((number, came)) if *number == signal => {
+                *came = true;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether the signal that `run` sends while it is well has come since the last look.
+    pub fn has_beaten(&mut self, run: RunId, signal: i32) -> bool {
+        let Some(process) = self.runs.get_mut(&run) else {
+            return false;
+        };
+        let beat = process.beat.get_or_insert((signal, false));
+        if beat.0 != signal {
+            *beat = (signal, false);
+        }
+        std::mem::take(&mut beat.1)
+    }
+
     /// Whether a child is one of ours that needs its group ended before it is reaped.
     pub fn end_group_before_reaping(&self, pid: i32) {
         if let Some(Role::Component(_)) = self.pids.get(&pid) {
             // While it is not reaped its number, and so the group's, cannot be another's.
             let _ = signal::killpg(Pid::from_raw(pid), Signal::SIGKILL);
         }
+    }
+
+    /// Start the command of a health probe, in the cgroup of the component it asks about. Returns
+    /// its process id and where a failure before exec is reported.
+    pub fn check(&mut self, probe: ProbeId, run: RunId, words: &[&str]) -> io::Result<(i32, OwnedFd)> {
+        let process = self.runs.get(&run).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+        let image = Image::probe(words, &process.name)?;
+        let (read, report) = sys::pipe()?;
+        let directory = process.cgroup.as_ref().map(Cgroup::open).transpose()?;
+        let fds =
+            Descriptors { log: &self.common.null, notify: None, report: &report, cgroup: directory.as_ref() };
+        let pid = spawn::start(&image, &fds, &self.common)?;
+        self.pids.insert(pid, Role::Health(probe));
+        Ok((pid, read))
     }
 
     /// Start a readiness command.
@@ -193,7 +242,7 @@ impl Processes {
     }
 }
 
-type StepError = (&'static str, std::io::Error);
+type StepError = (&'static str, io::Error);
 
 fn try_spawn(
     supervisor: &Rc<Supervisor>,
@@ -229,6 +278,10 @@ fn try_spawn(
         spawn_local(watch_exec(Rc::clone(supervisor), run)).abort_handle(),
     ];
     let ready_signal = prepared.signal();
+    let beat = match component.lifecycle.health.as_ref().map(|health| &health.check) {
+        Some(Check::Signal(signal)) => Some((signal.0, false)),
+        _ => None,
+    };
     let watching = prepared.watch(supervisor, run, component).into_iter();
     tasks.extend(watching.map(|task| spawn_local(task).abort_handle()));
     own.pids.insert(pid, Role::Component(run));
@@ -241,6 +294,7 @@ fn try_spawn(
         tasks,
         log: Some(log),
         ready_signal,
+        beat,
     };
     own.runs.insert(run, process);
     Ok(pid)
@@ -299,6 +353,7 @@ pub fn reaped(supervisor: &Rc<Supervisor>, pid: i32, exit: Exit) {
     match role {
         Some(Role::Probe(run)) if exit == Exit::Code(0) => supervisor.dispatch(Event::Ready(run)),
         Some(Role::Probe(_)) | None => {}
+        Some(Role::Health(probe)) => health::reaped(supervisor, probe, exit),
         Some(Role::Component(run)) => component_reaped(supervisor, run, exit),
     }
 }

@@ -13,11 +13,11 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::net::UnixDatagram;
-use yakiros_core::component::{Command, Component, Readiness};
+use yakiros_core::component::{Component, Readiness};
 use yakiros_core::engine::{Event, RunId};
 
 use crate::processes::Processes;
-use crate::spawn::NOTIFY_FD;
+use crate::spawn::{self, NOTIFY_FD};
 use crate::supervisor::Supervisor;
 use crate::sys;
 
@@ -230,10 +230,7 @@ async fn ask_again_and_again(supervisor: Rc<Supervisor>, run: RunId, component: 
     let Readiness::Command(command) = &lifecycle.readiness else {
         return;
     };
-    let words: Vec<&str> = match command {
-        Command::Shell(line) => vec!["/bin/sh", "-c", line],
-        Command::Direct(words) => words.iter().map(String::as_str).collect(),
-    };
+    let words = spawn::words(command);
     loop {
         Processes::probe(&supervisor, run, &words);
         tokio::time::sleep(lifecycle.readiness_interval).await;

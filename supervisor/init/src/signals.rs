@@ -40,6 +40,9 @@ async fn act(supervisor: &Rc<Supervisor>, received: Received) {
     if let Some(run) = ready {
         return supervisor.dispatch(Event::Ready(run));
     }
+    if supervisor.processes.borrow_mut().take_beat(received.sender, received.signal) {
+        return;
+    }
     match received.signal {
         libc::SIGCHLD => reap(supervisor).await,
         libc::SIGTERM => {

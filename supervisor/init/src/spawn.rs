@@ -11,7 +11,7 @@ use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
 use std::ptr;
 
 use nix::libc;
-use yakiros_core::component::{Component, Namespace};
+use yakiros_core::component::{Command, Component, Namespace};
 
 use crate::sys;
 
@@ -130,7 +130,29 @@ fn c_strings(texts: &[String]) -> io::Result<Vec<CString>> {
     texts.iter().map(|text| c_string(text)).collect()
 }
 
-/// Namespaces that clone itself can give. `user` and `time` need steps after it.
+/// The command line of a probe's command.
+pub fn words(command: &Command) -> Vec<&str> {
+    match command {
+        Command::Shell(line) => vec!["/bin/sh", "-c", line],
+        Command::Direct(words) => words.iter().map(String::as_str).collect(),
+    }
+}
+
+/// What a component asks for and would not get. It is not started at all: a program that counts
+/// on an isolation must never run without it.
+pub fn unsupported(component: &Component) -> Option<&'static str> {
+    let isolation = &component.isolation;
+    let asks_for = |namespace| isolation.namespaces.contains(&namespace);
+    let wishes = [
+        (asks_for(Namespace::User), "isolation.namespaces with \"user\""),
+        (asks_for(Namespace::Time), "isolation.namespaces with \"time\""),
+        (isolation.root.is_some(), "isolation.root"),
+        (isolation.private_tmp, "isolation.private_tmp (on by itself with the namespace \"mount\")"),
+    ];
+    wishes.into_iter().find(|(wished, _)| *wished).map(|(_, what)| what)
+}
+
+/// Namespaces that clone itself can give; [`unsupported`] names the others.
 fn clone_flags(namespaces: &[Namespace]) -> u64 {
     namespaces
         .iter()

@@ -17,6 +17,7 @@ use yakiros_core::journal::{Record, State};
 
 use crate::cgroup::Cgroups;
 use crate::declarations::Declarations;
+use crate::health::{self, Probes};
 use crate::output;
 use crate::processes::Processes;
 use crate::spawn::Common;
@@ -30,6 +31,8 @@ pub struct Supervisor {
     dispatching: Cell<bool>,
     /// Processes and what belongs to them.
     pub processes: RefCell<Processes>,
+    /// Health probes under way.
+    pub probes: RefCell<Probes>,
     /// Component files.
     pub declarations: RefCell<Declarations>,
     /// Clients whose answer is due.
@@ -52,6 +55,7 @@ impl Supervisor {
             queue: RefCell::default(),
             dispatching: Cell::new(false),
             processes: RefCell::new(Processes::new(cgroups, common)),
+            probes: RefCell::default(),
             declarations: RefCell::new(declarations),
             clients: RefCell::default(),
             last_client: Cell::new(0),
@@ -89,6 +93,8 @@ impl Supervisor {
                 let event = Processes::spawn(self, run, &component, generation);
                 self.queue.borrow_mut().push_back(event);
             }
+            Effect::Probe { probe, run, component } => health::begin(self, probe, run, &component),
+            Effect::CancelProbe(probe) => health::cancel(self, probe),
             Effect::Terminate(run) => self.processes.borrow().terminate(run),
             Effect::Kill(run) => self.processes.borrow().kill(run),
             Effect::Signal(run, signal) => self.processes.borrow().signal(run, signal.0),
@@ -214,6 +220,8 @@ impl Supervisor {
 fn log_change(record: &Record) {
     let (name, cause) = (&record.component, &record.cause);
     match record.to {
+        State::Degraded => warn!("{name} DEGRADED: {cause}"),
+        State::Active if record.from == State::Degraded => info!("{name} ACTIVE: {cause}"),
         State::Failed => warn!("{name} FAILED: {cause}"),
         State::Backoff => error!("{name}: {cause}"),
         State::Cycle => error!("{name} can never start: {cause}"),

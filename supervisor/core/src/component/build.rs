@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use super::reader::Reader;
 use super::values::{
-    absolute_path, arguments, bytes, capabilities, cgroup_path, command, cpu_max, list, list_or_truth,
-    namespaces, number, positive_seconds, seconds, signal, text, truth, variables, word,
+    absolute_path, arguments, bytes, capabilities, cgroup_path, command, cpu_max, http_target, list,
+    list_or_truth, namespaces, number, positive_seconds, seconds, signal, socket_address, text, truth,
+    variables, word,
 };
 use super::{
-    CheckpointPolicy, Component, Handoff, Health, HotSwap, Isolation, KERNEL, Kind, Lifecycle, NAME_LIMIT,
-    Namespace, Readiness, Resources,
+    Check, CheckpointPolicy, Component, Handoff, Health, HotSwap, Isolation, KERNEL, Kind, Lifecycle,
+    NAME_LIMIT, Namespace, Readiness, Resources,
 };
 use crate::diagnostic::Severity::{Error, Warning};
 
@@ -158,6 +159,11 @@ fn lifecycle(r: &mut Reader<'_>, kind: Kind) -> Lifecycle {
         let message = "readiness has no effect on a oneshot: it is done when it exits with 0";
         r.report(Warning, S, &["readiness"], message, None);
     }
+    let health = health(r);
+    if let Some(health) = health.as_ref().filter(|_| kind == Kind::Oneshot) {
+        let message = "a health probe has no effect on a oneshot: nothing runs once it is done";
+        r.report(Warning, S, &[health.check.key()], message, None);
+    }
     Lifecycle {
         handoff: plain.or(alias).unwrap_or(Handoff::None),
         reload_signal: r.get(S, &["reload_signal"], signal),
@@ -168,7 +174,7 @@ fn lifecycle(r: &mut Reader<'_>, kind: Kind) -> Lifecycle {
         readiness_interval: r
             .get(S, &["readiness_interval"], positive_seconds)
             .unwrap_or(Duration::from_secs(5)),
-        health: health(r),
+        health: health.filter(|_| kind == Kind::Service),
         restart_max: count(r, S, &["restart_max"], 0, 5),
         restart_window: r.get(S, &["restart_window"], seconds).unwrap_or(Duration::from_secs(30)),
     }
@@ -202,9 +208,30 @@ fn readiness(r: &mut Reader<'_>) -> Readiness {
     found.unwrap_or(Readiness::None)
 }
 
+/// The one probe that is declared. A second one is an error: it would not be clear which counts.
+fn check(r: &mut Reader<'_>) -> Option<Check> {
+    const S: &str = "lifecycle";
+    let found = [
+        r.get(S, &["health_check"], command).map(Check::Command),
+        r.get(S, &["health_tcp"], socket_address).map(Check::Tcp),
+        r.get(S, &["health_http"], http_target).map(Check::Http),
+        r.get(S, &["health_unix"], absolute_path).map(Check::Unix),
+        r.get(S, &["health_file"], absolute_path).map(Check::File),
+        r.get(S, &["health_signal"], signal).map(Check::Signal),
+    ];
+    let mut found = found.into_iter().flatten();
+    let first = found.next()?;
+    if let Some(second) = found.next() {
+        let message = format!("`{}` and `{}` are both given", first.key(), second.key());
+        let help = Some("a component has one health probe; a command can ask several things".to_owned());
+        r.report(Error, S, &[second.key()], &message, help);
+    }
+    Some(first)
+}
+
 fn health(r: &mut Reader<'_>) -> Option<Health> {
     const S: &str = "lifecycle";
-    let check = r.get(S, &["health_check"], command);
+    let check = check(r);
     let interval = r.get(S, &["health_interval"], positive_seconds);
     let timeout = r.get(S, &["health_timeout"], positive_seconds);
     let fail = count(r, S, &["health_fail_threshold", "health_failures"], 1, 3);

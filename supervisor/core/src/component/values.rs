@@ -1,13 +1,14 @@
 //! Conversions from TOML values to typed ones. Each says what it expected and what to write.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use toml::de::DeValue;
 
 use super::keys::nearest;
-use super::{Command, CpuMax, Namespace};
+use super::{Command, CpuMax, HttpTarget, Namespace};
 
 /// Why a value does not convert. The message completes "`section.key` …".
 #[derive(Debug)]
@@ -223,6 +224,44 @@ pub(super) fn command(value: &DeValue<'_>) -> Result<Command, Problem> {
         };
     }
     text(value).map(Command::Shell)
+}
+
+/// An address and a port. Names are not looked up (a resolver would block the supervisor), but
+/// `localhost` is known.
+pub(super) fn socket_address(value: &DeValue<'_>) -> Result<SocketAddr, Problem> {
+    let given = text(value)?;
+    parse_address(&given).ok_or_else(|| {
+        Problem::new(format!("is no address and port: {given:?}"))
+            .help("write numbers, as \"127.0.0.1:8080\" or \"[::1]:8080\"; names are not looked up")
+    })
+}
+
+fn parse_address(text: &str) -> Option<SocketAddr> {
+    let numeric = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
+    let address: SocketAddr = numeric.as_deref().unwrap_or(text).parse().ok()?;
+    (address.port() > 0).then_some(address)
+}
+
+/// `http://ADDRESS[:PORT][/PATH]`, with addresses as in [`socket_address`].
+pub(super) fn http_target(value: &DeValue<'_>) -> Result<HttpTarget, Problem> {
+    const DEFAULT_PORT: u16 = 80;
+    let given = text(value)?;
+    if given.starts_with("https://") {
+        return Err(Problem::new("cannot be https: the probe speaks plain HTTP")
+            .help("probe a plain local port, or use health_check with a client that speaks TLS"));
+    }
+    let rest = given.strip_prefix("http://").filter(|rest| rest.bytes().all(|b| b.is_ascii_graphic()));
+    let target = rest.and_then(|rest| {
+        let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        let with_port = || parse_address(&format!("{host}:{DEFAULT_PORT}"));
+        let address = parse_address(host).or_else(with_port)?;
+        let path = if path.is_empty() { "/" } else { path };
+        Some(HttpTarget { address, host: host.to_owned(), path: path.to_owned() })
+    });
+    target.ok_or_else(|| {
+        Problem::new(format!("is no URL of a local server: {given:?}"))
+            .help("write \"http://127.0.0.1:8080/path\"; names are not looked up")
+    })
 }
 
 pub(super) fn signal(value: &DeValue<'_>) -> Result<Signal, Problem> {

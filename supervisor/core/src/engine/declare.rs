@@ -283,6 +283,7 @@ impl Engine {
         };
         let now = &unit.component;
         let same_process = now.same_process(before);
+        let health_moved = now.lifecycle.health != before.lifecycle.health;
         let readiness_moved = now.lifecycle.readiness != before.lifecycle.readiness;
         let renew = match unit.state {
             State::Failed | State::Backoff => true,
@@ -294,6 +295,9 @@ impl Engine {
         if renew {
             let cause = Cause::Declared { file: Rc::clone(file) };
             self.feed(id, Input::Renew, cause);
+        }
+        if health_moved {
+            self.renew_watch(id);
         }
         if let Some(unit) = self.unit(id) {
             let may_rise = unit.may_rise() && self.halting.is_none();

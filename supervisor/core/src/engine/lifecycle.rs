@@ -40,6 +40,10 @@ impl Engine {
             Action::Kill => self.kill(id),
             Action::Settle => self.settle_stop(id, cause),
             Action::Rest => self.rest(id, cause),
+            Action::Probe => self.probe(id),
+            Action::Recover => self.enter(id, State::Active, cause, None),
+            Action::Degrade => self.enter(id, State::Degraded, cause, None),
+            Action::Condemn => self.terminate(id, AfterStop::Restart(cause.clone()), cause),
             Action::Bar => self.enter(id, State::Cycle, cause, Some(self.cycle_text(id))),
         }
     }
@@ -93,6 +97,12 @@ impl Engine {
         unit.detail = detail;
         let may_rise = unit.may_rise();
         let component = Rc::clone(&unit.name);
+        let probed = |state| matches!(state, State::Active | State::Degraded);
+        match (probed(from), probed(to)) {
+            (false, true) => self.begin_watch(id),
+            (true, false) => self.end_watch(id),
+            _ => {}
+        }
         if from != to {
             let revision = self.record(Record { revision: 0, time_ms, component, from, to, cause, after });
             if let Some(unit) = self.unit_mut(id) {
@@ -172,18 +182,24 @@ impl Engine {
     /// The process ended by itself; `process_gone` has already run.
     fn finish(&mut self, id: NodeId, cause: Cause) {
         self.disarm_unit(id);
-        let now = self.now;
-        let halting = self.halting.is_some();
-        let Some(unit) = self.unit_mut(id) else {
-            return;
-        };
-        let oneshot = unit.component.kind == Kind::Oneshot;
-        let last = cause.to_string();
+        let oneshot = self.unit(id).is_some_and(|unit| unit.component.kind == Kind::Oneshot);
         if oneshot {
             let well = cause == Cause::Ended(crate::journal::Exit::Code(0));
             let state = if well { State::Done } else { State::Failed };
-            return self.enter(id, state, cause, (!well).then_some(last));
+            let detail = (!well).then(|| cause.to_string());
+            return self.enter(id, state, cause, detail);
         }
+        self.fail_and_restart(id, cause);
+    }
+
+    /// FAILED, and again by the restart rule: at once, or after a pause.
+    fn fail_and_restart(&mut self, id: NodeId, cause: Cause) {
+        let now = self.now;
+        let halting = self.halting.is_some();
+        let last = cause.to_string();
+        let Some(unit) = self.unit_mut(id) else {
+            return;
+        };
         let pause = if halting { None } else { unit.restart_pause(now) };
         self.enter(id, State::Failed, cause, Some(last.clone()));
         if halting {
@@ -347,6 +363,7 @@ impl Engine {
 
     fn settle_stop(&mut self, id: NodeId, cause: Cause) {
         self.disarm_unit(id);
+        let in_cycle = self.graph.in_cycle(id);
         let Some(unit) = self.unit_mut(id) else {
             return;
         };
@@ -356,7 +373,8 @@ impl Engine {
         let after = std::mem::replace(&mut unit.after_stop, AfterStop::Rest);
         match after {
             AfterStop::Fail(reason) if !unit.held => self.fail_with_pause(id, reason),
-            _ if self.graph.in_cycle(id) => {
+            AfterStop::Restart(reason) if !unit.held && !in_cycle => self.fail_and_restart(id, reason),
+            _ if in_cycle => {
                 let detail = Some(self.cycle_text(id));
                 self.enter(id, State::Cycle, Cause::Cycle, detail);
             }

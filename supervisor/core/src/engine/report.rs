@@ -7,8 +7,7 @@ use super::Engine;
 use super::unit::Unit;
 use crate::component::KERNEL;
 use crate::control::{
-    CapabilityStatus, ComponentStatus, EventsPage, GraphNode, GraphPage, Health, PAGE_BYTES, StatusPage,
-    Summary,
+    CapabilityStatus, ComponentStatus, EventsPage, GraphNode, GraphPage, PAGE_BYTES, StatusPage, Summary,
 };
 use crate::graph::{Level, NodeId};
 use crate::journal::State;
@@ -79,12 +78,6 @@ impl Engine {
     fn component_status(&self, unit: &Unit) -> ComponentStatus {
         let process = unit.process.as_ref();
         let since = process.and_then(|process| process.since);
-        let health = match unit.state {
-            _ if unit.component.lifecycle.health.is_none() => Health::None,
-            State::Active => Health::Healthy,
-            State::Degraded => Health::Failing,
-            _ => Health::None,
-        };
         ComponentStatus {
             name: Rc::clone(&unit.name),
             state: unit.state,
@@ -94,7 +87,7 @@ impl Engine {
                 u64::try_from(uptime.as_millis()).unwrap_or(u64::MAX)
             }),
             restarts: unit.restarts,
-            health,
+            health: unit.watch.verdict(),
             detail: self.detail(unit),
         }
     }
@@ -102,7 +95,7 @@ impl Engine {
     /// Why a component is where it is: what was noted, or what an inactive one waits for.
     pub(super) fn detail(&self, unit: &Unit) -> Option<String> {
         if unit.state != State::Inactive || unit.held {
-            return unit.detail.clone();
+            return unit.watch.complaint().or_else(|| unit.detail.clone());
         }
         let id = *self.names.get(&unit.name)?;
         let waits = self.waits_for(id);

@@ -200,3 +200,216 @@ fn the_kernel_is_extended_by_a_file_of_its_name() {
     assert_eq!(bench.engine.state("a"), State::Starting);
     assert_eq!(bench.engine.names().count(), 1);
 }
+
+/// The probe under way, if one was sent since the last look.
+fn sent(bench: &mut Bench) -> Option<ProbeId> {
+    let found = bench.effects.iter().rev().find_map(|effect| match effect {
+        Effect::Probe { probe, .. } => Some(*probe),
+        _ => None,
+    });
+    bench.effects.retain(|effect| !matches!(effect, Effect::Probe { .. }));
+    found
+}
+
+/// Let time pass to the next probe.
+fn next_probe(bench: &mut Bench) -> ProbeId {
+    for _ in 0..100 {
+        bench.now = bench.engine.deadline().expect("a deadline");
+        bench.give(Event::Tick);
+        if let Some(probe) = sent(bench) {
+            return probe;
+        }
+    }
+    panic!("no probe comes");
+}
+
+fn probed(bench: &mut Bench, passes: bool) {
+    let probe = next_probe(bench);
+    let outcome = if passes { Ok(()) } else { Err("refused".into()) };
+    bench.give(Event::Probed { probe, outcome });
+}
+
+fn health_of(bench: &Bench, name: &str) -> (crate::control::Health, Option<String>) {
+    let page = bench.engine.status_page(None);
+    let found = page.components.into_iter().find(|c| &*c.name == name).expect("a component");
+    (found.health, found.detail)
+}
+
+const PROBED: &str = "[lifecycle]\nhealth_tcp = \"127.0.0.1:80\"\nhealth_interval = 10\nhealth_timeout = 4\n";
+
+#[test]
+fn thresholds_of_health_by_table() {
+    use State::{Active, Degraded, Starting, Stopping};
+    // Outcomes of probes one after the other (`+` passes), and the state after each.
+    let cases: &[(&str, &str, &[State])] = &[
+        ("3", "--+--+", &[Active, Active, Active, Active, Active, Active]),
+        ("3", "---+", &[Active, Active, Degraded, Active]),
+        ("3", "----+", &[Active, Active, Degraded, Degraded, Active]),
+        ("3", "-----", &[Active, Active, Degraded, Degraded, Stopping]),
+        ("1", "-+-+-", &[Degraded, Active, Degraded, Active, Degraded]),
+        ("1", "-----", &[Degraded, Degraded, Degraded, Degraded, Stopping]),
+        ("5", "-----", &[Active, Active, Active, Active, Stopping]),
+    ];
+    for (threshold, outcomes, states) in cases {
+        let more = format!("{PROBED}health_fail_threshold = {threshold}");
+        let mut bench = Bench::new(&[&service("a", &more)]);
+        bench.execute("a");
+        for (outcome, state) in outcomes.chars().zip(*states) {
+            probed(&mut bench, outcome == '+');
+            assert_eq!(bench.engine.state("a"), *state, "{outcomes} with threshold {threshold}");
+        }
+        if bench.engine.state("a") == Stopping {
+            let before = bench.engine.journal().revision();
+            bench.end("a");
+            assert_eq!(bench.engine.state("a"), Starting, "restarted at once");
+            assert!(bench.engine.journal().entered("a", State::Failed, before).is_some());
+        }
+    }
+}
+
+#[test]
+fn degraded_keeps_dependents_running_and_marks_the_capability() {
+    let base = format!("[provides]\ncapabilities = [\"base\"]\n{PROBED}health_failures = 1");
+    let user = service("user", "[requires]\ncapabilities = [\"base\"]");
+    let mut bench = Bench::new(&[&service("base", &base), &user]);
+    bench.execute("base");
+    bench.execute("user");
+    probed(&mut bench, false);
+    assert_eq!(bench.engine.state("base"), State::Degraded);
+    assert_eq!(bench.engine.state("user"), State::Active);
+    let page = bench.engine.graph_page(None);
+    let node = page.components.iter().find(|node| &*node.name == "base").expect("base");
+    assert_eq!(node.level, crate::control::CapabilityStatus::Degraded);
+    assert!(!bench.effects.iter().any(|e| matches!(e, Effect::Terminate(_))));
+}
+
+#[test]
+fn status_says_which_probe_failed_and_how() {
+    use crate::control::Health;
+    let mut bench = Bench::new(&[&service("a", PROBED)]);
+    bench.execute("a");
+    assert_eq!(health_of(&bench, "a"), (Health::None, None), "not yet probed");
+    probed(&mut bench, true);
+    assert_eq!(health_of(&bench, "a"), (Health::Healthy, None));
+    let probe = next_probe(&mut bench);
+    bench.now += 4 * SECOND;
+    bench.give(Event::Tick);
+    assert!(bench.effects.iter().any(|e| matches!(e, Effect::CancelProbe(id) if *id == probe)));
+    let (health, detail) = health_of(&bench, "a");
+    assert_eq!(health, Health::Failing);
+    let detail = detail.expect("a reason");
+    assert_eq!(detail, "a health probe failed: health_tcp 127.0.0.1:80: no answer within 4s");
+    // The answer comes too late and counts no more.
+    bench.give(Event::Probed { probe, outcome: Ok(()) });
+    assert_eq!(health_of(&bench, "a").0, Health::Failing);
+}
+
+#[test]
+fn probes_keep_their_rhythm_and_are_spread() {
+    let files: Vec<_> = (0..200).map(|n| service(&format!("c{n}"), PROBED)).collect();
+    let files: Vec<_> = files.iter().map(String::as_str).collect();
+    let mut bench = Bench::new(&files);
+    for n in 0..200 {
+        bench.execute(&format!("c{n}"));
+    }
+    let start = bench.now;
+    let mut times: BTreeMap<String, Vec<Duration>> = BTreeMap::new();
+    while bench.now < start + 60 * SECOND {
+        bench.now = bench.engine.deadline().expect("a deadline");
+        bench.effects.clear();
+        bench.give(Event::Tick);
+        let sent: Vec<_> = bench
+            .effects
+            .iter()
+            .filter_map(|effect| match effect {
+                Effect::Probe { probe, component, .. } => Some((*probe, component.name.clone())),
+                _ => None,
+            })
+            .collect();
+        assert!(sent.len() <= 5, "{} probes at once", sent.len());
+        for (probe, name) in sent {
+            times.entry(name).or_default().push(bench.now.saturating_sub(start));
+            bench.give(Event::Probed { probe, outcome: Ok(()) });
+        }
+    }
+    for (name, times) in times {
+        assert!((5 * SECOND..=10 * SECOND).contains(&times[0]), "{name}: {times:?}");
+        assert!(times.windows(2).all(|pair| pair[1] == pair[0] + 10 * SECOND), "{name}: {times:?}");
+    }
+}
+
+#[test]
+fn a_long_pause_is_not_made_up_for() {
+    let mut bench = Bench::new(&[&service("a", PROBED)]);
+    bench.execute("a");
+    probed(&mut bench, true);
+    let rhythm = bench.now;
+    bench.now += 95 * SECOND;
+    bench.give(Event::Tick);
+    let probe = sent(&mut bench).expect("one probe");
+    bench.give(Event::Probed { probe, outcome: Ok(()) });
+    assert_eq!(sent(&mut bench), None);
+    next_probe(&mut bench);
+    assert_eq!(bench.now, rhythm + 100 * SECOND);
+}
+
+#[test]
+fn a_probe_that_cannot_be_ended_fails_again_and_again() {
+    let mut bench = Bench::new(&[&service("a", &format!("{PROBED}health_fail_threshold = 2"))]);
+    bench.execute("a");
+    next_probe(&mut bench);
+    let end = bench.now + 60 * SECOND;
+    while bench.now < end && bench.engine.state("a") != State::Stopping {
+        bench.now = bench.engine.deadline().expect("a deadline");
+        bench.give(Event::Tick);
+        assert_eq!(sent(&mut bench), None, "one at a time");
+    }
+    assert_eq!(bench.engine.state("a"), State::Stopping);
+    assert!(bench.engine.journal().entered("a", State::Degraded, 0).is_some());
+}
+
+#[test]
+fn a_changed_interval_keeps_the_process() {
+    let mut bench = Bench::new(&[&service("a", &format!("{PROBED}health_failures = 1"))]);
+    bench.execute("a");
+    let run = bench.run("a");
+    probed(&mut bench, false);
+    assert_eq!(bench.engine.state("a"), State::Degraded);
+    bench.declare("0.toml", &service("a", "[lifecycle]\nhealth_file = \"/a\"\nhealth_interval = 2"));
+    assert_eq!(bench.engine.state("a"), State::Degraded, "until the new probe passes");
+    let before = bench.now;
+    probed(&mut bench, true);
+    assert!(bench.now <= before + 2 * SECOND, "{:?}", bench.now);
+    assert_eq!((bench.engine.state("a"), bench.run("a")), (State::Active, run));
+    probed(&mut bench, false);
+    bench.declare("0.toml", &service("a", ""));
+    assert_eq!((bench.engine.state("a"), bench.run("a")), (State::Active, run));
+    assert_eq!(health_of(&bench, "a"), (crate::control::Health::None, None));
+    assert_eq!(bench.engine.deadline(), None, "nothing is probed any more");
+}
+
+#[test]
+fn nothing_is_probed_before_it_is_ready_or_after_it_is_told_to_stop() {
+    let mut bench = Bench::new(&[&service("a", &format!("{PROBED}readiness = \"notify\""))]);
+    bench.execute("a");
+    bench.now += 20 * SECOND;
+    bench.give(Event::Tick);
+    assert_eq!(sent(&mut bench), None);
+    let run = bench.run("a");
+    bench.give(Event::Ready(run));
+    let probe = next_probe(&mut bench);
+    bench.ask(0, Request::Stop { name: "a".to_owned(), timeout_ms: None });
+    assert!(bench.effects.iter().any(|e| matches!(e, Effect::CancelProbe(id) if *id == probe)));
+    bench.give(Event::Probed { probe, outcome: Err("cancelled".into()) });
+    assert_eq!(bench.engine.state("a"), State::Stopping);
+}
+
+#[test]
+fn what_is_not_supported_fails_with_its_name() {
+    let mut bench = Bench::new(&[&service("a", "")]);
+    let run = bench.run("a");
+    bench.give(Event::Unsupported { run, what: "isolation.root".into() });
+    assert_eq!(bench.engine.state("a"), State::Failed);
+    let detail = health_of(&bench, "a").1.expect("a reason");
+    assert!(detail.starts_with("isolation.root is not supported by this version"), "{detail}");
+}

@@ -20,13 +20,18 @@ pub(super) enum Due {
     Grace(NodeId),
     /// The pause before the next attempt is over.
     Pause(NodeId),
+    /// The next health probe of the component is due.
+    Probe(NodeId),
+    /// The component's health probe had its time.
+    ProbeLimit(NodeId),
     /// A client has waited long enough.
     Client(ClientId),
     /// Stopping everything has taken long enough.
     Halt,
 }
 
-/// The queue. Every component and every client has at most one timer in it.
+/// The queue. It has at most one timer of every client, and of every component one for its life,
+/// one for its next probe and one for the limit of the probe under way.
 #[derive(Debug, Default)]
 pub(super) struct Timers {
     queue: BTreeMap<TimerKey, Due>,
@@ -67,6 +72,8 @@ impl Engine {
                 Due::Readiness(id) => self.ring(id, key, Input::Late),
                 Due::Grace(id) => self.ring(id, key, Input::GraceOver),
                 Due::Pause(id) => self.ring(id, key, Input::PauseOver),
+                Due::Probe(id) => self.probe_due(id, key),
+                Due::ProbeLimit(id) => self.probe_late(id, key),
                 Due::Client(client) => self.expire_waiter(client),
                 Due::Halt => self.force_halt(),
             }

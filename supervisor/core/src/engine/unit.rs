@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::RunId;
+use super::health::Watch;
 use super::timers::TimerKey;
 use crate::component::Component;
 use crate::graph::NodeId;
@@ -34,6 +35,8 @@ pub(super) enum AfterStop {
     Rest,
     /// FAILED for this cause, with a pause.
     Fail(Cause),
+    /// FAILED for this cause, then again by the restart rule.
+    Restart(Cause),
 }
 
 /// A component and where it stands.
@@ -56,6 +59,8 @@ pub(super) struct Unit {
     /// it may end by itself, and the next one waits for nobody.
     pub(super) blocks: Vec<(NodeId, RunId)>,
     pub(super) timer: Option<TimerKey>,
+    /// Health: probes under way and what they found.
+    pub(super) watch: Watch,
     /// Starts so far.
     pub(super) generation: u64,
     /// Restarts after failures.
@@ -82,6 +87,7 @@ impl Unit {
             waits_for: 0,
             blocks: Vec::new(),
             timer: None,
+            watch: Watch::default(),
             generation: 0,
             restarts: 0,
             recent: VecDeque::new(),

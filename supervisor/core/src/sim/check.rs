@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::rc::Rc;
 
 use crate::component::Component;
+use crate::engine::RunId;
 use crate::journal::State;
 
 use super::world::Process;
@@ -43,6 +44,17 @@ impl Seen<'_> {
             return Err(format!("{name} is started while a process of it lives"));
         }
         Ok(())
+    }
+
+    /// Only what is up is probed, and only a process that lives.
+    pub(super) fn probe(&self, run: RunId, component: &Component) -> Result<(), String> {
+        let name = &component.name;
+        let state = self.states.get(name).copied();
+        if !matches!(state, Some(State::Active | State::Degraded)) {
+            return Err(format!("{name} is probed while it is not up"));
+        }
+        let lives = self.processes.iter().any(|p| p.run == run && p.component.name == *name);
+        if lives { Ok(()) } else { Err(format!("{name} is probed without a process")) }
     }
 
     /// Nothing that needs this process may still live when it is told to stop.

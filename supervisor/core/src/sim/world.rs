@@ -5,10 +5,13 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::check::Seen;
+use super::health::Probes;
 use super::{Options, Random, Report};
 use crate::component::{Component, Readiness, parse};
 use crate::control::{Answer, Request};
-use crate::engine::{ClientId, Config, Effect, Engine, Event, FileChange, FileContent, Halt, Peer, RunId};
+use crate::engine::{
+    ClientId, Config, Effect, Engine, Event, FileChange, FileContent, Halt, Peer, ProbeId, RunId,
+};
 use crate::journal::{Exit, Record, State};
 
 /// Virtual time after the last fault in which everything must come to rest: the longest pause of
@@ -38,6 +41,10 @@ enum Plan {
     FailToExecute(RunId),
     Ready(RunId),
     End(RunId, Exit),
+    /// A probe passes or fails.
+    Answer(ProbeId, bool),
+    /// A cancelled probe is over.
+    Vanish(ProbeId),
 }
 
 /// See the module documentation.
@@ -52,6 +59,7 @@ pub(super) struct World {
     declared: BTreeMap<String, Rc<Component>>,
     states: BTreeMap<String, State>,
     processes: Vec<Process>,
+    probes: Probes,
     records: Vec<Record>,
     faults_left: usize,
     calm: bool,
@@ -74,6 +82,7 @@ impl World {
             declared: BTreeMap::new(),
             states: BTreeMap::new(),
             processes: Vec::new(),
+            probes: Probes::default(),
             records: Vec::new(),
             calm: false,
             halted: false,
@@ -141,6 +150,7 @@ impl World {
         let text = self.draw_text(number);
         let parsed = parse(&text);
         let component = parsed.component.unwrap_or_else(|| panic!("{:?} in\n{text}", parsed.diagnostics));
+        self.probes.declare(&component);
         self.declared.insert(component.name.clone(), Rc::new(component.clone()));
         self.forget_order(&component.name);
         FileChange { file: format!("c{number}.toml"), content: FileContent::Component(Box::new(component)) }
@@ -183,14 +193,30 @@ impl World {
         let optional = pick(requirements / 2).join(", ");
         let oneshot = self.random.percent(self.options.oneshots);
         let notify = !oneshot && self.random.percent(self.options.readiness);
+        let health = self.draw_health(oneshot);
         format!(
             "[component]\nname = \"c{number}\"\nbinary = \"/bin/c\"\nargs = [\"{}\"]\n\
              type = \"{}\"\n[provides]\ncapabilities = [\"cap.{own}\"]\n\
              [requires]\ncapabilities = [{requires}]\n[optional]\ncapabilities = [{optional}]\n\
-             [lifecycle]\nreadiness = \"{}\"\n",
+             [lifecycle]\nreadiness = \"{}\"\n{health}",
             self.random.below(3),
             if oneshot { "oneshot" } else { "service" },
             if notify { "notify" } else { "none" },
+        )
+    }
+
+    /// Lines of `[lifecycle]`: long intervals, so that a run of an hour stays short.
+    fn draw_health(&mut self, oneshot: bool) -> String {
+        if oneshot || !self.random.percent(self.options.probed) {
+            return String::new();
+        }
+        let interval = 5 + self.random.below(60);
+        let fail = 1 + self.random.below(3);
+        format!(
+            "health_file = \"/c\"\nhealth_interval = {interval}\nhealth_timeout = {}\n\
+             health_fail_threshold = {fail}\nhealth_restart_threshold = {}\n",
+            1 + self.random.below(2 * interval),
+            fail + self.random.below(4),
         )
     }
 
@@ -274,8 +300,23 @@ impl World {
             // What was to fail later succeeds now.
             Plan::End(run, Exit::Code(_)) if self.calm => self.end(run, Exit::Code(0)),
             Plan::End(run, exit) => self.end(run, exit),
+            Plan::Answer(probe, passes) => self.answer(probe, passes),
+            Plan::Vanish(probe) => {
+                let outcome = Err("cancelled".into());
+                self.give(Event::Probed { probe, outcome })
+            }
             _ => Ok(()),
         }
+    }
+
+    /// A probe ends by itself. What the engine makes of it is judged at once.
+    fn answer(&mut self, probe: ProbeId, passes: bool) -> Result<(), String> {
+        let Some(name) = self.probes.answer(probe, passes) else {
+            return Ok(());
+        };
+        let outcome = if passes { Ok(()) } else { Err("it failed".into()) };
+        self.give(Event::Probed { probe, outcome })?;
+        self.probes.judge(&name, &self.states)
     }
 
     fn end(&mut self, run: RunId, exit: Exit) -> Result<(), String> {
@@ -329,7 +370,22 @@ impl World {
                 }
             }
             Effect::Kill(run) => self.plan(5, Plan::End(run, Exit::Signal(9))),
+            Effect::Probe { probe, run, component } => {
+                self.seen().probe(run, &component)?;
+                self.probes.begin(probe, run, &component, self.now)?;
+                if self.calm || !self.random.percent(self.options.probe_hangs) {
+                    let passes = self.calm || !self.random.percent(self.options.probe_failures);
+                    // While calm within the shortest limit; before, some are too late.
+                    let most_ms = if self.calm { 500 } else { 2000 };
+                    self.plan(most_ms, Plan::Answer(probe, passes));
+                }
+            }
+            Effect::CancelProbe(probe) => {
+                self.probes.cancel(probe, self.now)?;
+                self.plan(200, Plan::Vanish(probe));
+            }
             Effect::Changed(record) => {
+                self.probes.change(&record)?;
                 if record.to == State::Stopping {
                     self.note_sole(&record.component);
                 }

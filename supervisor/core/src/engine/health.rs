@@ -1,0 +1,239 @@
+//! Health: when a component is probed, and what the outcomes make of it.
+//!
+//! A component is watched from the moment it is up until it no longer is. Its first probe comes
+//! between a half and a whole interval after that (the grace of a start), at a point that follows
+//! from its name, so that many components with one interval are not probed at once; then one
+//! comes every interval by the monotonic clock, however long the one before took. There is never
+//! more than one: while one is under way, the next is left out.
+//!
+//! A probe that exceeds its limit has failed and is cancelled. One that cannot even be cancelled
+//! (its process hangs in the kernel) fails again with each interval that passes.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::timers::{Due, TimerKey};
+use super::{Effect, Engine, Input, ProbeId};
+use crate::component::Health as Declared;
+use crate::control::Health;
+use crate::graph::NodeId;
+use crate::journal::{Cause, State, unhealthy_text};
+
+/// What is known about the health of one component.
+#[derive(Debug, Default)]
+pub(super) struct Watch {
+    /// When the next probe is due, while the component is watched.
+    due: Duration,
+    timer: Option<TimerKey>,
+    current: Option<Current>,
+    /// Probes that failed since the last one that passed.
+    failures: u32,
+    /// What the last probe said.
+    last: Option<Result<(), Rc<str>>>,
+}
+
+/// A probe under way.
+#[derive(Debug)]
+struct Current {
+    probe: ProbeId,
+    /// The timer of its limit; `None` once it was cancelled.
+    limit: Option<TimerKey>,
+    /// When it was cancelled, or found to hang since then.
+    cancelled: Duration,
+}
+
+impl Watch {
+    /// For the HEALTH column.
+    pub(super) fn verdict(&self) -> Health {
+        match &self.last {
+            None => Health::None,
+            Some(Ok(())) => Health::Healthy,
+            Some(Err(_)) => Health::Failing,
+        }
+    }
+
+    /// What `status` says while probes fail.
+    pub(super) fn complaint(&self) -> Option<String> {
+        match &self.last {
+            Some(Err(reason)) => Some(unhealthy_text(self.failures, reason)),
+            _ => None,
+        }
+    }
+}
+
+/// Where in its interval a component is probed, from 0 to 999 thousandths (FNV-1a of its name).
+fn phase(name: &str) -> u32 {
+    let step = |hash: u32, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193);
+    name.bytes().fold(0x811C_9DC5, step) % 1000
+}
+
+impl Engine {
+    /// The component is up: from now on it is probed.
+    pub(super) fn begin_watch(&mut self, id: NodeId) {
+        let now = self.now;
+        let Some(unit) = self.unit_mut(id) else {
+            return;
+        };
+        unit.watch = Watch::default();
+        let Some(health) = &unit.component.lifecycle.health else {
+            return;
+        };
+        let half = health.interval / 2;
+        unit.watch.due = now.saturating_add(half).saturating_add(half * phase(&unit.name) / 1000);
+        self.arm_probe(id);
+    }
+
+    /// The component is no longer up: what is under way is of no interest any more.
+    pub(super) fn end_watch(&mut self, id: NodeId) {
+        let Some(unit) = self.unit_mut(id) else {
+            return;
+        };
+        let watch = std::mem::take(&mut unit.watch);
+        if let Some(timer) = watch.timer {
+            self.timers.disarm(timer);
+        }
+        if let Some(current) = watch.current {
+            self.probes.remove(&current.probe);
+            if let Some(limit) = current.limit {
+                self.timers.disarm(limit);
+                self.effects.push(Effect::CancelProbe(current.probe));
+            }
+        }
+    }
+
+    /// The declared probe has changed: begin anew. What was DEGRADED by a probe that is no longer
+    /// declared is well again; otherwise the new one has to pass.
+    pub(super) fn renew_watch(&mut self, id: NodeId) {
+        let Some(unit) = self.unit(id) else { return };
+        let (state, probed) = (unit.state, unit.component.lifecycle.health.is_some());
+        if !matches!(state, State::Active | State::Degraded) {
+            return;
+        }
+        self.end_watch(id);
+        self.begin_watch(id);
+        if !probed {
+            self.feed(id, Input::Healthy, Cause::Healthy);
+        }
+    }
+
+    fn arm_probe(&mut self, id: NodeId) {
+        let Some(due) = self.unit(id).map(|unit| unit.watch.due) else {
+            return;
+        };
+        let key = self.timers.arm(due, Due::Probe(id));
+        if let Some(unit) = self.unit_mut(id) {
+            unit.watch.timer = Some(key);
+        }
+    }
+
+    /// The time of a probe has come. The next one is an interval later, whatever becomes of it.
+    pub(super) fn probe_due(&mut self, id: NodeId, key: TimerKey) {
+        let now = self.now;
+        let Some(unit) = self.unit_mut(id) else {
+            return;
+        };
+        let Some(health) = unit.component.lifecycle.health.as_ref().filter(|_| unit.watch.timer == Some(key))
+        else {
+            return;
+        };
+        unit.watch.due = next_due(unit.watch.due, health, now);
+        self.arm_probe(id);
+        self.feed(id, Input::ProbeDue, Cause::Healthy);
+    }
+
+    /// Send a probe, unless one is still under way.
+    pub(super) fn probe(&mut self, id: NodeId) {
+        let now = self.now;
+        let Some(unit) = self.unit_mut(id) else {
+            return;
+        };
+        let (Some(health), Some(process)) = (&unit.component.lifecycle.health, &unit.process) else {
+            return;
+        };
+        if let Some(current) = &mut unit.watch.current {
+            let hangs = current.limit.is_none() && now.saturating_sub(current.cancelled) >= health.interval;
+            if hangs {
+                current.cancelled = now;
+                let reason = format!("{}: cannot be ended", health.check).into();
+                self.weigh(id, Err(reason));
+            }
+            return;
+        }
+        let (run, timeout, component) = (process.run, health.timeout, Rc::clone(&unit.component));
+        self.last_probe += 1;
+        let probe = ProbeId(self.last_probe);
+        let limit = self.timers.arm(now.saturating_add(timeout), Due::ProbeLimit(id));
+        if let Some(unit) = self.unit_mut(id) {
+            unit.watch.current = Some(Current { probe, limit: Some(limit), cancelled: now });
+        }
+        self.probes.insert(probe, id);
+        self.effects.push(Effect::Probe { probe, run, component });
+    }
+
+    /// A probe is over.
+    pub(super) fn take_outcome(&mut self, probe: ProbeId, outcome: Result<(), Rc<str>>) {
+        let Some(id) = self.probes.remove(&probe) else {
+            return;
+        };
+        let Some(unit) = self.unit_mut(id) else {
+            return;
+        };
+        let Some(current) = unit.watch.current.take() else {
+            return;
+        };
+        // A cancelled one has counted when its time was over.
+        let Some(limit) = current.limit else { return };
+        self.timers.disarm(limit);
+        self.weigh(id, outcome);
+    }
+
+    /// A probe has taken longer than it may.
+    pub(super) fn probe_late(&mut self, id: NodeId, key: TimerKey) {
+        let now = self.now;
+        let Some(unit) = self.unit_mut(id) else {
+            return;
+        };
+        let Some(health) = &unit.component.lifecycle.health else {
+            return;
+        };
+        let current = unit.watch.current.as_mut().filter(|current| current.limit == Some(key));
+        let Some(current) = current else { return };
+        current.limit = None;
+        current.cancelled = now;
+        let probe = current.probe;
+        let reason = format!("{}: no answer within {:?}", health.check, health.timeout).into();
+        self.effects.push(Effect::CancelProbe(probe));
+        self.weigh(id, Err(reason));
+    }
+
+    /// Count an outcome and see what it means.
+    fn weigh(&mut self, id: NodeId, outcome: Result<(), Rc<str>>) {
+        let Some(unit) = self.unit_mut(id) else {
+            return;
+        };
+        let Some(health) = &unit.component.lifecycle.health else {
+            return;
+        };
+        let watch = &mut unit.watch;
+        watch.failures = if outcome.is_ok() { 0 } else { watch.failures.saturating_add(1) };
+        let failures = watch.failures;
+        watch.last = Some(outcome.clone());
+        let (input, cause) = match outcome {
+            Ok(()) => (Input::Healthy, Cause::Healthy),
+            Err(_) if failures < health.fail_threshold.min(health.restart_threshold) => return,
+            Err(reason) if failures < health.restart_threshold => {
+                (Input::Unhealthy, Cause::Unhealthy { failures, reason })
+            }
+            Err(reason) => (Input::Hopeless, Cause::Unhealthy { failures, reason }),
+        };
+        self.feed(id, input, cause);
+    }
+}
+
+/// The next multiple of the interval after `now`: what was missed is not made up for.
+fn next_due(due: Duration, health: &Declared, now: Duration) -> Duration {
+    let late = now.saturating_sub(due).as_nanos();
+    let missed = late / health.interval.as_nanos().max(1);
+    let missed = u32::try_from(missed).unwrap_or(u32::MAX);
+    due.saturating_add(health.interval.saturating_mul(missed)).saturating_add(health.interval)
+}

@@ -1,0 +1,218 @@
+//! Health probes: asks, and reports each outcome to the engine exactly once.
+//!
+//! Nothing here waits in the event loop. Sockets are asked by a small task on the same thread, a
+//! command is a child in the component's cgroup, a file and a signal are looked at on the spot.
+//! How long a probe may take is the engine's business, which cancels it: a task is dropped with
+//! its socket, a command is killed with its whole process group.
+//!
+//! A probed file has to be on a local file system: looking at one on a dead network mount would
+//! hold up everything.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use tokio::net::{TcpStream, UnixStream};
+use tokio::task::{AbortHandle, spawn_local};
+use yakiros_core::component::{Check, Component, HttpTarget};
+use yakiros_core::engine::{Event, ProbeId, RunId};
+use yakiros_core::journal::Exit;
+
+use crate::spawn;
+use crate::supervisor::Supervisor;
+use crate::sys;
+
+/// Bytes of an HTTP answer that are read: `HTTP/1.1 200`, which is all that counts.
+const STATUS_BYTES: usize = 12;
+
+/// A probe that is not over.
+enum Running {
+    /// Asks a socket.
+    Task(AbortHandle),
+    /// A command, and where it says why it could not be executed.
+    Command { pid: i32, report: OwnedFd },
+}
+
+/// Probes that are not over.
+#[derive(Default)]
+pub struct Probes {
+    running: HashMap<ProbeId, Running>,
+}
+
+type Outcome = Result<(), Rc<str>>;
+
+/// Ask.
+pub fn begin(supervisor: &Rc<Supervisor>, probe: ProbeId, run: RunId, component: &Rc<Component>) {
+    let Some(health) = &component.lifecycle.health else {
+        return over(supervisor, probe, Ok(()));
+    };
+    let check = &health.check;
+    let task = |question| {
+        let task = spawn_local(ask(Rc::clone(supervisor), probe, Rc::clone(component), question));
+        keep(supervisor, probe, Running::Task(task.abort_handle()));
+    };
+    match check {
+        Check::File(path) => {
+            let found = fs::metadata(path).map(drop).map_err(|error| reason(check, &error));
+            over(supervisor, probe, found);
+        }
+        Check::Signal(signal) => {
+            let came = supervisor.processes.borrow_mut().has_beaten(run, signal.0);
+            let interval = health.interval;
+            let missing = || format!("{check}: did not come within {interval:?}").into();
+            over(supervisor, probe, came.then_some(()).ok_or_else(missing));
+        }
+        Check::Command(command) => {
+            let words = spawn::words(command);
+            let started = supervisor.processes.borrow_mut().check(probe, run, &words);
+            match started {
+                Ok((pid, report)) => keep(supervisor, probe, Running::Command { pid, report }),
+                Err(error) => over(supervisor, probe, Err(reason(check, &error))),
+            }
+        }
+        Check::Tcp(address) => task(Question::Tcp(*address)),
+        Check::Http(target) => task(Question::Http(target.clone())),
+        Check::Unix(path) => task(Question::Unix(path.clone())),
+    }
+}
+
+/// End a probe. The end of a command is reported when it is reaped.
+pub fn cancel(supervisor: &Rc<Supervisor>, probe: ProbeId) {
+    let mut probes = supervisor.probes.borrow_mut();
+    match probes.running.get(&probe) {
+        Some(Running::Command { pid, .. }) => {
+            // It leads a group of its own, and is not reaped yet: the number is its own.
+            let _ = killpg(Pid::from_raw(*pid), Signal::SIGKILL);
+        }
+        Some(Running::Task(task)) => {
+            task.abort();
+            probes.running.remove(&probe);
+            drop(probes);
+            over(supervisor, probe, Err("cancelled".into()));
+        }
+        // It is over; its outcome is on its way.
+        None => {}
+    }
+}
+
+/// The command of a probe has ended.
+pub fn reaped(supervisor: &Rc<Supervisor>, probe: ProbeId, exit: Exit) {
+    let running = supervisor.probes.borrow_mut().running.remove(&probe);
+    let Some(Running::Command { report, .. }) = running else {
+        return;
+    };
+    let mut buffer = [0_u8; 8];
+    let failure = match sys::read_now(&report, &mut buffer) {
+        Ok(Some(count)) => spawn::read_report(&buffer[..count]),
+        _ => None,
+    };
+    let outcome = match (failure, exit) {
+        (Some((step, errno)), _) => {
+            let error = io::Error::from_raw_os_error(errno);
+            Err(format!("health_check: failed to {step}: {error}").into())
+        }
+        (None, Exit::Code(0)) => Ok(()),
+        (None, exit) => Err(format!("health_check {exit}").into()),
+    };
+    over(supervisor, probe, outcome);
+}
+
+fn keep(supervisor: &Supervisor, probe: ProbeId, running: Running) {
+    supervisor.probes.borrow_mut().running.insert(probe, running);
+}
+
+fn over(supervisor: &Rc<Supervisor>, probe: ProbeId, outcome: Outcome) {
+    supervisor.dispatch(Event::Probed { probe, outcome });
+}
+
+fn reason(check: &Check, error: &io::Error) -> Rc<str> {
+    format!("{check}: {error}").into()
+}
+
+/// What is asked of a socket.
+enum Question {
+    Tcp(SocketAddr),
+    Http(HttpTarget),
+    Unix(String),
+}
+
+async fn ask(supervisor: Rc<Supervisor>, probe: ProbeId, component: Rc<Component>, question: Question) {
+    let answer = match question {
+        Question::Tcp(address) => TcpStream::connect(address).await.map(drop),
+        Question::Unix(path) => UnixStream::connect(path).await.map(drop),
+        Question::Http(target) => get(&target).await,
+    };
+    let check = component.lifecycle.health.as_ref().map(|health| &health.check);
+    let outcome = match (answer, check) {
+        (Err(error), Some(check)) => Err(reason(check, &error)),
+        (Err(error), None) => Err(error.to_string().into()),
+        (Ok(()), _) => Ok(()),
+    };
+    supervisor.probes.borrow_mut().running.remove(&probe);
+    over(&supervisor, probe, outcome);
+}
+
+/// GET the target; only a status of 2xx is well.
+async fn get(target: &HttpTarget) -> io::Result<()> {
+    let stream = TcpStream::connect(target.address).await?;
+    let HttpTarget { host, path, .. } = target;
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: graph-resolver\r\nAccept: */*\r\nConnection: close\r\n\r\n"
+    );
+    let mut left = request.as_bytes();
+    while !left.is_empty() {
+        stream.writable().await?;
+        match stream.try_write(left) {
+            Ok(count) => left = &left[count..],
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let mut status = [0_u8; STATUS_BYTES];
+    let mut count = 0;
+    while count < STATUS_BYTES {
+        stream.readable().await?;
+        match stream.try_read(&mut status[count..]) {
+            Ok(0) => return Err(io::Error::other("the connection was closed before an answer")),
+            Ok(more) => count += more,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+    judge(&status)
+}
+
+/// Whether the first bytes of an answer say 2xx.
+fn judge(status: &[u8; STATUS_BYTES]) -> io::Result<()> {
+    let text = String::from_utf8_lossy(status);
+    let code = text.strip_prefix("HTTP/1.").and_then(|rest| rest.split_once(' ')).map(|(_, code)| code);
+    match code {
+        Some(code) if code.starts_with('2') => Ok(()),
+        Some(code) => Err(io::Error::other(format!("the server answered {code}"))),
+        None => Err(io::Error::other(format!("this is no HTTP answer: {text:?}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::judge;
+
+    #[test]
+    fn only_2xx_is_well() {
+        for (status, expected) in [
+            (b"HTTP/1.1 200", ""),
+            (b"HTTP/1.0 204", ""),
+            (b"HTTP/1.1 503", "the server answered 503"),
+            (b"HTTP/1.1 301", "the server answered 301"),
+            (b"SSH-2.0-Open", "this is no HTTP answer: \"SSH-2.0-Open\""),
+        ] {
+            let said = judge(status).map_or_else(|error| error.to_string(), |()| String::new());
+            assert_eq!(said, expected);
+        }
+    }
+}
