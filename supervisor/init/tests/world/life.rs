@@ -1,5 +1,7 @@
 //! Starting, restarting, reaping, stopping.
 
+mod health;
+
 use std::fs;
 use std::path::Path;
 use std::process::Command;

@@ -8,7 +8,6 @@
 //! Needs `unshare` and user namespaces; where they are missing, each test says so and passes.
 
 mod guest;
-mod health;
 mod hostile;
 mod life;
 mod live;
