@@ -4,7 +4,8 @@
 //! reverse order, the root read-only, and the power off or the machine restarted. Each step has a
 //! limit; a hung disk does not keep the machine up.
 
-use std::os::unix::ffi::OsStringExt as _;
+use std::ffi::{CStr, CString};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -15,6 +16,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tracing::{info, warn};
 use yakiros_core::engine::Halt;
+use yakiros_core::journal::Exit;
 
 use crate::{machine, signals, sys};
 
@@ -29,6 +31,13 @@ const KILL_TIME: Duration = Duration::from_secs(2);
 
 /// Time for a sync. A disk that takes longer does not answer at all.
 const SYNC_TIME: Duration = Duration::from_secs(30);
+
+/// Time for one file system to come off. Far above what a busy disk takes; a server that does not
+/// answer takes for ever.
+const UNMOUNT_TIME: Duration = Duration::from_secs(5);
+
+/// Time for all file systems to come off. What is mounted then was synced before.
+const UNMOUNT_ALL_TIME: Duration = Duration::from_secs(30);
 
 /// Pause between two looks.
 const STEP: Duration = Duration::from_millis(5);
@@ -52,6 +61,8 @@ pub fn finish(halt: Halt) -> ! {
     loop {
         // Process 1 must not end; the console stays as it is.
         reap_for(TERM_TIME);
+        // Without children the above returns at once.
+        std::thread::sleep(TERM_TIME);
     }
 }
 
@@ -83,30 +94,62 @@ fn has_children() -> bool {
     nix::sys::wait::waitpid(None, Some(flags)) != Err(nix::errno::Errno::ECHILD)
 }
 
-/// Data to the disks, by a child: the call cannot be given a limit.
-fn sync() {
-    // SAFETY: the child makes two async-signal-safe system calls.
+/// What became of work given to a child.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    Done,
+    Failed,
+    /// It did not end in time, or could not be begun.
+    Overdue,
+}
+
+/// Do what may block for ever in a child, and wait for it no longer than `limit`. Process 1 itself
+/// could not be freed from such a call.
+///
+/// # Safety
+/// `work` may make async-signal-safe calls only; it must not allocate.
+unsafe fn in_child(limit: Duration, work: impl FnOnce() -> bool) -> Outcome {
+    // SAFETY: the child does what the caller promises is allowed, and ends.
     let child = match unsafe { sys::clone_child(None, 0) } {
         // SAFETY: this is the child.
-        Ok(0) => unsafe {
-            libc::sync();
-            libc::_exit(0)
-        },
+        Ok(0) => unsafe { libc::_exit(i32::from(!work())) },
         Ok(pid) => pid,
-        Err(error) => return warn!("failed to sync: {error}"),
-    };
-    let end = Instant::now() + SYNC_TIME;
-    while Instant::now() < end {
-        if signals::take(child).is_some() {
-            return;
+        Err(error) => {
+            warn!("failed to create a process: {error}");
+            return Outcome::Overdue;
         }
-        std::thread::sleep(STEP);
+    };
+    let end = Instant::now() + limit;
+    loop {
+        match signals::take(child) {
+            Some(Exit::Code(0)) => return Outcome::Done,
+            Some(_) => return Outcome::Failed,
+            None if Instant::now() >= end => break,
+            None => std::thread::sleep(STEP),
+        }
     }
-    warn!("the disks did not take all data within {SYNC_TIME:?}");
+    // Many waits of the kernel end with a kill; the rest is left behind.
+    let _ = kill(Pid::from_raw(child), Signal::SIGKILL);
+    Outcome::Overdue
+}
+
+/// Data to the disks.
+fn sync() {
+    // SAFETY: one system call.
+    let outcome = unsafe {
+        in_child(SYNC_TIME, || {
+            libc::sync();
+            true
+        })
+    };
+    if outcome != Outcome::Done {
+        warn!("the disks did not take all data within {SYNC_TIME:?}");
+    }
 }
 
 /// File systems off in reverse order of their mounting, and the root read-only.
 fn unmount_all() {
+    let end = Instant::now() + UNMOUNT_ALL_TIME;
     let table = sys::read_small(Path::new("/proc/self/mountinfo")).unwrap_or_default();
     let places: Vec<_> = table.lines().filter_map(mount_point).collect();
     for place in places.iter().rev() {
@@ -114,17 +157,30 @@ fn unmount_all() {
         if place == Path::new("/") || is_of_the_kernel(place) {
             continue;
         }
-        if let Err(error) = umount2(place, MntFlags::empty()) {
-            let read_only = remount_read_only(place);
-            let detached = umount2(place, MntFlags::MNT_DETACH);
-            if read_only.is_err() && detached.is_err() {
-                warn!("failed to unmount {}: {error}", place.display());
-            }
+        let limit = UNMOUNT_TIME.min(end.saturating_duration_since(Instant::now()));
+        // A mount point has no NUL byte: the kernel's own text named it.
+        let Ok(path) = CString::new(place.as_os_str().as_bytes()) else { continue };
+        // SAFETY: plain system calls on a path that is prepared.
+        match unsafe { in_child(limit, || take_off(&path)) } {
+            Outcome::Done => {}
+            Outcome::Failed => warn!("failed to unmount {}", place.display()),
+            Outcome::Overdue => warn!("{} did not come off within {limit:?}", place.display()),
         }
     }
-    if let Err(error) = remount_read_only(Path::new("/")) {
-        info!("the root file system stays writable: {error}");
+    // SAFETY: one system call on a literal.
+    let outcome = unsafe { in_child(UNMOUNT_TIME, || remount_read_only(c"/")) };
+    if outcome != Outcome::Done {
+        info!("the root file system stays writable");
     }
+}
+
+/// Unmount; what is busy is made read-only and taken out of sight. Makes system calls only.
+fn take_off(place: &CStr) -> bool {
+    if umount2(place, MntFlags::empty()).is_ok() {
+        return true;
+    }
+    let read_only = remount_read_only(place);
+    umount2(place, MntFlags::MNT_DETACH).is_ok() || read_only
 }
 
 /// File systems that hold nothing; the log and the devices are needed until the end.
@@ -132,10 +188,10 @@ fn is_of_the_kernel(place: &Path) -> bool {
     ["/proc", "/sys", "/dev"].iter().any(|kernel| place.starts_with(kernel))
 }
 
-fn remount_read_only(place: &Path) -> nix::Result<()> {
-    let none: Option<&str> = None;
+fn remount_read_only(place: &CStr) -> bool {
+    let none: Option<&CStr> = None;
     let flags = MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
-    mount(none, place, none, flags, none)
+    mount(none, place, none, flags, none).is_ok()
 }
 
 /// The fifth field of a line of mountinfo, with its octal escapes undone.
@@ -160,6 +216,26 @@ fn mount_point(line: &str) -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_call_that_never_returns_is_given_up() {
+        let limit = Duration::from_millis(50);
+        let begun = Instant::now();
+        // SAFETY: system calls on nothing.
+        let outcome = unsafe {
+            in_child(limit, || {
+                loop {
+                    libc::pause();
+                }
+            })
+        };
+        assert_eq!(outcome, Outcome::Overdue);
+        assert!(begun.elapsed() >= limit);
+        assert!(begun.elapsed() < SYNC_TIME);
+        // SAFETY: no call at all.
+        let answers = unsafe { [in_child(SYNC_TIME, || true), in_child(SYNC_TIME, || false)] };
+        assert_eq!(answers, [Outcome::Done, Outcome::Failed]);
+    }
 
     #[test]
     fn mount_points_with_blanks_are_read() {
