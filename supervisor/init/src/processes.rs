@@ -41,7 +41,8 @@ const DRAIN_STEP_MAX: Duration = Duration::from_millis(100);
 
 /// One process of a component.
 struct Process {
-    pid: i32,
+    /// `None` once it is reaped: the number may be another's from then on.
+    pid: Option<i32>,
     name: Rc<str>,
     cgroup: Option<Cgroup>,
     /// Where exec reports; `None` once it has.
@@ -103,36 +104,36 @@ impl Processes {
 
     /// SIGTERM to the process and its session's first group, so that a shell's child gets it too.
     pub fn terminate(&self, run: RunId) {
-        if let Some(process) = self.runs.get(&run) {
-            // The process is not reaped yet, so the number is still its own. Before setsid there
-            // is no group of that number.
-            let group = signal::killpg(Pid::from_raw(process.pid), Signal::SIGTERM);
-            if group == Err(Errno::ESRCH) {
-                let _ = signal::kill(Pid::from_raw(process.pid), Signal::SIGTERM);
+        if let Some(pid) = self.pid(run) {
+            // Before setsid there is no group of that number.
+            if signal::killpg(pid, Signal::SIGTERM) == Err(Errno::ESRCH) {
+                let _ = signal::kill(pid, Signal::SIGTERM);
             }
         }
     }
 
     /// End the process and everything in its group.
     pub fn kill(&self, run: RunId) {
-        let Some(process) = self.runs.get(&run) else {
-            return;
-        };
-        let pid = Pid::from_raw(process.pid);
-        if let Some(cgroup) = &process.cgroup {
+        if let Some(cgroup) = self.runs.get(&run).and_then(|process| process.cgroup.as_ref()) {
             cgroup.kill();
         }
-        let _ = signal::killpg(pid, Signal::SIGKILL);
-        let _ = signal::kill(pid, Signal::SIGKILL);
+        if let Some(pid) = self.pid(run) {
+            let _ = signal::killpg(pid, Signal::SIGKILL);
+            let _ = signal::kill(pid, Signal::SIGKILL);
+        }
     }
 
     /// Send the process itself a signal.
     pub fn signal(&self, run: RunId, number: i32) {
-        if let Some(process) = self.runs.get(&run) {
-            // SAFETY: a call on two numbers; real-time signals have no name in the wrapper. The
-            // process is not reaped, so the number is its own.
-            unsafe { libc::kill(process.pid, number) };
+        if let Some(pid) = self.pid(run) {
+            // SAFETY: a call on two numbers; real-time signals have no name in the wrapper.
+            unsafe { libc::kill(pid.as_raw(), number) };
         }
+    }
+
+    /// The process's number while it is its own, which is until it is reaped.
+    fn pid(&self, run: RunId) -> Option<Pid> {
+        self.runs.get(&run)?.pid.map(Pid::from_raw)
     }
 
     /// The component is no longer declared.
@@ -286,7 +287,7 @@ fn try_spawn(
     tasks.extend(watching.map(|task| spawn_local(task).abort_handle()));
     own.pids.insert(pid, Role::Component(run));
     let process = Process {
-        pid,
+        pid: Some(pid),
         name: component.name.as_str().into(),
         cgroup,
         report: Some(report),
@@ -359,6 +360,9 @@ pub fn reaped(supervisor: &Rc<Supervisor>, pid: i32, exit: Exit) {
 }
 
 fn component_reaped(supervisor: &Rc<Supervisor>, run: RunId, exit: Exit) {
+    if let Some(process) = supervisor.processes.borrow_mut().runs.get_mut(&run) {
+        process.pid = None;
+    }
     // The report may still be unread: the exit overtook it.
     take_report(supervisor, run);
     supervisor.processes.borrow().kill_probes(run);
@@ -408,4 +412,46 @@ fn conclude(supervisor: &Rc<Supervisor>, run: RunId, event: Event) {
     let released = supervisor.processes.borrow_mut().release(run);
     drop(released);
     supervisor.dispatch(event);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::process::CommandExt as _;
+    use std::path::Path;
+
+    fn process(pid: Option<i32>) -> Process {
+        Process {
+            pid,
+            name: "a".into(),
+            cgroup: None,
+            report: None,
+            failure: None,
+            tasks: Vec::new(),
+            log: None,
+            ready_signal: None,
+            beat: None,
+        }
+    }
+
+    #[test]
+    fn a_reaped_number_gets_no_signal() {
+        let common = crate::machine::common().expect("/dev/null");
+        let mut processes = Processes::new(Cgroups::new(Path::new("/nonexistent")), common);
+        let mut other =
+            std::process::Command::new("/bin/sleep").arg("1000").process_group(0).spawn().expect("sleep");
+        let pid = i32::try_from(other.id()).expect("a process id");
+        let run = RunId(1);
+        for pid in [None, Some(pid)] {
+            processes.runs.insert(run, process(pid));
+            processes.terminate(run);
+            processes.signal(run, libc::SIGTERM);
+            processes.kill(run);
+            if pid.is_none() {
+                std::thread::sleep(Duration::from_millis(50));
+                assert_eq!(other.try_wait().expect("status"), None, "it runs on");
+            }
+        }
+        assert!(!other.wait().expect("status").success());
+    }
 }
