@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::fs::{self, OpenOptions};
-use std::io;
+use std::io::{self, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -58,10 +58,14 @@ impl Cgroups {
             return Ok(None);
         };
         let path = subtree.join(component.cgroup());
-        make_path(subtree, component.cgroup())?;
-        write_limits(&path, &component.resources)?;
+        let new = make_path(subtree, component.cgroup())?;
         let shared = component.resources.cgroup.is_some()
             && self.paths.iter().any(|(name, other)| *name != component.name && *other == path);
+        // In a shared group the limits that are not declared here may be declared there.
+        if !new && !shared {
+            lift_limits(&path, &component.resources);
+        }
+        write_limits(&path, &component.resources)?;
         self.paths.insert(component.name.clone(), path.clone());
         Ok(Some(Cgroup { path, shared }))
     }
@@ -132,47 +136,107 @@ fn enable_controllers(path: &Path) -> Vec<&'static str> {
     CONTROLLERS.iter().filter(refused).copied().collect()
 }
 
-/// Create each directory of a relative path; inner ones pass the controllers on.
-fn make_path(subtree: &Path, relative: &str) -> io::Result<()> {
+/// Create each directory of a relative path; inner ones pass the controllers on. Whether the last
+/// one is new.
+fn make_path(subtree: &Path, relative: &str) -> io::Result<bool> {
     let mut path = subtree.to_path_buf();
+    let mut new = false;
     let mut parts = relative.split('/').peekable();
     while let Some(part) = parts.next() {
         path.push(part);
-        match fs::create_dir(&path) {
+        new = match fs::create_dir(&path) {
             Ok(()) if parts.peek().is_some() => {
                 enable_controllers(&path);
+                true
             }
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Ok(()) => true,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
             Err(error) => return Err(error),
-        }
+        };
     }
-    Ok(())
+    Ok(new)
 }
 
-/// Write the declared limits. A limit that cannot be set is an error: the component must not run
-/// without it.
-fn write_limits(path: &Path, resources: &Resources) -> io::Result<()> {
+/// A file of limits, what is declared for it, and what the kernel begins with.
+type Limit = (&'static str, Option<String>, &'static str);
+
+fn limits(resources: &Resources) -> [Limit; 6] {
     let text = |value: Option<u64>| value.map(|value| value.to_string());
     let cpu_max = resources.cpu_max.map(|max| {
         let quota = text(max.quota).unwrap_or_else(|| "max".to_owned());
         format!("{quota} {}", max.period)
     });
-    let limits = [
-        ("memory.max", text(resources.memory_max)),
-        ("memory.high", text(resources.memory_high)),
-        ("cpu.weight", text(resources.cpu_weight.map(u64::from))),
-        ("io.weight", text(resources.io_weight.map(u64::from))),
-        ("cpu.max", cpu_max),
-        ("pids.max", text(resources.pids_max)),
-    ];
-    for (file, value) in limits {
+    [
+        ("memory.max", text(resources.memory_max), "max"),
+        ("memory.high", text(resources.memory_high), "max"),
+        ("cpu.weight", text(resources.cpu_weight.map(u64::from)), "100"),
+        ("io.weight", text(resources.io_weight.map(u64::from)), "default 100"),
+        ("cpu.max", cpu_max, "max 100000"),
+        ("pids.max", text(resources.pids_max), "max"),
+    ]
+}
+
+/// Write the declared limits. A limit that cannot be set is an error: the component must not run
+/// without it.
+fn write_limits(path: &Path, resources: &Resources) -> io::Result<()> {
+    for (file, value, _) in limits(resources) {
         if let Some(value) = value {
-            let written = fs::write(path.join(file), &value);
+            let written = write_existing(&path.join(file), &value);
             written.inspect_err(|error| {
                 warn!("failed to write {value} to {}/{file}: {error}", path.display());
             })?;
         }
     }
     Ok(())
+}
+
+/// Take back the limits that are not declared: the group may have them from an earlier declaration.
+fn lift_limits(path: &Path, resources: &Resources) {
+    for (file, value, default) in limits(resources) {
+        if value.is_some() {
+            continue;
+        }
+        match write_existing(&path.join(file), default) {
+            // Without the controller there was no limit either.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => warn!("failed to lift {}/{file}: {error}", path.display()),
+            Ok(()) => {}
+        }
+    }
+}
+
+/// Write to a file of the kernel's. It is never created, so that a missing one is told as missing.
+fn write_existing(path: &Path, value: &str) -> io::Result<()> {
+    OpenOptions::new().write(true).truncate(true).open(path)?.write_all(value.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_that_is_no_longer_declared_is_lifted() {
+        let group = tempfile::tempdir().expect("temporary directory");
+        let read = |file: &str| fs::read_to_string(group.path().join(file)).ok();
+        for file in ["memory.max", "cpu.weight", "cpu.max"] {
+            fs::write(group.path().join(file), "12345").expect("file");
+        }
+        let resources = Resources { cpu_weight: Some(50), ..Resources::default() };
+        lift_limits(group.path(), &resources);
+        write_limits(group.path(), &resources).expect("limits");
+        assert_eq!(read("memory.max").as_deref(), Some("max"));
+        assert_eq!(read("cpu.max").as_deref(), Some("max 100000"));
+        assert_eq!(read("cpu.weight").as_deref(), Some("50"));
+        // The controller is missing, and the limit is not asked for.
+        assert_eq!(read("io.weight"), None);
+        let asked = Resources { io_weight: Some(50), ..Resources::default() };
+        assert!(write_limits(group.path(), &asked).is_err());
+    }
+
+    #[test]
+    fn a_group_is_new_once() {
+        let root = tempfile::tempdir().expect("temporary directory");
+        let made = || make_path(root.path(), "web/one").expect("path");
+        assert_eq!([made(), made()], [true, false]);
+    }
 }
