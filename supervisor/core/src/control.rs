@@ -133,6 +133,11 @@ impl Request {
         }
     }
 
+    /// Whether its answer may have to wait for something to happen.
+    pub fn may_wait(&self) -> bool {
+        matches!(self, Self::Start { .. } | Self::Stop { .. } | Self::Restart { .. } | Self::Wait { .. })
+    }
+
     /// Whether only the owner of the supervisor may ask for it.
     pub fn is_change(&self) -> bool {
         !matches!(

@@ -41,7 +41,7 @@ use request::Waiter;
 use timers::Timers;
 use unit::Unit;
 
-pub use request::WAITER_LIMIT;
+pub use request::{WAITER_LIMIT, WAITERS_PER_USER, WAITERS_RESERVED};
 
 /// One run of one component's process. Never used again, so that a late event finds no wrong one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -306,6 +306,13 @@ pub struct Config {
     pub owner: u32,
 }
 
+impl Config {
+    /// Whether this user may change things.
+    pub fn is_privileged(self, uid: u32) -> bool {
+        uid == 0 || uid == self.owner
+    }
+}
+
 /// See the module documentation.
 pub struct Engine {
     config: Config,
@@ -388,7 +395,7 @@ impl Engine {
             Event::Ended(run, exit) => self.end_run(run, Input::Ended, Cause::Ended(exit)),
             Event::Tick => {}
             Event::Request { client, peer, request } => self.take_request(client, peer, request),
-            Event::ClientGone(client) => self.waiters.retain(|w| w.client != client),
+            Event::ClientGone(client) => self.forget_waiter(client),
             Event::Halt(halt) => self.begin_halt(halt),
             Event::Resolve => self.resolve(),
         }
@@ -402,6 +409,11 @@ impl Engine {
     /// When [`Event::Tick`] is due; `None` while nothing is.
     pub fn deadline(&self) -> Option<Duration> {
         self.timers.first()
+    }
+
+    /// How it was set up.
+    pub fn config(&self) -> Config {
+        self.config
     }
 
     /// The journal.

@@ -2,10 +2,13 @@
 //!
 //! Nothing a client does stops or grows the supervisor: connections, request lengths and times are
 //! limited, answers come in pages, and a client that does not read its answer is cut off. Who may
-//! change things is decided by the kernel's word on the peer, not the client's.
+//! change things, and who gets a place when there are too many (see [`crate::admission`]), is
+//! decided by the kernel's word on the peer, not the client's.
+//!
+//! Memory: an answer is a page of about 64 KiB, so clients that ask and do not read hold about
+//! 20 MiB together ([`crate::admission::LIMIT`] × 64 KiB), each for [`ANSWER_TIME`] at most.
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
@@ -20,10 +23,8 @@ use tracing::warn;
 use yakiros_core::control::{Answer, REQUEST_LIMIT, decode_request, encode_answer};
 use yakiros_core::engine::Peer;
 
+use crate::admission::{Admission, Verdict};
 use crate::supervisor::Supervisor;
-
-/// Connections at a time. A new one beyond that takes the place of the oldest that is idle.
-const CONNECTION_LIMIT: usize = 320;
 
 /// Time from the connection, or the last answer, to a complete request.
 const REQUEST_TIME: Duration = Duration::from_secs(10);
@@ -35,16 +36,8 @@ const ANSWER_TIME: Duration = Duration::from_secs(10);
 /// again.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// A connection as the server sees it.
-struct Connection {
-    id: u64,
-    task: AbortHandle,
-    /// It waits for an answer, so it is not idle.
-    busy: bool,
-}
-
-/// All connections, oldest first.
-type Connections = Rc<RefCell<VecDeque<Connection>>>;
+/// All connections, and how to end them.
+type Connections = Rc<RefCell<Admission<AbortHandle>>>;
 
 /// Open the socket. A left-over one is replaced.
 pub fn open(path: &Path) -> io::Result<UnixListener> {
@@ -63,7 +56,7 @@ pub fn open(path: &Path) -> io::Result<UnixListener> {
 
 /// Accept for ever.
 pub async fn serve(supervisor: Rc<Supervisor>, listener: UnixListener) {
-    let connections = Connections::default();
+    let connections = Connections::new(RefCell::new(Admission::new(supervisor.config())));
     let mut last = 0;
     loop {
         let stream = match listener.accept().await {
@@ -74,57 +67,44 @@ pub async fn serve(supervisor: Rc<Supervisor>, listener: UnixListener) {
                 continue;
             }
         };
-        if !make_room(&connections) {
-            continue;
+        // Without the kernel's word on it there is no telling who it is.
+        let Ok(peer) = peer_of(&stream) else { continue };
+        let verdict = connections.borrow_mut().judge(peer.uid);
+        match verdict {
+            Verdict::Enter => {}
+            Verdict::Instead(other) => other.abort(),
+            Verdict::Refuse => continue,
         }
         last += 1;
         let id = last;
         let (supervisor, all) = (Rc::clone(&supervisor), Rc::clone(&connections));
         let task = spawn_local(async move {
             // A client that breaks the connection off has done so for its own reasons.
-            let _ = converse(supervisor, stream, &all, id).await;
-            all.borrow_mut().retain(|connection| connection.id != id);
+            let _ = converse(supervisor, stream, peer, &all, id).await;
+            all.borrow_mut().leave(id);
         });
-        connections.borrow_mut().push_back(Connection { id, task: task.abort_handle(), busy: false });
+        connections.borrow_mut().enter(id, peer.uid, task.abort_handle());
     }
 }
 
-/// Close the oldest idle connection when there are too many. Whether there is room now.
-fn make_room(connections: &Connections) -> bool {
-    let mut all = connections.borrow_mut();
-    if all.len() < CONNECTION_LIMIT {
-        return true;
-    }
-    let Some(idle) = all.iter().position(|connection| !connection.busy) else {
-        return false;
-    };
-    if let Some(connection) = all.remove(idle) {
-        connection.task.abort();
-    }
-    true
-}
-
-fn set_busy(connections: &Connections, id: u64, busy: bool) {
-    let mut all = connections.borrow_mut();
-    if let Some(connection) = all.iter_mut().find(|c| c.id == id) {
-        connection.busy = busy;
-    }
+fn peer_of(stream: &UnixStream) -> io::Result<Peer> {
+    let credentials = stream.peer_cred()?;
+    Ok(Peer { uid: credentials.uid(), pid: credentials.pid().unwrap_or(0) })
 }
 
 /// Request, answer, request, answer, until the client has enough or breaks a limit.
 async fn converse(
     supervisor: Rc<Supervisor>,
     stream: UnixStream,
+    peer: Peer,
     connections: &Connections,
     id: u64,
 ) -> io::Result<()> {
-    let credentials = stream.peer_cred()?;
-    let peer = Peer { uid: credentials.uid(), pid: credentials.pid().unwrap_or(0) };
     let mut pending = Vec::new();
     loop {
         let line = timeout(REQUEST_TIME, read_line(&stream, &mut pending)).await??;
         let Some(line) = line else { return Ok(()) };
-        set_busy(connections, id, true);
+        connections.borrow_mut().set_busy(id, true);
         let (answer, last) = match decode_request(&line) {
             Err(refusal) => (refusal, true),
             Ok(request) => {
@@ -136,7 +116,7 @@ async fn converse(
             }
         };
         timeout(ANSWER_TIME, write_all(&stream, &encode_answer(answer))).await??;
-        set_busy(connections, id, false);
+        connections.borrow_mut().set_busy(id, false);
         if last {
             return Ok(());
         }

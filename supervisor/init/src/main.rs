@@ -5,6 +5,7 @@
 //! [`emergency`]), the signals that report faults are ignored when somebody sends them, and every
 //! orphan is reaped whatever happens.
 
+mod admission;
 mod cgroup;
 mod control;
 mod declarations;

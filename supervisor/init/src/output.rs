@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use tokio::io::unix::AsyncFd;
-use yakiros_core::control::{Answer, LogText};
+use yakiros_core::control::{Answer, LogText, PAGE_BYTES};
 
 use crate::sys;
 
@@ -26,8 +26,9 @@ const CHUNK: usize = 16 * 1024;
 /// The most bytes read from a pipe after its component has ended: what a pipe holds.
 const DRAIN_LIMIT: usize = 64 * 1024;
 
-/// The most bytes of a log in one answer.
-const TAIL_LIMIT: u64 = 256 * 1024;
+/// The most bytes of a log in one answer, as they are on the wire: a page like that of any other
+/// answer, for clients that do not read theirs make the supervisor hold it.
+const TAIL_LIMIT: usize = PAGE_BYTES;
 
 thread_local! {
     /// One buffer for all logs: nothing waits while it is in use.
@@ -122,7 +123,10 @@ pub fn remove(state_dir: &Path, name: &str) {
 pub fn tail(state_dir: &Path, name: &str, lines: u32) -> Answer {
     let path = log_path(state_dir, name);
     match read_tail(&path) {
-        Ok(bytes) => Answer::Log(LogText { text: last_lines(&String::from_utf8_lossy(&bytes), lines) }),
+        Ok(bytes) => {
+            let text = String::from_utf8_lossy(&bytes);
+            Answer::Log(LogText { text: last_lines(last_page(&text), lines).to_owned() })
+        }
         Err(error) => Answer::Refused {
             message: format!("failed to read {}: {error}", path.display()),
             near: Vec::new(),
@@ -144,25 +148,61 @@ fn read_tail(path: &Path) -> io::Result<Vec<u8>> {
 fn read_end(path: &Path) -> io::Result<Vec<u8>> {
     let mut file = File::open(path)?;
     let length = file.metadata()?.len();
-    file.seek(SeekFrom::Start(length.saturating_sub(TAIL_LIMIT)))?;
+    file.seek(SeekFrom::Start(length.saturating_sub(TAIL_LIMIT as u64)))?;
     let mut bytes = Vec::new();
-    file.take(TAIL_LIMIT).read_to_end(&mut bytes)?;
+    file.take(TAIL_LIMIT as u64).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
-fn last_lines(text: &str, lines: u32) -> String {
+/// The end of the text that fits into an answer, from the start of a line unless the last line
+/// alone is too long.
+fn last_page(text: &str) -> &str {
+    let mut left = TAIL_LIMIT;
+    let mut start = text.len();
+    for (at, character) in text.char_indices().rev() {
+        // Bytes in JSON.
+        let cost = match character {
+            '"' | '\\' | '\n' | '\r' | '\t' | '\u{8}' | '\u{c}' => 2,
+            '\0'..='\u{1f}' => 6,
+            other => other.len_utf8(),
+        };
+        if cost > left {
+            let page = &text[start..];
+            let line = page.find('\n').map(|end| &page[end + 1..]);
+            return line.filter(|rest| !rest.is_empty()).unwrap_or(page);
+        }
+        left -= cost;
+        start = at;
+    }
+    text
+}
+
+fn last_lines(text: &str, lines: u32) -> &str {
     if lines == 0 {
-        return String::new();
+        return "";
     }
     let body = text.strip_suffix('\n').unwrap_or(text);
     let mut ends = body.rmatch_indices('\n');
     let start = ends.nth(lines as usize - 1).map_or(0, |(at, _)| at + 1);
-    text[start..].to_owned()
+    &text[start..]
 }
 
 #[cfg(test)]
 mod tests {
-    use super::last_lines;
+    use super::{TAIL_LIMIT, last_lines, last_page};
+
+    #[test]
+    fn an_answer_is_bounded_whatever_is_in_the_log() {
+        for piece in ["\u{1}", "\"", "é", "\u{fffd}", "a line\n", "\n", "x"] {
+            let text = piece.repeat(TAIL_LIMIT);
+            let page = last_page(&text);
+            let line = serde_json::to_string(page).expect("a string");
+            assert!(line.len() <= TAIL_LIMIT + 2, "{piece:?}: {}", line.len());
+            assert!(line.len() > TAIL_LIMIT - 16, "{piece:?}: {}", line.len());
+            assert!(piece != "a line\n" || page.starts_with("a line"), "whole lines");
+        }
+        assert_eq!(last_page("a\nb\n"), "a\nb\n");
+    }
 
     #[test]
     fn the_last_lines_are_whole() {

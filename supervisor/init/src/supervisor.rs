@@ -66,6 +66,11 @@ impl Supervisor {
         })
     }
 
+    /// Who may change things.
+    pub fn config(&self) -> Config {
+        self.engine.borrow().config()
+    }
+
     /// Give the engine an event and perform what follows, to the end.
     pub fn dispatch(self: &Rc<Self>, event: Event) {
         self.queue.borrow_mut().push_back(event);

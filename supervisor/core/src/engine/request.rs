@@ -15,8 +15,18 @@ use crate::journal::{Cause, State};
 /// a machine with more than this has a client that leaks them.
 pub const WAITER_LIMIT: usize = 256;
 
+/// Places among them that only root and the owner may take: nobody else's waits lock them out.
+pub const WAITERS_RESERVED: usize = 64;
+
+/// The most that one other user may have, so that users do not lock each other out.
+pub const WAITERS_PER_USER: usize = 16;
+
 /// The longest wait that can be asked for: a day. It keeps sums on the clock in range.
 const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3600);
+
+/// The same for users other than root and the owner, who also get it when they name no limit:
+/// a place that somebody else's client forgot is free again within the hour.
+const LONGEST_WAIT_OF_OTHERS: Duration = Duration::from_secs(3600);
 
 /// What a client waits for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,14 +48,21 @@ enum Goal {
 #[derive(Debug)]
 pub(super) struct Waiter {
     pub(super) client: ClientId,
+    uid: u32,
     goal: Goal,
     timer: Option<TimerKey>,
 }
 
 impl Engine {
     pub(super) fn take_request(&mut self, client: ClientId, peer: Peer, request: Request) {
-        if request.is_change() && peer.uid != 0 && peer.uid != self.config.owner {
+        if request.is_change() && !self.config.is_privileged(peer.uid) {
             let message = format!("{} is only for root; you are uid {}", request.verb(), peer.uid);
+            return self.refuse(client, message);
+        }
+        // Before anything is done: what was done must not be answered with a refusal.
+        if request.may_wait()
+            && let Err(message) = self.admit_waiter(peer.uid)
+        {
             return self.refuse(client, message);
         }
         let cause = Cause::Request { verb: request.verb().into(), uid: peer.uid, pid: peer.pid };
@@ -59,10 +76,10 @@ impl Engine {
                 let page = self.events_page(since);
                 self.reply(client, Answer::Events(page));
             }
-            Request::Start { name, timeout_ms } => self.start(client, &name, timeout_ms, cause),
-            Request::Stop { name, timeout_ms } => self.stop(client, &name, timeout_ms, cause),
+            Request::Start { name, timeout_ms } => self.start(client, peer.uid, &name, timeout_ms, cause),
+            Request::Stop { name, timeout_ms } => self.stop(client, peer.uid, &name, timeout_ms, cause),
             Request::Restart { name, timeout_ms } => {
-                self.restart(client, &name, timeout_ms, cause);
+                self.restart(client, peer.uid, &name, timeout_ms, cause);
             }
             Request::Reload { name: Some(name) } => self.reload(client, &name),
             Request::Reload { name: None } => {
@@ -74,7 +91,7 @@ impl Engine {
                 self.done(client, "resolved");
             }
             Request::Wait { until, timeout_ms } => {
-                self.wait(client, Goal::Until(until), timeout_ms);
+                self.wait(client, peer.uid, Goal::Until(until), timeout_ms);
             }
             Request::Log { .. } => {
                 // The performer answers this one: the core has no files.
@@ -136,7 +153,7 @@ impl Engine {
         Answer::Refused { message, near }
     }
 
-    fn start(&mut self, client: ClientId, name: &str, timeout_ms: Option<u64>, cause: Cause) {
+    fn start(&mut self, client: ClientId, uid: u32, name: &str, timeout_ms: Option<u64>, cause: Cause) {
         let Some(id) = self.names.get(name).copied() else {
             return self.unknown(client, name);
         };
@@ -150,10 +167,10 @@ impl Engine {
         self.feed(id, Input::Start, cause);
         self.refresh_may_rise(id);
         let name = name.into();
-        self.wait(client, Goal::Running { name, not: None }, timeout_ms);
+        self.wait(client, uid, Goal::Running { name, not: None }, timeout_ms);
     }
 
-    fn stop(&mut self, client: ClientId, name: &str, timeout_ms: Option<u64>, cause: Cause) {
+    fn stop(&mut self, client: ClientId, uid: u32, name: &str, timeout_ms: Option<u64>, cause: Cause) {
         let Some(id) = self.names.get(name).copied() else {
             return self.unknown(client, name);
         };
@@ -165,10 +182,10 @@ impl Engine {
         self.feed(id, Input::Stop, cause);
         self.refresh_may_rise(id);
         let name = name.into();
-        self.wait(client, Goal::Stopped { name, run }, timeout_ms);
+        self.wait(client, uid, Goal::Stopped { name, run }, timeout_ms);
     }
 
-    fn restart(&mut self, client: ClientId, name: &str, timeout_ms: Option<u64>, cause: Cause) {
+    fn restart(&mut self, client: ClientId, uid: u32, name: &str, timeout_ms: Option<u64>, cause: Cause) {
         let Some(id) = self.names.get(name).copied() else {
             return self.unknown(client, name);
         };
@@ -184,7 +201,7 @@ impl Engine {
         self.feed(id, Input::Renew, cause);
         self.refresh_may_rise(id);
         let name = name.into();
-        self.wait(client, Goal::Running { name, not }, timeout_ms);
+        self.wait(client, uid, Goal::Running { name, not }, timeout_ms);
     }
 
     fn refresh_may_rise(&mut self, id: crate::graph::NodeId) {
@@ -211,16 +228,45 @@ impl Engine {
         }
     }
 
-    fn wait(&mut self, client: ClientId, goal: Goal, timeout_ms: Option<u64>) {
-        if self.waiters.len() >= WAITER_LIMIT {
-            let message = format!("{WAITER_LIMIT} clients wait already");
-            return self.refuse(client, message);
+    /// Whether there is a place for one more wait of this user; if not, why.
+    fn admit_waiter(&self, uid: u32) -> Result<(), String> {
+        let waiting = self.waiters.len();
+        if self.config.is_privileged(uid) {
+            return if waiting < WAITER_LIMIT {
+                Ok(())
+            } else {
+                Err(format!("{WAITER_LIMIT} clients wait already"))
+            };
         }
-        let timer = timeout_ms.map(|ms| {
-            let at = self.now + Duration::from_millis(ms).min(LONGEST_WAIT);
-            self.timers.arm(at, Due::Client(client))
-        });
-        self.waiters.push(Waiter { client, goal, timer });
+        let own = self.waiters.iter().filter(|waiter| waiter.uid == uid).count();
+        let others = self.waiters.iter().filter(|w| !self.config.is_privileged(w.uid)).count();
+        if own >= WAITERS_PER_USER {
+            Err(format!("{own} clients of uid {uid} wait already"))
+        } else if others >= WAITER_LIMIT - WAITERS_RESERVED || waiting >= WAITER_LIMIT {
+            Err(format!("{waiting} clients wait already"))
+        } else {
+            Ok(())
+        }
+    }
+
+    fn wait(&mut self, client: ClientId, uid: u32, goal: Goal, timeout_ms: Option<u64>) {
+        let asked = timeout_ms.map(Duration::from_millis);
+        let limit = if self.config.is_privileged(uid) {
+            asked.map(|limit| limit.min(LONGEST_WAIT))
+        } else {
+            Some(asked.unwrap_or(LONGEST_WAIT_OF_OTHERS).min(LONGEST_WAIT_OF_OTHERS))
+        };
+        let timer = limit.map(|limit| self.timers.arm(self.now + limit, Due::Client(client)));
+        self.waiters.push(Waiter { client, uid, goal, timer });
+    }
+
+    /// The client no longer waits.
+    pub(super) fn forget_waiter(&mut self, client: ClientId) {
+        if let Some(at) = self.waiters.iter().position(|w| w.client == client)
+            && let Some(timer) = self.waiters.swap_remove(at).timer
+        {
+            self.timers.disarm(timer);
+        }
     }
 
     /// Answer every client whose goal is reached, or out of reach.

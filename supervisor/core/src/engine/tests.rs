@@ -147,6 +147,43 @@ fn a_wait_that_runs_out_says_what_holds_instead() {
 }
 
 #[test]
+fn waiting_strangers_lock_nobody_out() {
+    let mut bench = Bench::new(&[&service("a", "")]);
+    let mut last = 0;
+    let mut wait = |bench: &mut Bench, uid, request| {
+        last += 1;
+        bench.effects.retain(|e| !matches!(e, Effect::Reply(..)));
+        let client = ClientId(last);
+        bench.give(Event::Request { client, peer: Peer { uid, pid: 1 }, request });
+        bench.answer().is_none()
+    };
+    let never = || {
+        let until = Until::State { name: "nobody".to_owned(), state: State::Active, since: None };
+        Request::Wait { until, timeout_ms: None }
+    };
+    let mut waits = 0;
+    for uid in 1000..1100 {
+        let own = (0..WAITERS_PER_USER + 5).filter(|_| wait(&mut bench, uid, never())).count();
+        assert!(own <= WAITERS_PER_USER);
+        waits += own;
+    }
+    assert_eq!(waits, WAITER_LIMIT - WAITERS_RESERVED);
+    // The owner has the reserved places; when these are full too, nothing is done by halves.
+    let owner = (0..WAITER_LIMIT).filter(|_| wait(&mut bench, 0, never())).count();
+    assert_eq!(owner, WAITERS_RESERVED);
+    bench.execute("a");
+    let stop = Request::Stop { name: "a".to_owned(), timeout_ms: None };
+    assert!(!wait(&mut bench, 0, stop));
+    assert_eq!(bench.engine.state("a"), State::Active, "refused, so not done");
+    // A forgotten client leaves no timer behind, and the others' time is limited.
+    bench.give(Event::ClientGone(ClientId(1)));
+    assert!(wait(&mut bench, 1100, never()));
+    bench.now += Duration::from_secs(24 * 3600);
+    bench.give(Event::Tick);
+    assert_eq!(bench.engine.deadline(), None);
+}
+
+#[test]
 fn a_near_name_is_suggested() {
     let mut bench = Bench::new(&[&service("database", "")]);
     let name = Some("databsae".to_owned());
