@@ -44,6 +44,11 @@ impl Events {
         self.counts.get()
     }
 
+    /// Events that could not be written.
+    pub fn lost(&self) -> u64 {
+        self.writer.errors()
+    }
+
     /// Since the file was created.
     pub fn elapsed(&self) -> Duration {
         self.writer.start().elapsed()

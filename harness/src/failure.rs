@@ -35,6 +35,16 @@ impl Failure {
         Self { culprit: Culprit::Harness, message: message.into() }
     }
 
+    /// A guest that could not be handed to a scenario. A machine that does not answer in time says nothing about the
+    /// supervisor: the agent answers before it, and without it.
+    pub fn before_hand_over(error: VmError) -> Self {
+        let culprit = match error.blame() {
+            Blame::Budget | Blame::Agent => Culprit::Vmm,
+            _ => return error.into(),
+        };
+        Self { culprit, message: error.to_string() }
+    }
+
     /// The time is over.
     pub fn budget(message: impl Into<String>) -> Self {
         Self { culprit: Culprit::Budget, message: message.into() }
@@ -52,16 +62,40 @@ impl fmt::Display for Failure {
     }
 }
 
+/// A guest that a scenario was given.
 impl From<VmError> for Failure {
     fn from(error: VmError) -> Self {
         let culprit = match error.blame() {
             Blame::Host => Culprit::Host,
             Blame::Vmm => Culprit::Vmm,
             Blame::GuestKernel => Culprit::GuestKernel,
-            // A request fails because the guest is not in the state that the supervisor should have brought about.
-            Blame::Init | Blame::Request => Culprit::Supervisor,
+            // A request fails because the guest is not in the state that the supervisor should have brought about; and
+            // an agent that answered and is gone while QEMU runs on was ended by something in the guest.
+            Blame::Init | Blame::Request | Blame::Agent => Culprit::Supervisor,
             Blame::Budget => Culprit::Budget,
         };
         Self { culprit, message: error.to_string() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use yakiros_vm::error::VmErrorKind;
+
+    use super::*;
+
+    #[test]
+    fn who_is_to_blame_depends_on_the_stage() {
+        let timed_out = || VmErrorKind::TimedOut { limit: Duration::ZERO, console: String::new() };
+        let lost = || VmErrorKind::AgentLost("closed".into());
+        let host = || VmErrorKind::Host(std::io::ErrorKind::StorageFull.into());
+        let ended = || VmErrorKind::QemuEnded { status: "signal 9".into(), stderr: String::new() };
+        let before = |kind| Failure::before_hand_over(VmError::new("boot", kind)).is_infrastructure();
+        let after = |kind| Failure::from(VmError::new("run", kind)).is_infrastructure();
+        assert_eq!([before(timed_out()), before(host()), before(ended())], [true, true, true]);
+        assert_eq!([after(timed_out()), after(lost())], [false, false]);
+        assert_eq!([after(host()), after(ended())], [true, true]);
     }
 }

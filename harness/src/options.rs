@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use yakiros_vm::image::{ImageRequest, Kernel};
-use yakiros_vm::qemu::Accelerator;
+use yakiros_vm::qemu::{Accelerator, Platform};
 
 /// Everything that decides a run.
 #[derive(Debug, Clone, Default)]
@@ -19,6 +19,8 @@ pub struct Options {
     pub init: Option<String>,
     /// The accelerator; found out when not given.
     pub accelerator: Option<Accelerator>,
+    /// The machine type; the suite's own when not given.
+    pub platform: Option<Platform>,
     /// Scenarios at a time; as many as the host has processors and memory for when not given.
     pub jobs: Option<usize>,
     /// Boot a machine for each scenario instead of cloning a saved one.
@@ -47,7 +49,7 @@ impl Options {
         ];
         for (option, path) in files {
             if let Some(path) = path {
-                let _infallible = write!(command, " {option} {}", path.display());
+                let _infallible = write!(command, " {option} {}", quoted(&path.to_string_lossy()));
             }
         }
         if let Some(mirror) = &self.image.alpine_mirror {
@@ -56,11 +58,26 @@ impl Options {
         if let Some(init) = &self.init {
             let _infallible = write!(command, " --init {init}");
         }
+        if let Some(platform) = self.platform {
+            let _infallible = write!(command, " --machine {}", platform.name());
+        }
+        if let Some(accelerator) = self.accelerator {
+            let _infallible = write!(command, " --accel {}", accelerator.name());
+        }
+        if let Some(scale) = self.timeout_scale {
+            let _infallible = write!(command, " --timeout-scale {scale}");
+        }
         if self.cold {
             command.push_str(" --cold");
         }
         command
     }
+}
+
+/// A word as a shell takes it.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:=,@".contains(c);
+    if word.chars().all(plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', r"'\''")) }
 }
 
 /// The folder of the workspace: its top `Cargo.toml`.

@@ -92,7 +92,8 @@ impl SuiteMachine {
         let saved = self.saved.get_or_init(|| self.boot_and_save()).await;
         let saved = saved.as_ref().map_err(Failure::clone)?;
         let limits = self.limits();
-        let guest = saved.clone_guest(console_log, limits.for_clone()).await?;
+        let guest =
+            saved.clone_guest(console_log, limits.for_clone()).await.map_err(Failure::before_hand_over)?;
         self.events
             .emit(Event::CloneReady(CloneReady { machine: self.name(), ms: ms(guest.answered_after) }));
         Ok(Ready { guest, disks: Vec::new(), limits })
@@ -101,7 +102,7 @@ impl SuiteMachine {
     async fn boot_and_save(&self) -> Result<Saved, Failure> {
         let console_log = self.folders.log.join("console.log");
         let Ready { guest, .. } = self.booted(&[], &self.folders.work, &console_log).await?;
-        Ok(guest.save(&self.folders.work).await?)
+        guest.save(&self.folders.work).await.map_err(Failure::before_hand_over)
     }
 
     async fn booted(&self, disks_mb: &[u64], folder: &Path, console_log: &Path) -> Result<Ready, Failure> {
@@ -115,7 +116,7 @@ impl SuiteMachine {
         let limit =
             self.limits.get().map_or(FIRST_BOOT.mul_f64(self.user_factor), |limits| limits.for_boot());
         let start = Instant::now();
-        let guest = machine.boot(folder, console_log, limit).await?;
+        let guest = machine.boot(folder, console_log, limit).await.map_err(Failure::before_hand_over)?;
         self.limits.get_or_init(|| Limits::calibrated(guest.answered_after, self.user_factor));
         let limits = self.limits();
         if let Err(mut failure) = settle(&guest, limits.scaled(self.config.limits.settle())).await {

@@ -73,7 +73,7 @@ impl Prepared {
         let mut arguments = vec![format!("yakiros.modules={}", config.machine.modules.join(","))];
         arguments.extend(options.init.as_ref().map(|init| format!("init={init}")));
         let hardware = Hardware {
-            platform: config.machine.platform.into(),
+            platform: options.platform.unwrap_or(config.machine.platform.into()),
             cpus: config.machine.cpus,
             memory_mb: config.machine.memory_mb,
             // Entered directly where this QEMU can: that saves the time to unpack it in the guest.

@@ -1,8 +1,12 @@
 //! The programs that run in the guest, built statically from this workspace.
 
 use std::fmt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::Signal;
 
 use crate::options;
 
@@ -44,6 +48,9 @@ impl Programs {
             command.args(["--package", package]);
         }
         command.env("CARGO_ENCODED_RUSTFLAGS", "-Ctarget-feature=+crt-static");
+        // Nothing else would end it when the harness is told to end.
+        // SAFETY: prctl is safe after fork and touches no memory.
+        unsafe { command.pre_exec(|| Ok(set_pdeathsig(Signal::SIGTERM)?)) };
         let status = command.status().map_err(|error| BuildError(format!("cargo: {error}")))?;
         if !status.success() {
             return Err(BuildError(format!("cargo ended with {status}")));
@@ -58,14 +65,11 @@ impl Programs {
 
     /// The test services, by name.
     pub fn test_services(&self) -> std::io::Result<Vec<PathBuf>> {
+        // By their sources: the target's folder may still hold programs that are no more.
+        let sources = options::workspace().join("test-services/src/bin");
         let mut programs = Vec::new();
-        for entry in std::fs::read_dir(&self.folder)? {
-            let path = entry?.path();
-            let is_program = path.extension().is_none() && path.is_file();
-            if is_program && path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("test-"))
-            {
-                programs.push(path);
-            }
+        for entry in std::fs::read_dir(sources)? {
+            programs.extend(entry?.path().file_stem().map(|name| self.folder.join(name)));
         }
         programs.sort();
         Ok(programs)

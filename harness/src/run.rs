@@ -69,7 +69,7 @@ pub fn run_counted(options: Options) -> (i32, Counts) {
     match Run::start(options, &selection).and_then(Run::finish) {
         Ok(result) => result,
         Err(error) => {
-            eprintln!("error: {error}");
+            eprintln!("error: {}", with_causes(&*error));
             (EXIT_INFRA, Counts::default())
         }
     }
@@ -105,10 +105,16 @@ pub fn report(folder: &Path) -> i32 {
             exit_code(&result)
         }
         Err(error) => {
-            eprintln!("error: {error}");
+            eprintln!("error: {}", with_causes(&error));
             EXIT_INFRA
         }
     }
+}
+
+/// An error and what caused it, in one line.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 fn show(result: &RunSummary, folder: &Path) {
@@ -244,9 +250,16 @@ impl Run {
         drop(fs::remove_dir(self.folder.join(SCENARIOS)));
         let end = closing(self.events.counts(), ms(self.events.elapsed()), self.interrupted);
         self.events.emit(Event::RunFinished(end));
+        if self.events.lost() > 0 {
+            eprintln!("error: {} events could not be written; the reports lack them", self.events.lost());
+        }
         let result = rebuild(&self.folder)?;
         show(&result, &self.folder);
-        let code = if self.interrupted { EXIT_INTERRUPTED } else { exit_code(&result) };
+        let code = match exit_code(&result) {
+            _ if self.interrupted => EXIT_INTERRUPTED,
+            EXIT_PASSED if self.events.lost() > 0 => EXIT_INFRA,
+            code => code,
+        };
         Ok((code, result.counts()))
     }
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use yakiros_guest::protocol::{Exec, ExitStatus};
-use yakiros_reports::event::{Culprit, Event, Metric, Outcome, Step, ms};
+use yakiros_reports::event::{Event, Metric, Outcome, Step, ms};
 use yakiros_vm::agent::{AgentResult, Connection, Output};
 use yakiros_vm::machine::{Ended, Guest};
 
@@ -305,10 +305,7 @@ impl Vm {
     /// A process is gone, reaped and all; `whose` says which one it is.
     pub async fn wait_process_gone(&self, pid: i32, whose: &str, limit: Duration) -> Result<(), Failure> {
         let gone = self.wait_gone(&format!("/proc/{pid}"), limit).await;
-        gone.map_err(|failure| match failure.culprit {
-            Culprit::Supervisor => Failure::supervisor(format!("{whose}, {pid}, is still there")),
-            _ => failure,
-        })
+        gone.map_err(|failure| Failure { message: format!("{whose}, {pid}: {failure}"), ..failure })
     }
 
     /// Whether a process is there; a zombie is.

@@ -162,8 +162,8 @@ fn preamble(stream: &mut Stream) {
         os: Some("Alpine Linux v3.23".into()),
         kernel_release: "6.18.2-0-virt".into(),
         how: MachineOrigin::Cold,
-        boot_ms: 1750.0,
-        ready_ms: 2000.0,
+        boot_ms: 2000.0,
+        ready_ms: 2300.0,
         memory_mb: 512,
         cpus: 2,
     }));

@@ -133,7 +133,7 @@ impl RunSummary {
         stats::spread(&all)
     }
 
-    /// The median time to readiness of all cold boots, in milliseconds.
+    /// The median time to the agent's first answer of all cold boots, in milliseconds.
     pub fn cold_boot_ms(&self) -> Option<f64> {
         let all: Vec<f64> = self.machines.iter().flat_map(Machine::cold_boots_ms).collect();
         stats::median(&all)
@@ -147,9 +147,9 @@ impl RunSummary {
 }
 
 impl Machine {
-    /// The times from the start of QEMU to readiness of the boots that were cold, in milliseconds.
+    /// The times from the start of QEMU to the agent's first answer of the boots that were cold, in milliseconds.
     pub fn cold_boots_ms(&self) -> impl Iterator<Item = f64> {
-        self.boots.iter().filter(|boot| boot.how == MachineOrigin::Cold).map(|boot| boot.ready_ms)
+        self.boots.iter().filter(|boot| boot.how == MachineOrigin::Cold).map(|boot| boot.boot_ms)
     }
 
     /// The median of [`cold_boots_ms`](Self::cold_boots_ms).

@@ -217,6 +217,11 @@ impl Agent {
         }
     }
 
+    /// Whether no request is open.
+    pub fn is_idle(&self) -> bool {
+        self.shared.streams().as_ref().is_some_and(HashMap::is_empty)
+    }
+
     async fn ask(&self, request: &Request, limit: Duration) -> AgentResult<Reply> {
         in_time(limit, async {
             let mut stream = self.open(request).await?;

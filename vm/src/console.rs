@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 pub use patterns::Class;
 
@@ -111,6 +111,8 @@ impl Analyzer {
 #[derive(Debug, Clone)]
 pub struct Console {
     shared: Arc<Shared>,
+    /// Its sender is the reader's, and goes with it.
+    open: watch::Receiver<()>,
 }
 
 #[derive(Debug, Default)]
@@ -123,18 +125,25 @@ struct Shared {
 impl Console {
     /// Watches the stream until QEMU closes it.
     pub fn watch(stream: UnixStream) -> Self {
-        let console = Self { shared: Arc::default() };
-        tokio::spawn(console.clone().read(stream));
+        let (reader, open) = watch::channel(());
+        let console = Self { shared: Arc::default(), open };
+        tokio::spawn(console.clone().read(stream, reader));
         console
     }
 
-    async fn read(self, mut stream: UnixStream) {
+    async fn read(self, mut stream: UnixStream, _reader: watch::Sender<()>) {
         let mut buffer = vec![0; 4096];
         while let Ok(count @ 1..) = stream.read(&mut buffer).await {
             if self.analyzer().push(&buffer[..count]) && self.fatal_finding().is_some() {
                 self.shared.fatal.notify_waiters();
             }
         }
+    }
+
+    /// Waits until QEMU has closed the console and everything before that is known.
+    pub async fn closed(&self) {
+        let mut open = self.open.clone();
+        while open.changed().await.is_ok() {}
     }
 
     /// What was found so far, in order.

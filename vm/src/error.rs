@@ -60,6 +60,8 @@ pub enum Blame {
     GuestKernel,
     /// What runs as PID 1: the guest ended because PID 1 did, or told it to.
     Init,
+    /// The agent, or what ended it while QEMU ran on.
+    Agent,
     /// The request: a file that is not there, a program that cannot be run.
     Request,
     /// Somebody used up the time.
@@ -82,7 +84,8 @@ impl VmError {
     pub fn blame(&self) -> Blame {
         match self.kind {
             VmErrorKind::Host(_) => Blame::Host,
-            VmErrorKind::QemuEnded { .. } | VmErrorKind::Qmp(_) | VmErrorKind::AgentLost(_) => Blame::Vmm,
+            VmErrorKind::QemuEnded { .. } | VmErrorKind::Qmp(_) => Blame::Vmm,
+            VmErrorKind::AgentLost(_) => Blame::Agent,
             VmErrorKind::GuestKernel(ref finding) if finding.is_end_of_init() => Blame::Init,
             VmErrorKind::GuestKernel(_) => Blame::GuestKernel,
             VmErrorKind::GuestEnded(_) => Blame::Init,

@@ -23,3 +23,4 @@ mod qcow2;
 pub mod qemu;
 pub mod qmp;
 mod rootfs;
+mod tsc;

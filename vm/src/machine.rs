@@ -189,6 +189,10 @@ impl Guest {
 
     /// Saves the guest as it is and ends it. The folder must stay as long as the result.
     pub async fn save(self, directory: &Path) -> Result<Saved, VmError> {
+        if !self.agent.is_idle() {
+            let kind = VmErrorKind::AgentLost("a request is still open".into());
+            return Err(VmError::new("save the guest", kind));
+        }
         let saved = async {
             self.qmp.ignore_shared_memory().await?;
             self.qmp.stop().await?;
@@ -231,6 +235,7 @@ impl Guest {
     /// Waits until the guest has ended by itself.
     pub async fn ended(&self, limit: Duration) -> Result<Ended, VmError> {
         if let Ok(status) = tokio::time::timeout(limit, self.process.exited()).await {
+            self.signs().last_words().await;
             return Ok(Ended { cause: self.qmp.shutdown_cause(), status });
         }
         Err(VmError::new("see the guest end by itself", self.signs().timed_out(limit)))
@@ -307,12 +312,27 @@ impl Signs<'_> {
             return VmError { attempt, kind };
         }
         let ended = tokio::time::timeout(CAUSE_GRACE, self.process.exited()).await.ok();
+        if ended.is_some() {
+            self.last_words().await;
+        }
         let kind = match (self.console.fatal_finding(), ended) {
             (Some(finding), _) => VmErrorKind::GuestKernel(finding),
             (None, Some(status)) => self.ended(status),
             (None, None) => kind,
         };
         VmError { attempt, kind }
+    }
+
+    /// After QEMU's end: waits until everything that it and the guest said has been read.
+    async fn last_words(self) {
+        let read = async {
+            self.console.closed().await;
+            if let Some(qmp) = self.qmp {
+                qmp.closed().await;
+            }
+        };
+        // Without them the verdict is poorer, not wrong.
+        drop(tokio::time::timeout(CAUSE_GRACE, read).await);
     }
 
     fn ended(self, status: ExitStatus) -> VmErrorKind {

@@ -140,6 +140,12 @@ impl Qmp {
         self.shutdown.borrow().clone()
     }
 
+    /// Waits until QEMU has closed the connection and everything before that is known.
+    pub async fn closed(&self) {
+        let mut shutdown = self.shutdown.clone();
+        while shutdown.changed().await.is_ok() {}
+    }
+
     /// Stops the guest's processors.
     pub async fn stop(&self) -> Result<(), VmError> {
         self.execute("stop", None).await.map(drop)

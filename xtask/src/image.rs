@@ -5,6 +5,7 @@ use yakiros_harness::progress::Preparation;
 use yakiros_reports::{EXIT_FAILED, EXIT_INFRA, EXIT_PASSED};
 use yakiros_vm::cache::{Cache, EntryStatus, Removal};
 use yakiros_vm::image::{self, ImageError, ImageRequest, Kernel, human_bytes};
+use yakiros_vm::provision::{QemuChoice, provision_qemu};
 
 #[derive(Subcommand)]
 pub enum Command {
@@ -40,6 +41,8 @@ fn act(command: &Command) -> Result<i32, ImageError> {
                 let image = image::prepare(&cache, &request, &progress)?;
                 println!("{kernel}: kernel {}", image.kernel_release);
             }
+            let qemu = provision_qemu(&cache, &QemuChoice::from_env(), &progress)?;
+            println!("QEMU {}, {}", qemu.version, qemu.origin);
             Ok(EXIT_PASSED)
         }
         Command::List => {

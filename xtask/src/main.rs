@@ -10,7 +10,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use yakiros_harness::options::Options;
 use yakiros_harness::{list, self_test, shell};
 use yakiros_vm::image::{ImageRequest, Kernel};
-use yakiros_vm::qemu::Accelerator;
+use yakiros_vm::qemu::{Accelerator, Platform};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -110,9 +110,13 @@ struct Guest {
     /// its branches (http, https or file), or a folder
     #[arg(long, value_name = "URL")]
     alpine_mirror: Option<String>,
-    /// The init under test, a path in the guest [default: /sbin/graph-resolver]
+    /// Another program as process 1, a path in the guest; the suites so far ask for graph-resolver's interface
+    /// [default: /sbin/graph-resolver]
     #[arg(long, value_name = "PATH")]
     init: Option<String>,
+    /// QEMU's machine type [default: the suite's own, microvm mostly]
+    #[arg(long, value_enum)]
+    machine: Option<MachineName>,
     /// How QEMU runs the guest [default: KVM if a kernel really boots with it, else emulation]
     #[arg(long, value_enum)]
     accel: Option<AcceleratorName>,
@@ -152,6 +156,14 @@ enum KernelName {
 }
 
 #[derive(Clone, Copy, ValueEnum)]
+enum MachineName {
+    /// Few devices, boots quickest
+    Microvm,
+    /// A PC with PCI
+    Q35,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
 enum AcceleratorName {
     Kvm,
     Tcg,
@@ -179,6 +191,10 @@ impl Guest {
             accelerator: self.accel.map(|name| match name {
                 AcceleratorName::Kvm => Accelerator::Kvm,
                 AcceleratorName::Tcg => Accelerator::Tcg,
+            }),
+            platform: self.machine.map(|name| match name {
+                MachineName::Microvm => Platform::Microvm,
+                MachineName::Q35 => Platform::Q35,
             }),
             command_line: command_line(),
             ..Options::default()

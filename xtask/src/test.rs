@@ -1,12 +1,12 @@
 //! `cargo xtask test`: everything that has to hold before a change is good, quickest first.
 
 use std::io::{BufRead, BufReader};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::Instant;
 
 use yakiros_harness::options::{Options, workspace};
 use yakiros_reports::event::Counts;
-use yakiros_reports::{EXIT_FAILED, EXIT_PASSED};
+use yakiros_reports::{EXIT_FAILED, EXIT_INFRA, EXIT_PASSED};
 use yakiros_vm::image::{ImageRequest, Kernel};
 
 /// Tests that have run, over all kinds.
@@ -17,7 +17,8 @@ struct Tally {
     skipped: u64,
 }
 
-type Stage = (&'static str, fn(&mut Tally) -> bool);
+/// Gives an exit code.
+type Stage = (&'static str, fn(&mut Tally) -> i32);
 
 /// In order; the first that fails ends the run, since the later ones take longer and say less.
 const STAGES: [Stage; 5] = [
@@ -31,14 +32,14 @@ const STAGES: [Stage; 5] = [
 pub fn run() -> i32 {
     let start = Instant::now();
     let mut tally = Tally::default();
-    let mut good = true;
+    let mut code = EXIT_PASSED;
     for (name, stage) in STAGES {
         let stage_start = Instant::now();
         eprintln!("== {name}");
-        good = stage(&mut tally);
-        let verdict = if good { "good" } else { "FAILED" };
+        code = stage(&mut tally);
+        let verdict = if code == EXIT_PASSED { "good" } else { "FAILED" };
         eprintln!("== {name}: {verdict}, {:.0} s", stage_start.elapsed().as_secs_f64());
-        if !good {
+        if code != EXIT_PASSED {
             // A stage that fails without counting a test, such as the formatter, counts as one.
             tally.failed = tally.failed.max(1);
             break;
@@ -46,7 +47,7 @@ pub fn run() -> i32 {
     }
     eprintln!("{:.0} s in all", start.elapsed().as_secs_f64());
     println!("{} passed, {} failed, {} skipped", tally.passed, tally.failed, tally.skipped);
-    if good { EXIT_PASSED } else { EXIT_FAILED }
+    code
 }
 
 fn command(arguments: &[&str]) -> Command {
@@ -55,24 +56,28 @@ fn command(arguments: &[&str]) -> Command {
     command
 }
 
-fn cargo(arguments: &[&str]) -> bool {
+fn cargo(arguments: &[&str]) -> i32 {
     match command(arguments).status() {
-        Ok(status) => status.success(),
+        Ok(status) => verdict(status),
         Err(error) => {
             eprintln!("failed to run cargo: {error}");
-            false
+            EXIT_INFRA
         }
     }
 }
 
+fn verdict(status: ExitStatus) -> i32 {
+    if status.success() { EXIT_PASSED } else { EXIT_FAILED }
+}
+
 /// Passes cargo's output on and adds up the closing lines of its test programs.
-fn cargo_test(tally: &mut Tally) -> bool {
+fn cargo_test(tally: &mut Tally) -> i32 {
     let started = command(&["test", "--quiet", "--workspace"]).stdout(Stdio::piped()).spawn();
     let mut child = match started {
         Ok(child) => child,
         Err(error) => {
             eprintln!("failed to run cargo: {error}");
-            return false;
+            return EXIT_INFRA;
         }
     };
     if let Some(output) = child.stdout.take() {
@@ -81,10 +86,10 @@ fn cargo_test(tally: &mut Tally) -> bool {
             println!("{line}");
         }
     }
-    child.wait().is_ok_and(|status| status.success())
+    child.wait().map_or(EXIT_INFRA, verdict)
 }
 
-fn vm_test(kernel: Kernel, tally: &mut Tally) -> bool {
+fn vm_test(kernel: Kernel, tally: &mut Tally) -> i32 {
     let image = ImageRequest { kernel, ..ImageRequest::default() };
     let command_line = crate::command_line();
     let (code, counts) = yakiros_harness::run_counted(Options { image, command_line, ..Options::default() });
@@ -92,7 +97,7 @@ fn vm_test(kernel: Kernel, tally: &mut Tally) -> bool {
     tally.passed += u64::from(passed);
     tally.failed += u64::from(failed + flaky + infra_failed);
     tally.skipped += u64::from(skipped);
-    code == EXIT_PASSED
+    code
 }
 
 impl Tally {

@@ -66,10 +66,10 @@ async fn one_orphan(vm: &Vm) -> Result<(), Failure> {
     check!(parent.trim() == "1", "the orphan's parent is process {}, not 1", parent.trim());
 
     vm.write(until, "").await?;
-    let gone = vm.wait_gone(&format!("/proc/{pid}"), REACTION).await;
-    if gone.is_err() {
-        let state = vm.sh(&format!("sed -n 's/^State:[[:space:]]*//p' /proc/{pid}/status")).await?;
-        return Err(Failure::supervisor(format!("the orphan {pid} was not reaped, it is {}", state.trim())));
+    if let Err(failure) = vm.wait_gone(&format!("/proc/{pid}"), REACTION).await {
+        let state = vm.sh(&format!("sed -n 's/^State:[[:space:]]*//p' /proc/{pid}/status")).await;
+        let message = format!("the orphan {pid} was not reaped, it is {}: {failure}", state?.trim());
+        return Err(Failure { message, ..failure });
     }
     Ok(())
 }

@@ -1,8 +1,7 @@
 //! Frames on the agent channel.
 //!
-//! The channel is a byte stream that can start anywhere: a restored machine may still hold half a frame that was meant
-//! for an earlier host. So each frame starts with a magic number, and a reader that has lost its place skips to the next
-//! one. Which frames are meant for *this* host is settled by the greeting's nonce, see [`crate::protocol`].
+//! Each frame starts with a magic number, and a reader that has lost its place skips to the next one. A machine is only
+//! saved while no request is open, so that a restored one holds no half frame that was meant for an earlier host. Which frames are meant for *this* host is settled by the greeting's nonce, see [`crate::protocol`].
 //!
 //! ```text
 //! 0        4      5          8         12        16

@@ -5,7 +5,7 @@
 //! and mount namespaces are new, every path is in a temporary directory, and what runs inside
 //! dies with the namespace.
 //!
-//! Needs `unshare` and user namespaces; where they are missing, each test says so and passes.
+//! Needs `unshare` and user namespaces, or root. Where there are neither, each test fails and says how to do without.
 
 mod guest;
 mod hostile;

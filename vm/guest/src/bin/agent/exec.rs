@@ -19,8 +19,8 @@ use crate::error::{invalid, system};
 use crate::port;
 use crate::stream::{Input, Output, Stream};
 
-/// After the program has ended, something that it left behind may hold its output open for ever. What was written
-/// before the end is in the pipe already, so this is ample.
+/// After the program has ended, something that it left behind may hold its output open for ever. It is waited for as
+/// long as anything comes within this time.
 const DRAIN_LIMIT: Duration = Duration::from_millis(500);
 /// Stands for "no time-out": longer than any run.
 const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -168,6 +168,7 @@ fn watch(mut running: Running, timeout: Option<Duration>, stream: &Stream) -> Ex
     let mut deadline = Instant::now() + timeout.unwrap_or(FOREVER);
     let mut killed_for = None;
     let mut ended = None;
+    let mut sent = 0;
     loop {
         if let (Some(status), 0) = (ended, running.outputs) {
             return killed_for.unwrap_or(status);
@@ -193,7 +194,13 @@ fn watch(mut running: Running, timeout: Option<Duration>, stream: &Stream) -> Ex
             }
             Err(RecvTimeoutError::Timeout) => {
                 if let Some(status) = ended {
-                    return killed_for.unwrap_or(status);
+                    let now = stream.output.sent();
+                    if now == sent {
+                        return killed_for.unwrap_or(status);
+                    }
+                    sent = now;
+                    deadline = Instant::now() + DRAIN_LIMIT;
+                    continue;
                 }
                 killed_for.get_or_insert(ExitStatus::TimedOut);
                 kill(&running, ended);

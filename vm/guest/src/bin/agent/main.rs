@@ -2,7 +2,8 @@
 //!
 //! - It depends on nothing but the kernel: not on PID 1, not on a mounted /proc.
 //! - It cannot be chosen by the OOM killer, and gives its children the usual chance of it back.
-//! - One stream that hangs holds up no other: each has a thread of its own.
+//! - One stream that hangs holds up no other, since each has a thread of its own; but a program that does not read its
+//!   input does once 4 MiB wait for it, because the channel has no flow control for each stream.
 
 mod error;
 mod exec;

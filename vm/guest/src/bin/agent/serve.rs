@@ -75,15 +75,30 @@ fn open(streams: &Streams, sender: &Sender, id: u32, payload: &[u8]) -> io::Resu
         }
         open.insert(id, Entry { input: feed, output: output.clone() });
     }
-    let streams = Arc::clone(streams);
+    let (all, refused, streams) = (Arc::clone(streams), output.clone(), Arc::clone(streams));
     let body = move || {
         let result = answer(request, &stream);
-        lock(&streams).remove(&id);
+        forget(&streams, id, &output);
         if let Err(error) = output.done(&result) {
             eprintln!("agent: failed to answer the host: {error}");
         }
     };
-    std::thread::Builder::new().name(format!("stream-{id}")).spawn(body).map(drop)
+    let started = std::thread::Builder::new().name(format!("stream-{id}")).spawn(body);
+    if let Err(error) = started {
+        // A guest without room for another process is what some scenarios bring about.
+        lock(&all).remove(&id);
+        return refused
+            .done(&Err(GuestError { kind: ErrorKind::Busy, message: format!("start a thread: {error}") }));
+    }
+    Ok(())
+}
+
+/// Forgets a stream, unless a later host has opened another one of that number.
+fn forget(streams: &Streams, id: u32, output: &Output) {
+    let mut open = lock(streams);
+    if open.get(&id).is_some_and(|entry| entry.output.is(output)) {
+        open.remove(&id);
+    }
 }
 
 fn forget_all(streams: &Streams) {

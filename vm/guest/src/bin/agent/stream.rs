@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, SyncSender};
 
 use yakiros_guest::frame::Kind;
@@ -42,6 +42,7 @@ pub struct Output {
     id: u32,
     sender: Sender,
     open: Arc<AtomicBool>,
+    sent: Arc<AtomicU64>,
 }
 
 impl Stream {
@@ -56,14 +57,20 @@ impl Stream {
 impl Output {
     /// An open one.
     pub fn new(id: u32, sender: Sender) -> Self {
-        Self { id, sender, open: Arc::new(AtomicBool::new(true)) }
+        Self { id, sender, open: Arc::new(AtomicBool::new(true)), sent: Arc::default() }
     }
 
     pub fn started(&self, started: Started) -> io::Result<()> {
         self.send(Kind::Started, json(&started))
     }
 
+    /// Frames sent so far: whether its outputs still move.
+    pub fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Acquire)
+    }
+
     pub fn send(&self, kind: Kind, payload: Vec<u8>) -> io::Result<()> {
+        self.sent.fetch_add(1, Ordering::AcqRel);
         if self.open.load(Ordering::Acquire) { self.sender.send(kind, self.id, payload) } else { Ok(()) }
     }
 
@@ -72,6 +79,11 @@ impl Output {
         let last = self.send(Kind::Done, json(result));
         self.open.store(false, Ordering::Release);
         last
+    }
+
+    /// It is this very stream, not another one of its number.
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.open, &other.open)
     }
 
     /// Nobody listens any more.
