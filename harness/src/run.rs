@@ -292,6 +292,8 @@ impl Attempt {
             Err(error) => Err(Failure::harness(format!("failed to make {}: {error}", folder.display()))),
         };
         let passed = result.is_ok();
+        // Of a scenario that got no guest; its reason names where to look.
+        let is_empty = fs::remove_dir(&folder).is_ok();
         let failure = result.err();
         let outcome = match &failure {
             None => Outcome::Passed,
@@ -305,7 +307,7 @@ impl Attempt {
             duration_ms: ms(started.elapsed()),
             reason: failure.as_ref().map(ToString::to_string),
             culprit: failure.map(|failure| failure.culprit),
-            capsule: (!passed).then(|| folder.display().to_string()),
+            capsule: (!passed && !is_empty).then(|| folder.display().to_string()),
             reproduce: (!passed).then(|| self.options.reproduce(&suite, &name)),
         }));
         if passed && !self.options.keep {
@@ -334,7 +336,15 @@ impl Attempt {
             Err(_) => Err(Failure::budget(format!("the scenario's {budget:.0?} are over"))),
         };
         let result = self.with_console(&vm, result).map_err(|failure| in_step(failure, &log.step));
-        if result.is_err() {
+        let mut result = result;
+        if let Err(failure) = &mut result {
+            if !vm.guest.has_ended()
+                && let Ok(Some(lines)) = vm.internal_error().await
+            {
+                failure.culprit = Culprit::Supervisor;
+                failure.message =
+                    format!("the supervisor has failed in itself: {lines}\n{}", failure.message);
+            }
             // What could not be collected in this time is missing from the folder; the verdict stands.
             drop(tokio::time::timeout(CAPSULE_LIMIT, capsule::collect(&vm.guest, folder)).await);
             vm.keep_disks(folder);

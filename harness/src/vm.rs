@@ -329,11 +329,16 @@ impl Vm {
             failure.message = format!("the supervisor no longer answers after the scenario: {failure}");
             return Err(failure);
         }
-        let complaints = self.run(&["sh", "-c", PANIC_LOG], ANSWER).await?.text();
-        match complaints.trim() {
-            "" => Ok(()),
-            lines => Err(Failure::supervisor(format!("the supervisor has failed in itself: {lines}"))),
+        match self.internal_error().await? {
+            None => Ok(()),
+            Some(lines) => Err(Failure::supervisor(format!("the supervisor has failed in itself: {lines}"))),
         }
+    }
+
+    /// What the supervisor has said of an error of its own.
+    pub async fn internal_error(&self) -> Result<Option<String>, Failure> {
+        let lines = self.run(&["sh", "-c", PANIC_LOG], ANSWER).await?.text();
+        Ok(Some(lines.trim().to_owned()).filter(|lines| !lines.is_empty()))
     }
 
     /// Waits until the guest has ended by itself.
@@ -355,7 +360,7 @@ fn describe(output: &Output) -> String {
     };
     let (stdout, stderr) = (output.text(), output.error_text());
     match (head(&stderr), head(&stdout)) {
-        ("", "") => format!("{how} without a word"),
+        ("", "") => format!("{how}, and printed nothing"),
         ("", text) | (text, _) => format!("{how}: {text}"),
     }
 }

@@ -11,7 +11,7 @@ use crate::vm::{COMPONENTS, Vm};
 const REACTION: Duration = Duration::from_secs(5);
 const MANY: usize = 300;
 /// Long enough that the answers of status and caps come in several pages.
-const MANY_PREFIX: &str = "many-components-with-a-name-that-is-long-enough-to-fill-a-page";
+const MANY_PREFIX: &str = "many-components-with-names-so-long-that-a-page-of-an-answer-holds-only-some-of-them-and-others-need-more";
 /// Components of the suite's machine that run the same program.
 const IDLE_BEFORE: usize = 2;
 /// For [`MANY`] processes on an emulated processor.
@@ -46,6 +46,17 @@ pub async fn file_dropped_in_acts_live(vm: &Vm) -> Result<(), Failure> {
         !vm.exists(first).await?,
         "the process of the old command line, {first}, still runs beside {second}"
     );
+    vm.step("a file is written in place", written_in_place(vm)).await
+}
+
+/// As by an editor without care: the file is read when it is closed, and not before.
+async fn written_in_place(vm: &Vm) -> Result<(), Failure> {
+    let before = vm.status().await?.revision;
+    vm.sh("sed 's/second/third/' /etc/graph.d/late.toml > /tmp/late; cat /tmp/late > /etc/graph.d/late.toml")
+        .await?;
+    vm.wait_state("late", "ACTIVE", Some(before), REACTION).await?;
+    let (_, line) = command_line(vm, "late").await?;
+    check!(line.contains("third"), "after that the component still runs `{line}`");
     Ok(())
 }
 

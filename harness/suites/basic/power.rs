@@ -54,7 +54,12 @@ pub async fn power_off_is_clean(vm: &Vm) -> Result<(), Failure> {
 }
 
 pub async fn sigterm_to_pid_1_powers_off(vm: &Vm) -> Result<(), Failure> {
-    ends_cleanly(vm, &ShutdownCause::GuestShutdown, vm.signal(1, SIGTERM)).await
+    let signal = async {
+        // The machine may end before the agent has answered; how it ended is looked at anyway.
+        drop(vm.signal(1, SIGTERM).await);
+        Ok(())
+    };
+    ends_cleanly(vm, &ShutdownCause::GuestShutdown, signal).await
 }
 
 pub async fn reboot_resets_the_machine(vm: &Vm) -> Result<(), Failure> {
@@ -107,9 +112,9 @@ fn in_order(text: &str, before: usize, after: usize) -> Result<(), Failure> {
         "the writer was not asked to end and waited for: after {count} lines its file ends in {last:?}"
     );
     check!(
-        after >= before + LINES_BETWEEN && count >= after,
-        "the writer was ended before its dependent was gone: {before} lines when that was asked to end, {after} when \
-         it did, {count} in the end"
+        after >= before + LINES_BETWEEN,
+        "the writer was ended before its dependent was gone: it had {before} lines when that was asked to end, and \
+         {after} when it did"
     );
     Ok(())
 }
