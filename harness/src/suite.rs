@@ -13,7 +13,10 @@ use crate::scenario::Scenario;
 use crate::suites;
 
 /// All suites, in the order in which they run and are listed.
-pub static SUITES: [Suite; 1] = [Suite { name: "basic", scenarios: &suites::basic::SCENARIOS }];
+pub static SUITES: [Suite; 2] = [
+    Suite { name: "basic", scenarios: &suites::basic::SCENARIOS },
+    Suite { name: "graph-analysis", scenarios: &suites::graph_analysis::SCENARIOS },
+];
 
 /// A suite as code knows it.
 #[derive(Clone, Copy)]

@@ -2,3 +2,5 @@
 
 #[path = "../suites/basic/scenarios.rs"]
 pub mod basic;
+#[path = "../suites/graph-analysis/scenarios.rs"]
+pub mod graph_analysis;
