@@ -34,7 +34,7 @@ const JSON: [(&[&str], &str); 12] = [
 
 pub async fn output_formats(vm: &Vm) -> Result<(), Failure> {
     let graph = picture(vm).await?;
-    vm.step("the picture shows the graph", whole(&graph)).await?;
+    vm.step("the picture shows the graph", async { whole(&graph) }).await?;
     vm.step("colours are states", colours(vm)).await?;
     vm.step("no name breaks the picture", odd_name(vm)).await?;
     for (arguments, key) in JSON {
@@ -51,7 +51,7 @@ async fn picture(vm: &Vm) -> Result<Digraph, Failure> {
         .map_err(|error| Failure::supervisor(format!("`graphctl dot` is no DOT: {error}\n{text}")))
 }
 
-async fn whole(graph: &Digraph) -> Result<(), Failure> {
+fn whole(graph: &Digraph) -> Result<(), Failure> {
     let shaped = |shape: &str| {
         graph.nodes.values().filter(|node| node.get("shape").is_some_and(|s| s == shape)).count()
     };
