@@ -1,47 +1,86 @@
 //! The configuration directory: all component files at the start, and what changes later.
 //!
-//! A file counts when its writer closes it or when it is moved into place, so that a half-written
-//! one is never read. If the kernel lost events, everything is read again.
+//! A file counts when its writer closes it or when it is moved or linked into place, so that a
+//! half-written one is never read. If the kernel lost events, or the directory itself was
+//! replaced, everything is read again. What looks like a component file and is none is refused
+//! and named, never passed over.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read as _};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use nix::libc;
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
-use tracing::{error, warn};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDescriptor};
+use tracing::{error, info, warn};
 use yakiros_core::component::{FILE_LIMIT, parse_bytes};
 use yakiros_core::diagnostic::{Diagnostic, Severity};
 use yakiros_core::engine::{FileChange, FileContent};
 
 /// The end of a component file's name.
-const SUFFIX: &str = ".toml";
+const SUFFIX: &[u8] = b".toml";
+
+/// Time after which a new file that nobody has written and closed is looked at, and a directory
+/// that went away is looked for, again.
+pub const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// Time for who replaces the directory to put the new one in place. Then it is created: an empty
+/// one that is watched is better than none.
+const REPLACE_TIME: Duration = Duration::from_secs(1);
+
+/// Reads of a few hundred events each in one go; who writes files without end does not keep
+/// everybody else waiting.
+const READ_BUDGET: usize = 16;
+
+/// Component files by the path as it is shown, with the path as it is: a name need not be UTF-8.
+type Files = BTreeMap<String, PathBuf>;
 
 /// See the module documentation.
 pub struct Declarations {
     directory: PathBuf,
     inotify: Option<Inotify>,
-    /// Paths of the files that were reported and not reported gone.
-    known: BTreeSet<String>,
+    /// The directory's watch; `None` while it is away.
+    watch: Option<WatchDescriptor>,
+    /// Since when the directory is away.
+    away: Option<Instant>,
+    /// Files that were reported and not reported gone.
+    known: Files,
+    /// New files that nobody has closed after writing yet.
+    unfinished: Files,
+}
+
+/// What a call of [`Declarations::poll`] found.
+#[derive(Debug, Default)]
+pub struct Polled {
+    /// The files that changed.
+    pub changes: Vec<FileChange>,
+    /// There is more to read at once.
+    pub more: bool,
 }
 
 impl Declarations {
     /// Begin to watch `directory`, which is created when it is absent. Without a watch (said in
     /// the log) files are read at the start and on request.
     pub fn new(directory: &Path) -> Self {
-        let inotify = match watch(directory) {
-            Ok(inotify) => Some(inotify),
-            Err(error) => {
-                let directory = directory.display();
-                error!("failed to watch {directory}: {error}; changes need a reload");
-                None
-            }
+        let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK);
+        let inotify = inotify.inspect_err(|error| {
+            error!("failed to watch files: {error}; changes need a reload");
+        });
+        let mut new = Self {
+            directory: directory.to_path_buf(),
+            inotify: inotify.ok(),
+            watch: None,
+            away: None,
+            known: Files::new(),
+            unfinished: Files::new(),
         };
-        Self { directory: directory.to_path_buf(), inotify, known: BTreeSet::new() }
+        new.create_and_watch();
+        new
     }
 
     /// A descriptor that becomes readable when a file has changed.
@@ -51,33 +90,127 @@ impl Declarations {
     }
 
     /// The files that changed since the last call.
-    pub fn poll(&mut self) -> Vec<FileChange> {
-        let Some(inotify) = &self.inotify else {
-            return Vec::new();
-        };
-        let mut paths = BTreeSet::new();
-        let mut lost = false;
-        while let Ok(events) = inotify.read_events() {
+    pub fn poll(&mut self) -> Polled {
+        let mut paths = Files::new();
+        let mut again = false;
+        let mut reads = 0;
+        while reads < READ_BUDGET
+            && let Some(inotify) = &self.inotify
+            && let Ok(events) = inotify.read_events()
+        {
+            reads += 1;
             for event in events {
-                lost |= event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW);
-                let created = event.mask == AddWatchFlags::IN_CREATE;
-                if let Some(path) = event.name.as_deref().and_then(|name| self.component_file(name))
-                    && !(created && is_being_written(&path))
-                {
-                    paths.insert(path);
-                }
+                again |= self.note(&event, &mut paths);
             }
         }
-        if lost {
-            return self.read_all();
+        let more = reads == READ_BUDGET;
+        let changes = if again && self.away.is_none() {
+            self.read_all()
+        } else {
+            self.remember(paths.into_iter().map(read).collect())
+        };
+        Polled { changes, more }
+    }
+
+    /// Take one event. Whether everything has to be read again.
+    fn note(&mut self, event: &InotifyEvent, paths: &mut Files) -> bool {
+        if event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW) {
+            return true;
         }
-        let changes = paths.into_iter().map(read).collect();
-        self.remember(changes)
+        if Some(event.wd) != self.watch {
+            // Of a directory that was watched before.
+            return false;
+        }
+        let away = AddWatchFlags::IN_DELETE_SELF | AddWatchFlags::IN_MOVE_SELF | AddWatchFlags::IN_IGNORED;
+        if event.mask.intersects(away) {
+            return self.leave();
+        }
+        if let Some((shown, path)) = event.name.as_deref().and_then(|name| self.component_file(name)) {
+            if event.mask == AddWatchFlags::IN_CREATE && is_plain(&path) {
+                self.unfinished.insert(shown, path);
+            } else {
+                self.unfinished.remove(&shown);
+                paths.insert(shown, path);
+            }
+        }
+        false
+    }
+
+    /// The directory was moved or deleted: let go of it, and take the one in its place if it is
+    /// there already. Whether it is.
+    fn leave(&mut self) -> bool {
+        warn!("{} was moved or deleted", self.directory.display());
+        if let (Some(inotify), Some(watch)) = (&self.inotify, self.watch.take()) {
+            // Fails for one that is deleted, and so what.
+            let _ = inotify.rm_watch(watch);
+        }
+        self.away = Some(Instant::now());
+        self.watch_existing()
+    }
+
+    /// Whether [`Declarations::look_again`] is to be called after [`LOOK_AGAIN`].
+    pub fn wants_another_look(&self) -> bool {
+        self.away.is_some() || !self.unfinished.is_empty()
+    }
+
+    /// Look for what may have come without an event: a new file that was complete when it
+    /// appeared (a hard link), or the directory that is away.
+    pub fn look_again(&mut self) -> Vec<FileChange> {
+        if let Some(away) = self.away {
+            if self.watch_existing() {
+                return self.read_all();
+            }
+            if away.elapsed() >= REPLACE_TIME {
+                self.create_and_watch();
+                return self.read_all();
+            }
+        }
+        // One that is being written gives an event when its writer closes it.
+        let waiting = std::mem::take(&mut self.unfinished).into_iter();
+        let complete = waiting.filter(|(_, path)| !is_being_written(path));
+        self.remember(complete.map(read).collect())
+    }
+
+    fn watch_existing(&mut self) -> bool {
+        let watched = self.add_watch().is_ok();
+        if watched {
+            info!("watching {} again", self.directory.display());
+        }
+        watched
+    }
+
+    /// Create the directory if need be and watch it; what fails is said.
+    fn create_and_watch(&mut self) {
+        self.away = None;
+        if let Err(error) = fs::create_dir_all(&self.directory).and_then(|()| self.add_watch()) {
+            error!("failed to watch {}: {error}; changes need a reload", self.directory.display());
+        }
+    }
+
+    fn add_watch(&mut self) -> io::Result<()> {
+        let Some(inotify) = &self.inotify else {
+            return Ok(());
+        };
+        let flags = AddWatchFlags::IN_CLOSE_WRITE
+            | AddWatchFlags::IN_CREATE
+            | AddWatchFlags::IN_MOVED_TO
+            | AddWatchFlags::IN_MOVED_FROM
+            | AddWatchFlags::IN_DELETE
+            | AddWatchFlags::IN_DELETE_SELF
+            | AddWatchFlags::IN_MOVE_SELF
+            | AddWatchFlags::IN_ONLYDIR;
+        self.watch = Some(inotify.add_watch(&self.directory, flags)?);
+        self.away = None;
+        Ok(())
     }
 
     /// All files, and those that are gone.
     pub fn read_all(&mut self) -> Vec<FileChange> {
+        if self.watch.is_none() && self.away.is_none() {
+            self.create_and_watch();
+        }
         let mut paths = std::mem::take(&mut self.known);
+        self.unfinished.clear();
         match fs::read_dir(&self.directory) {
             Ok(entries) => {
                 let found = entries.flatten().map(|entry| entry.file_name());
@@ -91,62 +224,76 @@ impl Declarations {
         self.remember(changes)
     }
 
-    fn remember(&mut self, changes: Vec<FileChange>) -> Vec<FileChange> {
-        for change in &changes {
+    fn remember(&mut self, changes: Vec<(PathBuf, FileChange)>) -> Vec<FileChange> {
+        let remembered = changes.into_iter().map(|(path, change)| {
             if matches!(change.content, FileContent::Gone) {
                 self.known.remove(&change.file);
             } else {
-                self.known.insert(change.file.clone());
+                self.known.insert(change.file.clone(), path);
             }
-        }
-        changes
+            change
+        });
+        remembered.collect()
     }
 
-    /// The whole path, as people can open it, if the name is one of a component file. Hidden files
-    /// are editors' own.
-    fn component_file(&self, name: &OsStr) -> Option<String> {
-        let name = name.to_str()?;
-        let is_one = name.ends_with(SUFFIX) && !name.starts_with('.');
-        is_one.then(|| self.directory.join(name).to_string_lossy().into_owned())
+    /// The whole path, as it is shown and as it is, if the name is one of a component file. Hidden
+    /// files are editors' own.
+    fn component_file(&self, name: &OsStr) -> Option<(String, PathBuf)> {
+        let bytes = name.as_bytes();
+        let is_one = bytes.ends_with(SUFFIX) && !bytes.starts_with(b".");
+        let shown = match name.to_str() {
+            Some(text) => text.to_owned(),
+            None => bytes.escape_ascii().to_string(),
+        };
+        let path = self.directory.join(name);
+        is_one.then(|| (self.directory.join(shown).to_string_lossy().into_owned(), path))
     }
 }
 
-/// A plain new file is reported again when its writer closes it; a link is complete.
-fn is_being_written(path: &str) -> bool {
+/// Whether a new file may be one that is still being written: a link is complete.
+fn is_plain(path: &Path) -> bool {
     let meta = fs::symlink_metadata(path);
     meta.is_ok_and(|meta| meta.is_file() && meta.nlink() == 1)
 }
 
-fn read(path: String) -> FileChange {
-    let content = match read_file(Path::new(&path)) {
-        Ok(bytes) => content_of(&path, &bytes),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => FileContent::Gone,
-        Err(error) => rejected(
-            &path,
-            vec![Diagnostic::whole_file(Severity::Error, format!("failed to read the file: {error}"))],
-        ),
+/// Whether somebody has the file open for writing: then the kernel refuses a lease to read it.
+fn is_being_written(path: &Path) -> bool {
+    let Ok(file) = open(path) else {
+        return false;
     };
-    FileChange { file: path, content }
+    // SAFETY: calls on a descriptor that is open; the lease is given back at once.
+    unsafe {
+        if libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_RDLCK) == 0 {
+            libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_UNLCK);
+            return false;
+        }
+    }
+    // Another error is that of a file system without leases.
+    io::Error::last_os_error().raw_os_error() == Some(libc::EAGAIN)
 }
 
-fn watch(directory: &Path) -> io::Result<Inotify> {
-    fs::create_dir_all(directory)?;
-    let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
-    let flags = AddWatchFlags::IN_CLOSE_WRITE
-        | AddWatchFlags::IN_CREATE
-        | AddWatchFlags::IN_MOVED_TO
-        | AddWatchFlags::IN_MOVED_FROM
-        | AddWatchFlags::IN_DELETE;
-    inotify.add_watch(directory, flags)?;
-    Ok(inotify)
+fn read((shown, path): (String, PathBuf)) -> (PathBuf, FileChange) {
+    let refuse = |message: String| rejected(&shown, vec![Diagnostic::whole_file(Severity::Error, message)]);
+    let content = match read_file(&path) {
+        // A link to nothing has a name and no content.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => match fs::read_link(&path) {
+            Ok(target) => refuse(format!("it is a link to {}, which does not exist", target.display())),
+            Err(_) => FileContent::Gone,
+        },
+        _ if path.to_str().is_none() => refuse("the file's name is not UTF-8; rename it".to_owned()),
+        Ok(bytes) => content_of(&shown, &bytes),
+        Err(error) => refuse(format!("failed to read the file: {error}")),
+    };
+    (path, FileChange { file: shown, content })
 }
 
-/// Read a regular file without ever waiting for one that is not.
+/// Open without ever waiting for one that is not a regular file.
+fn open(path: &Path) -> io::Result<fs::File> {
+    OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC | libc::O_NOCTTY).open(path)
+}
+
 fn read_file(path: &Path) -> io::Result<Vec<u8>> {
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC | libc::O_NOCTTY)
-        .open(path)?;
+    let file = open(path)?;
     if !file.metadata()?.is_file() {
         return Err(io::Error::other("not a regular file"));
     }

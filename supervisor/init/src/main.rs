@@ -30,11 +30,12 @@ use std::rc::Rc;
 
 use nix::libc;
 use tokio::task::{LocalSet, spawn_local};
+use tokio::time::{Instant, timeout_at};
 use tracing::{error, info};
 use yakiros_core::engine::Halt;
 
 use crate::cgroup::Cgroups;
-use crate::declarations::Declarations;
+use crate::declarations::{Declarations, LOOK_AGAIN};
 use crate::options::{Command, LogTarget, Options};
 use crate::supervisor::Supervisor;
 
@@ -161,9 +162,30 @@ async fn follow_files(supervisor: Rc<Supervisor>) {
         Ok(watched) => watched,
         Err(error) => return error!("failed to wait for file changes: {error}"),
     };
-    while let Ok(mut ready) = watched.readable().await {
-        ready.clear_ready();
-        supervisor.take_file_changes();
+    // Kept while events come, or a flood of them would put it off for ever.
+    let mut due = None;
+    loop {
+        let wanted = supervisor.declarations.borrow().wants_another_look();
+        due = wanted.then(|| due.unwrap_or_else(|| Instant::now() + LOOK_AGAIN));
+        let readable = watched.readable();
+        let ready = match due {
+            None => readable.await,
+            Some(at) => {
+                let Ok(ready) = timeout_at(at, readable).await else {
+                    supervisor.look_for_files_again();
+                    due = None;
+                    continue;
+                };
+                ready
+            }
+        };
+        match ready {
+            Ok(mut ready) => ready.clear_ready(),
+            Err(error) => return error!("failed to wait for file changes: {error}"),
+        }
+        while supervisor.take_file_changes() {
+            tokio::task::yield_now().await;
+        }
     }
 }
 

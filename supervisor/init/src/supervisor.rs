@@ -156,9 +156,18 @@ impl Supervisor {
         output::tail(&self.state_dir, name, lines)
     }
 
-    /// Act on the component files that changed since the last look.
-    pub fn take_file_changes(self: &Rc<Self>) {
-        let changes = self.declarations.borrow_mut().poll();
+    /// Act on the component files that changed since the last look. Whether there are more.
+    pub fn take_file_changes(self: &Rc<Self>) -> bool {
+        let polled = self.declarations.borrow_mut().poll();
+        if !polled.changes.is_empty() {
+            self.dispatch(Event::Files(polled.changes));
+        }
+        polled.more
+    }
+
+    /// Act on component files that came without an event.
+    pub fn look_for_files_again(self: &Rc<Self>) {
+        let changes = self.declarations.borrow_mut().look_again();
         if !changes.is_empty() {
             self.dispatch(Event::Files(changes));
         }

@@ -112,3 +112,70 @@ fn an_optional_capability_is_waited_for_only_while_it_may_come() {
     // Its provider cannot start, or is not declared: not waited for.
     assert_eq!(guest.component("loner").state, State::Active);
 }
+
+#[test]
+fn a_file_counts_however_it_appears() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let Some(guest) = Guest::start("live") else {
+        return;
+    };
+    guest.wait("steady", State::Active, None);
+    // Linked into place, and its other name removed: there is no event but its creation.
+    let beside = guest.dir.path().join("beside");
+    std::fs::write(&beside, sleeper("linked", "")).expect("component file");
+    std::fs::hard_link(&beside, guest.config().join("linked.toml")).expect("link");
+    std::fs::remove_file(&beside).expect("component file");
+    guest.wait("linked", State::Active, None);
+    // Slowly written: it counts when it is complete, and is not refused before.
+    let mut slow = std::fs::File::create(guest.config().join("slow.toml")).expect("component file");
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    guest.settle();
+    assert_eq!(guest.status().1, []);
+    std::io::Write::write_all(&mut slow, sleeper("slow", "").as_bytes()).expect("component file");
+    drop(slow);
+    guest.wait("slow", State::Active, None);
+    // What cannot be a component file is refused by name.
+    std::os::unix::fs::symlink("/nowhere", guest.config().join("dangling.toml")).expect("link");
+    let name = std::ffi::OsStr::from_bytes(b"odd\xff.toml");
+    std::fs::write(guest.config().join(name), sleeper("odd", "")).expect("component file");
+    guest.wait_until(Until::Rejected { file: "dangling.toml".to_owned() });
+    guest.wait_until(Until::Rejected { file: "odd\\xff.toml".to_owned() });
+    let messages: Vec<_> = guest.status().1.iter().map(|r| r.diagnostics[0].message.clone()).collect();
+    assert!(messages[0].contains("a link to /nowhere"), "{messages:?}");
+    assert!(messages[1].contains("not UTF-8"), "{messages:?}");
+    guest.undeclare("dangling.toml");
+    std::fs::remove_file(guest.config().join(name)).expect("component file");
+    guest.settle();
+    assert_eq!(guest.status().1, []);
+}
+
+#[test]
+fn a_directory_that_is_replaced_is_watched_again() {
+    let Some(guest) = Guest::start("live") else {
+        return;
+    };
+    let since = guest.wait("steady", State::Active, None);
+    let pid = guest.component("steady").pid;
+    // The careful way: the new one has what the old one had, and more.
+    let (new, old) = (guest.dir.path().join("new"), guest.dir.path().join("old"));
+    std::fs::create_dir(&new).expect("directory");
+    for file in std::fs::read_dir(guest.config()).expect("directory").flatten() {
+        std::fs::copy(file.path(), new.join(file.file_name())).expect("component file");
+    }
+    std::fs::write(new.join("more.toml"), sleeper("more", "")).expect("component file");
+    std::fs::rename(guest.config(), &old).expect("rename");
+    std::fs::rename(&new, guest.config()).expect("rename");
+    guest.wait("more", State::Active, None);
+    assert_eq!(guest.component("steady").pid, pid, "it did not notice");
+    // The new one is watched, the old one is not.
+    std::fs::write(old.join("stray.toml"), sleeper("stray", "")).expect("component file");
+    guest.declare("later.toml", &sleeper("later", ""));
+    guest.wait("later", State::Active, None);
+    assert!(guest.status().0.iter().all(|component| &*component.name != "stray"));
+    // Deleted: its components go, and it is there again.
+    std::fs::remove_dir_all(guest.config()).expect("directory");
+    guest.wait("steady", State::Removed, Some(since));
+    crate::guest::until("the directory", || guest.config().exists().then_some(()));
+    guest.declare("back.toml", &sleeper("back", ""));
+    guest.wait("back", State::Active, None);
+}
