@@ -120,6 +120,22 @@ fn several_mistakes_are_found_in_one_pass() {
 }
 
 #[test]
+fn only_free_signals_report_to_the_supervisor() {
+    let file = |signal: &str| {
+        format!(
+            "[component]\nname = \"a\"\nbinary = \"/a\"\n\
+             [lifecycle]\nreadiness = \"signal\"\nreadiness_signal = {signal}\n"
+        )
+    };
+    for signal in ["\"SIGCHLD\"", "\"TERM\"", "\"KILL\"", "11", "32"] {
+        check(&file(signal), &[(6, 20, "is not free", "SIGUSR1, SIGUSR2, or a real-time signal (34 to 64)")]);
+    }
+    for signal in ["\"SIGUSR1\"", "\"usr2\"", "34", "64"] {
+        assert!(parse(&file(signal)).diagnostics.is_empty(), "{signal}");
+    }
+}
+
+#[test]
 fn what_one_key_demands_of_another() {
     check(
         "[component]\nname = \"a\"\nbinary = \"/a\"\n[lifecycle]\nreadiness = \"file\"\n\

@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::reader::Reader;
 use super::values::{
     absolute_path, arguments, bytes, capabilities, cgroup_path, command, cpu_max, http_target, list,
-    list_or_truth, namespaces, number, positive_seconds, seconds, signal, socket_address, text, truth,
-    variables, word,
+    list_or_truth, namespaces, number, positive_seconds, seconds, signal, signal_to_supervisor,
+    socket_address, text, truth, variables, word,
 };
 use super::{
     Check, CheckpointPolicy, Component, Handoff, Health, HotSwap, Isolation, KERNEL, Kind, Lifecycle,
@@ -186,7 +186,7 @@ fn readiness(r: &mut Reader<'_>) -> Readiness {
     const CHECK: &[&str] = &["readiness_check", "readiness_command"];
     let file = r.get(S, &["readiness_file"], absolute_path);
     let check = r.get(S, CHECK, command);
-    let signal = r.get(S, &["readiness_signal"], signal);
+    let signal = r.get(S, &["readiness_signal"], signal_to_supervisor);
     let implied = match (&file, &check, &signal) {
         (Some(_), _, _) => Method::File,
         (_, Some(_), _) => Method::Command,
@@ -217,7 +217,7 @@ fn check(r: &mut Reader<'_>) -> Option<Check> {
         r.get(S, &["health_http"], http_target).map(Check::Http),
         r.get(S, &["health_unix"], absolute_path).map(Check::Unix),
         r.get(S, &["health_file"], absolute_path).map(Check::File),
-        r.get(S, &["health_signal"], signal).map(Check::Signal),
+        r.get(S, &["health_signal"], signal_to_supervisor).map(Check::Signal),
     ];
     let mut found = found.into_iter().flatten();
     let first = found.next()?;

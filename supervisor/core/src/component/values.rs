@@ -74,7 +74,19 @@ const SIGNALS: &[(&str, i32)] = &[
 /// Highest number of a real-time signal.
 const SIGNAL_MAX: i32 = 64;
 
+/// Lowest number of a real-time signal that the C library leaves to programs.
+const SIGNAL_RT_MIN: i32 = 34;
+
 impl Signal {
+    /// Whether it has no meaning but what sender and receiver agree on: SIGUSR1, SIGUSR2 and the
+    /// real-time signals. The first two mean something to the supervisor when somebody else than
+    /// a component sends them; it tells the two apart by the sender.
+    pub fn is_free(self) -> bool {
+        const USR1: i32 = 10;
+        const USR2: i32 = 12;
+        matches!(self.0, USR1 | USR2 | SIGNAL_RT_MIN..=SIGNAL_MAX)
+    }
+
     /// From `HUP`, `SIGHUP`, `sighup` or `1`.
     pub fn from_name(text: &str) -> Option<Self> {
         if let Ok(number) = text.parse::<i32>() {
@@ -278,6 +290,17 @@ pub(super) fn signal(value: &DeValue<'_>) -> Result<Signal, Problem> {
             None => problem.help("for example \"SIGHUP\""),
         }
     })
+}
+
+/// A signal that a component sends to the supervisor. The others have a meaning of their own
+/// there (SIGCHLD, SIGTERM, ...) or cannot be received at all.
+pub(super) fn signal_to_supervisor(value: &DeValue<'_>) -> Result<Signal, Problem> {
+    let given = signal(value)?;
+    if given.is_free() {
+        return Ok(given);
+    }
+    Err(Problem::new(format!("cannot be {given}, which is not free for the supervisor to receive"))
+        .help(format!("send SIGUSR1, SIGUSR2, or a real-time signal ({SIGNAL_RT_MIN} to {SIGNAL_MAX})")))
 }
 
 /// One of the words of `table`.
