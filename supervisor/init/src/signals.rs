@@ -2,6 +2,7 @@
 
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
+use std::time::Duration;
 
 use nix::libc;
 use tokio::io::unix::AsyncFd;
@@ -17,6 +18,9 @@ use crate::sys::{self, Received};
 /// control socket.
 const REAP_BUDGET: usize = 128;
 
+/// Pause after a signal could not be read: it may fail again at once.
+const ERROR_PAUSE: Duration = Duration::from_millis(100);
+
 /// Act on signals for ever.
 pub async fn serve(supervisor: Rc<Supervisor>, signals: AsyncFd<OwnedFd>) {
     loop {
@@ -30,12 +34,21 @@ pub async fn serve(supervisor: Rc<Supervisor>, signals: AsyncFd<OwnedFd>) {
         match sys::read_signal(signals.get_ref()) {
             Ok(Some(received)) => act(&supervisor, received).await,
             Ok(None) => ready.clear_ready(),
-            Err(error) => error!("failed to read a signal: {error}"),
+            Err(error) => {
+                error!("failed to read a signal: {error}");
+                tokio::time::sleep(ERROR_PAUSE).await;
+                // Children that ended in the meantime are not to wait for a signal to be read.
+                reap(&supervisor).await;
+            }
         }
     }
 }
 
 async fn act(supervisor: &Rc<Supervisor>, received: Received) {
+    // The kernel's word on a child, which no component can give.
+    if received.signal == libc::SIGCHLD {
+        return reap(supervisor).await;
+    }
     let ready = supervisor.processes.borrow_mut().ready_by_signal(received.sender, received.signal);
     if let Some(run) = ready {
         return supervisor.dispatch(Event::Ready(run));
@@ -44,7 +57,6 @@ async fn act(supervisor: &Rc<Supervisor>, received: Received) {
         return;
     }
     match received.signal {
-        libc::SIGCHLD => reap(supervisor).await,
         libc::SIGTERM => {
             info!("SIGTERM: stopping everything");
             supervisor.dispatch(Event::Halt(Halt::PowerOff));

@@ -7,7 +7,7 @@
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
 use std::ptr;
 
 use nix::libc;
@@ -186,6 +186,10 @@ pub fn start(image: &Image, fds: &Descriptors<'_>, common: &Common) -> io::Resul
     let environment = pointers(&image.environment);
     let files =
         image.files_max.map_or(common.files, |limit| libc::rlimit { rlim_cur: limit, rlim_max: limit });
+    // The number of the notification descriptor may be free in the supervisor, and then be that
+    // of the report pipe. Both go when the child has its copies.
+    let moved = clear_of_notify(fds.report)?;
+    let report = moved.as_ref().unwrap_or(fds.report);
     let plan = Plan {
         program: image.program.as_ptr(),
         argv: argv.as_ptr(),
@@ -195,7 +199,7 @@ pub fn start(image: &Image, fds: &Descriptors<'_>, common: &Common) -> io::Resul
         null: common.null.as_raw_fd(),
         log: fds.log.as_raw_fd(),
         notify: fds.notify.map(std::os::fd::AsRawFd::as_raw_fd),
-        report: fds.report.as_raw_fd(),
+        report: report.as_raw_fd(),
         reset_oom: common.oom_lowered,
     };
     // SAFETY: the child calls `Plan::run` at once, which makes plain system calls on what the
@@ -206,6 +210,16 @@ pub fn start(image: &Image, fds: &Descriptors<'_>, common: &Common) -> io::Resul
         0 => unsafe { plan.run() },
         pid => Ok(pid),
     }
+}
+
+/// A copy of a descriptor above [`NOTIFY_FD`], if it is not above it already.
+fn clear_of_notify(fd: &OwnedFd) -> io::Result<Option<OwnedFd>> {
+    if fd.as_raw_fd() > NOTIFY_FD {
+        return Ok(None);
+    }
+    let copy = nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(NOTIFY_FD + 1))?;
+    // SAFETY: the descriptor is new, and nobody else owns it.
+    Ok(Some(unsafe { OwnedFd::from_raw_fd(copy) }))
 }
 
 /// What the child does, in plain values.
@@ -298,8 +312,8 @@ impl Plan<'_> {
         let Some(fd) = self.notify else {
             return 0;
         };
-        // SAFETY: plain calls on numbers. The report pipe may have the number that is needed;
-        // it is never lower than 3, and `start` makes sure that it is not this one.
+        // SAFETY: plain calls on numbers. `start` makes sure that none that is needed later has
+        // the number that is overwritten here.
         unsafe {
             if fd == NOTIFY_FD {
                 return libc::fcntl(fd, libc::F_SETFD, 0);
@@ -322,5 +336,19 @@ unsafe fn reset_oom_score() {
             libc::write(fd, c"0".as_ptr().cast(), 1);
             libc::close(fd);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_report_is_kept_clear_of_the_notification_descriptor() {
+        // SAFETY: standard error stays open; the value is never dropped.
+        let low = std::mem::ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(2) });
+        let moved = clear_of_notify(&low).expect("a copy").expect("moved");
+        assert!(moved.as_raw_fd() > NOTIFY_FD);
+        assert!(clear_of_notify(&moved).expect("no error").is_none());
     }
 }
