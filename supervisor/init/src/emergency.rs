@@ -1,7 +1,9 @@
 //! The last resort of process 1: a shell on the console, for ever.
 //!
 //! Entered on an internal panic, a fault, or when the supervisor cannot start. Components run on
-//! unsupervised; orphans are reaped; SIGTERM and SIGINT still switch off and restart.
+//! unsupervised: one that ends is reaped like any orphan and not started again. Their output is
+//! read, slowly, and thrown away, so that they neither end by SIGPIPE nor wait for ever for a full
+//! pipe. The control socket does not answer. SIGTERM and SIGINT still switch off and restart.
 
 use std::ffi::CStr;
 use std::ptr;
@@ -17,6 +19,9 @@ use crate::{shutdown, signals, sys};
 /// Pause before a shell that has ended is started again: one that cannot start at all must not
 /// fill the log.
 const RESPAWN_PAUSE: Duration = Duration::from_secs(2);
+
+/// The most bytes read from one component at a time: what a pipe holds.
+const DRAIN_LIMIT: usize = 64 * 1024;
 
 /// Shells to try, in order.
 const SHELLS: &[&CStr] = &[c"/bin/sh", c"/bin/busybox"];
@@ -38,9 +43,25 @@ pub fn run(reason: &str) -> ! {
         let shell = start_shell();
         while shell.is_some() && !reap(shell) {
             wait_for_signal(RESPAWN_PAUSE);
+            drain_pipes();
         }
         wait_for_signal(RESPAWN_PAUSE);
+        drain_pipes();
         reap(None);
+    }
+}
+
+/// Empty the pipes of components. Nobody else reads them any more.
+fn drain_pipes() {
+    let mut buffer = [0_u8; 4096];
+    for fd in (3..sys::FILES_WANTED as libc::c_int).filter(|fd| sys::is_reading_pipe(*fd)) {
+        for _ in 0..DRAIN_LIMIT / buffer.len() {
+            // SAFETY: the buffer is a local of the given size; the number is that of a pipe that
+            // does not block.
+            if unsafe { libc::read(fd, buffer.as_mut_ptr().cast(), buffer.len()) } <= 0 {
+                break;
+            }
+        }
     }
 }
 

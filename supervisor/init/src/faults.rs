@@ -2,13 +2,14 @@
 //!
 //! Somebody's `kill -SEGV 1` is ignored. A real fault cannot be returned from: the program
 //! executes itself again, straight into the emergency shell, instead of taking the kernel down
-//! with it.
+//! with it. The reading ends of logs stay open across that, so that components that write do not
+//! end by SIGPIPE.
 
 use std::ptr;
 
 use nix::libc;
 
-use crate::sys::FAULTS;
+use crate::sys::{self, FAULTS};
 
 /// Bytes of the stack on which the handler runs; it needs a few hundred.
 const STACK: usize = 16 * 1024;
@@ -40,6 +41,11 @@ extern "C" fn handle(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c
         let sent = (*info).si_code <= 0;
         if sent && (*info).si_pid() != libc::getpid() {
             return;
+        }
+        for fd in 3..sys::FILES_WANTED as libc::c_int {
+            if sys::is_reading_pipe(fd) {
+                libc::fcntl(fd, libc::F_SETFD, 0);
+            }
         }
         let program = c"/proc/self/exe".as_ptr();
         let argv = [c"graph-resolver".as_ptr(), c"--emergency".as_ptr(), ptr::null()];

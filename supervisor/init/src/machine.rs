@@ -16,9 +16,7 @@ use nix::mount::{MsFlags, mount};
 
 use crate::NO_FILES;
 use crate::spawn::Common;
-
-/// Descriptors for pipes, logs and clients of several thousand components.
-const FILES_WANTED: u64 = 65_536;
+use crate::sys::FILES_WANTED;
 
 /// The OOM score of process 1: its end would be the machine's.
 const OOM_SCORE: &str = "-1000";

@@ -1,6 +1,7 @@
 //! `graph-resolver`: process 1, or a supervisor in user mode.
 //!
-//! It performs what `yakiros-core` decides. One thread, one event loop; nothing in it blocks.
+//! It performs what `yakiros-core` decides. One thread, one event loop; what may block for long
+//! (file systems at the end) is left to children with a limit.
 //! Process 1 never ends: an internal panic or a failed start leads to a shell on the console (see
 //! [`emergency`]), the signals that report faults are ignored when somebody sends them, and every
 //! orphan is reaped whatever happens.
@@ -31,12 +32,12 @@ use std::rc::Rc;
 use nix::libc;
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::{Instant, timeout_at};
-use tracing::{error, info};
+use tracing::{error, info, warn};
 use yakiros_core::engine::Halt;
 
 use crate::cgroup::Cgroups;
 use crate::declarations::{Declarations, LOOK_AGAIN};
-use crate::options::{Command, LogTarget, Options};
+use crate::options::{Command, LogTarget, Options, UsageError};
 use crate::supervisor::Supervisor;
 
 /// sysexits(3): the command line makes no sense.
@@ -49,29 +50,27 @@ const EXIT_FAILURE: u8 = 70;
 const EMERGENCY: &str = "--emergency";
 
 fn main() -> ExitCode {
-    let as_init = std::process::id() == 1;
-    if std::env::args_os().nth(1).is_some_and(|arg| arg == EMERGENCY) && as_init {
-        log::install(LogTarget::Kmsg);
-        emergency::run("a fault of its own");
-    }
-    let options = match options::parse(std::env::args_os().skip(1)) {
-        Ok(Command::Run(options)) => options,
-        Ok(Command::Help) => return print(options::HELP),
-        Ok(Command::Version) => {
-            return print(concat!("graph-resolver ", env!("CARGO_PKG_VERSION"), "\n"));
+    let args = || std::env::args_os().skip(1);
+    if std::process::id() == 1 {
+        if args().next().is_some_and(|arg| arg == EMERGENCY) {
+            // What failed once may fail again, and must not end process 1 then either.
+            faults::take_over();
+            log::install(LogTarget::Kmsg);
+            emergency::on_panic();
+            emergency::run("a fault of its own");
         }
-        // The kernel passes words of its command line that it does not know to process 1; it
-        // must start regardless.
-        Err(_) if as_init => Options::default(),
+        let (options, mistakes) = options::parse_as_init(args());
+        run_as_init(&options, &mistakes)
+    }
+    match options::parse(args()) {
+        Ok(Command::Run(options)) => run_as_user(&options),
+        Ok(Command::Help) => print(options::HELP),
+        Ok(Command::Version) => print(concat!("graph-resolver ", env!("CARGO_PKG_VERSION"), "\n")),
         Err(error) => {
             eprintln!("graph-resolver: {error}");
-            return ExitCode::from(EXIT_USAGE);
+            ExitCode::from(EXIT_USAGE)
         }
-    };
-    if as_init {
-        run_as_init(&options)
     }
-    run_as_user(&options)
 }
 
 fn print(text: &str) -> ExitCode {
@@ -83,14 +82,17 @@ fn print(text: &str) -> ExitCode {
 }
 
 /// Process 1: from the first mount to power-off. Never returns.
-fn run_as_init(options: &Options) -> ! {
+fn run_as_init(options: &Options, mistakes: &[UsageError]) -> ! {
     machine::open_standard_descriptors();
     sys::default_signals();
     faults::take_over();
     let problems = machine::prepare(&options.cgroup_root);
     log::install(options.log.unwrap_or(LogTarget::Kmsg));
     for problem in problems {
-        tracing::warn!("{problem}");
+        warn!("{problem}");
+    }
+    for mistake in mistakes {
+        warn!("ignored on the command line: {mistake}");
     }
     emergency::on_panic();
     match run(options) {

@@ -94,30 +94,58 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, UsageE
     let mut options = Options::default();
     let mut args = args.into_iter();
     while let Some(arg) = args.next() {
-        let text = arg.to_string_lossy().into_owned();
-        let (flag, inline) = match text.split_once('=') {
-            Some((flag, value)) => (flag.to_owned(), Some(OsString::from(value))),
-            None => (text.clone(), None),
-        };
-        let mut value = || {
-            inline
-                .clone()
-                .or_else(|| args.next())
-                .filter(|value| !value.is_empty())
-                .ok_or_else(|| UsageError(format!("{flag} needs a value; see --help")))
-        };
-        match flag.as_str() {
-            "--help" | "-h" => return Ok(Command::Help),
-            "--version" | "-V" => return Ok(Command::Version),
-            "--config-dir" => options.config_dir = value()?.into(),
-            "--control-socket" => options.control_socket = value()?.into(),
-            "--state-dir" => options.state_dir = value()?.into(),
-            "--cgroup-root" => options.cgroup_root = value()?.into(),
-            "--log" => options.log = Some(log_target(&value()?)?),
-            _ => return Err(UsageError(format!("unknown argument {text:?}; see --help"))),
+        if let Some(other) = take(&mut options, &arg, &mut args)? {
+            return Ok(other);
         }
     }
     Ok(Command::Run(options))
+}
+
+/// The same for process 1, which must start whatever it is given: the kernel passes words of its
+/// own command line that it does not know. What makes no sense is returned, the rest holds.
+pub fn parse_as_init(args: impl IntoIterator<Item = OsString>) -> (Options, Vec<UsageError>) {
+    let mut options = Options::default();
+    let mut mistakes = Vec::new();
+    let mut args = args.into_iter();
+    while let Some(arg) = args.next() {
+        match take(&mut options, &arg, &mut args) {
+            Ok(None) => {}
+            Ok(Some(_)) => mistakes.push(UsageError(format!("process 1 cannot do {}", arg.display()))),
+            Err(mistake) => mistakes.push(mistake),
+        }
+    }
+    (options, mistakes)
+}
+
+/// Take one argument, and its value from those that follow. A command other than to run ends it.
+fn take(
+    options: &mut Options,
+    arg: &OsString,
+    rest: &mut impl Iterator<Item = OsString>,
+) -> Result<Option<Command>, UsageError> {
+    let text = arg.to_string_lossy().into_owned();
+    let (flag, inline) = match text.split_once('=') {
+        Some((flag, value)) => (flag.to_owned(), Some(OsString::from(value))),
+        None => (text.clone(), None),
+    };
+    let mut value = || {
+        inline
+            .clone()
+            .or_else(|| rest.next())
+            .filter(|value| !value.is_empty())
+            .ok_or_else(|| UsageError(format!("{flag} needs a value; see --help")))
+    };
+    match flag.as_str() {
+        "--help" | "-h" => return Ok(Some(Command::Help)),
+        "--version" | "-V" => return Ok(Some(Command::Version)),
+        "--config-dir" => options.config_dir = value()?.into(),
+        "--control-socket" => options.control_socket = value()?.into(),
+        "--state-dir" => options.state_dir = value()?.into(),
+        "--cgroup-root" => options.cgroup_root = value()?.into(),
+        "--log" => options.log = Some(log_target(&value()?)?),
+        _ => return Err(UsageError(format!("unknown argument {text:?}; see --help"))),
+    }
+    Ok(None)
 }
 
 fn log_target(value: &OsString) -> Result<LogTarget, UsageError> {
@@ -144,6 +172,20 @@ mod tests {
         assert_eq!(options.config_dir, PathBuf::from("/a"));
         assert_eq!(options.state_dir, PathBuf::from("/b"));
         assert_eq!(options.cgroup_root, Options::default().cgroup_root);
+    }
+
+    #[test]
+    fn process_one_keeps_what_makes_sense() {
+        let args =
+            ["quiet", "--config-dir=/a", "--help", "--log", "syslog", "--state-dir", "/b", "--cgroup-root"];
+        let (options, mistakes) = parse_as_init(args.map(OsString::from));
+        let good = Options { config_dir: "/a".into(), state_dir: "/b".into(), ..Options::default() };
+        assert_eq!(options, good);
+        let mistakes: Vec<_> = mistakes.iter().map(ToString::to_string).collect();
+        for (mistake, part) in mistakes.iter().zip(["\"quiet\"", "--help", "syslog", "--cgroup-root needs"]) {
+            assert!(mistake.contains(part), "{mistakes:?}");
+        }
+        assert_eq!(mistakes.len(), 4);
     }
 
     #[test]

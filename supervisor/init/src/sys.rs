@@ -17,6 +17,23 @@ pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok((read, write))
 }
 
+/// Descriptors for pipes, logs and clients of several thousand components. Numbers are given out
+/// from the lowest, so those in use lie below.
+pub const FILES_WANTED: u64 = 65_536;
+
+/// Whether a number is that of the reading end of a pipe as [`pipe`] makes it. Async-signal-safe.
+pub fn is_reading_pipe(fd: libc::c_int) -> bool {
+    let mut stat = std::mem::MaybeUninit::<libc::stat>::uninit();
+    // SAFETY: the calls change nothing, and the structure is read only when it was filled.
+    unsafe {
+        let flags = libc::fcntl(fd, libc::F_GETFL);
+        let reads = flags >= 0 && flags & libc::O_ACCMODE == libc::O_RDONLY && flags & libc::O_NONBLOCK != 0;
+        reads
+            && libc::fstat(fd, stat.as_mut_ptr()) == 0
+            && stat.assume_init().st_mode & libc::S_IFMT == libc::S_IFIFO
+    }
+}
+
 /// Wait for a descriptor to become readable in the event loop.
 pub fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an `OwnedFd` always gives the same open descriptor and closes it only when dropped,

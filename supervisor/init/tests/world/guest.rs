@@ -227,7 +227,7 @@ pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
 const SKIP: &str = "YAKIROS_SKIP_NAMESPACE_TESTS";
 
 /// How to unshare here: with a user namespace, or as root without one. `None` if the user does without.
-fn unshare_flags() -> Option<&'static str> {
+pub fn unshare_flags() -> Option<&'static str> {
     let mut reasons = String::new();
     for flags in ["-Urpmf", "-pmf"] {
         let tried =
