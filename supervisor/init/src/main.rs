@@ -164,26 +164,23 @@ async fn follow_files(supervisor: Rc<Supervisor>) {
         Ok(watched) => watched,
         Err(error) => return error!("failed to wait for file changes: {error}"),
     };
-    // Kept while events come, or a flood of them would put it off for ever.
     let mut due = None;
     loop {
         let wanted = supervisor.declarations.borrow().wants_another_look();
         due = wanted.then(|| due.unwrap_or_else(|| Instant::now() + LOOK_AGAIN));
         let readable = watched.readable();
-        let ready = match due {
-            None => readable.await,
-            Some(at) => {
-                let Ok(ready) = timeout_at(at, readable).await else {
-                    supervisor.look_for_files_again();
-                    due = None;
-                    continue;
-                };
-                ready
-            }
+        let woken = match due {
+            None => Ok(readable.await),
+            Some(at) => timeout_at(at, readable).await,
         };
-        match ready {
-            Ok(mut ready) => ready.clear_ready(),
-            Err(error) => return error!("failed to wait for file changes: {error}"),
+        // By the clock, for a flood of events would put it off for ever.
+        if due.take_if(|at| *at <= Instant::now()).is_some() {
+            supervisor.look_for_files_again();
+        }
+        match woken {
+            Err(_) => continue,
+            Ok(Ok(mut ready)) => ready.clear_ready(),
+            Ok(Err(error)) => return error!("failed to wait for file changes: {error}"),
         }
         while supervisor.take_file_changes() {
             tokio::task::yield_now().await;
