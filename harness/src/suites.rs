@@ -4,3 +4,6 @@
 pub mod basic;
 #[path = "../suites/graph-analysis/scenarios.rs"]
 pub mod graph_analysis;
+
+#[path = "../suites/health-checks/scenarios.rs"]
+pub mod health_checks;

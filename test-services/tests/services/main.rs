@@ -261,3 +261,31 @@ fn writer_stops_at_its_limit_and_still_waits_for_the_signal() {
     assert_eq!(writer.stop(Signal::SIGTERM).code(), Some(0));
     assert_eq!(fs::read_to_string(&file).unwrap(), "1\n2\n3\nlast 3\n");
 }
+
+#[test]
+fn health_demo_falls_ill_and_recovers() {
+    let folder = tempfile::tempdir().unwrap();
+    let (ill, well) = (folder.path().join("ill"), folder.path().join("well"));
+    let unix = folder.path().join("unix");
+    let program = env!("CARGO_BIN_EXE_test-health-demo");
+    let demo = Service::start(
+        program,
+        &[
+            "--ill-file",
+            path_text(&ill),
+            "--health-file",
+            path_text(&well),
+            "--unix",
+            path_text(&unix),
+            "--step-ms",
+            "2",
+        ],
+    );
+    let connects = || std::os::unix::net::UnixStream::connect(&unix).is_ok();
+    until("it is well", || well.exists() && connects());
+    fs::write(&ill, "").unwrap();
+    until("it is ill", || !well.exists() && !connects());
+    fs::remove_file(&ill).unwrap();
+    until("it is well again", || well.exists() && connects());
+    assert!(demo.stop(Signal::SIGTERM).success());
+}
