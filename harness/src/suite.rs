@@ -13,10 +13,11 @@ use crate::scenario::Scenario;
 use crate::suites;
 
 /// All suites, in the order in which they run and are listed.
-pub static SUITES: [Suite; 3] = [
+pub static SUITES: [Suite; 4] = [
     Suite { name: "basic", scenarios: &suites::basic::SCENARIOS },
     Suite { name: "graph-analysis", scenarios: &suites::graph_analysis::SCENARIOS },
     Suite { name: "health-checks", scenarios: &suites::health_checks::SCENARIOS },
+    Suite { name: "supervision", scenarios: &suites::supervision::SCENARIOS },
 ];
 
 /// A suite as code knows it.

@@ -4,6 +4,7 @@
 pub mod basic;
 #[path = "../suites/graph-analysis/scenarios.rs"]
 pub mod graph_analysis;
-
 #[path = "../suites/health-checks/scenarios.rs"]
 pub mod health_checks;
+#[path = "../suites/supervision/scenarios.rs"]
+pub mod supervision;

@@ -5,6 +5,7 @@ mod support;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -101,6 +102,30 @@ fn idle_is_named_and_stops_at_once() {
         assert_eq!(name, "idle-17\n");
         assert_eq!(idle.stop(signal).code(), Some(0));
     }
+}
+
+#[test]
+fn ready_reports_once_the_gate_is_open_and_only_as_asked() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let socket = UnixDatagram::bind(path("socket")).unwrap();
+    socket.set_nonblocking(true).unwrap();
+    let (gate, file) = (path("gate"), path("file"));
+    let shell = format!(
+        "exec 7>&1; NOTIFY_FD=7 NOTIFY_SOCKET={} exec {} --socket --gate {} --file {}",
+        path_text(&path("socket")),
+        env!("CARGO_BIN_EXE_test-ready"),
+        path_text(&gate),
+        path_text(&file)
+    );
+    let service = Service::start("/bin/sh", &["-c", &shell]);
+    let mut message = [0; 64];
+    assert!(!file.exists() && socket.recv(&mut message).is_err(), "the gate is closed");
+    fs::write(&gate, "").unwrap();
+    until("the file", || file.exists());
+    let count = socket.recv(&mut message).unwrap();
+    assert_eq!(&message[..count], b"READY=1\n");
+    assert_eq!(service.stop(Signal::SIGTERM).code(), Some(0));
 }
 
 #[test]
