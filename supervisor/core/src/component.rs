@@ -9,7 +9,7 @@
 //! demands of a name (see [`NAME_LIMIT`]).
 
 mod build;
-pub(crate) mod keys;
+pub mod keys;
 mod reader;
 mod values;
 
@@ -323,8 +323,8 @@ pub struct CheckpointPolicy {
 /// `[hotswap]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HotSwap {
-    /// Descriptors to transfer, by name; empty means all that are offered.
-    pub transfer_fds: Vec<String>,
+    /// Descriptors to transfer, by name; `None` means all that are offered.
+    pub transfer_fds: Option<Vec<String>>,
     /// Variables for the process, as `NAME=VALUE`, or `NAME` to pass the supervisor's own on.
     pub env_vars: Vec<String>,
     /// Time between SIGTERM and SIGKILL.

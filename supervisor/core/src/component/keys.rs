@@ -1,69 +1,423 @@
-//! Every section and key that a component file may have, aliases included.
+//! Every section and key that a component file may have: the one table that the parser, the JSON
+//! Schema and the reference in `docs/` are made from.
 //!
-//! The table serves the search for unknown keys and their nearest neighbours; the types are
-//! checked where the values are read, in `build`.
+//! A new key is one row here and one `get` in `build`; a test sees to it that each row is read,
+//! takes what its shape says, and has the default that it claims.
 
-/// Section names and their keys.
-pub(super) const SECTIONS: &[(&str, &[&str])] = &[
-    ("component", &["name", "binary", "args", "type", "handoff"]),
-    ("provides", &["capabilities"]),
-    ("requires", &["capabilities"]),
-    ("optional", &["capabilities"]),
-    (
-        "lifecycle",
-        &[
-            "handoff",
-            "reload_signal",
-            "readiness",
-            "readiness_file",
-            "readiness_check",
-            "readiness_command",
-            "readiness_signal",
-            "readiness_timeout",
-            "readiness_interval",
-            "health_check",
-            "health_tcp",
-            "health_http",
-            "health_unix",
-            "health_file",
-            "health_signal",
-            "health_interval",
-            "health_timeout",
-            "health_fail_threshold",
-            "health_failures",
-            "health_restart_threshold",
-            "restart_max",
-            "restart_window",
-        ],
-    ),
-    (
-        "resources",
-        &[
-            "cgroup",
-            "cgroup_path",
-            "memory_max",
-            "memory_high",
-            "cpu_weight",
-            "io_weight",
-            "cpu_max",
-            "pids_max",
-            "processes_max",
-            "files_max",
-        ],
-    ),
-    ("isolation", &["namespaces", "hostname", "root", "private_tmp"]),
-    ("checkpoint", &["enabled", "preserve_fds", "leave_running", "memory_estimate", "max_age"]),
-    ("hotswap", &["transfer_fds", "env_vars", "shutdown_grace", "preserve_state"]),
+use super::build::Method;
+use super::{Handoff, Kind, Namespace};
+
+/// A table of a component file.
+#[derive(Clone, Copy, Debug)]
+pub struct Section {
+    /// Its name, as in `[name]`.
+    pub name: &'static str,
+    /// What its keys are about.
+    pub about: &'static str,
+    /// Its keys.
+    pub keys: &'static [Key],
+}
+
+/// A key of a section.
+#[derive(Clone, Copy, Debug)]
+pub struct Key {
+    /// Its name.
+    pub name: &'static str,
+    /// Other names for it in the same section.
+    pub aliases: &'static [&'static str],
+    /// What values it takes.
+    pub shape: Shape,
+    /// What holds without it.
+    pub fallback: Fallback,
+    /// What it does.
+    pub about: &'static str,
+}
+
+/// What values a key takes.
+#[derive(Clone, Copy, Debug)]
+pub enum Shape {
+    /// The name of a component.
+    Name,
+    /// A host name.
+    HostName,
+    /// An absolute path.
+    Path,
+    /// A path below the supervisor's cgroup.
+    CgroupPath,
+    /// One of some words.
+    Word(fn() -> Vec<&'static str>),
+    /// An array of texts.
+    Arguments,
+    /// An array of names of capabilities.
+    Capabilities,
+    /// A line for the shell, or a program and its arguments in an array.
+    Command,
+    /// A signal.
+    Signal,
+    /// A signal that a component may send to the supervisor.
+    FreeSignal,
+    /// A time, in seconds or with a unit.
+    Seconds,
+    /// A time of more than zero.
+    PositiveSeconds,
+    /// A whole number from the first to the second.
+    Number(u64, u64),
+    /// A size in bytes, or with K, M, G or T.
+    Bytes,
+    /// `"QUOTA PERIOD"` in microseconds.
+    CpuMax,
+    /// An array of some words, or one text with commas.
+    Words(fn() -> Vec<&'static str>),
+    /// `true` or `false`.
+    Truth,
+    /// An array of texts or numbers, or one text with commas.
+    List,
+    /// The same, or `true` for all and `false` for none.
+    ListOrTruth,
+    /// An array of `NAME=VALUE` or `NAME`, a text with commas, or a table of values.
+    Variables,
+    /// `"ADDRESS:PORT"`.
+    Address,
+    /// `"http://ADDRESS[:PORT][/PATH]"`.
+    Url,
+}
+
+/// What holds when a key is absent.
+#[derive(Clone, Copy, Debug)]
+pub enum Fallback {
+    /// The file is refused.
+    Required,
+    /// As if this value, in TOML, had been written.
+    Value(&'static str),
+    /// Something that no value of the key says; in words.
+    Words(&'static str),
+}
+
+/// Something that is written as one of some words.
+pub(super) trait Word: Copy + 'static {
+    /// The words and what they mean, the usual one first.
+    const WORDS: &'static [(&'static str, Self)];
+}
+
+/// All words for `T`.
+fn words<T: Word>() -> Vec<&'static str> {
+    T::WORDS.iter().map(|(word, _)| *word).collect()
+}
+
+/// A key without other names.
+const fn key(name: &'static str, shape: Shape, fallback: Fallback, about: &'static str) -> Key {
+    Key { name, aliases: &[], shape, fallback, about }
+}
+
+impl Key {
+    const fn or(mut self, aliases: &'static [&'static str]) -> Self {
+        self.aliases = aliases;
+        self
+    }
+
+    /// The name and the aliases.
+    pub fn names(&self) -> impl Iterator<Item = &'static str> + Clone + use<> {
+        std::iter::once(self.name).chain(self.aliases.iter().copied())
+    }
+}
+
+const NO_LIMIT: Fallback = Fallback::Words("no limit");
+const NONE: Fallback = Fallback::Words("none");
+const EMPTY: Fallback = Fallback::Value("[]");
+const FALSE: Fallback = Fallback::Value("false");
+
+/// The highest count of anything that is counted in 32 bits.
+const COUNT_MAX: u64 = u32::MAX as u64;
+
+/// The highest weight that the kernel takes.
+const WEIGHT_MAX: u64 = 10_000;
+
+/// The most processes that Linux can have (`PID_MAX_LIMIT` on 64 bits).
+const PIDS_MAX: u64 = 4_194_304;
+
+/// A process has standard input, output and error at least.
+const FILES_MIN: u64 = 3;
+
+/// The most descriptors that Linux can give a process (`sysctl_nr_open_max` on 64 bits).
+const FILES_MAX: u64 = 1_073_741_816;
+
+/// The estimate is given in MiB; this keeps the product within 64 bits.
+const MEBIBYTES_MAX: u64 = 1 << 40;
+
+/// A hundred years, in hours.
+const HOURS_MAX: u64 = 876_600;
+
+/// All sections.
+pub static SECTIONS: &[Section] = &[
+    Section { name: "component", about: "The program.", keys: COMPONENT },
+    Section {
+        name: "provides",
+        about: "What is up while the component is.",
+        keys: &[key(
+            "capabilities",
+            Shape::Capabilities,
+            EMPTY,
+            "Capabilities that are up while the component is ACTIVE or DONE, and degraded while it is \
+             DEGRADED. Several components may provide the same one; it is up while one of them is.",
+        )],
+    },
+    Section {
+        name: "requires",
+        about: "What has to be up before the component is started.",
+        keys: &[key(
+            "capabilities",
+            Shape::Capabilities,
+            EMPTY,
+            "Capabilities that must all be up. When one is lost, the component is stopped, and comes \
+             back with it. Degraded counts as up.",
+        )],
+    },
+    Section {
+        name: "optional",
+        about: "What the component likes to find up.",
+        keys: &[key(
+            "capabilities",
+            Shape::Capabilities,
+            EMPTY,
+            "Capabilities that are waited for when somebody provides them, and done without otherwise.",
+        )],
+    },
+    Section { name: "lifecycle", about: "Readiness, health, restarts, upgrades.", keys: LIFECYCLE },
+    Section { name: "resources", about: "The control group and its limits.", keys: RESOURCES },
+    Section { name: "isolation", about: "Namespaces and the root directory.", keys: ISOLATION },
+    Section { name: "checkpoint", about: "How checkpoints are kept.", keys: CHECKPOINT },
+    Section { name: "hotswap", about: "Details of upgrades and of the way to stop.", keys: HOTSWAP },
 ];
 
-/// The keys of `section`, if there is one of that name.
-pub(super) fn keys_of(section: &str) -> Option<&'static [&'static str]> {
-    SECTIONS.iter().find(|(name, _)| *name == section).map(|(_, keys)| *keys)
+const COMPONENT: &[Key] = &[
+    key("name", Shape::Name, Fallback::Required, "The component's name, unique among all files."),
+    key(
+        "binary",
+        Shape::Path,
+        Fallback::Required,
+        "The program, executed directly; nothing is searched in `PATH`. A file that extends the \
+         built-in component `kernel` has none.",
+    ),
+    key("args", Shape::Arguments, EMPTY, "Arguments after the program's name."),
+    key(
+        "type",
+        Shape::Word(words::<Kind>),
+        Fallback::Value("\"service\""),
+        "A service runs until it is stopped, a oneshot to its end: it is DONE when it exits with 0.",
+    ),
+    key(
+        "handoff",
+        Shape::Word(words::<Handoff>),
+        Fallback::Words("`lifecycle.handoff`"),
+        "Another place for `lifecycle.handoff`.",
+    ),
+];
+
+const LIFECYCLE: &[Key] = &[
+    key(
+        "handoff",
+        Shape::Word(words::<Handoff>),
+        Fallback::Value("\"none\""),
+        "How an upgrade passes what the old process has to the new one.",
+    ),
+    key("reload_signal", Shape::Signal, NONE, "Sent to the process by `graphctl reload NAME`."),
+    key(
+        "readiness",
+        Shape::Word(words::<Method>),
+        Fallback::Words("by `readiness_file`, `readiness_check` or `readiness_signal`, else `\"none\"`"),
+        "How the component says that it is ready. `none`: once it is executed. `notify`: it writes a \
+         newline to `NOTIFY_FD` or `READY=1` to `NOTIFY_SOCKET`.",
+    ),
+    key(
+        "readiness_file",
+        Shape::Path,
+        NONE,
+        "Ready when this file appears. One that was there before the start does not count.",
+    ),
+    key(
+        "readiness_check",
+        Shape::Command,
+        NONE,
+        "Ready when this command exits with 0. It is run every `readiness_interval`.",
+    )
+    .or(&["readiness_command"]),
+    key(
+        "readiness_signal",
+        Shape::FreeSignal,
+        NONE,
+        "Ready when the component sends this signal to the supervisor.",
+    ),
+    key(
+        "readiness_timeout",
+        Shape::PositiveSeconds,
+        Fallback::Value("30"),
+        "Time from the start until ready; a component that takes longer has FAILED.",
+    ),
+    key(
+        "readiness_interval",
+        Shape::PositiveSeconds,
+        Fallback::Value("5"),
+        "Time between two runs of `readiness_check`.",
+    ),
+    key("health_check", Shape::Command, NONE, "Healthy when this command exits with 0."),
+    key("health_tcp", Shape::Address, NONE, "Healthy when a connection to this address is accepted."),
+    key("health_http", Shape::Url, NONE, "Healthy when a GET of this URL is answered by 2xx."),
+    key(
+        "health_unix",
+        Shape::Path,
+        NONE,
+        "Healthy when a connection to this unix stream socket is accepted.",
+    ),
+    key("health_file", Shape::Path, NONE, "Healthy while this file exists."),
+    key(
+        "health_signal",
+        Shape::FreeSignal,
+        NONE,
+        "Healthy when the component has sent the supervisor this signal since the last probe.",
+    ),
+    key("health_interval", Shape::PositiveSeconds, Fallback::Value("60"), "Time between two probes."),
+    key(
+        "health_timeout",
+        Shape::PositiveSeconds,
+        Fallback::Value("10"),
+        "A probe that takes longer has failed.",
+    ),
+    key(
+        "health_fail_threshold",
+        Shape::Number(1, COUNT_MAX),
+        Fallback::Value("3"),
+        "Failed probes in a row until the component is DEGRADED.",
+    )
+    .or(&["health_failures"]),
+    key(
+        "health_restart_threshold",
+        Shape::Number(1, COUNT_MAX),
+        Fallback::Value("5"),
+        "Failed probes in a row until the component has FAILED and is started again.",
+    ),
+    key(
+        "restart_max",
+        Shape::Number(0, COUNT_MAX),
+        Fallback::Value("5"),
+        "Restarts within `restart_window`; with more, there are growing pauses before the next.",
+    ),
+    key(
+        "restart_window",
+        Shape::Seconds,
+        Fallback::Value("30"),
+        "See `restart_max`; also the time that a component has to run until its failures are forgotten.",
+    ),
+];
+
+const RESOURCES: &[Key] = &[
+    key(
+        "cgroup",
+        Shape::CgroupPath,
+        Fallback::Words("the component's name"),
+        "Its control group, below the supervisor's own.",
+    )
+    .or(&["cgroup_path"]),
+    key("memory_max", Shape::Bytes, NO_LIMIT, "Memory above which the kernel kills (`memory.max`)."),
+    key("memory_high", Shape::Bytes, NO_LIMIT, "Memory above which the kernel throttles (`memory.high`)."),
+    key(
+        "cpu_weight",
+        Shape::Number(1, WEIGHT_MAX),
+        Fallback::Words("the kernel's, 100"),
+        "Share of the processors (`cpu.weight`).",
+    ),
+    key(
+        "io_weight",
+        Shape::Number(1, WEIGHT_MAX),
+        Fallback::Words("the kernel's, 100"),
+        "Share of the disks (`io.weight`).",
+    ),
+    key("cpu_max", Shape::CpuMax, NO_LIMIT, "Processor time in each period (`cpu.max`)."),
+    key("pids_max", Shape::Number(1, PIDS_MAX), NO_LIMIT, "Processes and threads (`pids.max`).")
+        .or(&["processes_max"]),
+    key(
+        "files_max",
+        Shape::Number(FILES_MIN, FILES_MAX),
+        Fallback::Words("the supervisor's own"),
+        "Open descriptors of each process (`RLIMIT_NOFILE`).",
+    ),
+];
+
+const ISOLATION: &[Key] = &[
+    key("namespaces", Shape::Words(words::<Namespace>), EMPTY, "Namespaces of its own."),
+    key(
+        "hostname",
+        Shape::HostName,
+        Fallback::Words("the machine's"),
+        "Host name that the component sees. Needs the namespace `uts`.",
+    ),
+    key(
+        "root",
+        Shape::Path,
+        Fallback::Words("the machine's"),
+        "Directory that becomes the component's `/`. Needs the namespace `mount`.",
+    ),
+    key(
+        "private_tmp",
+        Shape::Truth,
+        Fallback::Words("`true` with the namespace `mount`, else `false`"),
+        "A `/tmp` of its own. Needs the namespace `mount`.",
+    ),
+];
+
+const CHECKPOINT: &[Key] = &[
+    key("enabled", Shape::Truth, FALSE, "Whether checkpoints of the component are kept."),
+    key("preserve_fds", Shape::List, EMPTY, "Descriptors to keep open across a restore."),
+    key("leave_running", Shape::Truth, FALSE, "Take a snapshot only: the process runs on."),
+    key(
+        "memory_estimate",
+        Shape::Number(0, MEBIBYTES_MAX),
+        Fallback::Words("measured"),
+        "Expected size of a checkpoint, in MiB.",
+    ),
+    key("max_age", Shape::Number(0, HOURS_MAX), NO_LIMIT, "Hours after which a checkpoint is removed."),
+];
+
+const HOTSWAP: &[Key] = &[
+    key(
+        "transfer_fds",
+        Shape::ListOrTruth,
+        Fallback::Value("true"),
+        "Names of the descriptors to hand over; `true` for all that are offered.",
+    ),
+    key(
+        "env_vars",
+        Shape::Variables,
+        EMPTY,
+        "Variables for the process, `NAME=VALUE`, or `NAME` to pass the supervisor's own value on.",
+    ),
+    key(
+        "shutdown_grace",
+        Shape::Seconds,
+        Fallback::Value("10"),
+        "Time between SIGTERM and SIGKILL when the component is stopped.",
+    ),
+    key(
+        "preserve_state",
+        Shape::Truth,
+        FALSE,
+        "Whether the application's state is handed over along with descriptors.",
+    ),
+];
+
+/// The section of that name.
+pub(super) fn section(name: &str) -> Option<&'static Section> {
+    SECTIONS.iter().find(|section| section.name == name)
+}
+
+/// The row of a key, by its name or an alias.
+pub(super) fn find(section_name: &str, name: &str) -> Option<&'static Key> {
+    section(section_name)?.keys.iter().find(|key| key.names().any(|known| known == name))
 }
 
 /// The section that has `key`, when the key stands in the wrong one.
 pub(super) fn home_of(key: &str) -> Option<&'static str> {
-    SECTIONS.iter().find(|(_, keys)| keys.contains(&key)).map(|(name, _)| *name)
+    let home = SECTIONS.iter().find(|section| find(section.name, key).is_some());
+    home.map(|section| section.name)
 }
 
 /// The word of `known` that `word` was probably meant to be.

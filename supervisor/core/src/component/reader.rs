@@ -6,8 +6,8 @@ use std::ops::Range;
 
 use toml::de::{DeTable, DeValue};
 
-use super::keys::{SECTIONS, home_of, keys_of, nearest};
-use super::values::Problem;
+use super::keys::{self, Key, SECTIONS, Section, Shape, home_of, nearest};
+use super::values::{self, Problem};
 use crate::diagnostic::{Diagnostic, Severity};
 
 /// The most findings of one file: a person mends the first few and tries again.
@@ -39,16 +39,17 @@ impl<'s> Reader<'s> {
         self.found
     }
 
-    /// The value of the first of `names` (a key and its aliases) that is in `section`, converted.
-    /// A value that does not convert is a finding and reads as absent.
+    /// The value of `key` (or of one of its aliases) in `section`, converted. A value that does not
+    /// convert is a finding and reads as absent.
     pub(super) fn get<T>(
         &mut self,
         section: &str,
-        names: &[&str],
+        key: &str,
         convert: impl Fn(&DeValue<'s>) -> Result<T, Problem>,
     ) -> Option<T> {
+        let row = row(section, key)?;
         let table = section_table(&self.root, section)?;
-        let mut given = names.iter().filter_map(|name| Some((*name, table.get(*name)?)));
+        let mut given = row.names().filter_map(|name| Some((name, table.get(name)?)));
         let (name, value) = given.next()?;
         let second = given.next().map(|(second, value)| (second, value.span()));
         let span = value.span();
@@ -75,9 +76,18 @@ impl<'s> Reader<'s> {
         }
     }
 
-    /// Whether any of `names` is in `section`, converted or not.
-    pub(super) fn has(&self, section: &str, names: &[&str]) -> bool {
-        self.place(section, names).is_some()
+    /// A whole number within the range that the table of keys gives.
+    pub(super) fn number(&mut self, section: &str, key: &str) -> Option<u64> {
+        let Shape::Number(low, high) = row(section, key)?.shape else {
+            debug_assert!(false, "{section}.{key} is no number in the table of keys");
+            return None;
+        };
+        self.get(section, key, values::number(low, high))
+    }
+
+    /// Whether `key` or an alias is in `section`, converted or not.
+    pub(super) fn has(&self, section: &str, key: &str) -> bool {
+        self.place(section, key).is_some()
     }
 
     /// A finding about a key that is there, or about the file when it is not.
@@ -85,20 +95,20 @@ impl<'s> Reader<'s> {
         &mut self,
         severity: Severity,
         section: &str,
-        names: &[&str],
+        key: &str,
         message: &str,
         help: Option<String>,
     ) {
         let place = self
-            .place(section, names)
+            .place(section, key)
             .or_else(|| Some(self.root.get_key_value(section)?.0.span()))
             .unwrap_or(0..0);
         self.push(severity, place, message, help);
     }
 
-    fn place(&self, section: &str, names: &[&str]) -> Option<Range<usize>> {
+    fn place(&self, section: &str, key: &str) -> Option<Range<usize>> {
         let table = section_table(&self.root, section)?;
-        names.iter().find_map(|name| Some(table.get(*name)?.span()))
+        row(section, key)?.names().find_map(|name| Some(table.get(name)?.span()))
     }
 
     fn push(&mut self, severity: Severity, span: Range<usize>, message: &str, help: Option<String>) {
@@ -114,7 +124,7 @@ impl<'s> Reader<'s> {
         let mut strangers = Vec::new();
         for (section, content) in &self.root {
             let name = section.get_ref().as_ref();
-            let Some(keys) = keys_of(name) else {
+            let Some(known) = keys::section(name) else {
                 strangers.push(stranger_section(name, section.span(), content.get_ref()));
                 continue;
             };
@@ -129,8 +139,8 @@ impl<'s> Reader<'s> {
             };
             for key in table.keys() {
                 let word = key.get_ref().as_ref();
-                if !keys.contains(&word) {
-                    strangers.push(stranger_key(name, word, keys, key.span()));
+                if keys::find(name, word).is_none() {
+                    strangers.push(stranger_key(known, word, key.span()));
                 }
             }
         }
@@ -145,7 +155,7 @@ type Finding = (Severity, Range<usize>, String, Option<String>);
 /// An unknown section is a warning; a known key at the top level has lost its section.
 fn stranger_section(name: &str, span: Range<usize>, content: &DeValue<'_>) -> Finding {
     let (message, help) = if content.is_table() {
-        let help = nearest(name, SECTIONS.iter().map(|(name, _)| *name))
+        let help = nearest(name, SECTIONS.iter().map(|section| section.name))
             .map(|near| format!("did you mean `[{near}]`?"));
         (format!("unknown section `[{name}]` is ignored"), help)
     } else {
@@ -155,11 +165,18 @@ fn stranger_section(name: &str, span: Range<usize>, content: &DeValue<'_>) -> Fi
     (Severity::Warning, span, message, help)
 }
 
-fn stranger_key(section: &str, word: &str, keys: &[&'static str], span: Range<usize>) -> Finding {
-    let help = nearest(word, keys.iter().copied())
+fn stranger_key(section: &Section, word: &str, span: Range<usize>) -> Finding {
+    let help = nearest(word, section.keys.iter().flat_map(Key::names))
         .map(|near| format!("did you mean `{near}`?"))
         .or_else(|| home_of(word).map(|home| format!("`{word}` belongs in `[{home}]`")));
-    (Severity::Warning, span, format!("unknown key `{section}.{word}` is ignored"), help)
+    (Severity::Warning, span, format!("unknown key `{}.{word}` is ignored", section.name), help)
+}
+
+/// The row of a key in the table. Without one it would not be read: a test of every row sees it.
+fn row(section: &str, key: &str) -> Option<&'static Key> {
+    let row = keys::find(section, key);
+    debug_assert!(row.is_some(), "{section}.{key} is not in the table of keys");
+    row
 }
 
 fn section_table<'a, 's>(root: &'a DeTable<'s>, section: &str) -> Option<&'a DeTable<'s>> {

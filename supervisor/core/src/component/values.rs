@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use toml::de::DeValue;
 
-use super::keys::nearest;
+use super::keys::{Word, nearest};
 use super::{Command, CpuMax, HttpTarget, Namespace};
 
 /// Why a value does not convert. The message completes "`section.key` …".
@@ -129,6 +129,18 @@ pub(super) fn text(value: &DeValue<'_>) -> Result<String, Problem> {
     }
 }
 
+/// The longest host name that Linux takes, in bytes (`__NEW_UTS_LEN`).
+const HOST_NAME_LIMIT: usize = 64;
+
+pub(super) fn host_name(value: &DeValue<'_>) -> Result<String, Problem> {
+    let name = text(value)?;
+    if name.len() <= HOST_NAME_LIMIT {
+        return Ok(name);
+    }
+    Err(Problem::new(format!("is too long with {} bytes", name.len()))
+        .help(format!("the kernel takes at most {HOST_NAME_LIMIT}")))
+}
+
 pub(super) fn truth(value: &DeValue<'_>) -> Result<bool, Problem> {
     value.as_bool().ok_or_else(|| Problem::wrong_type("true or false", value).help("without quotes"))
 }
@@ -196,11 +208,11 @@ pub(super) fn list(value: &DeValue<'_>) -> Result<Vec<String>, Problem> {
     }
 }
 
-/// Like [`list`]; `true` means all (an empty list), `false` none.
-pub(super) fn list_or_truth(value: &DeValue<'_>) -> Result<Vec<String>, Problem> {
+/// Like [`list`]; `true` means all (`None`), `false` none.
+pub(super) fn list_or_truth(value: &DeValue<'_>) -> Result<Option<Vec<String>>, Problem> {
     match value {
-        DeValue::Boolean(_) => Ok(Vec::new()),
-        other => list(other),
+        DeValue::Boolean(all) => Ok((!all).then(Vec::new)),
+        other => list(other).map(Some),
     }
 }
 
@@ -303,22 +315,23 @@ pub(super) fn signal_to_supervisor(value: &DeValue<'_>) -> Result<Signal, Proble
         .help(format!("send SIGUSR1, SIGUSR2, or a real-time signal ({SIGNAL_RT_MIN} to {SIGNAL_MAX})")))
 }
 
-/// One of the words of `table`.
-pub(super) fn word<T: Copy>(
-    table: &'static [(&'static str, T)],
-) -> impl Fn(&DeValue<'_>) -> Result<T, Problem> {
-    move |value| {
-        let given = text(value)?;
-        if let Some((_, meaning)) = table.iter().find(|(word, _)| *word == given) {
-            return Ok(*meaning);
-        }
-        let all: Vec<_> = table.iter().map(|(word, _)| format!("{word:?}")).collect();
-        let problem = Problem::new(format!("cannot be {given:?}"));
-        Err(match nearest(&given, table.iter().map(|(word, _)| *word)) {
-            Some(near) => problem.help(format!("did you mean {near:?}?")),
-            None => problem.help(format!("it is one of {}", all.join(", "))),
-        })
+/// One of the words for `T`.
+pub(super) fn word<T: Word>(value: &DeValue<'_>) -> Result<T, Problem> {
+    meaning(&text(value)?, |given| format!("cannot be {given:?}"))
+}
+
+/// What `given` means, or `complaint` about it and the nearest word.
+fn meaning<T: Word>(given: &str, complaint: impl Fn(&str) -> String) -> Result<T, Problem> {
+    if let Some((_, meaning)) = T::WORDS.iter().find(|(word, _)| *word == given) {
+        return Ok(*meaning);
     }
+    let problem = Problem::new(complaint(given));
+    let all = || {
+        let all: Vec<_> = T::WORDS.iter().map(|(word, _)| format!("{word:?}")).collect();
+        format!("it is one of {}", all.join(", "))
+    };
+    let near = nearest(given, T::WORDS.iter().map(|(word, _)| *word));
+    Err(problem.help(near.map_or_else(all, |near| format!("did you mean {near:?}?"))))
 }
 
 /// A whole number within `low..=high`.
@@ -446,30 +459,26 @@ fn is_cgroup_file(name: &str) -> bool {
     ["cgroup.", "memory.", "cpu.", "io.", "pids.", "cpuset."].iter().any(|prefix| name.starts_with(prefix))
 }
 
-pub(super) fn namespaces(value: &DeValue<'_>) -> Result<Vec<Namespace>, Problem> {
-    const NAMES: &[(&str, Namespace)] = &[
-        ("mount", Namespace::Mount),
-        ("mnt", Namespace::Mount),
-        ("pid", Namespace::Pid),
-        ("net", Namespace::Net),
-        ("network", Namespace::Net),
-        ("uts", Namespace::Uts),
-        ("ipc", Namespace::Ipc),
-        ("user", Namespace::User),
-        ("cgroup", Namespace::Cgroup),
-        ("time", Namespace::Time),
+impl Word for Namespace {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("mount", Self::Mount),
+        ("mnt", Self::Mount),
+        ("pid", Self::Pid),
+        ("net", Self::Net),
+        ("network", Self::Net),
+        ("uts", Self::Uts),
+        ("ipc", Self::Ipc),
+        ("user", Self::User),
+        ("cgroup", Self::Cgroup),
+        ("time", Self::Time),
     ];
-    let mut found = Vec::new();
-    for name in list(value)? {
-        let Some((_, namespace)) = NAMES.iter().find(|(known, _)| *known == name) else {
-            let problem = Problem::new(format!("names an unknown namespace {name:?}"));
-            return Err(match nearest(&name, NAMES.iter().map(|(n, _)| *n)) {
-                Some(near) => problem.help(format!("did you mean {near:?}?")),
-                None => problem.help("known are mount, pid, net, uts, ipc, user, cgroup and time"),
-            });
-        };
-        found.push(*namespace);
-    }
+}
+
+pub(super) fn namespaces(value: &DeValue<'_>) -> Result<Vec<Namespace>, Problem> {
+    let names = list(value)?;
+    let unknown = |name: &str| format!("names an unknown namespace {name:?}");
+    let found = names.iter().map(|name| meaning(name, unknown));
+    let mut found = found.collect::<Result<Vec<Namespace>, _>>()?;
     found.sort_unstable();
     found.dedup();
     Ok(found)

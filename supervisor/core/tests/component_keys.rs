@@ -1,0 +1,233 @@
+//! The table of keys and the parser agree: each row is read, takes what its shape says and nothing
+//! else, and has the default that it claims.
+
+use yakiros_core::component::keys::{Fallback, Key, SECTIONS, Shape};
+use yakiros_core::component::{Component, Parsed, parse};
+
+/// What the interface promises: section, names, default (in TOML; empty for none).
+const INTERFACE: &[(&str, &[&str], &str)] = &[
+    ("component", &["name"], ""),
+    ("component", &["binary"], ""),
+    ("component", &["args"], "[]"),
+    ("component", &["type"], "\"service\""),
+    ("component", &["handoff"], ""),
+    ("provides", &["capabilities"], "[]"),
+    ("requires", &["capabilities"], "[]"),
+    ("optional", &["capabilities"], "[]"),
+    ("lifecycle", &["handoff"], "\"none\""),
+    ("lifecycle", &["reload_signal"], ""),
+    ("lifecycle", &["readiness"], ""),
+    ("lifecycle", &["readiness_file"], ""),
+    ("lifecycle", &["readiness_check", "readiness_command"], ""),
+    ("lifecycle", &["readiness_signal"], ""),
+    ("lifecycle", &["readiness_timeout"], "30"),
+    ("lifecycle", &["readiness_interval"], "5"),
+    ("lifecycle", &["health_check"], ""),
+    ("lifecycle", &["health_interval"], "60"),
+    ("lifecycle", &["health_timeout"], "10"),
+    ("lifecycle", &["health_fail_threshold", "health_failures"], "3"),
+    ("lifecycle", &["health_restart_threshold"], "5"),
+    ("lifecycle", &["restart_max"], "5"),
+    ("lifecycle", &["restart_window"], "30"),
+    ("resources", &["cgroup", "cgroup_path"], ""),
+    ("resources", &["memory_max"], ""),
+    ("resources", &["memory_high"], ""),
+    ("resources", &["cpu_weight"], ""),
+    ("resources", &["io_weight"], ""),
+    ("resources", &["cpu_max"], ""),
+    ("resources", &["pids_max", "processes_max"], ""),
+    ("resources", &["files_max"], ""),
+    ("isolation", &["namespaces"], "[]"),
+    ("isolation", &["hostname"], ""),
+    ("isolation", &["root"], ""),
+    ("isolation", &["private_tmp"], ""),
+    ("checkpoint", &["enabled"], "false"),
+    ("checkpoint", &["preserve_fds"], "[]"),
+    ("checkpoint", &["leave_running"], "false"),
+    ("checkpoint", &["memory_estimate"], ""),
+    ("checkpoint", &["max_age"], ""),
+    ("hotswap", &["transfer_fds"], "true"),
+    ("hotswap", &["env_vars"], "[]"),
+    ("hotswap", &["shutdown_grace"], "10"),
+    ("hotswap", &["preserve_state"], "false"),
+];
+
+/// Keys that another key needs, or without which it would have no effect.
+const COMPANIONS: &[(&str, &str)] = &[
+    ("readiness", "readiness_file = \"/r\"\nreadiness_check = \"true\"\nreadiness_signal = \"USR1\""),
+    ("readiness_interval", "readiness_check = \"true\""),
+    ("readiness_timeout", "readiness_file = \"/r\""),
+    ("health_interval", "health_file = \"/h\""),
+    ("health_timeout", "health_file = \"/h\""),
+    ("health_fail_threshold", "health_file = \"/h\""),
+    ("health_restart_threshold", "health_file = \"/h\""),
+    ("hostname", "namespaces = [\"uts\"]"),
+    ("root", "namespaces = [\"mount\"]"),
+    ("private_tmp", "namespaces = [\"mount\"]"),
+];
+
+/// A file with one key in it, on the last line, and what it needs.
+fn file(section: &str, key: &Key, line: &str) -> String {
+    let mut lines = vec!["[component]".to_owned()];
+    let program = [("name", "a"), ("binary", "/a")].into_iter();
+    let program = program.filter(|(name, _)| section != "component" || key.name != *name);
+    lines.extend(program.map(|(name, value)| format!("{name} = \"{value}\"")));
+    if section != "component" {
+        lines.push(format!("[{section}]"));
+    }
+    let companions = COMPANIONS.iter().filter(|(name, _)| *name == key.name);
+    lines.extend(companions.map(|(_, companions)| (*companions).to_owned()));
+    lines.push(line.to_owned());
+    lines.join("\n")
+}
+
+fn component(text: &str) -> Component {
+    let Parsed { component, diagnostics } = parse(text);
+    component.unwrap_or_else(|| panic!("{text}\n{diagnostics:#?}"))
+}
+
+fn quoted(words: &[&str]) -> Vec<String> {
+    words.iter().map(|word| format!("{word:?}")).collect()
+}
+
+/// Values that a shape takes and some that it does not, in TOML.
+fn samples(shape: Shape) -> (Vec<String>, Vec<String>) {
+    let owned = |values: &[&str]| values.iter().map(|value| (*value).to_owned()).collect();
+    let both = |good: &[&str], bad: &[&str]| (owned(good), owned(bad));
+    match shape {
+        Shape::Name => both(&["\"b-1.2_x+@:\""], &["\"\"", "\"a/b\"", "\".b\"", "\"-b\"", "\"a b\"", "1"]),
+        Shape::HostName => {
+            let long = format!("\"{}\"", "x".repeat(65));
+            both(&["\"web\""], &["\"\"", "7", "[\"web\"]", &long])
+        }
+        Shape::Path => both(&["\"/b\"", "'/b c'"], &["\"b\"", "\"\"", "\"/b\\u0000\"", "1", "[]"]),
+        Shape::CgroupPath => {
+            both(&["\"b\"", "\"b/c\""], &["\"/b\"", "\"../b\"", "\"b//c\"", "\"\"", "\"cgroup.procs\"", "1"])
+        }
+        Shape::Word(words) => (quoted(&words()), owned(&["\"nonsense\"", "\"\"", "true", "3"])),
+        Shape::Words(words) => {
+            let mut good = quoted(&words());
+            good.push(format!("[{}]", good.join(", ")));
+            good.push(format!("{:?}", words().join(", ")));
+            (good, owned(&["\"nonsense\"", "[\"nonsense\"]", "true", "3"]))
+        }
+        Shape::Arguments => both(&["[\"x\", \"\"]"], &["\"x\"", "[1]", "[\"\\u0000\"]", "true"]),
+        Shape::Capabilities => both(&["[\"x.y\"]"], &["\"x\"", "[1]", "[\"\"]", "[\"x y\"]", "true"]),
+        Shape::Command => {
+            both(&["\"x | y\"", "[\"/x\", \"y\"]"], &["\"\"", "[]", "[\"x\"]", "[\"/x\", 1]", "1", "true"])
+        }
+        Shape::Signal => both(
+            &["\"HUP\"", "\"SIGTERM\"", "\"sigusr1\"", "10", "\"34\""],
+            &["\"HUB\"", "0", "65", "true", "[]"],
+        ),
+        Shape::FreeSignal => both(&["\"SIGUSR1\"", "\"usr2\"", "34", "64"], &["\"HUP\"", "32", "65", "true"]),
+        Shape::Seconds => both(
+            &["0", "1_0", "0.5", "\"500ms\"", "\"2m\"", "\"1.5h\"", "7"],
+            &["-1", "nan", "inf", "1e12", "\"5 days\"", "\"\"", "true", "[]", "0x10"],
+        ),
+        Shape::PositiveSeconds => both(&["0.5", "\"500ms\"", "7"], &["0", "\"0s\"", "-1", "true", "[]"]),
+        Shape::Number(low, high) => {
+            let good = vec![low.to_string(), (low + 1).to_string(), format!("{high:#x}")];
+            let mut bad: Vec<String> = owned(&["-1", "1.5", "\"3\"", "true", "[1]"]);
+            bad.push((high + 1).to_string());
+            bad.extend(low.checked_sub(1).map(|below| below.to_string()));
+            (good, bad)
+        }
+        Shape::Bytes => both(
+            &["1", "1_048_576", "\"64M\"", "\"64 KiB\"", "\"1g\"", "\"5\""],
+            &["0", "-1", "\"\"", "\"64 apples\"", "\"99999999T\"", "1.5", "true"],
+        ),
+        Shape::CpuMax => both(
+            &["\"50000 100000\"", "\"max 100000\"", "\"max\"", "\"1000\""],
+            &["\"999 100000\"", "\"1000 999\"", "\"1000 1000001\"", "\"1 2 3\"", "\"\"", "5000"],
+        ),
+        Shape::Truth => both(&["true", "false"], &["\"true\"", "1", "[]"]),
+        Shape::List => both(&["[\"3\", 4]", "\"3, 4\"", "[]"], &["3", "true", "[true]", "[[1]]"]),
+        Shape::ListOrTruth => both(&["[\"3\", 4]", "\"3, 4\"", "true", "false"], &["3", "[true]"]),
+        Shape::Variables => both(
+            &["[\"A=1\", \"B\"]", "\"A=1,B\"", "{ A = \"1\" }"],
+            &["[\"=1\"]", "{ A = 1 }", "3", "true", "[\"A=\\u0000\"]"],
+        ),
+        Shape::Address => both(
+            &["\"127.0.0.1:80\"", "\"[::1]:80\"", "\"localhost:80\""],
+            &["\"example.org:80\"", "\"127.0.0.1\"", "\"127.0.0.1:0\"", "\"\"", "80"],
+        ),
+        Shape::Url => both(
+            &["\"http://127.0.0.1\"", "\"http://[::1]:8080/x?y\"", "\"http://localhost:81/\""],
+            &[
+                "\"https://127.0.0.1/\"",
+                "\"127.0.0.1:80\"",
+                "\"http://a.b/\"",
+                "\"http://127.0.0.1/a b\"",
+                "80",
+            ],
+        ),
+    }
+}
+
+#[test]
+fn every_key_of_the_interface_is_in_the_table_with_its_default() {
+    for (section, names, default) in INTERFACE {
+        let keys = SECTIONS.iter().find(|s| s.name == *section).map(|s| s.keys);
+        let key = keys.and_then(|keys| keys.iter().find(|key| key.name == names[0]));
+        let key = key.unwrap_or_else(|| panic!("{section}.{} is missing", names[0]));
+        assert_eq!(key.names().collect::<Vec<_>>(), *names, "{section}");
+        let value = if let Fallback::Value(value) = key.fallback { value } else { "" };
+        assert_eq!(value, *default, "{section}.{}", key.name);
+    }
+}
+
+#[test]
+fn every_key_and_alias_is_read_and_takes_what_its_shape_says() {
+    for section in SECTIONS {
+        for key in section.keys {
+            let without = parse(&file(section.name, key, "")).component;
+            let (good, bad) = samples(key.shape);
+            for name in key.names() {
+                let with = |value: &str| file(section.name, key, &format!("{name} = {value}"));
+                let read = good.iter().map(|value| component(&with(value)));
+                let changes = read.filter(|component| Some(component) != without.as_ref()).count();
+                assert!(changes > 0, "{}.{name} changes nothing", section.name);
+                for value in &bad {
+                    let text = with(value);
+                    let Parsed { component, diagnostics } = parse(&text);
+                    let line = text.lines().count();
+                    let told = diagnostics.iter().any(|d| d.is_error() && d.line == line);
+                    assert!(told && component.is_none(), "{text}\n{diagnostics:#?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn an_absent_key_means_what_the_table_says() {
+    for section in SECTIONS {
+        for key in section.keys {
+            let without = parse(&file(section.name, key, ""));
+            match key.fallback {
+                Fallback::Value(value) => {
+                    let text = file(section.name, key, &format!("{} = {value}", key.name));
+                    assert_eq!(Some(component(&text)), without.component, "{text}");
+                }
+                Fallback::Required => assert!(without.component.is_none(), "{}", key.name),
+                Fallback::Words(_) => assert!(without.component.is_some(), "{}", key.name),
+            }
+        }
+    }
+}
+
+#[test]
+fn a_key_and_its_alias_at_once_are_refused() {
+    let aliases = SECTIONS.iter().flat_map(|section| {
+        let keys = section.keys.iter().filter(|key| !key.aliases.is_empty());
+        keys.map(|key| (section.name, key))
+    });
+    for (section, key) in aliases {
+        let value = &samples(key.shape).0[1];
+        let lines: Vec<_> = key.names().map(|name| format!("{name} = {value}")).collect();
+        let parsed = parse(&file(section, key, &lines.join("\n")));
+        let told = parsed.diagnostics.iter().any(|d| d.message.contains("is another name for"));
+        assert!(told && parsed.component.is_none(), "{section}.{}: {:?}", key.name, parsed.diagnostics);
+    }
+}
