@@ -37,7 +37,7 @@ async fn sound(vm: &Vm) -> Result<(), Failure> {
     let table = [
         ("check-cycles", "No dependency cycles\n".to_owned()),
         ("check", "All 11 components can start\n".to_owned()),
-        ("validate", format!("{NOTE}Total: 0 errors, 1 notes\n")),
+        ("validate", format!("{NOTE}Total: 0 errors, 1 note\n")),
         (
             "scc",
             "Total: 11 strongly connected components, 0 of components that depend on each other\n".to_owned(),
@@ -95,7 +95,7 @@ async fn errors(vm: &Vm, broken: &str) -> Result<(), Failure> {
         "error[unprovided]: orphan requires nobody.gives, which nobody provides\n".to_owned(),
         "error[self-dependency]: selfish requires self.up, which only it provides\n".to_owned(),
         "error[blocked]: behind-orphan requires orphan.up, whose providers can never start\n".to_owned(),
-        "Total: 4 errors, 1 notes\n".to_owned(),
+        "Total: 4 errors, 1 note\n".to_owned(),
     ];
     for line in &lines {
         check!(text.contains(line.as_str()), "`graphctl validate` has no line {line:?}: {text}");

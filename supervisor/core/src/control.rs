@@ -11,7 +11,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::diagnostic::Diagnostic;
 use crate::graph::Level;
-use crate::journal::{Record, State};
+use crate::journal::State;
+
+mod causes;
+
+pub use causes::{EventsPage, WhyPage};
 
 /// Version of the protocol. A supervisor answers a request of another version with a refusal that
 /// names its own.
@@ -108,6 +112,13 @@ pub enum Request {
         /// Revision.
         since: u64,
     },
+    /// The newest change of a component, what led to it, what led to that, and so on.
+    Why {
+        /// Component; may be one that is no longer declared.
+        name: String,
+        /// Revision at which to go on, from the page before.
+        from: Option<u64>,
+    },
     /// Stop everything, then power off (pid 1) or exit.
     Poweroff,
     /// Stop everything, then restart the machine (pid 1) or exit.
@@ -128,6 +139,7 @@ impl Request {
             Self::Log { .. } => "log",
             Self::Wait { .. } => "wait",
             Self::Events { .. } => "events",
+            Self::Why { .. } => "why",
             Self::Poweroff => "poweroff",
             Self::Reboot => "reboot",
         }
@@ -147,6 +159,7 @@ impl Request {
                 | Self::Log { .. }
                 | Self::Wait { .. }
                 | Self::Events { .. }
+                | Self::Why { .. }
         )
     }
 }
@@ -163,6 +176,13 @@ pub enum Until {
         state: State,
         /// Only a journal record newer than this revision counts.
         since: Option<u64>,
+    },
+    /// A journal record is newer than a revision.
+    Changed {
+        /// Only a record of this component counts.
+        name: Option<String>,
+        /// The revision.
+        since: u64,
     },
     /// Every component rests and no change of declarations is pending.
     Settled,
@@ -183,6 +203,8 @@ pub enum Answer {
     Graph(GraphPage),
     /// To `events`.
     Events(EventsPage),
+    /// To `why`.
+    Why(WhyPage),
     /// To `log`.
     Log(LogText),
     /// The request was carried out, or the condition holds.
@@ -206,6 +228,18 @@ pub enum Answer {
         /// Journal revision at that time.
         revision: u64,
     },
+}
+
+impl Answer {
+    /// Fill in when the clock of the journal's records began, in milliseconds of Unix time. The
+    /// engine has no clock; whoever sends the answer knows.
+    pub fn set_origin(&mut self, origin_ms: i64) {
+        match self {
+            Self::Events(page) => page.origin_ms = origin_ms,
+            Self::Why(page) => page.origin_ms = origin_ms,
+            _ => {}
+        }
+    }
 }
 
 /// Components in one page of `status`.
@@ -278,11 +312,13 @@ pub struct RejectedFile {
     pub diagnostics: Vec<Diagnostic>,
 }
 
-/// Components in one page of `graph`.
+/// Components in one page of `graph`. Pages belong together if both numbers are the same.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GraphPage {
     /// Journal revision.
     pub revision: u64,
+    /// Changes of declarations so far; not each of them is in the journal.
+    pub edits: u64,
     /// Sorted by name.
     pub components: Vec<GraphNode>,
     /// Cursor of the next page.
@@ -328,17 +364,6 @@ impl From<Level> for CapabilityStatus {
             Level::Up => Self::Up,
         }
     }
-}
-
-/// Journal records in one page of `events`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct EventsPage {
-    /// Oldest first.
-    pub records: Vec<Record>,
-    /// Ask again with this revision for more; `None` when this was all.
-    pub next: Option<u64>,
-    /// Journal revision.
-    pub revision: u64,
 }
 
 /// The tail of a component's log.

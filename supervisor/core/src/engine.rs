@@ -337,6 +337,9 @@ pub struct Engine {
     /// The cycle that each component on one is part of; derived with the graph.
     cycle_of: HashMap<NodeId, Rc<[NodeId]>>,
     halting: Option<Halting>,
+    /// The newest record of a component that is no longer declared: the cause of what depended on
+    /// it, for which it can no longer be found.
+    undeclared: Option<u64>,
 }
 
 /// A shutdown under way.
@@ -373,6 +376,7 @@ impl Engine {
             moving: 0,
             cycle_of: HashMap::new(),
             halting: None,
+            undeclared: None,
         }
     }
 
@@ -396,8 +400,8 @@ impl Engine {
             Event::Tick => {}
             Event::Request { client, peer, request } => self.take_request(client, peer, request),
             Event::ClientGone(client) => self.forget_waiter(client),
-            Event::Halt(halt) => self.begin_halt(halt),
-            Event::Resolve => self.resolve(),
+            Event::Halt(halt) => self.begin_halt(halt, &Cause::Shutdown),
+            Event::Resolve => self.resolve(&Cause::Restart),
         }
         self.run_timers();
         self.propagate();

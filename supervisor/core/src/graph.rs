@@ -109,11 +109,13 @@ pub struct Graph {
     free_caps: Vec<CapId>,
     /// Nodes whose requirements may have become met or unmet since the last look.
     touched: Vec<NodeId>,
+    edits: u64,
 }
 
 impl Graph {
     /// Add a node. It grants nothing and may rise.
     pub fn insert(&mut self, provides: &[String], requires: &[String], optional: &[String]) -> NodeId {
+        self.edits += 1;
         let node = Node {
             live: true,
             provides: self.intern_all(provides),
@@ -140,6 +142,7 @@ impl Graph {
 
     /// Change what a node provides and needs; its level stays.
     pub fn replace(&mut self, id: NodeId, provides: &[String], requires: &[String], optional: &[String]) {
+        self.edits += 1;
         let provides = self.intern_all(provides);
         let requires = self.intern_all(requires);
         let optional = self.optional_edges(optional);
@@ -151,6 +154,7 @@ impl Graph {
 
     /// Take a node out. Its id may be given to another node at once.
     pub fn remove(&mut self, id: NodeId) {
+        self.edits += 1;
         let node = &mut self.nodes[id.index()];
         node.live = false;
         node.provides.clear();
@@ -273,6 +277,16 @@ impl Graph {
     /// What the node requires.
     pub fn required(&self, id: NodeId) -> &[CapId] {
         &self.nodes[id.index()].requires
+    }
+
+    /// Capabilities the node waits for when they are declared.
+    pub fn optional(&self, id: NodeId) -> impl Iterator<Item = CapId> {
+        self.nodes[id.index()].optional.iter().map(|edge| edge.cap)
+    }
+
+    /// How often a node was inserted, replaced or removed.
+    pub fn edits(&self) -> u64 {
+        self.edits
     }
 
     /// Required capabilities that are not up.

@@ -272,7 +272,9 @@ pub struct Record {
     pub to: State,
     /// Why.
     pub cause: Cause,
-    /// The record that led to this one, when another component's change did.
+    /// The record that led to this one: another component's change, or the one before of this
+    /// component. `None` where the chain of causes begins: a request, a file, or a process that
+    /// ended or fell ill by itself.
     pub after: Option<u64>,
 }
 
@@ -300,10 +302,25 @@ impl Journal {
         self.last
     }
 
+    /// The newest revision whose record is no longer kept; 0 when all are.
+    pub fn dropped(&self) -> u64 {
+        self.last - self.ring.len() as u64
+    }
+
+    /// The record of a revision, while it is kept.
+    pub fn get(&self, revision: u64) -> Option<&Record> {
+        let index = revision.checked_sub(self.dropped() + 1)?;
+        self.ring.get(usize::try_from(index).ok()?)
+    }
+
+    /// The newest record of a component that is kept.
+    pub fn newest_of(&self, component: &str) -> Option<&Record> {
+        self.ring.iter().rev().find(|record| &*record.component == component)
+    }
+
     /// Records with a revision greater than `since`, oldest first.
     pub fn since(&self, since: u64) -> impl Iterator<Item = &Record> {
-        let kept_from = self.last - self.ring.len() as u64;
-        let skip = since.saturating_sub(kept_from);
+        let skip = since.saturating_sub(self.dropped());
         let skip = usize::try_from(skip).unwrap_or(usize::MAX);
         self.ring.iter().skip(skip)
     }
@@ -342,6 +359,10 @@ mod tests {
         assert_eq!(journal.since(journal.revision()).count(), 0);
         assert_eq!(journal.since(u64::MAX).count(), 0);
         assert_eq!(journal.since(journal.revision() - 3).count(), 3);
+        assert_eq!(journal.dropped(), 10);
+        for (revision, kept) in [(0, None), (10, None), (11, Some(11)), (2058, Some(2058)), (2059, None)] {
+            assert_eq!(journal.get(revision).map(|r| r.revision), kept, "{revision}");
+        }
     }
 
     #[test]

@@ -16,6 +16,8 @@ Examples:
   graphctl wait web --state ACTIVE --timeout 10
   graphctl wait --settled && echo up      after changes to /etc/graph.d
   graphctl events --since 120             what changed since revision 120, and why
+  graphctl events -f                      what changes from now on, after all that is remembered
+  graphctl why web                        from web's newest change back to where it began
   graphctl simulate remove network        what would go down with it
   graphctl check-cycles                   1 if components wait for each other for ever
   graphctl dot | dot -Tsvg > graph.svg    a picture, drawn by Graphviz
@@ -105,9 +107,19 @@ pub enum Command {
     Wait(Wait),
     /// Show the changes of state that the supervisor remembers, with their causes
     Events {
+        /// Component; all without one
+        name: Option<String>,
         /// Only those newer than this revision
         #[arg(long, default_value_t = 0, value_name = "REV")]
         since: u64,
+        /// Go on with what comes
+        #[arg(short, long)]
+        follow: bool,
+    },
+    /// Show what led to the newest change of a component, back to a request, a file or an exit
+    Why {
+        /// Component; may be one that is no longer declared
+        name: String,
     },
     /// About the graph as a whole
     #[command(flatten)]

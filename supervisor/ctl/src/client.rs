@@ -8,14 +8,17 @@ use std::time::Duration;
 
 use serde::Serialize;
 use yakiros_core::control::{
-    ANSWER_LIMIT, Answer, AnswerLine, ComponentStatus, GraphNode, RejectedFile, Request, Summary, VERSION,
-    encode_request,
+    ANSWER_LIMIT, Answer, AnswerLine, ComponentStatus, EventsPage, GraphNode, RejectedFile, Request, Summary,
+    Until, VERSION, WhyPage, encode_request,
 };
-use yakiros_core::journal::Record;
 
 /// Time for the supervisor to answer what needs no waiting, and the margin beyond a wait's own
 /// limit. A supervisor under full load answers in milliseconds.
 const ANSWER_TIME: Duration = Duration::from_secs(15);
+
+/// How often the graph is read anew when it changes between two pages. A change takes far less
+/// time than the pages of a large graph, but a machine that boots has many of them.
+const GRAPH_ATTEMPTS: usize = 8;
 
 /// For a wait without a limit.
 pub const NO_LIMIT: Duration = Duration::MAX;
@@ -140,37 +143,85 @@ impl Client {
         }
     }
 
-    /// Every page of `graph`.
+    /// Every page of `graph`, all of one state of affairs. When it changes faster than it can be
+    /// read, the last attempt counts and a note says so.
     pub fn graph(&mut self) -> Result<Vec<GraphNode>, crate::Failure> {
         let mut all = Vec::new();
-        let mut after = None;
+        for _ in 0..GRAPH_ATTEMPTS {
+            let changed;
+            (all, changed) = self.graph_once()?;
+            if !changed {
+                return Ok(all);
+            }
+        }
+        crate::Output::note(&format!(
+            "the graph changed while it was read, {GRAPH_ATTEMPTS} times in a row; parts of this answer may be \
+             older than others"
+        ));
+        Ok(all)
+    }
+
+    /// Every page of `graph`, and whether it changed between two of them.
+    fn graph_once(&mut self) -> Result<(Vec<GraphNode>, bool), crate::Failure> {
+        let (mut all, mut after) = (Vec::new(), None);
+        let mut first = None;
+        let mut changed = false;
         loop {
             match self.ask(Request::Graph { after }, Duration::ZERO)? {
                 Answer::Graph(page) => {
+                    let state = (page.revision, page.edits);
+                    changed |= *first.get_or_insert(state) != state;
                     all.extend(page.components);
                     after = page.next;
                 }
                 other => return Err(crate::unexpected(other)),
             }
             if after.is_none() {
-                return Ok(all);
+                return Ok((all, changed));
             }
         }
     }
 
-    /// Every page of `events`, one after the other.
-    pub fn events(&mut self, mut since: u64, mut show: impl FnMut(&[Record])) -> Result<(), crate::Failure> {
-        loop {
-            match self.ask(Request::Events { since }, Duration::ZERO)? {
-                Answer::Events(page) => {
-                    show(&page.records);
-                    match page.next {
-                        Some(next) => since = next,
-                        None => return Ok(()),
-                    }
-                }
-                other => return Err(crate::unexpected(other)),
-            }
+    /// One page of `events`.
+    pub fn events(&mut self, since: u64) -> Result<EventsPage, crate::Failure> {
+        match self.ask(Request::Events { since }, Duration::ZERO)? {
+            Answer::Events(page) => Ok(page),
+            other => Err(crate::unexpected(other)),
+        }
+    }
+
+    /// Every page of `why` in one.
+    pub fn why(&mut self, name: &str) -> Result<WhyPage, crate::Failure> {
+        let mut all = self.why_once(name, None)?;
+        while let Some(from) = all.next {
+            let page = self.why_once(name, Some(from))?;
+            all.records.extend(page.records);
+            (all.next, all.lost) = (page.next, page.lost);
+        }
+        Ok(all)
+    }
+
+    fn why_once(&mut self, name: &str, from: Option<u64>) -> Result<WhyPage, crate::Failure> {
+        let name = name.to_owned();
+        match self.ask(Request::Why { name, from }, Duration::ZERO)? {
+            Answer::Why(page) => Ok(page),
+            other => Err(crate::unexpected(other)),
+        }
+    }
+
+    /// Return when a record (of `name`, if given) is newer than `since`, or after `limit`.
+    pub fn wait_for_change(
+        &mut self,
+        name: Option<&str>,
+        since: u64,
+        limit: Option<Duration>,
+    ) -> Result<(), crate::Failure> {
+        let until = Until::Changed { name: name.map(str::to_owned), since };
+        let timeout_ms = limit.map(crate::milliseconds);
+        match self.ask(Request::Wait { until, timeout_ms }, limit.unwrap_or(NO_LIMIT))? {
+            // The supervisor ends the waits of others than root after an hour.
+            Answer::Done { .. } | Answer::TimedOut { .. } => Ok(()),
+            other => Err(crate::unexpected(other)),
         }
     }
 }

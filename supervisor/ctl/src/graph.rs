@@ -13,7 +13,7 @@ use yakiros_core::control::{GraphNode, VERSION};
 
 use crate::Failure;
 use crate::client::Client;
-use crate::output::Output;
+use crate::output::{Output, count};
 use arguments::{Change, Question};
 
 /// Something was found, or is not there.
@@ -136,7 +136,8 @@ fn validate(analysis: &Analysis<'_>) -> Answer {
     let is_error = |finding: &&Finding| finding.severity == Severity::Error;
     let errors = findings.iter().filter(is_error).count();
     let notes = findings.len() - errors;
-    let text = format!("{}Total: {errors} errors, {notes} notes\n", text::findings(&findings));
+    let total = format!("Total: {}, {}\n", count(errors, "error"), count(notes, "note"));
+    let text = text::findings(&findings) + &total;
     Answer { text, good: errors == 0, value: json!({"findings": findings, "errors": errors, "notes": notes}) }
 }
 

@@ -10,7 +10,7 @@ use yakiros_core::component::{FILE_LIMIT, parse_bytes};
 use yakiros_core::control::VERSION;
 use yakiros_core::diagnostic::{Diagnostic, Severity};
 
-use crate::output::Output;
+use crate::output::{Output, count};
 
 /// Check every file; 1 when one has an error (or, if strict, a warning).
 pub fn run(files: &[PathBuf], strict: bool, output: &Output) -> ExitCode {
@@ -42,8 +42,8 @@ pub fn run(files: &[PathBuf], strict: bool, output: &Output) -> ExitCode {
         let value = json!({"version": VERSION, "files": reports, "errors": errors, "warnings": warnings});
         Output::value(&value);
     } else {
-        let count = files.len();
-        Output::text(&format!("{count} files: {errors} errors, {warnings} warnings\n"));
+        let (errors, warnings) = (count(errors, "error"), count(warnings, "warning"));
+        Output::text(&format!("{}: {errors}, {warnings}\n", count(files.len(), "file")));
     }
     let failed = errors > 0 || (strict && warnings > 0);
     ExitCode::from(u8::from(failed))

@@ -5,7 +5,9 @@
 
 mod arguments;
 mod client;
+mod clock;
 mod graph;
+mod journal;
 mod lint;
 mod output;
 mod tables;
@@ -109,7 +111,11 @@ fn run(arguments: &Arguments, output: &Output) -> Result<ExitCode, Failure> {
             let limit = wait.timeout.unwrap_or(client::NO_LIMIT);
             act(&mut client, output, Request::Wait { until, timeout_ms }, limit)?;
         }
-        Command::Events { since } => client.events(*since, |records| output.events(records))?,
+        Command::Events { name, since, follow } => {
+            let wanted = journal::Selection { name: name.as_deref(), since: *since, follow: *follow };
+            journal::events(&mut client, output, &wanted)?;
+        }
+        Command::Why { name } => journal::why(&mut client, output, name)?,
         Command::Graph(question) => return graph::run(question, &mut client, output),
         Command::Lint { strict, files } => return Ok(lint::run(files, *strict, output)),
         Command::Poweroff => act(&mut client, output, Request::Poweroff, Duration::ZERO)?,

@@ -4,13 +4,12 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::Write as _;
-use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
 use serde::Serialize;
 use serde_json::json;
 use yakiros_core::control::{CapabilityStatus, ComponentStatus, GraphNode, Health, LogText, VERSION};
-use yakiros_core::journal::{Record, State};
+use yakiros_core::journal::State;
 
 use crate::client::Status;
 use crate::tables::{Cell, draw};
@@ -57,6 +56,17 @@ impl Output {
         for name in near {
             let _ = writeln!(anstream::stderr(), "  did you mean {name:?}?");
         }
+    }
+
+    /// Something the reader should know about the answer, beside it.
+    pub fn note(message: &str) {
+        let _ = writeln!(anstream::stderr(), "graphctl: note: {message}");
+    }
+
+    /// Print text to standard output at once, and tell whether anybody still reads.
+    pub fn stream(text: &str) -> bool {
+        let mut out = anstream::stdout();
+        out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_ok()
     }
 
     /// A request was carried out.
@@ -184,26 +194,13 @@ impl Output {
         // A component's own bytes: not for `anstream` to interpret.
         let _ = std::io::stdout().write_all(log.text.as_bytes());
     }
+}
 
-    /// A page of `events`: one line each, also as JSON.
-    pub fn events(&self, records: &[Record]) {
-        for record in records {
-            if self.json {
-                Self::value(record);
-                continue;
-            }
-            let time = Duration::from_millis(record.time_ms).as_secs_f64();
-            let after = record.after.map(|rev| format!(" (after {rev})"));
-            Self::text(&format!(
-                "{:>6} {time:>10.3} {}: {} → {}, {}{}\n",
-                record.revision,
-                record.component,
-                record.from,
-                record.to,
-                record.cause,
-                after.unwrap_or_default()
-            ));
-        }
+/// "1 note", "2 notes".
+pub fn count(number: usize, noun: &str) -> String {
+    match number {
+        1 => format!("1 {noun}"),
+        _ => format!("{number} {noun}s"),
     }
 }
 
@@ -267,7 +264,12 @@ fn level_style(level: CapabilityStatus) -> Style {
 
 #[cfg(test)]
 mod tests {
-    use super::uptime;
+    use super::{count, uptime};
+
+    #[test]
+    fn one_is_not_many() {
+        assert_eq!([0, 1, 2].map(|n| count(n, "note")), ["0 notes", "1 note", "2 notes"]);
+    }
 
     #[test]
     fn uptime_shows_two_units() {

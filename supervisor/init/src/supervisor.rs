@@ -107,7 +107,8 @@ impl Supervisor {
                 self.processes.borrow_mut().forget(&name);
                 output::remove(&self.state_dir, &name);
             }
-            Effect::Reply(client, answer) => {
+            Effect::Reply(client, mut answer) => {
+                answer.set_origin(sys::origin_ms());
                 if let Some(sender) = self.clients.borrow_mut().remove(&client) {
                     // A client that went away in the meantime has no use for it.
                     let _ = sender.send(answer);

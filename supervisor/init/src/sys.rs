@@ -56,10 +56,25 @@ pub fn read_now(fd: impl AsFd, buffer: &mut [u8]) -> io::Result<Option<usize>> {
 
 /// The monotonic clock.
 pub fn now() -> Duration {
+    clock(libc::CLOCK_MONOTONIC)
+}
+
+/// The wall clock: the time since 1970 (zero if it stands before that), without leap seconds.
+pub fn wall_clock() -> Duration {
+    clock(libc::CLOCK_REALTIME)
+}
+
+/// The wall clock's time at the zero of the monotonic clock, in milliseconds.
+pub fn origin_ms() -> i64 {
+    let ms = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
+    ms(wall_clock()) - ms(now())
+}
+
+fn clock(id: libc::clockid_t) -> Duration {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the pointer is to a valid timespec; the call has no other effect.
-    let result = unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
-    debug_assert_eq!(result, 0, "CLOCK_MONOTONIC always exists");
+    let result = unsafe { libc::clock_gettime(id, &raw mut time) };
+    debug_assert_eq!(result, 0, "both clocks always exist");
     let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
     Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0))
 }

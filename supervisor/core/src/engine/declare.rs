@@ -149,6 +149,7 @@ impl Engine {
     /// Act on a batch of file changes.
     pub(super) fn take_files(&mut self, changes: Vec<FileChange>) {
         let mut names = BTreeSet::new();
+        self.undeclared = None;
         for change in changes {
             self.files.apply(change, &mut names);
         }
@@ -213,10 +214,12 @@ impl Engine {
         let stopping = unit.state == State::Stopping;
         if running && !stopping {
             self.terminate(id, AfterStop::Rest, Cause::Undeclared);
+            self.undeclared = Some(self.journal.revision());
         }
         self.graph.replace(id, &[], &[], &[]);
         if !running {
             self.discard(id, Cause::Undeclared);
+            self.undeclared = Some(self.journal.revision());
         }
     }
 
@@ -306,7 +309,7 @@ impl Engine {
     }
 
     /// Derive the graph anew and try everything that waits, backs off or has failed.
-    pub(super) fn resolve(&mut self) {
+    pub(super) fn resolve(&mut self, cause: &Cause) {
         self.settle_graph();
         for id in self.all_ids() {
             let Some(unit) = self.unit_mut(id) else {
@@ -314,7 +317,7 @@ impl Engine {
             };
             if matches!(unit.state, State::Failed | State::Backoff) && !unit.held {
                 unit.forgive();
-                self.feed(id, Input::PauseOver, Cause::Restart);
+                self.feed(id, Input::PauseOver, cause.clone());
             } else {
                 self.reconsider(id);
             }

@@ -8,7 +8,7 @@ use super::timers::Due;
 use super::unit::{AfterStop, Process};
 use super::{Action, Effect, Engine, Halt, Halting, Input, RunId, decide};
 use crate::component::{Kind, Readiness};
-use crate::graph::{Level, NodeId};
+use crate::graph::{CapId, Level, NodeId};
 use crate::journal::{Cause, Record, State};
 
 /// After a kill, the time until it is tried again. A process that outlives it hangs in the
@@ -72,22 +72,52 @@ impl Engine {
         }
     }
 
-    /// The newest change among the providers of what a component requires.
-    fn antecedent(&self, id: NodeId, cause: &Cause) -> Option<u64> {
-        if !matches!(cause, Cause::RequirementsUp | Cause::RequirementLost { .. }) {
-            return None;
+    /// The record that leads to a change: see [`Record::after`].
+    fn antecedent(&self, id: NodeId, to: State, cause: &Cause) -> Option<u64> {
+        let unit = self.unit(id)?;
+        let own = Some(unit.revision);
+        match cause {
+            // What ends with a stop follows from what began it.
+            _ if unit.state == State::Stopping => own,
+            Cause::RequirementsUp => {
+                let required = self.graph.required(id).iter().copied();
+                let waited_for = required.chain(self.graph.optional(id));
+                waited_for.filter_map(|cap| self.last_turn(cap)).max().max(own)
+            }
+            Cause::RequirementLost { capability } => {
+                let mut lost = self.graph.required(id).iter();
+                let lost = lost.find(|cap| self.graph.cap_name(**cap) == &**capability);
+                lost.and_then(|cap| self.last_turn(*cap)).max(self.undeclared)
+            }
+            Cause::Ended(_) if to == State::Done => own,
+            Cause::Declared { .. }
+            | Cause::Undeclared
+            | Cause::Request { .. }
+            | Cause::Ended(_)
+            | Cause::Unhealthy { .. }
+            | Cause::Shutdown => None,
+            Cause::Executed
+            | Cause::NotExecuted { .. }
+            | Cause::Unsupported { .. }
+            | Cause::Ready
+            | Cause::NotReady { .. }
+            | Cause::Healthy
+            | Cause::Restart
+            | Cause::TooManyRestarts { .. }
+            | Cause::Cycle => own,
         }
-        let required = self.graph.required(id).iter();
-        let providers = required.flat_map(|cap| self.graph.providers(*cap));
-        providers
-            .filter_map(|provider| Some(self.unit(*provider)?.revision))
-            .max()
-            .filter(|revision| *revision > 0)
+    }
+
+    /// The newest record with which a provider of a capability came up or went down.
+    fn last_turn(&self, cap: CapId) -> Option<u64> {
+        let providers = self.graph.providers(cap).iter();
+        let turns = providers.filter_map(|provider| Some(self.unit(*provider)?.turned));
+        turns.max().filter(|revision| *revision > 0)
     }
 
     /// Every change of state goes through here: journal, graph, counters, detail.
     pub(super) fn enter(&mut self, id: NodeId, to: State, cause: Cause, detail: Option<String>) {
-        let after = self.antecedent(id, &cause);
+        let after = self.antecedent(id, to, &cause);
         let time_ms = u64::try_from(self.now.as_millis()).unwrap_or(u64::MAX);
         let Some(unit) = self.units.get_mut(id.index()).and_then(Option::as_mut) else {
             return;
@@ -107,6 +137,9 @@ impl Engine {
             let revision = self.record(Record { revision: 0, time_ms, component, from, to, cause, after });
             if let Some(unit) = self.unit_mut(id) {
                 unit.revision = revision;
+                if from.is_up() != to.is_up() {
+                    unit.turned = revision;
+                }
             }
             self.moving += usize::from(!to.is_resting());
             self.moving -= usize::from(!from.is_resting());
@@ -406,7 +439,7 @@ impl Engine {
     }
 
     /// Stop everything, dependents first.
-    pub(super) fn begin_halt(&mut self, halt: Halt) {
+    pub(super) fn begin_halt(&mut self, halt: Halt, cause: &Cause) {
         if self.halting.is_some() {
             return;
         }
@@ -417,7 +450,7 @@ impl Engine {
             if unit.process.is_none() {
                 self.disarm_unit(id);
             } else if unit.state != State::Stopping {
-                self.terminate(id, AfterStop::Rest, Cause::Shutdown);
+                self.terminate(id, AfterStop::Rest, cause.clone());
             }
         }
     }

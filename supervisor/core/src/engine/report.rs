@@ -8,6 +8,7 @@ use super::unit::Unit;
 use crate::component::KERNEL;
 use crate::control::{
     CapabilityStatus, ComponentStatus, EventsPage, GraphNode, GraphPage, PAGE_BYTES, StatusPage, Summary,
+    WhyPage,
 };
 use crate::graph::{Level, NodeId};
 use crate::journal::State;
@@ -142,7 +143,8 @@ impl Engine {
 
     /// One page of `graph`, sorted by name; the pseudo-component opens the first.
     pub fn graph_page(&self, after: Option<&str>) -> GraphPage {
-        let mut page = GraphPage { revision: self.journal.revision(), components: Vec::new(), next: None };
+        let (revision, edits) = (self.journal.revision(), self.graph.edits());
+        let mut page = GraphPage { revision, edits, components: Vec::new(), next: None };
         if after.is_none() {
             let node = self.graph_node(KERNEL.into(), self.kernel, None);
             page.components.push(node);
@@ -193,7 +195,41 @@ impl Engine {
         EventsPage {
             next: page.last().filter(|_| more).map(|record| record.revision),
             records: page,
+            lost: self.journal.dropped().saturating_sub(since),
             revision: self.journal.revision(),
+            origin_ms: 0,
         }
+    }
+
+    /// One page of the chain of causes of a component's newest change, or from `from` on. `None`
+    /// when nothing is known of such a component.
+    pub fn why_page(&self, name: &str, from: Option<u64>) -> Option<WhyPage> {
+        let unit = self.find(name);
+        let newest = || Some(self.newest_revision(name)).filter(|revision| *revision > 0);
+        let mut at = Some(from.or_else(newest)?);
+        let mut page = WhyPage {
+            component: unit.map_or_else(|| name.into(), |unit| Rc::clone(&unit.name)),
+            state: self.state(name),
+            detail: unit.and_then(|unit| self.detail(unit)),
+            records: Vec::new(),
+            next: None,
+            lost: None,
+            revision: self.journal.revision(),
+            origin_ms: 0,
+        };
+        // It ends: a cause is older than what it led to.
+        while let Some(revision) = at {
+            if page.records.len() >= PAGE_BYTES / ENTRY_BYTES {
+                page.next = Some(revision);
+                break;
+            }
+            let Some(record) = self.journal.get(revision) else {
+                page.lost = Some(revision);
+                break;
+            };
+            page.records.push(record.clone());
+            at = record.after;
+        }
+        Some(page)
     }
 }

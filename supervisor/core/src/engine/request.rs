@@ -76,6 +76,10 @@ impl Engine {
                 let page = self.events_page(since);
                 self.reply(client, Answer::Events(page));
             }
+            Request::Why { name, from } => match self.why_page(&name, from) {
+                Some(page) => self.reply(client, Answer::Why(page)),
+                None => self.unknown(client, &name),
+            },
             Request::Start { name, timeout_ms } => self.start(client, peer.uid, &name, timeout_ms, cause),
             Request::Stop { name, timeout_ms } => self.stop(client, peer.uid, &name, timeout_ms, cause),
             Request::Restart { name, timeout_ms } => {
@@ -87,7 +91,7 @@ impl Engine {
                 self.done(client, "declarations are read again");
             }
             Request::Resolve => {
-                self.resolve();
+                self.resolve(&cause);
                 self.done(client, "resolved");
             }
             Request::Wait { until, timeout_ms } => {
@@ -97,8 +101,8 @@ impl Engine {
                 // The performer answers this one: the core has no files.
                 self.refuse(client, "the log is not kept here".to_owned());
             }
-            Request::Poweroff => self.halt_by_request(client, Halt::PowerOff),
-            Request::Reboot => self.halt_by_request(client, Halt::Reboot),
+            Request::Poweroff => self.halt_by_request(client, Halt::PowerOff, &cause),
+            Request::Reboot => self.halt_by_request(client, Halt::Reboot, &cause),
         }
     }
 
@@ -117,9 +121,9 @@ impl Engine {
         self.reply(client, Answer::Refused { message, near });
     }
 
-    fn halt_by_request(&mut self, client: ClientId, halt: Halt) {
+    fn halt_by_request(&mut self, client: ClientId, halt: Halt, cause: &Cause) {
         self.done(client, "stopping everything");
-        self.begin_halt(halt);
+        self.begin_halt(halt, cause);
     }
 
     fn show_status(&mut self, client: ClientId, name: Option<String>, after: Option<&str>) {
@@ -306,6 +310,7 @@ impl Engine {
             Goal::Until(Until::State { name, .. }) => self.describe(name),
             Goal::Running { name, .. } | Goal::Stopped { name, .. } => self.describe(name),
             Goal::Until(Until::Rejected { file }) => format!("{file} is not rejected"),
+            Goal::Until(Until::Changed { since, .. }) => format!("nothing is newer than revision {since}"),
             Goal::Until(Until::Settled) => {
                 let mut moving = self.units.iter().flatten();
                 let moving = moving.by_ref().filter(|unit| !unit.state.is_resting());
@@ -339,6 +344,10 @@ impl Engine {
             Goal::Until(Until::State { name, state, .. }) => (self.state(name) == *state)
                 .then(|| self.describe(name))
                 .and_then(|message| done(message, now)),
+            Goal::Until(Until::Changed { name, since }) => {
+                let newest = name.as_ref().map_or(now, |name| self.newest_revision(name));
+                (newest > *since).then(|| "changed".to_owned()).and_then(|message| done(message, newest))
+            }
             Goal::Until(Until::Settled) => {
                 (self.moving == 0).then(|| "settled".to_owned()).and_then(|message| done(message, now))
             }
@@ -353,6 +362,14 @@ impl Engine {
                 let gone = process.is_none_or(|process| Some(process.run) != *run);
                 gone.then(|| format!("{name} is stopped")).and_then(|message| done(message, now))
             }
+        }
+    }
+
+    /// The revision of a component's newest change; 0 when none is known.
+    pub(super) fn newest_revision(&self, name: &str) -> u64 {
+        match self.find(name) {
+            Some(unit) => unit.revision,
+            None => self.journal.newest_of(name).map_or(0, |record| record.revision),
         }
     }
 

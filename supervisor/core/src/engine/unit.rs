@@ -71,6 +71,8 @@ pub(super) struct Unit {
     pub(super) pauses: usize,
     /// Revision of the last change.
     pub(super) revision: u64,
+    /// Revision of the last change that brought its capabilities up or down; 0 before the first.
+    pub(super) turned: u64,
 }
 
 impl Unit {
@@ -93,6 +95,7 @@ impl Unit {
             recent: VecDeque::new(),
             pauses: 0,
             revision: 0,
+            turned: 0,
         }
     }
 
