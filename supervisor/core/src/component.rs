@@ -11,6 +11,7 @@
 mod build;
 pub mod keys;
 mod reader;
+mod syntax;
 mod values;
 
 use std::fmt;
@@ -18,8 +19,10 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use toml::de::DeTable;
 
-use crate::diagnostic::{Diagnostic, Severity};
+use crate::diagnostic::Diagnostic;
+use crate::diagnostic::rules::{self, Rule};
 
 pub use values::Signal;
 
@@ -346,11 +349,22 @@ pub struct Parsed {
 pub fn parse(source: &str) -> Parsed {
     if source.len() as u64 > FILE_LIMIT {
         return refused(
+            &rules::TOO_LARGE,
             format!("the file has {} bytes", source.len()),
             format!("a component file has at most {FILE_LIMIT} bytes"),
         );
     }
-    let mut reader = reader::Reader::new(source);
+    let (root, errors) = DeTable::parse_recoverable(source);
+    if errors.is_empty() {
+        return check(source, root.get_ref(), Vec::new());
+    }
+    let mended = syntax::mend(source);
+    let (root, _) = DeTable::parse_recoverable(&mended.text);
+    check(source, root.get_ref(), mended.errors)
+}
+
+fn check<'s>(source: &'s str, root: &'s DeTable<'s>, errors: Vec<syntax::SyntaxError>) -> Parsed {
+    let mut reader = reader::Reader::new(source, root, errors);
     let component = build::component(&mut reader);
     let mut diagnostics = reader.finish();
     diagnostics.sort_by_key(|d| (d.line, d.column));
@@ -365,15 +379,13 @@ pub fn parse_bytes(bytes: &[u8]) -> Parsed {
         Err(error) => {
             let valid = bytes[..error.valid_up_to()].split(|byte| *byte == b'\n');
             let line = valid.count();
-            refused(format!("line {line} is not valid UTF-8"), "component files are UTF-8 text".to_owned())
+            let help = "component files are UTF-8 text".to_owned();
+            refused(&rules::NOT_UTF8, format!("line {line} is not valid UTF-8"), help)
         }
     }
 }
 
 /// The outcome of a file that is not even looked into.
-fn refused(message: String, help: String) -> Parsed {
-    Parsed {
-        component: None,
-        diagnostics: vec![Diagnostic::whole_file(Severity::Error, message).with_help(help)],
-    }
+fn refused(rule: &Rule, message: String, help: String) -> Parsed {
+    Parsed { component: None, diagnostics: vec![Diagnostic::whole_file(rule, message).with_help(help)] }
 }

@@ -1,14 +1,20 @@
 //! What is wrong with a component file, and where.
 //!
-//! A [`Diagnostic`] carries everything a person or an editor needs: severity, place (line and
-//! column, both from 1; the column counts characters), the offending text, and what to do. The
-//! compact form fits one log line; [`Diagnostic::render`] draws the source in the style of rustc.
+//! A [`Diagnostic`] carries everything a person or an editor needs: a code (see [`rules`]),
+//! severity, place (line and column, both from 1; the column counts characters), the offending
+//! text, and what to do. The compact form fits one log line; [`Diagnostic::render`] draws the
+//! source in the style of rustc.
 
+pub mod rules;
+
+use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 use serde::{Deserialize, Serialize};
+
+use rules::Rule;
 
 /// The longest offending text kept in a diagnostic, in characters: one terminal line. The whole
 /// line can be read in the file.
@@ -20,7 +26,7 @@ const OFFENDING_TEXT_LIMIT: usize = 80;
 pub enum Severity {
     /// The file is used; something in it has no effect or is probably a mistake.
     Warning,
-    /// The file is not used.
+    /// The file is not used, or (of several files) what they declare can never start.
     Error,
 }
 
@@ -36,6 +42,8 @@ impl fmt::Display for Severity {
 /// One finding in one component file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Diagnostic {
+    /// Code of the [`Rule`]; text, so that a client can pass on one that it does not know.
+    pub code: Cow<'static, str>,
     /// Error or warning.
     pub severity: Severity,
     /// Line, from 1; 0 when the finding concerns the whole file.
@@ -55,13 +63,14 @@ pub struct Diagnostic {
 
 impl Diagnostic {
     /// A finding about the bytes `span` of `source`.
-    pub fn at(severity: Severity, source: &str, span: Range<usize>, message: impl Into<String>) -> Self {
+    pub fn at(rule: &Rule, source: &str, span: Range<usize>, message: impl Into<String>) -> Self {
         let start = floor_boundary(source, span.start);
         let end = floor_boundary(source, span.end).max(start);
         let (line, column) = position(source, start);
         let text = source[start..end].lines().next().unwrap_or_default();
         Self {
-            severity,
+            code: rule.code.into(),
+            severity: rule.severity,
             line,
             column,
             message: message.into(),
@@ -72,9 +81,10 @@ impl Diagnostic {
     }
 
     /// A finding about the file as a whole.
-    pub fn whole_file(severity: Severity, message: impl Into<String>) -> Self {
+    pub fn whole_file(rule: &Rule, message: impl Into<String>) -> Self {
         Self {
-            severity,
+            code: rule.code.into(),
+            severity: rule.severity,
             line: 0,
             column: 0,
             message: message.into(),
@@ -96,14 +106,21 @@ impl Diagnostic {
         self.severity == Severity::Error
     }
 
-    /// `FILE:LINE:COL: message (help)`, the form of logs and of `graphctl status`.
+    /// `FILE:LINE:COL: message (help) [CODE]`, the form of logs and of `graphctl status`. Without
+    /// line and column when it concerns the whole file.
     pub fn compact(&self, file: &str) -> String {
-        let mut text = format!("{file}:{}:{}: {}", self.line, self.column, self.message);
+        let mut text = match self.line {
+            0 => format!("{file}: {}", self.message),
+            line => format!("{file}:{line}:{}: {}", self.column, self.message),
+        };
         if let Some(help) = &self.help {
             text.push_str(" (");
             text.push_str(help);
             text.push(')');
         }
+        text.push_str(" [");
+        text.push_str(&self.code);
+        text.push(']');
         text
     }
 
@@ -113,7 +130,7 @@ impl Diagnostic {
             Severity::Error => Level::ERROR,
             Severity::Warning => Level::WARNING,
         };
-        let title = level.primary_title(self.message.as_str());
+        let title = level.primary_title(self.message.as_str()).id(&*self.code);
         let body = if self.line == 0 || self.span.end > source.len() {
             Group::with_title(title).element(annotate_snippets::Origin::path(file))
         } else {
@@ -157,25 +174,34 @@ mod tests {
     fn place_counts_lines_and_characters_from_one() {
         let source = "a = 1\nb = \"\u{e4}\u{f6}\" x\n";
         let at = source.find('x').unwrap();
-        let finding = Diagnostic::at(Severity::Error, source, at..at + 1, "unexpected");
+        let finding = Diagnostic::at(&rules::SYNTAX, source, at..at + 1, "unexpected");
         assert_eq!((finding.line, finding.column), (2, 10));
         assert_eq!(finding.text, "x");
     }
 
     #[test]
     fn span_outside_the_source_is_brought_inside() {
-        let finding = Diagnostic::at(Severity::Error, "ab", 7..9, "gone");
+        let finding = Diagnostic::at(&rules::SYNTAX, "ab", 7..9, "gone");
         assert_eq!((finding.line, finding.column), (1, 3));
     }
 
     #[test]
     fn rendering_shows_the_line_and_the_help() {
         let source = "[component]\nnmae = \"x\"\n";
-        let drawn = Diagnostic::at(Severity::Warning, source, 12..16, "unknown key `nmae`")
+        let drawn = Diagnostic::at(&rules::UNKNOWN_KEY, source, 12..16, "unknown key `nmae`")
             .with_help("did you mean `name`?")
             .render("x.toml", source, false);
+        assert!(drawn.starts_with("warning[Y0102]: unknown key `nmae`\n"), "{drawn}");
         assert!(drawn.contains("x.toml:2:1"), "{drawn}");
         assert!(drawn.contains("nmae = \"x\""), "{drawn}");
         assert!(drawn.contains("did you mean `name`?"), "{drawn}");
+    }
+
+    #[test]
+    fn compact_form_has_place_help_and_code() {
+        let finding = Diagnostic::at(&rules::UNKNOWN_KEY, "ab", 0..1, "what").with_help("do");
+        assert_eq!(finding.compact("x.toml"), "x.toml:1:1: what (do) [Y0102]");
+        let finding = Diagnostic::whole_file(&rules::TOO_LARGE, "large");
+        assert_eq!(finding.compact("x.toml"), "x.toml: large [Y0002]");
     }
 }

@@ -14,7 +14,7 @@ args = [
 ]
 type = "service"
 [provides]
-capabilities = ["http", "http"]
+capabilities = ["http"]
 [requires]
 capabilities = ["net"]
 [optional]
@@ -152,6 +152,44 @@ fn syntax_errors_have_a_place() {
     let found = parse("[component]\nname = \"a\nbinary = \"/a\"\n").diagnostics;
     assert!(found[0].is_error());
     assert_eq!(found[0].line, 2, "{found:?}");
+}
+
+#[test]
+fn what_is_not_closed_costs_no_other_section() {
+    check(
+        "[component]\nname = a\nbinary = /a\nargs = [1,\n[lifecycle] # next\nrestart_max = = 3\n\
+         reload_signal = \"SIGHUB\"\nhealth_check = \"\"\"\n[resources]\npids_max = 0\n\
+         [isolation]\nnamespaces = \"uts, nte\"\nprivate_tmp = [\n",
+        &[
+            (2, 8, "string values must be quoted", ""),
+            (3, 10, "string values must be quoted", ""),
+            (4, 8, "not closed; what follows it up to the next section", ""),
+            (6, 15, "extra `=`", ""),
+            (7, 17, "unknown signal", "SIGHUP"),
+            (8, 16, "not closed", ""),
+            (10, 12, "out of range", "between 1 and"),
+            (12, 14, "unknown namespace \"nte\"", "\"net\""),
+            (13, 15, "not closed", ""),
+        ],
+    );
+}
+
+#[test]
+fn a_key_that_cannot_be_read_is_not_said_to_be_missing() {
+    check("[component]\nname \"a\"\nbinary = \"/a\"\n", &[(2, 6, "key with no value", "")]);
+}
+
+#[test]
+fn the_item_that_is_wrong_is_the_place() {
+    check(
+        "[component]\nname = \"a\"\nbinary = \"/a\"\nargs = [\"x\", 8]\n[provides]\n\
+         capabilities = [\"b\", \"c d\"]\n[requires]\ncapabilities = [\"e\", \"f\", \"e\"]\n",
+        &[
+            (4, 14, "must be an array of strings, not the number 8", "quotes"),
+            (6, 22, "bad name \"c d\"", "white space"),
+            (8, 27, "\"e\" is named twice", "once"),
+        ],
+    );
 }
 
 #[test]

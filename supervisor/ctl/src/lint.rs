@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use serde_json::json;
 use yakiros_core::component::{FILE_LIMIT, parse_bytes};
 use yakiros_core::control::VERSION;
-use yakiros_core::diagnostic::{Diagnostic, Severity};
+use yakiros_core::diagnostic::{Diagnostic, rules};
 
 use crate::output::{Output, count};
 
@@ -24,7 +24,7 @@ pub fn run(files: &[PathBuf], strict: bool, output: &Output) -> ExitCode {
         {
             let (first, second) = (first.display(), file.display());
             let message = format!("component {name:?} is declared by {first} and by {second}");
-            findings.push(Diagnostic::whole_file(Severity::Error, message));
+            findings.push(Diagnostic::whole_file(&rules::DUPLICATE_NAME, message));
         }
         errors += findings.iter().filter(|d| d.is_error()).count();
         warnings += findings.iter().filter(|d| !d.is_error()).count();
@@ -55,7 +55,7 @@ fn check(file: &Path) -> (String, Vec<Diagnostic>, Option<String>) {
     let read = std::fs::File::open(file).and_then(|open| open.take(FILE_LIMIT + 1).read_to_end(&mut bytes));
     if let Err(error) = read {
         let message = format!("failed to read the file: {error}");
-        let finding = Diagnostic::whole_file(Severity::Error, message);
+        let finding = Diagnostic::whole_file(&rules::UNREADABLE, message);
         return (String::new(), vec![finding], None);
     }
     let parsed = parse_bytes(&bytes);

@@ -19,7 +19,8 @@ use nix::libc;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDescriptor};
 use tracing::{error, info, warn};
 use yakiros_core::component::{FILE_LIMIT, parse_bytes};
-use yakiros_core::diagnostic::{Diagnostic, Severity};
+use yakiros_core::diagnostic::Diagnostic;
+use yakiros_core::diagnostic::rules::{self, Rule};
 use yakiros_core::engine::{FileChange, FileContent};
 
 /// The end of a component file's name.
@@ -273,16 +274,21 @@ fn is_being_written(path: &Path) -> bool {
 }
 
 fn read((shown, path): (String, PathBuf)) -> (PathBuf, FileChange) {
-    let refuse = |message: String| rejected(&shown, vec![Diagnostic::whole_file(Severity::Error, message)]);
+    let refuse = |rule: &Rule, message: String| rejected(&shown, vec![Diagnostic::whole_file(rule, message)]);
     let content = match read_file(&path) {
         // A link to nothing has a name and no content.
         Err(error) if error.kind() == io::ErrorKind::NotFound => match fs::read_link(&path) {
-            Ok(target) => refuse(format!("it is a link to {}, which does not exist", target.display())),
+            Ok(target) => {
+                let message = format!("it is a link to {}, which does not exist", target.display());
+                refuse(&rules::UNREADABLE, message)
+            }
             Err(_) => FileContent::Gone,
         },
-        _ if path.to_str().is_none() => refuse("the file's name is not UTF-8; rename it".to_owned()),
+        _ if path.to_str().is_none() => {
+            refuse(&rules::FILE_NAME, "the file's name is not UTF-8; rename it".to_owned())
+        }
         Ok(bytes) => content_of(&shown, &bytes),
-        Err(error) => refuse(format!("failed to read the file: {error}")),
+        Err(error) => refuse(&rules::UNREADABLE, format!("failed to read the file: {error}")),
     };
     (path, FileChange { file: shown, content })
 }

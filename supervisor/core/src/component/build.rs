@@ -1,6 +1,7 @@
 //! Puts a [`Component`] together from a document, section by section, and checks what one key
 //! demands of another.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use super::keys::Word;
@@ -14,11 +15,23 @@ use super::{
     Check, CheckpointPolicy, Component, Handoff, Health, HotSwap, Isolation, KERNEL, Kind, Lifecycle,
     NAME_LIMIT, Namespace, Readiness, Resources,
 };
-use crate::diagnostic::Severity::{Error, Warning};
+use crate::diagnostic::rules;
 
 /// Time between SIGTERM and SIGKILL when a component does not say: what most init systems give a
 /// service to write its state down, short enough that a shutdown stays within a minute.
 const DEFAULT_GRACE: Duration = Duration::from_secs(10);
+
+/// A grace above this is probably a slip: large databases write down their state within it.
+const LONG_GRACE: Duration = Duration::from_secs(300);
+
+const READINESS_TIMEOUT: Duration = Duration::from_secs(30);
+const READINESS_INTERVAL: Duration = Duration::from_secs(5);
+const HEALTH_INTERVAL: Duration = Duration::from_secs(60);
+const HEALTH_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The keys that declare a health probe.
+const PROBES: &[&str] =
+    &["health_check", "health_tcp", "health_http", "health_unix", "health_file", "health_signal"];
 
 impl Word for Kind {
     const WORDS: &'static [(&'static str, Self)] = &[("service", Kind::Service), ("oneshot", Kind::Oneshot)];
@@ -63,7 +76,7 @@ pub(super) fn component(r: &mut Reader<'_>) -> Option<Component> {
     let provides = capability_list(r, "provides");
     let requires = capability_list(r, "requires");
     let optional = capability_list(r, "optional");
-    self_dependency(r, &provides, &requires);
+    contradictions(r, &provides, &requires, &optional);
     let lifecycle = lifecycle(r, kind);
     let resources = resources(r);
     let isolation = isolation(r);
@@ -87,8 +100,7 @@ pub(super) fn component(r: &mut Reader<'_>) -> Option<Component> {
 
 fn name(r: &mut Reader<'_>) -> Option<String> {
     if !r.has("component", "name") {
-        let help = Some("write name = \"NAME\" under [component]".to_owned());
-        r.report(Error, "component", "name", "`component.name` is missing", help);
+        r.missing("component", "name", "write name = \"NAME\" under [component]");
         return None;
     }
     let name = r.get("component", "name", text)?;
@@ -97,7 +109,7 @@ fn name(r: &mut Reader<'_>) -> Option<String> {
         && name.chars().all(|c| c.is_alphanumeric() || "._-+@:".contains(c));
     if !fits_a_file_name {
         r.report(
-            Error,
+            &rules::COMPONENT_NAME,
             "component",
             "name",
             &format!("`component.name` cannot be {name:?}"),
@@ -116,33 +128,43 @@ fn binary(r: &mut Reader<'_>, extends_kernel: bool) -> Option<String> {
     match (given, extends_kernel) {
         (true, true) => {
             let message = "`component.binary` is ignored: `kernel` has no process";
-            r.report(Warning, "component", "binary", message, None);
+            r.report(&rules::NO_EFFECT, "component", "binary", message, None);
             Some(String::new())
         }
         (true, false) => r.get("component", "binary", absolute_path),
         (false, true) => Some(String::new()),
         (false, false) => {
-            let help = Some("write binary = \"/path/to/program\" under [component]".to_owned());
-            let message = "`component.binary` is missing";
-            r.report(Error, "component", "binary", message, help);
+            r.missing("component", "binary", "write binary = \"/path/to/program\" under [component]");
             None
         }
     }
 }
 
 fn capability_list(r: &mut Reader<'_>, section: &str) -> Vec<String> {
-    r.get(section, "capabilities", capabilities).unwrap_or_default()
+    const KEY: &str = "capabilities";
+    let names = r.get(section, KEY, capabilities).unwrap_or_default();
+    for name in r.repeated(section, KEY) {
+        let message = format!("{name:?} is named twice");
+        r.report_item(&rules::CAPABILITY_TWICE, (section, KEY), name, &message, "once is enough");
+    }
+    names
 }
 
-fn self_dependency(r: &mut Reader<'_>, provides: &[String], requires: &[String]) {
-    if let Some(own) = requires.iter().find(|cap| provides.contains(cap)) {
-        r.report(
-            Warning,
-            "requires",
-            "capabilities",
-            &format!("the component requires {own:?}, which it provides itself"),
-            Some("unless another component provides it too, it can never start".to_owned()),
-        );
+/// Names in two lists that make no sense together.
+fn contradictions(r: &mut Reader<'_>, provides: &[String], requires: &[String], optional: &[String]) {
+    let both = |list: &[String], other: &[String]| -> Vec<String> {
+        let other: HashSet<&String> = other.iter().collect();
+        list.iter().filter(|name| other.contains(name)).cloned().collect()
+    };
+    for name in both(requires, provides) {
+        let message = format!("the component requires {name:?}, which it provides itself");
+        let help = "unless another component provides it too, it can never start";
+        r.report_item(&rules::SELF_DEPENDENCY, ("requires", "capabilities"), &name, &message, help);
+    }
+    for name in both(optional, requires) {
+        let message = format!("{name:?} is required, so it is not optional");
+        let help = "keep one of the two";
+        r.report_item(&rules::REQUIRED_AND_OPTIONAL, ("optional", "capabilities"), &name, &message, help);
     }
 }
 
@@ -157,29 +179,44 @@ fn lifecycle(r: &mut Reader<'_>, kind: Kind) -> Lifecycle {
     if plain.is_some() && alias.is_some() && plain != alias {
         let message = "`component.handoff` and `lifecycle.handoff` differ";
         let help = Some("keep `lifecycle.handoff`".to_owned());
-        r.report(Error, "component", "handoff", message, help);
+        r.report(&rules::TWO_HANDOFFS, "component", "handoff", message, help);
     }
     let readiness = readiness(r);
-    if kind == Kind::Oneshot && readiness != Readiness::None {
-        let message = "readiness has no effect on a oneshot: it is done when it exits with 0";
-        r.report(Warning, S, "readiness", message, None);
-    }
     let health = health(r);
-    if let Some(health) = health.as_ref().filter(|_| kind == Kind::Oneshot) {
-        let message = "a health probe has no effect on a oneshot: nothing runs once it is done";
-        r.report(Warning, S, health.check.key(), message, None);
+    if kind == Kind::Oneshot {
+        useless_for_oneshot(r, &readiness, health.as_ref());
+    }
+    let readiness_timeout = r.get(S, "readiness_timeout", positive_seconds).unwrap_or(READINESS_TIMEOUT);
+    let readiness_interval = r.get(S, "readiness_interval", positive_seconds).unwrap_or(READINESS_INTERVAL);
+    if r.has(S, "readiness_interval") && readiness_interval > readiness_timeout {
+        let message = "`readiness_interval` is longer than `readiness_timeout`";
+        let help = Some("the component would have FAILED before it is asked a second time".to_owned());
+        r.report(&rules::RARE_CHECK, S, "readiness_interval", message, help);
     }
     Lifecycle {
         handoff: plain.or(alias).unwrap_or(Handoff::None),
         reload_signal: r.get(S, "reload_signal", signal),
         readiness: if kind == Kind::Oneshot { Readiness::None } else { readiness },
-        readiness_timeout: r.get(S, "readiness_timeout", positive_seconds).unwrap_or(Duration::from_secs(30)),
-        readiness_interval: r
-            .get(S, "readiness_interval", positive_seconds)
-            .unwrap_or(Duration::from_secs(5)),
+        readiness_timeout,
+        readiness_interval,
         health: health.filter(|_| kind == Kind::Service),
         restart_max: count(r, S, "restart_max", 5),
         restart_window: r.get(S, "restart_window", seconds).unwrap_or(Duration::from_secs(30)),
+    }
+}
+
+/// A oneshot is DONE when it exits with 0: it is not waited for in another way, and not probed.
+fn useless_for_oneshot(r: &mut Reader<'_>, readiness: &Readiness, health: Option<&Health>) {
+    const S: &str = "lifecycle";
+    if *readiness != Readiness::None {
+        const KEYS: [&str; 4] = ["readiness", "readiness_file", "readiness_check", "readiness_signal"];
+        let key = KEYS.into_iter().find(|key| r.has(S, key)).unwrap_or(KEYS[0]);
+        let message = "readiness has no effect on a oneshot: it is done when it exits with 0";
+        r.report(&rules::NO_EFFECT, S, key, message, None);
+    }
+    if let Some(health) = health {
+        let message = "a health probe has no effect on a oneshot: nothing runs once it is done";
+        r.report(&rules::NO_EFFECT, S, health.check.key(), message, None);
     }
 }
 
@@ -195,6 +232,11 @@ fn readiness(r: &mut Reader<'_>) -> Readiness {
         (_, _, Some(_)) => Method::Signal,
         _ => Method::None,
     };
+    let given = [
+        file.is_some().then_some("readiness_file"),
+        check.is_some().then_some("readiness_check"),
+        signal.is_some().then_some("readiness_signal"),
+    ];
     let method = r.get(S, "readiness", word::<Method>).unwrap_or(implied);
     let (found, key) = match method {
         Method::None => (Some(Readiness::None), ""),
@@ -205,9 +247,28 @@ fn readiness(r: &mut Reader<'_>) -> Readiness {
     };
     if found.is_none() && !r.has(S, key) {
         let message = format!("this readiness needs `{S}.{key}`");
-        r.report(Error, S, "readiness", &message, None);
+        r.report(&rules::READINESS_INCOMPLETE, S, "readiness", &message, None);
+    }
+    for name in given.into_iter().flatten().filter(|name| *name != key) {
+        without(r, S, name, "readiness is told in another way");
+    }
+    let none_tried =
+        ["readiness_file", "readiness_check", "readiness_signal"].iter().all(|key| !r.has(S, key));
+    if method == Method::None && none_tried {
+        without(r, S, "readiness_timeout", "the component is ready as soon as it runs");
+    }
+    if !matches!(method, Method::Command | Method::None) {
+        without(r, S, "readiness_interval", "nothing is run to learn of readiness");
     }
     found.unwrap_or(Readiness::None)
+}
+
+/// A key that is of no use, and why.
+fn without(r: &mut Reader<'_>, section: &str, key: &str, why: &str) {
+    if r.has(section, key) {
+        let message = format!("`{section}.{key}` has no effect: {why}");
+        r.report(&rules::NO_EFFECT, section, key, &message, None);
+    }
 }
 
 /// The one probe that is declared. A second one is an error: it would not be clear which counts.
@@ -226,7 +287,7 @@ fn check(r: &mut Reader<'_>) -> Option<Check> {
     if let Some(second) = found.next() {
         let message = format!("`{}` and `{}` are both given", first.key(), second.key());
         let help = Some("a component has one health probe; a command can ask several things".to_owned());
-        r.report(Error, S, second.key(), &message, help);
+        r.report(&rules::TWO_PROBES, S, second.key(), &message, help);
     }
     Some(first)
 }
@@ -241,12 +302,26 @@ fn health(r: &mut Reader<'_>) -> Option<Health> {
     if restart < fail {
         let message = "`health_restart_threshold` is lower than `health_fail_threshold`";
         let help = Some("the component would be restarted before it is DEGRADED".to_owned());
-        r.report(Warning, S, "health_restart_threshold", message, help);
+        r.report(&rules::RESTART_FIRST, S, "health_restart_threshold", message, help);
+    }
+    let interval = interval.unwrap_or(HEALTH_INTERVAL);
+    if let Some(timeout) = timeout.filter(|timeout| check.is_some() && *timeout > interval) {
+        let (timeout, interval) = (timeout.as_secs_f64(), interval.as_secs_f64());
+        let message =
+            format!("`health_timeout` is {timeout} s, longer than `health_interval` with {interval} s");
+        let help = Some("while a probe hangs, no other is sent".to_owned());
+        r.report(&rules::SLOW_PROBE, S, "health_timeout", &message, help);
+    }
+    if !PROBES.iter().any(|key| r.has(S, key)) {
+        for key in ["health_interval", "health_timeout", "health_fail_threshold", "health_restart_threshold"]
+        {
+            without(r, S, key, "no probe is declared");
+        }
     }
     Some(Health {
         check: check?,
-        interval: interval.unwrap_or(Duration::from_secs(60)),
-        timeout: timeout.unwrap_or(Duration::from_secs(10)),
+        interval,
+        timeout: timeout.unwrap_or(HEALTH_TIMEOUT),
         fail_threshold: fail,
         restart_threshold: restart,
     })
@@ -269,7 +344,7 @@ fn resources(r: &mut Reader<'_>) -> Resources {
         && high > max
     {
         let message = "`memory_high` is above `memory_max` and would never act";
-        r.report(Warning, S, "memory_high", message, None);
+        r.report(&rules::MEMORY_HIGH, S, "memory_high", message, None);
     }
     found
 }
@@ -282,17 +357,17 @@ fn isolation(r: &mut Reader<'_>) -> Isolation {
     if hostname.is_some() && !spaces.contains(&Namespace::Uts) {
         let message = "`isolation.hostname` needs the namespace \"uts\"";
         let help = Some("without it the host's own name would change".to_owned());
-        r.report(Error, S, "hostname", message, help);
+        r.report(&rules::NEEDS_NAMESPACE, S, "hostname", message, help);
     }
     let root = r.get(S, "root", absolute_path);
     if root.is_some() && !has_mount {
         let message = "`isolation.root` needs the namespace \"mount\"";
-        r.report(Error, S, "root", message, None);
+        r.report(&rules::NEEDS_NAMESPACE, S, "root", message, None);
     }
     let private_tmp = r.get(S, "private_tmp", truth);
     if private_tmp == Some(true) && !has_mount {
         let message = "`isolation.private_tmp` needs the namespace \"mount\"";
-        r.report(Error, S, "private_tmp", message, None);
+        r.report(&rules::NEEDS_NAMESPACE, S, "private_tmp", message, None);
     }
     Isolation { namespaces: spaces, hostname, root, private_tmp: private_tmp.unwrap_or(has_mount) }
 }
@@ -310,10 +385,17 @@ fn checkpoint(r: &mut Reader<'_>) -> CheckpointPolicy {
 
 fn hotswap(r: &mut Reader<'_>) -> HotSwap {
     const S: &str = "hotswap";
+    let grace = r.get(S, "shutdown_grace", seconds).unwrap_or(DEFAULT_GRACE);
+    if grace > LONG_GRACE {
+        let (grace, long) = (grace.as_secs(), LONG_GRACE.as_secs());
+        let message = format!("`hotswap.shutdown_grace` is {grace} s");
+        let help = Some(format!("a shutdown of the machine may wait as long; keep it below {long} s"));
+        r.report(&rules::LONG_GRACE, S, "shutdown_grace", &message, help);
+    }
     HotSwap {
         transfer_fds: r.get(S, "transfer_fds", list_or_truth).flatten(),
         env_vars: r.get(S, "env_vars", variables).unwrap_or_default(),
-        shutdown_grace: r.get(S, "shutdown_grace", seconds).unwrap_or(DEFAULT_GRACE),
+        shutdown_grace: grace,
         preserve_state: r.get(S, "preserve_state", truth).unwrap_or(false),
     }
 }

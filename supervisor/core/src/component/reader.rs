@@ -1,14 +1,14 @@
 //! Walks a parsed TOML document key by key and collects findings instead of stopping at one.
-//!
-//! Syntax errors do not end the pass: the parser recovers, and what it could read is checked too.
 
 use std::ops::Range;
 
 use toml::de::{DeTable, DeValue};
 
 use super::keys::{self, Key, SECTIONS, Section, Shape, home_of, nearest};
+use super::syntax::SyntaxError;
 use super::values::{self, Problem};
-use crate::diagnostic::{Diagnostic, Severity};
+use crate::diagnostic::Diagnostic;
+use crate::diagnostic::rules::{self, Rule};
 
 /// The most findings of one file: a person mends the first few and tries again.
 const FINDING_LIMIT: usize = 100;
@@ -16,19 +16,18 @@ const FINDING_LIMIT: usize = 100;
 /// One document and what was found in it so far.
 pub(super) struct Reader<'s> {
     source: &'s str,
-    root: DeTable<'s>,
+    root: &'s DeTable<'s>,
+    /// Keys may be missing because they could not be read.
+    broken: bool,
     found: Vec<Diagnostic>,
 }
 
 impl<'s> Reader<'s> {
-    /// Parse `source` and look for sections and keys that do not exist.
-    pub(super) fn new(source: &'s str) -> Self {
-        let (root, errors) = DeTable::parse_recoverable(source);
-        let mut reader = Self { source, root: root.into_inner(), found: Vec::new() };
-        for error in errors {
-            let end = source.len();
-            let span = error.span().unwrap_or(end..end);
-            reader.push(Severity::Error, span, error.message(), None);
+    /// Look in a document for sections and keys that do not exist. Places are those of `source`.
+    pub(super) fn new(source: &'s str, root: &'s DeTable<'s>, errors: Vec<SyntaxError>) -> Self {
+        let mut reader = Self { source, root, broken: !errors.is_empty(), found: Vec::new() };
+        for (span, message) in errors {
+            reader.push(&rules::SYNTAX, span, &message, None);
         }
         reader.look_for_strangers();
         reader
@@ -48,29 +47,19 @@ impl<'s> Reader<'s> {
         convert: impl Fn(&DeValue<'s>) -> Result<T, Problem>,
     ) -> Option<T> {
         let row = row(section, key)?;
-        let table = section_table(&self.root, section)?;
+        let table = section_table(self.root, section)?;
         let mut given = row.names().filter_map(|name| Some((name, table.get(name)?)));
         let (name, value) = given.next()?;
-        let second = given.next().map(|(second, value)| (second, value.span()));
-        let span = value.span();
-        let converted = convert(value.get_ref());
-        if let Some((second, span)) = second {
-            self.push(
-                Severity::Error,
-                span,
-                &format!("`{second}` is another name for `{name}`, which is given too"),
-                Some("keep one of the two".to_owned()),
-            );
+        if let Some((second, value)) = given.next() {
+            let message = format!("`{second}` is another name for `{name}`, which is given too");
+            self.push(&rules::TWO_NAMES, value.span(), &message, Some("keep one of the two".to_owned()));
         }
-        match converted {
+        match convert(value.get_ref()) {
             Ok(value) => Some(value),
             Err(problem) => {
-                self.push(
-                    Severity::Error,
-                    span,
-                    &format!("`{section}.{name}` {}", problem.message),
-                    problem.help,
-                );
+                let message = format!("`{section}.{name}` {}", problem.message);
+                let place = problem.place.unwrap_or(value.span());
+                self.push(problem.rule, place, &message, problem.help);
                 None
             }
         }
@@ -87,42 +76,79 @@ impl<'s> Reader<'s> {
 
     /// Whether `key` or an alias is in `section`, converted or not.
     pub(super) fn has(&self, section: &str, key: &str) -> bool {
-        self.place(section, key).is_some()
+        self.value(section, key).is_some()
     }
 
-    /// A finding about a key that is there, or about the file when it is not.
+    /// A key that must be there is not.
+    pub(super) fn missing(&mut self, section: &str, key: &str, help: &str) {
+        if !self.broken {
+            let message = format!("`{section}.{key}` is missing");
+            self.report(&rules::MISSING_KEY, section, key, &message, Some(help.to_owned()));
+        }
+    }
+
+    /// A finding about a key that is there, or about its section or the file when it is not.
     pub(super) fn report(
         &mut self,
-        severity: Severity,
+        rule: &'static Rule,
         section: &str,
         key: &str,
         message: &str,
         help: Option<String>,
     ) {
-        let place = self
-            .place(section, key)
-            .or_else(|| Some(self.root.get_key_value(section)?.0.span()))
-            .unwrap_or(0..0);
-        self.push(severity, place, message, help);
+        let place = self.value(section, key).map(toml::Spanned::span);
+        let place = place.or_else(|| Some(self.root.get_key_value(section)?.0.span()));
+        self.push(rule, place.unwrap_or(0..0), message, help);
     }
 
-    fn place(&self, section: &str, key: &str) -> Option<Range<usize>> {
-        let table = section_table(&self.root, section)?;
-        row(section, key)?.names().find_map(|name| Some(table.get(name)?.span()))
+    /// A finding about the last item of an array that is `text`.
+    pub(super) fn report_item(
+        &mut self,
+        rule: &'static Rule,
+        (section, key): (&str, &str),
+        text: &str,
+        message: &str,
+        help: &str,
+    ) {
+        let items = self.value(section, key).and_then(|value| value.get_ref().as_array());
+        let is_it = |item: &&toml::Spanned<DeValue<'_>>| item.get_ref().as_str() == Some(text);
+        if let Some(item) = items.and_then(|items| items.iter().rfind(is_it)) {
+            self.push(rule, item.span(), message, Some(help.to_owned()));
+        }
     }
 
-    fn push(&mut self, severity: Severity, span: Range<usize>, message: &str, help: Option<String>) {
+    /// The names in an array that stand there more than once, each once.
+    pub(super) fn repeated(&self, section: &str, key: &str) -> Vec<&'s str> {
+        let items = self.value(section, key).and_then(|value| value.get_ref().as_array());
+        let mut names: Vec<&str> = items
+            .into_iter()
+            .flat_map(|items| items.iter())
+            .filter_map(|item| item.get_ref().as_str())
+            .collect();
+        names.sort_unstable();
+        let mut twice: Vec<_> =
+            names.windows(2).filter(|pair| pair[0] == pair[1]).map(|pair| pair[0]).collect();
+        twice.dedup();
+        twice
+    }
+
+    fn value(&self, section: &str, key: &str) -> Option<&'s toml::Spanned<DeValue<'s>>> {
+        let table = section_table(self.root, section)?;
+        row(section, key)?.names().find_map(|name| table.get(name))
+    }
+
+    fn push(&mut self, rule: &'static Rule, span: Range<usize>, message: &str, help: Option<String>) {
         if self.found.len() >= FINDING_LIMIT {
             return;
         }
-        let mut finding = Diagnostic::at(severity, self.source, span, message);
+        let mut finding = Diagnostic::at(rule, self.source, span, message);
         finding.help = help;
         self.found.push(finding);
     }
 
     fn look_for_strangers(&mut self) {
         let mut strangers = Vec::new();
-        for (section, content) in &self.root {
+        for (section, content) in self.root {
             let name = section.get_ref().as_ref();
             let Some(known) = keys::section(name) else {
                 strangers.push(stranger_section(name, section.span(), content.get_ref()));
@@ -130,7 +156,7 @@ impl<'s> Reader<'s> {
             };
             let DeValue::Table(table) = content.get_ref() else {
                 strangers.push((
-                    Severity::Error,
+                    &rules::NOT_A_SECTION,
                     section.span(),
                     format!("`{name}` is a section, not a value"),
                     Some(format!("write `[{name}]` and its keys below")),
@@ -144,32 +170,32 @@ impl<'s> Reader<'s> {
                 }
             }
         }
-        for (severity, span, message, help) in strangers {
-            self.push(severity, span, &message, help);
+        for (rule, span, message, help) in strangers {
+            self.push(rule, span, &message, help);
         }
     }
 }
 
-type Finding = (Severity, Range<usize>, String, Option<String>);
+type Finding = (&'static Rule, Range<usize>, String, Option<String>);
 
 /// An unknown section is a warning; a known key at the top level has lost its section.
 fn stranger_section(name: &str, span: Range<usize>, content: &DeValue<'_>) -> Finding {
-    let (message, help) = if content.is_table() {
+    let (rule, message, help) = if content.is_table() {
         let help = nearest(name, SECTIONS.iter().map(|section| section.name))
             .map(|near| format!("did you mean `[{near}]`?"));
-        (format!("unknown section `[{name}]` is ignored"), help)
+        (&rules::UNKNOWN_SECTION, format!("unknown section `[{name}]` is ignored"), help)
     } else {
         let help = home_of(name).map(|home| format!("`{name}` belongs in `[{home}]`"));
-        (format!("unknown key `{name}` is ignored"), help)
+        (&rules::UNKNOWN_KEY, format!("unknown key `{name}` is ignored"), help)
     };
-    (Severity::Warning, span, message, help)
+    (rule, span, message, help)
 }
 
 fn stranger_key(section: &Section, word: &str, span: Range<usize>) -> Finding {
     let help = nearest(word, section.keys.iter().flat_map(Key::names))
         .map(|near| format!("did you mean `{near}`?"))
         .or_else(|| home_of(word).map(|home| format!("`{word}` belongs in `[{home}]`")));
-    (Severity::Warning, span, format!("unknown key `{}.{word}` is ignored", section.name), help)
+    (&rules::UNKNOWN_KEY, span, format!("unknown key `{}.{word}` is ignored", section.name), help)
 }
 
 /// The row of a key in the table. Without one it would not be read: a test of every row sees it.
@@ -179,6 +205,6 @@ fn row(section: &str, key: &str) -> Option<&'static Key> {
     row
 }
 
-fn section_table<'a, 's>(root: &'a DeTable<'s>, section: &str) -> Option<&'a DeTable<'s>> {
+fn section_table<'s>(root: &'s DeTable<'s>, section: &str) -> Option<&'s DeTable<'s>> {
     root.get(section)?.get_ref().as_table()
 }

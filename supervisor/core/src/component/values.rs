@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -9,17 +10,26 @@ use toml::de::DeValue;
 
 use super::keys::{Word, nearest};
 use super::{Command, CpuMax, HttpTarget, Namespace};
+use crate::diagnostic::rules::{self, Rule};
 
 /// Why a value does not convert. The message completes "`section.key` …".
 #[derive(Debug)]
 pub(super) struct Problem {
+    pub(super) rule: &'static Rule,
     pub(super) message: String,
     pub(super) help: Option<String>,
+    /// The part of the value that it is about; the whole value without.
+    pub(super) place: Option<Range<usize>>,
 }
 
 impl Problem {
-    fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), help: None }
+    fn new(rule: &'static Rule, message: impl Into<String>) -> Self {
+        Self { rule, message: message.into(), help: None, place: None }
+    }
+
+    fn at(mut self, place: Range<usize>) -> Self {
+        self.place.get_or_insert(place);
+        self
     }
 
     fn help(mut self, help: impl Into<String>) -> Self {
@@ -28,7 +38,7 @@ impl Problem {
     }
 
     fn wrong_type(expected: &str, value: &DeValue<'_>) -> Self {
-        Self::new(format!("must be {expected}, not {}", describe(value)))
+        Self::new(&rules::WRONG_TYPE, format!("must be {expected}, not {}", describe(value)))
     }
 }
 
@@ -122,8 +132,8 @@ fn describe(value: &DeValue<'_>) -> String {
 
 pub(super) fn text(value: &DeValue<'_>) -> Result<String, Problem> {
     match value.as_str() {
-        Some("") => Err(Problem::new("is empty")),
-        Some(text) if text.contains('\0') => Err(Problem::new("contains a NUL byte")),
+        Some("") => Err(Problem::new(&rules::UNUSABLE_TEXT, "is empty")),
+        Some(text) if text.contains('\0') => Err(Problem::new(&rules::UNUSABLE_TEXT, "contains a NUL byte")),
         Some(text) => Ok(text.to_owned()),
         None => Err(Problem::wrong_type("text in quotes", value)),
     }
@@ -137,7 +147,7 @@ pub(super) fn host_name(value: &DeValue<'_>) -> Result<String, Problem> {
     if name.len() <= HOST_NAME_LIMIT {
         return Ok(name);
     }
-    Err(Problem::new(format!("is too long with {} bytes", name.len()))
+    Err(Problem::new(&rules::HOST_NAME, format!("is too long with {} bytes", name.len()))
         .help(format!("the kernel takes at most {HOST_NAME_LIMIT}")))
 }
 
@@ -151,7 +161,7 @@ pub(super) fn absolute_path(value: &DeValue<'_>) -> Result<String, Problem> {
     if path.starts_with('/') {
         return Ok(path);
     }
-    Err(Problem::new(format!("must be an absolute path, not {path:?}"))
+    Err(Problem::new(&rules::RELATIVE_PATH, format!("must be an absolute path, not {path:?}"))
         .help("nothing is searched in PATH; write the whole path"))
 }
 
@@ -165,29 +175,33 @@ pub(super) fn arguments(value: &DeValue<'_>) -> Result<Vec<String>, Problem> {
     items
         .iter()
         .map(|item| match item.get_ref().as_str() {
-            Some(text) if text.contains('\0') => Err(Problem::new("contains a NUL byte")),
-            Some(text) => Ok(text.to_owned()),
-            None => {
-                Err(Problem::wrong_type("an array of strings", item.get_ref())
-                    .help("write numbers in quotes"))
+            Some(text) if text.contains('\0') => {
+                Err(Problem::new(&rules::UNUSABLE_TEXT, "contains a NUL byte").at(item.span()))
             }
+            Some(text) => Ok(text.to_owned()),
+            None => Err(Problem::wrong_type("an array of strings", item.get_ref())
+                .help("write numbers in quotes")
+                .at(item.span())),
         })
         .collect()
 }
 
-/// Capability names: an array, each once, without white space.
+/// Capability names: an array of words without white space, each kept once.
 pub(super) fn capabilities(value: &DeValue<'_>) -> Result<Vec<String>, Problem> {
-    let mut names: Vec<String> = Vec::new();
-    for name in arguments(value)? {
-        if name.is_empty() || name.chars().any(|c| c.is_whitespace() || c.is_control()) {
-            return Err(Problem::new(format!("has the bad name {name:?}"))
-                .help("a capability's name has no white space and is not empty"));
-        }
-        names.push(name);
+    let mut names = arguments(value)?;
+    if let Some(bad) = names.iter().position(|name| !is_word(name)) {
+        let problem = Problem::new(&rules::CAPABILITY_NAME, format!("has the bad name {:?}", names[bad]))
+            .help("a capability's name has no white space and is not empty");
+        let place = value.as_array().and_then(|items| Some(items.get(bad)?.span()));
+        return Err(place.into_iter().fold(problem, Problem::at));
     }
     let mut seen = std::collections::HashSet::new();
     names.retain(|name| seen.insert(name.clone()));
     Ok(names)
+}
+
+fn is_word(name: &str) -> bool {
+    !name.is_empty() && !name.chars().any(|c| c.is_whitespace() || c.is_control())
 }
 
 /// A list given as an array of strings or numbers, or as one comma-separated text.
@@ -201,7 +215,7 @@ pub(super) fn list(value: &DeValue<'_>) -> Result<Vec<String>, Problem> {
             .map(|item| match item.get_ref() {
                 DeValue::String(text) => Ok(text.to_string()),
                 DeValue::Integer(number) => Ok(number.as_str().to_owned()),
-                other => Err(Problem::wrong_type("a list of names or numbers", other)),
+                other => Err(Problem::wrong_type("a list of names or numbers", other).at(item.span())),
             })
             .collect(),
         other => Err(Problem::wrong_type("an array or a comma-separated text", other)),
@@ -232,7 +246,7 @@ pub(super) fn variables(value: &DeValue<'_>) -> Result<Vec<String>, Problem> {
         other => list(other)?,
     };
     match given.iter().find(|v| v.is_empty() || v.starts_with('=') || v.contains('\0')) {
-        Some(bad) => Err(Problem::new(format!("has the bad variable {bad:?}"))
+        Some(bad) => Err(Problem::new(&rules::NO_VARIABLE, format!("has the bad variable {bad:?}"))
             .help("write NAME=VALUE, or NAME to pass the supervisor's own value on")),
         None => Ok(given),
     }
@@ -243,7 +257,7 @@ pub(super) fn command(value: &DeValue<'_>) -> Result<Command, Problem> {
         let words = arguments(value)?;
         return match words.first() {
             Some(program) if program.starts_with('/') => Ok(Command::Direct(words)),
-            _ => Err(Problem::new("as an array must begin with an absolute path")
+            _ => Err(Problem::new(&rules::NO_PROGRAM, "as an array must begin with an absolute path")
                 .help("or write one text, which /bin/sh runs")),
         };
     }
@@ -255,7 +269,7 @@ pub(super) fn command(value: &DeValue<'_>) -> Result<Command, Problem> {
 pub(super) fn socket_address(value: &DeValue<'_>) -> Result<SocketAddr, Problem> {
     let given = text(value)?;
     parse_address(&given).ok_or_else(|| {
-        Problem::new(format!("is no address and port: {given:?}"))
+        Problem::new(&rules::NO_ADDRESS, format!("is no address and port: {given:?}"))
             .help("write numbers, as \"127.0.0.1:8080\" or \"[::1]:8080\"; names are not looked up")
     })
 }
@@ -271,7 +285,7 @@ pub(super) fn http_target(value: &DeValue<'_>) -> Result<HttpTarget, Problem> {
     const DEFAULT_PORT: u16 = 80;
     let given = text(value)?;
     if given.starts_with("https://") {
-        return Err(Problem::new("cannot be https: the probe speaks plain HTTP")
+        return Err(Problem::new(&rules::NO_URL, "cannot be https: the probe speaks plain HTTP")
             .help("probe a plain local port, or use health_check with a client that speaks TLS"));
     }
     let rest = given.strip_prefix("http://").filter(|rest| rest.bytes().all(|b| b.is_ascii_graphic()));
@@ -283,7 +297,7 @@ pub(super) fn http_target(value: &DeValue<'_>) -> Result<HttpTarget, Problem> {
         Some(HttpTarget { address, host: host.to_owned(), path: path.to_owned() })
     });
     target.ok_or_else(|| {
-        Problem::new(format!("is no URL of a local server: {given:?}"))
+        Problem::new(&rules::NO_URL, format!("is no URL of a local server: {given:?}"))
             .help("write \"http://127.0.0.1:8080/path\"; names are not looked up")
     })
 }
@@ -296,7 +310,7 @@ pub(super) fn signal(value: &DeValue<'_>) -> Result<Signal, Problem> {
     Signal::from_name(&name).ok_or_else(|| {
         let upper = name.to_ascii_uppercase();
         let bare = upper.strip_prefix("SIG").unwrap_or(&upper);
-        let problem = Problem::new(format!("names an unknown signal {name:?}"));
+        let problem = Problem::new(&rules::UNKNOWN_SIGNAL, format!("names an unknown signal {name:?}"));
         match nearest(bare, SIGNALS.iter().map(|(name, _)| *name)) {
             Some(near) => problem.help(format!("did you mean \"SIG{near}\"?")),
             None => problem.help("for example \"SIGHUP\""),
@@ -311,8 +325,11 @@ pub(super) fn signal_to_supervisor(value: &DeValue<'_>) -> Result<Signal, Proble
     if given.is_free() {
         return Ok(given);
     }
-    Err(Problem::new(format!("cannot be {given}, which is not free for the supervisor to receive"))
-        .help(format!("send SIGUSR1, SIGUSR2, or a real-time signal ({SIGNAL_RT_MIN} to {SIGNAL_MAX})")))
+    Err(Problem::new(
+        &rules::SIGNAL_NOT_FREE,
+        format!("cannot be {given}, which is not free for the supervisor to receive"),
+    )
+    .help(format!("send SIGUSR1, SIGUSR2, or a real-time signal ({SIGNAL_RT_MIN} to {SIGNAL_MAX})")))
 }
 
 /// One of the words for `T`.
@@ -325,7 +342,7 @@ fn meaning<T: Word>(given: &str, complaint: impl Fn(&str) -> String) -> Result<T
     if let Some((_, meaning)) = T::WORDS.iter().find(|(word, _)| *word == given) {
         return Ok(*meaning);
     }
-    let problem = Problem::new(complaint(given));
+    let problem = Problem::new(&rules::UNKNOWN_WORD, complaint(given));
     let all = || {
         let all: Vec<_> = T::WORDS.iter().map(|(word, _)| format!("{word:?}")).collect();
         format!("it is one of {}", all.join(", "))
@@ -345,7 +362,7 @@ pub(super) fn number(low: u64, high: u64) -> impl Fn(&DeValue<'_>) -> Result<u64
             .ok()
             .filter(|number| (low..=high).contains(number))
             .ok_or_else(|| {
-                Problem::new(format!("is out of range with {}", given.as_str()))
+                Problem::new(&rules::OUT_OF_RANGE, format!("is out of range with {}", given.as_str()))
                     .help(format!("it lies between {low} and {high}"))
             })
     }
@@ -364,7 +381,7 @@ pub(super) fn seconds(value: &DeValue<'_>) -> Result<Duration, Problem> {
         other => return Err(Problem::wrong_type("a time in seconds", other)),
     };
     parsed.filter(|seconds| (0.0..=LONGEST).contains(seconds)).map(Duration::from_secs_f64).ok_or_else(|| {
-        Problem::new(format!("is no time: {}", describe(value)))
+        Problem::new(&rules::NO_TIME, format!("is no time: {}", describe(value)))
             .help("write seconds, as 30 or 0.5, or a text like \"500ms\"; at most a year")
     })
 }
@@ -373,7 +390,7 @@ pub(super) fn seconds(value: &DeValue<'_>) -> Result<Duration, Problem> {
 pub(super) fn positive_seconds(value: &DeValue<'_>) -> Result<Duration, Problem> {
     let time = seconds(value)?;
     if time.is_zero() {
-        return Err(Problem::new("must be more than zero"));
+        return Err(Problem::new(&rules::ZERO_TIME, "must be more than zero"));
     }
     Ok(time)
 }
@@ -412,7 +429,8 @@ pub(super) fn bytes(value: &DeValue<'_>) -> Result<u64, Problem> {
         .and_then(|(shift, size)| size.checked_mul(1_u64 << shift))
         .filter(|size| *size > 0)
         .ok_or_else(|| {
-            Problem::new(format!("is no size: {given:?}")).help("write bytes, or a text like \"64M\"")
+            Problem::new(&rules::NO_SIZE, format!("is no size: {given:?}"))
+                .help("write bytes, or a text like \"64M\"")
         })
 }
 
@@ -433,7 +451,7 @@ pub(super) fn cpu_max(value: &DeValue<'_>) -> Result<CpuMax, Problem> {
     };
     match (quota, period, words.next()) {
         (Some(quota), Some(period), None) => Ok(CpuMax { quota, period }),
-        _ => Err(Problem::new(format!("is no processor limit: {given:?}")).help(
+        _ => Err(Problem::new(&rules::NO_CPU_LIMIT, format!("is no processor limit: {given:?}")).help(
             "write \"QUOTA PERIOD\" in microseconds, each at least 1000, \
                  for example \"50000 100000\" for half a processor",
         )),
@@ -450,7 +468,7 @@ pub(super) fn cgroup_path(value: &DeValue<'_>) -> Result<String, Problem> {
     if inside {
         return Ok(path);
     }
-    Err(Problem::new(format!("leaves the supervisor's cgroup: {path:?}"))
+    Err(Problem::new(&rules::CGROUP_ESCAPES, format!("leaves the supervisor's cgroup: {path:?}"))
         .help("write a relative path without `.`, `..` or a leading `/`"))
 }
 

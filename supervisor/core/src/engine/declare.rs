@@ -11,7 +11,7 @@ use super::unit::{AfterStop, Unit};
 use super::{Effect, Engine, FileChange, FileContent, Input};
 use crate::component::{Component, KERNEL, Kind};
 use crate::control::RejectedFile;
-use crate::diagnostic::{Diagnostic, Severity};
+use crate::diagnostic::{Diagnostic, rules};
 use crate::graph::{Graph, Level, NodeId};
 use crate::journal::{Cause, Record, State};
 
@@ -106,7 +106,7 @@ impl Files {
             (Some(name), Some(owner)) if owner != file => {
                 let message = format!("component {name:?} is declared by {owner} and by {file}");
                 let help = format!("{owner} is in force; rename one of the two");
-                vec![Diagnostic::whole_file(Severity::Error, message).with_help(help)]
+                vec![Diagnostic::whole_file(&rules::DUPLICATE_NAME, message).with_help(help)]
             }
             _ => Vec::new(),
         }

@@ -1,0 +1,399 @@
+//! Everything that can be found in component files: the one table of codes.
+//!
+//! A code never changes its meaning and is never used again. `graphctl explain` and the reference
+//! in `docs/` are made from this table; tests see to it that each bad example gives its code and
+//! nothing else, and that no good example gives anything.
+//!
+//! The first two digits tell where a finding lies: 00 the file itself, 01 its sections and keys,
+//! 02 a single value, 03 several keys together, 04 several files, or a file and the machine.
+
+use std::fmt;
+
+use super::Severity;
+
+/// A kind of finding.
+#[derive(Debug)]
+pub struct Rule {
+    /// `Y` and four digits.
+    pub code: &'static str,
+    /// How bad it is.
+    pub severity: Severity,
+    /// What it is, in a few words.
+    pub title: &'static str,
+    /// Why it is one, and what to do.
+    pub explanation: &'static str,
+    /// What gives it.
+    pub bad: Example,
+    /// The same, mended.
+    pub good: Example,
+}
+
+/// How to come to a finding, or not.
+#[derive(Debug)]
+pub enum Example {
+    /// The text of a component file.
+    File(&'static str),
+    /// Several files of one directory, by their names.
+    Files(&'static [(&'static str, &'static str)]),
+    /// A line for the shell, in the directory of component files.
+    Shell(&'static str),
+}
+
+impl fmt::Display for Example {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(text) => f.write_str(text),
+            Self::Files(files) => {
+                for (position, (name, text)) in files.iter().enumerate() {
+                    let blank = if position > 0 { "\n" } else { "" };
+                    write!(f, "{blank}# {name}\n{text}")?;
+                }
+                Ok(())
+            }
+            Self::Shell(line) => writeln!(f, "{line}"),
+        }
+    }
+}
+
+/// The rule of that code; case does not count.
+pub fn find(code: &str) -> Option<&'static Rule> {
+    RULES.iter().find(|rule| rule.code.eq_ignore_ascii_case(code)).copied()
+}
+
+/// A component named web, and more lines.
+macro_rules! web {
+    ($($more:literal)*) => {
+        concat!("[component]\nname = \"web\"\nbinary = \"/bin/sh\"\n", $($more, "\n"),*)
+    };
+}
+
+/// A component of that name, and more lines.
+macro_rules! component {
+    ($name:literal $($more:literal)*) => {
+        concat!("[component]\nname = \"", $name, "\"\nbinary = \"/bin/sh\"\n", $($more, "\n"),*)
+    };
+}
+
+/// Makes a constant of each rule, and the table of all.
+macro_rules! rules {
+    ($($name:ident $severity:ident $code:literal $title:literal $explanation:literal
+       bad $bad:expr; good $good:expr;)*) => {
+        $(
+            #[doc = $title]
+            pub static $name: Rule = Rule {
+                code: $code,
+                severity: Severity::$severity,
+                title: $title,
+                explanation: $explanation,
+                bad: $bad,
+                good: $good,
+            };
+        )*
+        /// All rules, sorted by code.
+        pub static RULES: &[&Rule] = &[$(&$name),*];
+    };
+}
+
+use Example::{File, Files, Shell};
+
+const ONLY_WEB: Example = File(web!());
+
+rules! {
+    UNREADABLE Error "Y0001" "file cannot be read"
+        "A component file is a regular file, or a link to one, that the supervisor may read. \
+         Make the link point to an existing file, or remove it."
+        bad Shell("ln -s nowhere web.toml");
+        good ONLY_WEB;
+
+    TOO_LARGE Error "Y0002" "file is too large"
+        "A component file describes one program and has at most 1 MiB. A larger one is taken for \
+         a mistake, and reading it would let it grow the supervisor."
+        bad Shell("head -c 1048577 /dev/zero | tr '\\0' '#' > web.toml");
+        good ONLY_WEB;
+
+    NOT_UTF8 Error "Y0003" "file is not UTF-8"
+        "TOML is UTF-8 text. Convert the file, for example with `iconv -f latin1 -t utf8`."
+        bad Shell("printf '# caf\\351\\n' > web.toml");
+        good Shell("printf '[component]\\nname = \"web\"\\nbinary = \"/bin/sh\"\\n' > web.toml");
+
+    FILE_NAME Error "Y0004" "file's name is not UTF-8"
+        "The file's name is shown in answers and kept in the journal, which are UTF-8 text. \
+         Rename the file."
+        bad Shell("printf '' > \"$(printf 'caf\\351').toml\"");
+        good Shell("printf '[component]\\nname = \"web\"\\nbinary = \"/bin/sh\"\\n' > café.toml");
+
+    SYNTAX Error "Y0005" "file is not TOML"
+        "Component files are TOML 1.0: texts stand in quotes, each key stands once in its \
+         section, and what is opened is closed. What can be read in spite of the error is \
+         checked too; keys that seem to be missing are not reported before it is mended."
+        bad File("[component]\nname = web\nbinary = \"/bin/sh\"\n");
+        good ONLY_WEB;
+
+    UNKNOWN_SECTION Warning "Y0101" "unknown section"
+        "No section has this name, so nothing in it has an effect."
+        bad File(web!("[lifecycel]" "restart_max = 3"));
+        good File(web!("[lifecycle]" "restart_max = 3"));
+
+    UNKNOWN_KEY Warning "Y0102" "unknown key"
+        "The section has no such key, so it has no effect. It may be misspelt, or belong in \
+         another section. docs/reference/component-files.md lists all keys."
+        bad File(web!("[lifecycle]" "restart_maximum = 3"));
+        good File(web!("[lifecycle]" "restart_max = 3"));
+
+    NOT_A_SECTION Error "Y0103" "value in place of a section"
+        "The name is that of a section. Write it in brackets, and its keys below."
+        bad File(concat!("requires = \"network\"\n", web!()));
+        good File(web!("[provides]" "capabilities = [\"network\"]"));
+
+    TWO_NAMES Error "Y0104" "key is given under two names"
+        "Some keys have two names. Which of the two values is meant cannot be told; keep one."
+        bad File(web!("[resources]" "pids_max = 20" "processes_max = 30"));
+        good File(web!("[resources]" "pids_max = 20"));
+
+    MISSING_KEY Error "Y0105" "required key is missing"
+        "Every component has a name and, but for an extension of `kernel`, a program."
+        bad File("[component]\nname = \"web\"\n");
+        good ONLY_WEB;
+
+    WRONG_TYPE Error "Y0106" "value of the wrong type"
+        "Texts stand in quotes, numbers and `true` or `false` do not, and lists stand in brackets."
+        bad File(web!("[lifecycle]" "restart_max = \"3\""));
+        good File(web!("[lifecycle]" "restart_max = 3"));
+
+    COMPONENT_NAME Error "Y0201" "unusable name of a component"
+        "The name becomes a control group and a log file. It has letters, digits and . _ - + @ :, \
+         does not begin with . or -, and has at most 200 bytes."
+        bad File("[component]\nname = \"web server\"\nbinary = \"/bin/sh\"\n");
+        good File(component!("web-server"));
+
+    UNKNOWN_WORD Error "Y0202" "unknown word"
+        "The key takes one of some words, and this is none of them."
+        bad File(web!("type = \"one-shot\""));
+        good File(web!("type = \"oneshot\""));
+
+    RELATIVE_PATH Error "Y0203" "path is not absolute"
+        "Nothing is searched in PATH, and no directory is the current one. Write the whole path."
+        bad File("[component]\nname = \"web\"\nbinary = \"sh\"\n");
+        good ONLY_WEB;
+
+    UNUSABLE_TEXT Error "Y0204" "text is empty or has a NUL byte"
+        "The key needs a text, and a text that is passed to the kernel ends at a NUL byte."
+        bad File(web!("args = [\"a\\u0000b\"]"));
+        good File(web!("args = [\"ab\"]"));
+
+    CAPABILITY_NAME Error "Y0205" "unusable name of a capability"
+        "A capability is a word: not empty, without white space and control characters."
+        bad File(web!("[provides]" "capabilities = [\"web server\"]"));
+        good File(web!("[provides]" "capabilities = [\"web.server\"]"));
+
+    UNKNOWN_SIGNAL Error "Y0206" "unknown signal"
+        "A signal is named as in signal(7), with or without SIG, or numbered from 1 to 64."
+        bad File(web!("[lifecycle]" "reload_signal = \"SIGHUB\""));
+        good File(web!("[lifecycle]" "reload_signal = \"SIGHUP\""));
+
+    SIGNAL_NOT_FREE Error "Y0207" "signal is not free for reports"
+        "A component reports to the supervisor by a signal that means nothing else there: \
+         SIGUSR1, SIGUSR2, or a real-time signal (34 to 64)."
+        bad File(web!("[lifecycle]" "readiness_signal = \"SIGTERM\""));
+        good File(web!("[lifecycle]" "readiness_signal = \"SIGUSR1\""));
+
+    OUT_OF_RANGE Error "Y0208" "number is out of range"
+        "The kernel, or the supervisor, takes no such value. docs/reference/component-files.md \
+         gives each key's range."
+        bad File(web!("[resources]" "pids_max = 0"));
+        good File(web!("[resources]" "pids_max = 20"));
+
+    NO_TIME Error "Y0209" "value is no time"
+        "A time is a number of seconds, whole or not, or a text with one of the units ms, s, m, \
+         min and h; it is not negative and at most a year."
+        bad File(web!("[lifecycle]" "restart_window = \"5 days\""));
+        good File(web!("[lifecycle]" "restart_window = \"120h\""));
+
+    ZERO_TIME Error "Y0210" "time is zero"
+        "An interval or a limit of nothing would never let go of the processor, or fail at once."
+        bad File(web!("[lifecycle]" "readiness_file = \"/run/web\"" "readiness_timeout = 0"));
+        good File(web!("[lifecycle]" "readiness_file = \"/run/web\"" "readiness_timeout = 10"));
+
+    NO_SIZE Error "Y0211" "value is no size"
+        "A size is a number of bytes, or a text with one of K, M, G and T (powers of 1024)."
+        bad File(web!("[resources]" "memory_max = \"64 apples\""));
+        good File(web!("[resources]" "memory_max = \"64M\""));
+
+    NO_CPU_LIMIT Error "Y0212" "value is no processor limit"
+        "The limit is \"QUOTA PERIOD\" in microseconds. The kernel takes quotas of at least 1000 \
+         and periods from 1000 to 1000000; `max` is no limit."
+        bad File(web!("[resources]" "cpu_max = \"500 100000\""));
+        good File(web!("[resources]" "cpu_max = \"50000 100000\""));
+
+    CGROUP_ESCAPES Error "Y0213" "control group leaves the supervisor's"
+        "A component's group is a relative path below the supervisor's own, without `.`, `..` and \
+         names that the kernel uses there."
+        bad File(web!("[resources]" "cgroup = \"../system\""));
+        good File(web!("[resources]" "cgroup = \"front/web\""));
+
+    NO_ADDRESS Error "Y0214" "value is no address and port"
+        "Names are not looked up: that would keep the supervisor waiting. Write numbers, or \
+         localhost."
+        bad File(web!("[lifecycle]" "health_tcp = \"www.example.org:80\""));
+        good File(web!("[lifecycle]" "health_tcp = \"127.0.0.1:80\""));
+
+    NO_URL Error "Y0215" "value is no URL that can be probed"
+        "The probe speaks plain HTTP to an address in numbers, or to localhost. For TLS, use \
+         `health_check` with a client that speaks it."
+        bad File(web!("[lifecycle]" "health_http = \"https://127.0.0.1/\""));
+        good File(web!("[lifecycle]" "health_http = \"http://127.0.0.1/\""));
+
+    NO_VARIABLE Error "Y0216" "value is no variable"
+        "Write NAME=VALUE, or NAME alone to pass the supervisor's own value on."
+        bad File(web!("[hotswap]" "env_vars = [\"=fast\"]"));
+        good File(web!("[hotswap]" "env_vars = [\"MODE=fast\"]"));
+
+    NO_PROGRAM Error "Y0217" "command does not begin with a program"
+        "A command in an array is executed directly, so it begins with an absolute path. A \
+         command in one text is run by /bin/sh."
+        bad File(web!("[lifecycle]" "health_check = [\"true\"]"));
+        good File(web!("[lifecycle]" "health_check = \"true\""));
+
+    HOST_NAME Error "Y0218" "host name is too long"
+        "The kernel takes host names of at most 64 bytes."
+        bad File(web!(
+            "[isolation]" "namespaces = [\"uts\"]"
+            "hostname = \"a-host-name-of-more-than-sixty-four-bytes-which-the-kernel-does-not-take\""
+        ));
+        good File(web!("[isolation]" "namespaces = [\"uts\"]" "hostname = \"web\""));
+
+    READINESS_INCOMPLETE Error "Y0301" "method of readiness lacks its key"
+        "`readiness = \"file\"` needs `readiness_file`, \"command\" needs `readiness_check`, and \
+         \"signal\" needs `readiness_signal`."
+        bad File(web!("[lifecycle]" "readiness = \"file\""));
+        good File(web!("[lifecycle]" "readiness = \"file\"" "readiness_file = \"/run/web\""));
+
+    TWO_PROBES Error "Y0302" "two health probes"
+        "A component has one health probe. A command can ask for several things."
+        bad File(web!("[lifecycle]" "health_file = \"/run/web\"" "health_tcp = \"127.0.0.1:80\""));
+        good File(web!("[lifecycle]" "health_tcp = \"127.0.0.1:80\""));
+
+    TWO_HANDOFFS Error "Y0303" "two different hand-overs"
+        "`component.handoff` is another place for `lifecycle.handoff`. Keep one of the two."
+        bad File(web!("handoff = \"checkpoint\"" "[lifecycle]" "handoff = \"fd-passing\""));
+        good File(web!("[lifecycle]" "handoff = \"fd-passing\""));
+
+    NEEDS_NAMESPACE Error "Y0304" "isolation needs a namespace"
+        "A host name of its own needs the namespace \"uts\", a root directory or /tmp of its own \
+         the namespace \"mount\": without it the machine's own would change."
+        bad File(web!("[isolation]" "hostname = \"web\""));
+        good File(web!("[isolation]" "namespaces = [\"uts\"]" "hostname = \"web\""));
+
+    NO_EFFECT Warning "Y0311" "key has no effect"
+        "Another key, or the lack of one, makes this one useless: details of a probe without a \
+         probe, of a readiness that is not the one declared, readiness or health of a oneshot \
+         (which is DONE when it exits with 0), a program for `kernel`."
+        bad File(web!("[lifecycle]" "health_interval = 10"));
+        good File(web!("[lifecycle]" "health_interval = 10" "health_tcp = \"127.0.0.1:80\""));
+
+    RESTART_FIRST Warning "Y0312" "component is restarted before it is DEGRADED"
+        "`health_restart_threshold` is lower than `health_fail_threshold`, so the latter is never \
+         reached."
+        bad File(web!("[lifecycle]" "health_file = \"/run/web\"" "health_fail_threshold = 5"
+                      "health_restart_threshold = 2"));
+        good File(web!("[lifecycle]" "health_file = \"/run/web\"" "health_fail_threshold = 2"
+                       "health_restart_threshold = 5"));
+
+    MEMORY_HIGH Warning "Y0313" "`memory_high` can never act"
+        "The kernel kills at `memory_max`; throttling above that never happens."
+        bad File(web!("[resources]" "memory_high = \"128M\"" "memory_max = \"64M\""));
+        good File(web!("[resources]" "memory_high = \"48M\"" "memory_max = \"64M\""));
+
+    RARE_CHECK Warning "Y0314" "readiness is asked for only once"
+        "The second run of the command would come after `readiness_timeout`, when the component \
+         has FAILED."
+        bad File(web!("[lifecycle]" "readiness_check = \"true\"" "readiness_interval = 20"
+                      "readiness_timeout = 10"));
+        good File(web!("[lifecycle]" "readiness_check = \"true\"" "readiness_interval = 1"
+                       "readiness_timeout = 10"));
+
+    SLOW_PROBE Warning "Y0315" "probe may take longer than its interval"
+        "There is never a second probe beside one that hangs, so probes are left out, and the \
+         declared number of failures in a row takes longer to reach."
+        bad File(web!("[lifecycle]" "health_file = \"/run/web\"" "health_interval = 5"
+                      "health_timeout = 20"));
+        good File(web!("[lifecycle]" "health_file = \"/run/web\"" "health_interval = 5"
+                       "health_timeout = 2"));
+
+    LONG_GRACE Warning "Y0316" "grace is very long"
+        "A component that hangs at its end keeps a shutdown of the machine waiting this long. \
+         Five minutes are enough for large databases."
+        bad File(web!("[hotswap]" "shutdown_grace = \"1h\""));
+        good File(web!("[hotswap]" "shutdown_grace = \"2m\""));
+
+    SELF_DEPENDENCY Warning "Y0317" "component requires what it provides"
+        "Unless another component provides the capability too, this one waits for itself and can \
+         never start."
+        bad File(web!("[provides]" "capabilities = [\"web\"]" "[requires]" "capabilities = [\"web\"]"));
+        good File(web!("[provides]" "capabilities = [\"web\"]"));
+
+    REQUIRED_AND_OPTIONAL Warning "Y0318" "capability is required and optional"
+        "A required capability is waited for in any case, so the optional one has no effect."
+        bad File(web!("[requires]" "capabilities = [\"filesystem.run\"]"
+                      "[optional]" "capabilities = [\"filesystem.run\"]"));
+        good File(web!("[requires]" "capabilities = [\"filesystem.run\"]"));
+
+    CAPABILITY_TWICE Warning "Y0319" "capability is named twice"
+        "The second one has no effect; perhaps another was meant."
+        bad File(web!("[provides]" "capabilities = [\"web\", \"web\"]"));
+        good File(web!("[provides]" "capabilities = [\"web\", \"web.admin\"]"));
+
+    DUPLICATE_NAME Error "Y0401" "two files declare one component"
+        "A component is declared by one file. The one that was there first stays in force, the \
+         other is refused until one of the two is renamed or goes."
+        bad Files(&[("a.toml", component!("web")), ("b.toml", component!("web"))]);
+        good Files(&[("a.toml", component!("web")), ("b.toml", component!("mail"))]);
+
+    UNPROVIDED Warning "Y0402" "nobody provides what is required"
+        "No file provides the capability, so the component waits until one does. The name may be \
+         misspelt, or the file that provides it may lie elsewhere."
+        bad File(web!("[requires]" "capabilities = [\"netwrok\"]"));
+        good Files(&[
+            ("net.toml", component!("net" "[provides]" "capabilities = [\"network\"]")),
+            ("web.toml", component!("web" "[requires]" "capabilities = [\"network\"]")),
+        ]);
+
+    CYCLE Error "Y0403" "components wait for each other"
+        "Each of them requires what another of them provides, so none can ever start. Take one \
+         requirement away, make it optional, or let another component provide it too."
+        bad Files(&[
+            ("a.toml", component!("a" "[provides]" "capabilities = [\"egg\"]"
+                                  "[requires]" "capabilities = [\"hen\"]")),
+            ("b.toml", component!("b" "[provides]" "capabilities = [\"hen\"]"
+                                  "[requires]" "capabilities = [\"egg\"]")),
+        ]);
+        good Files(&[
+            ("a.toml", component!("a" "[provides]" "capabilities = [\"egg\"]"
+                                  "[optional]" "capabilities = [\"hen\"]")),
+            ("b.toml", component!("b" "[provides]" "capabilities = [\"hen\"]"
+                                  "[requires]" "capabilities = [\"egg\"]")),
+        ]);
+
+    SHARED_CGROUP Warning "Y0404" "control group of another component"
+        "Two components in one group, or one inside the other's, share their limits, and neither \
+         group can be emptied when its component ends."
+        bad Files(&[
+            ("a.toml", component!("a" "[resources]" "cgroup = \"web\"")),
+            ("b.toml", component!("b" "[resources]" "cgroup = \"web/back\"")),
+        ]);
+        good Files(&[
+            ("a.toml", component!("a" "[resources]" "cgroup = \"web/front\"")),
+            ("b.toml", component!("b" "[resources]" "cgroup = \"web/back\"")),
+        ]);
+
+    NO_BINARY Warning "Y0405" "program does not exist"
+        "There is no such file on this machine (or below the directory given with `--root`), so \
+         the component cannot be started until there is."
+        bad File("[component]\nname = \"web\"\nbinary = \"/usr/bin/no-such-program\"\n");
+        good ONLY_WEB;
+
+    NOT_EXECUTABLE Warning "Y0406" "program cannot be executed"
+        "It is no regular file, or nobody may execute it. Mend it with `chmod +x`."
+        bad File("[component]\nname = \"web\"\nbinary = \"/etc/passwd\"\n");
+        good ONLY_WEB;
+}
