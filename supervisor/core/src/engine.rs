@@ -33,7 +33,7 @@ use std::time::Duration;
 use crate::component::Component;
 use crate::control::{Answer, Request};
 use crate::diagnostic::Diagnostic;
-use crate::graph::{Graph, NodeId};
+use crate::graph::{Graph, Level, NodeId};
 use crate::journal::{Cause, Exit, Journal, Record, State};
 
 use declare::Files;
@@ -313,6 +313,21 @@ impl Config {
     }
 }
 
+/// How much an engine holds of what could grow, by count. See [`Engine::sizes`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// Armed timers.
+    pub timers: usize,
+    /// Clients whose answer is still due.
+    pub waiters: usize,
+    /// Processes.
+    pub runs: usize,
+    /// Probes under way, or cancelled and not yet over.
+    pub probes: usize,
+    /// Journal records.
+    pub records: usize,
+}
+
 /// See the module documentation.
 pub struct Engine {
     config: Config,
@@ -443,6 +458,22 @@ impl Engine {
     /// Whether the engine is stopping everything.
     pub fn is_halting(&self) -> bool {
         self.halting.is_some()
+    }
+
+    /// How well a capability is; [`Level::Down`] when nobody provides it.
+    pub fn level(&self, capability: &str) -> Level {
+        self.graph.cap(capability).map_or(Level::Down, |cap| self.graph.cap_level(cap))
+    }
+
+    /// How much it holds of what could grow.
+    pub fn sizes(&self) -> Sizes {
+        Sizes {
+            timers: self.timers.len(),
+            waiters: self.waiters.len(),
+            runs: self.runs.len(),
+            probes: self.probes.len(),
+            records: self.journal.len(),
+        }
     }
 
     fn find(&self, name: &str) -> Option<&Unit> {

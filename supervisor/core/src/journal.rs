@@ -291,6 +291,11 @@ impl Journal {
         self.last
     }
 
+    /// Records kept.
+    pub(crate) fn len(&self) -> usize {
+        self.ring.len()
+    }
+
     /// Add a record; its revision is the next number.
     pub(crate) fn push(&mut self, mut record: Record) -> u64 {
         if self.ring.len() == CAPACITY {

@@ -1,118 +1,91 @@
-//! The engine under a fake world: processes, clock, files, users and faults, all from one seed.
+//! The engine under a fake world: processes, clock, files, clients and faults, all from one seed.
 //!
-//! A run has a *safety phase*, in which anything may fail and anybody may ask for anything, and
-//! a *liveness phase*, in which nothing fails any more and everything must come up that can. Then
-//! everything is shut down. Checkers that know nothing of the engine's inside watch every effect;
-//! a violation carries the seed that shows it again.
+//! A run has a *safety phase*, in which anything may fail and anybody may ask for anything; a
+//! *liveness phase*, in which nothing fails any more and everything must come up that can; then
+//! everything is shut down. [`checkers`] that know nothing of the engine's inside watch every
+//! event and every effect. Each seed is run twice: the same seed gives the same effects.
+//!
+//! * [`options`]: what is drawn from the seed. Printed first when a run fails.
+//! * [`world`]: performs the engine's effects and drives the phases.
+//! * [`faults`]: what goes wrong; a table, and a file for each domain.
+//! * [`model`]: what an onlooker knows: declarations, states, processes.
+//! * [`checkers`]: what must hold; a table, and a file for each promise.
 
-mod check;
-mod health;
+mod checkers;
+mod digest;
+mod faults;
+mod model;
+mod options;
+mod outcome;
 mod random;
+mod trace;
 mod world;
 
-use std::fmt;
-use std::time::Duration;
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
 
-use crate::journal::Record;
-
+pub use checkers::names as checker_names;
+pub use options::Options;
+pub use outcome::{Failure, Phase, Reason, Report};
 pub use random::Random;
 
 use world::World;
 
-/// Every choice of a run. Drawn from the seed, so that a swarm of seeds covers the corners.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Number of components at the start.
-    pub components: usize,
-    /// Capabilities to choose from; fewer mean more alternative providers and more cycles.
-    pub capabilities: usize,
-    /// Requirements of a component, at most.
-    pub requirements: usize,
-    /// Whether a component may require what those after it provide, so that cycles appear.
-    pub cycles: bool,
-    /// Percent of components that are oneshots.
-    pub oneshots: u64,
-    /// Percent of services that report ready.
-    pub readiness: u64,
-    /// Percent of starts that fail before exec, while faults last.
-    pub exec_failures: u64,
-    /// Percent of processes that do not hear SIGTERM.
-    pub deaf: u64,
-    /// Percent of services that are probed.
-    pub probed: u64,
-    /// Percent of probes that fail, while faults last.
-    pub probe_failures: u64,
-    /// Percent of probes that never end by themselves, while faults last.
-    pub probe_hangs: u64,
-    /// Faults and requests in the safety phase.
-    pub faults: usize,
-    /// Longest time between two of them.
-    pub fault_pause: Duration,
+/// Events and effects shown of a run that failed.
+const HISTORY: usize = 120;
+
+/// How often a run that failed is run again until it fails again.
+const REPLAYS: usize = 20;
+
+/// Run one seed twice through all phases, and compare the two runs.
+pub fn run(seed: u64) -> Result<Report, Box<Failure>> {
+    let first = run_once(seed, &Watch::default())?;
+    let watch = Watch { expected: Some(Rc::clone(&first.digests)), ..Watch::default() };
+    run_once(seed, &watch)?;
+    Ok(first)
 }
 
-impl Options {
-    /// The options of a seed.
-    pub fn draw(random: &mut Random) -> Self {
-        Self {
-            components: 2 + random.below(24) as usize,
-            capabilities: 2 + random.below(24) as usize,
-            requirements: random.below(4) as usize,
-            cycles: random.percent(30),
-            oneshots: random.below(40),
-            readiness: random.below(60),
-            exec_failures: random.below(20),
-            deaf: random.below(30),
-            probed: random.below(60),
-            probe_failures: random.below(90),
-            probe_hangs: random.below(30),
-            faults: random.below(60) as usize,
-            fault_pause: Duration::from_millis(1 << random.below(15)),
-        }
-    }
+/// Run one seed once, with no checker looking: for measuring the engine alone.
+pub fn run_unchecked(seed: u64) -> Result<Report, Box<Failure>> {
+    run_once(seed, &Watch { unchecked: true, ..Watch::default() })
 }
 
-/// What a run did.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Report {
-    /// Events handled by the engine.
-    pub steps: u64,
-    /// Every change of state, in order.
-    pub records: Vec<Record>,
+/// What is looked at during a run.
+#[derive(Clone, Default)]
+struct Watch {
+    unchecked: bool,
+    /// Events and effects are written down.
+    traced: bool,
+    /// Digests of an earlier run of the same seed.
+    expected: Option<Rc<[u64]>>,
 }
 
-/// A broken promise.
-#[derive(Clone, Debug)]
-pub struct Violation {
-    /// Shows it again.
-    pub seed: u64,
-    /// Events handled until then.
-    pub step: u64,
-    /// Which promise, and how.
-    pub message: String,
-    /// The last changes of state before it.
-    pub history: Vec<Record>,
+/// A run that fails is run again to write down how: that costs good runs nothing. One that is not
+/// deterministic may not fail each time.
+fn run_once(seed: u64, watch: &Watch) -> Result<Report, Box<Failure>> {
+    attempt(seed, watch).map_err(|failure| {
+        let traced = Watch { traced: true, ..watch.clone() };
+        (0..REPLAYS).find_map(|_| attempt(seed, &traced).err()).unwrap_or(failure)
+    })
 }
 
-impl fmt::Display for Violation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "seed {}, step {}: {}", self.seed, self.step, self.message)?;
-        for record in &self.history {
-            let Record { revision, time_ms, component, from, to, cause, .. } = record;
-            writeln!(f, "{revision:>6} {time_ms:>8} {component} {from} -> {to}: {cause}")?;
-        }
-        Ok(())
-    }
-}
-
-impl std::error::Error for Violation {}
-
-/// Run one seed through all phases.
-pub fn run(seed: u64) -> Result<Report, Box<Violation>> {
+fn attempt(seed: u64, watch: &Watch) -> Result<Report, Box<Failure>> {
     let mut random = Random::new(seed);
     let options = Options::draw(&mut random);
-    let mut world = World::new(options, random);
-    world.live().map_err(|message| {
-        Box::new(Violation { seed, step: world.steps(), message, history: world.last_records(40) })
-    })?;
-    Ok(world.report())
+    let mut world = World::new(options.clone(), random, watch);
+    let outcome = catch_unwind(AssertUnwindSafe(|| world.live()));
+    let reason = match outcome {
+        Ok(Ok(())) => return Ok(world.report()),
+        Ok(Err(reason)) => reason,
+        Err(panic) => Reason::Panicked { message: panic_text(&*panic) },
+    };
+    let (phase, step, time) = world.place();
+    let history = world.history(HISTORY);
+    Err(Box::new(Failure { seed, options, phase, step, time, reason, history }))
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default()
 }

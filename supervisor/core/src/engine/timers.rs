@@ -39,6 +39,10 @@ pub(super) struct Timers {
 }
 
 impl Timers {
+    pub(super) fn len(&self) -> usize {
+        self.queue.len()
+    }
+
     /// When the first one is due.
     pub(super) fn first(&self) -> Option<Duration> {
         self.queue.keys().next().map(|key| key.0)

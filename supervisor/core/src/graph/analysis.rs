@@ -56,15 +56,20 @@ impl Graph {
                 self.caps[edge.cap.index()].waiters.push(id);
             }
         }
-        let (caps, free) = (&mut self.caps, &mut self.free_caps);
-        self.cap_ids.retain(|_, id| {
-            let cap = &caps[id.index()];
+        self.forget_unused_caps();
+    }
+
+    /// Free the places of capabilities that nothing names any more, in order: the same edits give
+    /// the same ids.
+    fn forget_unused_caps(&mut self) {
+        for (index, cap) in self.caps.iter_mut().enumerate() {
             let used = !(cap.providers.is_empty() && cap.requirers.is_empty() && cap.waiters.is_empty());
-            if !used {
-                free.push(*id);
+            let id = CapId(index as u32);
+            if !used && self.cap_ids.get(&cap.name) == Some(&id) {
+                self.cap_ids.remove(&cap.name);
+                self.free_caps.push(id);
             }
-            used
-        });
+        }
     }
 
     fn find_cycles(&mut self) -> Vec<NodeId> {

@@ -176,3 +176,19 @@ fn an_unused_capability_is_forgotten() {
     graph.settle();
     assert_eq!(graph.caps.len(), 1, "the place is used again");
 }
+
+#[test]
+fn the_same_edits_give_the_same_ids() {
+    let names = |from: usize| (from..from + 40).map(|n| format!("cap.{n}")).collect::<Vec<_>>();
+    let order = || {
+        let mut graph = Graph::default();
+        let first = graph.insert(&names(0), &[], &[]);
+        graph.settle();
+        graph.remove(first);
+        graph.settle();
+        let second = graph.insert(&names(100), &[], &[]);
+        graph.settle();
+        graph.provided(second).iter().map(|cap| graph.cap_name(*cap).to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(order(), order());
+}

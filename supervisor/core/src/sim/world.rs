@@ -1,44 +1,49 @@
-//! The fake world: it performs the engine's effects, and makes things go wrong.
+//! The fake world: it performs the engine's effects and leads a run through its phases. What goes
+//! wrong is the business of [`super::faults`].
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::check::Seen;
-use super::health::Probes;
-use super::{Options, Random, Report};
-use crate::component::{Component, Readiness, parse};
-use crate::control::{Answer, Request};
-use crate::engine::{
-    ClientId, Config, Effect, Engine, Event, FileChange, FileContent, Halt, Peer, ProbeId, RunId,
-};
-use crate::journal::{Exit, Record, State};
+use super::checkers::{self, Checker, obstacle};
+use super::digest::Digest;
+use super::faults::{FAULTS, clients::Clients, files::Files};
+use super::model::Model;
+use super::{Options, Phase, Random, Reason, Report, Watch, trace};
+use crate::control::Request;
+use crate::engine::{Config, Effect, Engine, Event, Halt, ProbeId, RunId};
+use crate::journal::{Exit, State};
 
-/// Virtual time after the last fault in which everything must come to rest: the longest pause of
-/// the restart rule, a readiness limit and some.
+/// Virtual time after the last fault in which everything must come up that can: twice the longest
+/// pause of the restart rule, a readiness limit, the patience with a kill, and some.
 const LIVENESS_LIMIT: Duration = Duration::from_secs(1000);
+
+/// How often it is looked whether everything has.
+const LIVENESS_STEP: Duration = Duration::from_secs(5);
+
+/// How long it must stay so: several rounds of probes.
+const STABLE: Duration = Duration::from_secs(100);
+
+/// Longer than any shutdown takes.
+const SHUTDOWN_LIMIT: Duration = Duration::from_secs(100);
 
 /// Events after which a run is taken for endless: the liveliest seeds need a hundredth.
 const STEP_LIMIT: u64 = 1_000_000;
 
-/// A process of the fake world.
-#[derive(Clone, Debug)]
-pub(super) struct Process {
-    pub(super) run: RunId,
-    pub(super) component: Rc<Component>,
-    /// Processes of components that were up when it was started.
-    pub(super) stands_on: BTreeSet<RunId>,
-    /// Capabilities that nobody else granted when its stop began.
-    pub(super) sole: BTreeSet<String>,
-    /// It does not hear SIGTERM.
-    deaf: bool,
-}
+/// Lines of history kept while a run is written down.
+const TRACE_LIMIT: usize = 2000;
+
+/// A run that goes on, or the reason why it does not.
+pub(super) type Step = Result<(), Reason>;
 
 /// What the world will do at a time.
 #[derive(Clone, Copy, Debug)]
-enum Plan {
+pub(super) enum Plan {
     Execute(RunId),
     FailToExecute(RunId),
+    /// The performer cannot do what the component asks for.
+    Refuse(RunId),
     Ready(RunId),
     End(RunId, Exit),
     /// A probe passes or fails.
@@ -47,383 +52,333 @@ enum Plan {
     Vanish(ProbeId),
 }
 
+/// A plan with its time; the second number keeps the order of those that fall together.
+#[derive(Clone, Copy, Debug)]
+struct Planned(Duration, u64, Plan);
+
+impl PartialEq for Planned {
+    fn eq(&self, other: &Self) -> bool {
+        self.1 == other.1
+    }
+}
+
+impl Eq for Planned {}
+
+impl PartialOrd for Planned {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Planned {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.0, self.1).cmp(&(other.0, other.1))
+    }
+}
+
 /// See the module documentation.
 pub(super) struct World {
-    options: Options,
-    random: Random,
+    pub(super) options: Options,
+    pub(super) random: Random,
+    pub(super) model: Model,
+    pub(super) files: Files,
+    pub(super) clients: Clients,
     engine: Engine,
-    now: Duration,
-    steps: u64,
-    plans: BTreeMap<(Duration, u64), Plan>,
+    phase: Phase,
+    plans: BinaryHeap<Reverse<Planned>>,
     last_plan: u64,
-    declared: BTreeMap<String, Rc<Component>>,
-    states: BTreeMap<String, State>,
-    processes: Vec<Process>,
-    probes: Probes,
-    records: Vec<Record>,
-    faults_left: usize,
-    calm: bool,
-    halted: bool,
-    last_client: u64,
-    open_requests: usize,
+    /// The engine's deadline, and when it is told that it has come.
+    tick: Option<(Duration, Duration)>,
+    checkers: Vec<(&'static str, Box<dyn Checker>)>,
+    steps: u64,
+    effects: u64,
+    digest: Digest,
+    digests: Vec<u64>,
+    expected: Option<Rc<[u64]>>,
+    trace: Option<VecDeque<String>>,
 }
 
 impl World {
-    pub(super) fn new(options: Options, random: Random) -> Self {
+    pub(super) fn new(options: Options, random: Random, watch: &Watch) -> Self {
+        let components = options.components as usize;
         Self {
-            faults_left: options.faults,
             options,
             random,
+            model: Model::new(components),
+            files: Files::new(components),
+            clients: Clients::default(),
             engine: Engine::new(Config::default()),
-            now: Duration::ZERO,
-            steps: 0,
-            plans: BTreeMap::new(),
+            phase: Phase::Safety,
+            plans: BinaryHeap::new(),
             last_plan: 0,
-            declared: BTreeMap::new(),
-            states: BTreeMap::new(),
-            processes: Vec::new(),
-            probes: Probes::default(),
-            records: Vec::new(),
-            calm: false,
-            halted: false,
-            last_client: 0,
-            open_requests: 0,
+            tick: None,
+            checkers: if watch.unchecked { Vec::new() } else { checkers::all() },
+            steps: 0,
+            effects: 0,
+            digest: Digest::default(),
+            digests: Vec::new(),
+            expected: watch.expected.clone(),
+            trace: watch.traced.then(VecDeque::new),
         }
     }
 
-    pub(super) fn steps(&self) -> u64 {
-        self.steps
+    /// Phase, step and virtual time.
+    pub(super) fn place(&self) -> (Phase, u64, Duration) {
+        (self.phase, self.steps, self.model.now)
     }
 
-    pub(super) fn last_records(&self, count: usize) -> Vec<Record> {
-        let from = self.records.len().saturating_sub(count);
-        self.records[from..].to_vec()
+    /// The last lines that were written down.
+    pub(super) fn history(&mut self, count: usize) -> Vec<String> {
+        let mut lines = self.trace.take().unwrap_or_default();
+        let from = lines.len().saturating_sub(count);
+        lines.drain(from..).collect()
     }
 
     pub(super) fn report(self) -> Report {
-        Report { steps: self.steps, records: self.records }
+        let Self { steps, effects, digests, .. } = self;
+        Report { steps, effects, time: self.model.now, digests: digests.into() }
     }
 
     /// All phases.
-    pub(super) fn live(&mut self) -> Result<(), String> {
-        let count = self.options.components;
-        let files = (0..count).map(|number| self.draw_file(number)).collect();
-        self.give(Event::Files(files))?;
-        while self.faults_left > 0 {
-            let pause = self.options.fault_pause.as_millis() as u64;
-            let next = self.now + Duration::from_millis(self.random.below(pause));
-            self.run_until(next)?;
-            self.faults_left -= 1;
+    pub(super) fn live(&mut self) -> Step {
+        self.declare_all()?;
+        let halt_at = (self.options.halt_early == 1).then(|| self.random.below(self.options.faults + 1));
+        for fault in 0..self.options.faults {
+            if halt_at == Some(fault) {
+                self.begin_shutdown()?;
+            }
+            self.pass_time(self.options.fault_pause_ms)?;
             self.do_something()?;
         }
-        self.calm_down()?;
-        self.run_until(self.now + LIVENESS_LIMIT)?;
-        self.seen().converged()?;
-        if self.open_requests > 0 {
-            return Err(format!("{} requests got no answer", self.open_requests));
+        if halt_at.is_none() {
+            self.come_up()?;
         }
-        self.give(Event::Halt(Halt::PowerOff))?;
-        self.run_until(self.now + LIVENESS_LIMIT)?;
-        match (self.halted, self.processes.first()) {
-            (true, None) => Ok(()),
-            (true, Some(left)) => Err(format!("halted while {} lives", left.component.name)),
-            (false, _) => Err("the shutdown does not end".to_owned()),
-        }
+        self.go_down()
     }
 
-    fn seen(&self) -> Seen<'_> {
-        Seen { declared: &self.declared, states: &self.states, processes: &self.processes }
-    }
-
-    /// From now on nothing fails, and everybody wants everything to run.
-    fn calm_down(&mut self) -> Result<(), String> {
-        self.calm = true;
-        let names: Vec<_> = self.declared.keys().cloned().collect();
-        for name in names {
-            let timeout_ms = Some(1000);
-            self.ask(Request::Start { name, timeout_ms })?;
-        }
-        self.give(Event::Resolve)
-    }
-
-    fn draw_file(&mut self, number: usize) -> FileChange {
-        let text = self.draw_text(number);
-        let parsed = parse(&text);
-        let component = parsed.component.unwrap_or_else(|| panic!("{:?} in\n{text}", parsed.diagnostics));
-        self.probes.declare(&component);
-        self.declared.insert(component.name.clone(), Rc::new(component.clone()));
-        self.forget_order(&component.name);
-        FileChange { file: format!("c{number}.toml"), content: FileContent::Component(Box::new(component)) }
-    }
-
-    /// What a component that begins to stop is the only one to grant.
-    fn note_sole(&mut self, name: &str) {
-        let seen = self.seen();
-        let own = self.processes.iter().find(|p| p.component.name == name);
-        let provides = own.map_or(&[][..], |own| &own.component.provides);
-        let sole = provides.iter().filter(|cap| !seen.provided_without(cap, name)).cloned().collect();
-        if let Some(own) = self.processes.iter_mut().find(|p| p.component.name == name) {
-            own.sole = sole;
-        }
-    }
-
-    /// A new declaration may let go of what the process stood on and take it up again later, or
-    /// close a cycle for a while: from then on no order is expected.
-    fn forget_order(&mut self, name: &str) {
-        let own = |p: &&Process| p.component.name == name;
-        let runs: Vec<_> = self.processes.iter().filter(own).map(|p| p.run).collect();
-        for process in &mut self.processes {
-            if process.component.name == name {
-                process.stands_on.clear();
+    /// Nothing fails any more, and everybody wants everything to run.
+    fn come_up(&mut self) -> Step {
+        self.phase = Phase::Liveness;
+        self.model.calm = true;
+        self.want_everything()?;
+        let limit = self.model.now + LIVENESS_LIMIT;
+        while let Some(message) = obstacle(&self.model) {
+            if self.model.now >= limit {
+                return Err(Reason::Stuck { message });
             }
-            process.stands_on.retain(|run| !runs.contains(run));
+            self.run_until(self.model.now + LIVENESS_STEP)?;
         }
+        self.run_until(self.model.now + STABLE)?;
+        self.check(|checker, model, engine| checker.rest(model, engine))
     }
 
-    fn draw_text(&mut self, number: usize) -> String {
-        let caps = self.options.capabilities as u64;
-        let own = number as u64 % caps;
-        let requirements = self.random.below(self.options.requirements as u64 + 1);
-        let from = if self.options.cycles { caps } else { own };
-        let mut pick = |count: u64| -> Vec<String> {
-            let picked = (0..count.min(from)).map(|_| self.random.below(from));
-            picked.map(|cap| format!("\"cap.{cap}\"")).collect()
-        };
-        let requires = pick(requirements).join(", ");
-        let optional = pick(requirements / 2).join(", ");
-        let oneshot = self.random.percent(self.options.oneshots);
-        let notify = !oneshot && self.random.percent(self.options.readiness);
-        let health = self.draw_health(oneshot);
-        format!(
-            "[component]\nname = \"c{number}\"\nbinary = \"/bin/c\"\nargs = [\"{}\"]\n\
-             type = \"{}\"\n[provides]\ncapabilities = [\"cap.{own}\"]\n\
-             [requires]\ncapabilities = [{requires}]\n[optional]\ncapabilities = [{optional}]\n\
-             [lifecycle]\nreadiness = \"{}\"\n{health}",
-            self.random.below(3),
-            if oneshot { "oneshot" } else { "service" },
-            if notify { "notify" } else { "none" },
-        )
+    fn go_down(&mut self) -> Step {
+        self.phase = Phase::Shutdown;
+        self.model.calm = true;
+        self.begin_shutdown()?;
+        self.run_until(self.model.now + SHUTDOWN_LIMIT)?;
+        self.check(|checker, model, engine| checker.end(model, engine))
     }
 
-    /// Lines of `[lifecycle]`: long intervals, so that a run of an hour stays short.
-    fn draw_health(&mut self, oneshot: bool) -> String {
-        if oneshot || !self.random.percent(self.options.probed) {
-            return String::new();
-        }
-        let interval = 5 + self.random.below(60);
-        let fail = 1 + self.random.below(3);
-        format!(
-            "health_file = \"/c\"\nhealth_interval = {interval}\nhealth_timeout = {}\n\
-             health_fail_threshold = {fail}\nhealth_restart_threshold = {}\n",
-            1 + self.random.below(2 * interval),
-            fail + self.random.below(4),
-        )
-    }
-
-    /// A fault, a change of files or a request.
-    fn do_something(&mut self) -> Result<(), String> {
-        let number = self.random.below(self.options.components as u64) as usize;
-        let name = format!("c{number}");
-        let timeout_ms = self.random.percent(50).then_some(100);
-        match self.random.below(8) {
-            0..3 => self.kill_one(),
-            3 => self.ask(Request::Stop { name, timeout_ms }),
-            4 => self.ask(Request::Start { name, timeout_ms }),
-            5 => self.ask(Request::Restart { name, timeout_ms }),
-            6 => {
-                let file = self.draw_file(number);
-                self.give(Event::Files(vec![file]))
-            }
-            _ => {
-                self.declared.remove(&name);
-                let gone = FileChange { file: format!("c{number}.toml"), content: FileContent::Gone };
-                self.give(Event::Files(vec![gone]))
-            }
-        }
-    }
-
-    fn kill_one(&mut self) -> Result<(), String> {
-        let Some(at) =
-            (self.random.below(self.processes.len() as u64) as usize).checked_rem(self.processes.len())
-        else {
+    /// By a signal or by a request, once.
+    fn begin_shutdown(&mut self) -> Step {
+        if self.model.halting.is_some() {
             return Ok(());
-        };
-        let run = self.processes[at].run;
-        self.end(run, Exit::Signal(9))
+        }
+        if self.random.percent(50) {
+            self.ask(0, Request::Poweroff)
+        } else {
+            self.give(Event::Halt(Halt::PowerOff))
+        }
     }
 
-    fn ask(&mut self, request: Request) -> Result<(), String> {
-        self.last_client += 1;
-        self.open_requests += 1;
-        self.give(Event::Request {
-            client: ClientId(self.last_client),
-            peer: Peer { uid: 0, pid: 1 },
-            request,
-        })
+    /// One row of the table of faults, by weight.
+    fn do_something(&mut self) -> Step {
+        let total = FAULTS.iter().map(|fault| (fault.weight)(&self.options)).sum();
+        let mut ticket = self.random.below(total);
+        for fault in FAULTS {
+            let weight = (fault.weight)(&self.options);
+            if ticket < weight {
+                return (fault.act)(self);
+            }
+            ticket -= weight;
+        }
+        Ok(())
+    }
+
+    /// Let up to so many milliseconds pass.
+    fn pass_time(&mut self, most_ms: u64) -> Step {
+        let pause = Duration::from_millis(self.random.below(most_ms));
+        self.run_until(self.model.now + pause)
     }
 
     /// Let the world and the engine's timers run.
-    fn run_until(&mut self, end: Duration) -> Result<(), String> {
-        loop {
-            let plan = self.plans.keys().next().map(|key| key.0);
-            let deadline = self.engine.deadline();
-            let next = match (plan, deadline) {
-                (Some(plan), Some(deadline)) => plan.min(deadline),
+    fn run_until(&mut self, end: Duration) -> Step {
+        while !self.model.halted {
+            let plan = self.plans.peek().map(|Reverse(planned)| planned.0);
+            let tick = self.tick_at();
+            let next = match (plan, tick) {
+                (Some(plan), Some(tick)) => plan.min(tick),
                 (Some(at), None) | (None, Some(at)) => at,
                 (None, None) => break,
             };
             if next > end {
                 break;
             }
-            self.now = self.now.max(next);
-            if plan.is_some_and(|at| at <= self.now) {
-                if let Some((_, plan)) = self.plans.pop_first() {
+            self.model.now = self.model.now.max(next);
+            match self.plans.peek() {
+                Some(Reverse(Planned(at, _, plan))) if *at <= self.model.now => {
+                    let plan = *plan;
+                    self.plans.pop();
                     self.carry_out(plan)?;
                 }
-            } else {
-                self.give(Event::Tick)?;
+                _ => self.give(Event::Tick)?,
             }
         }
-        self.now = self.now.max(end);
+        self.model.now = self.model.now.max(end);
         Ok(())
     }
 
-    fn carry_out(&mut self, plan: Plan) -> Result<(), String> {
-        let lives = |run: &RunId, all: &[Process]| all.iter().any(|p| p.run == *run);
+    /// When the engine is told that its deadline has come: late at times, for a machine that is
+    /// suspended or starved wakes up late.
+    fn tick_at(&mut self) -> Option<Duration> {
+        let deadline = self.engine.deadline()?;
+        if self.tick.is_none_or(|(known, _)| known != deadline) {
+            let late = !self.model.calm && self.random.percent(self.options.late_ticks);
+            let delay = if late { self.random.below(self.options.tick_delay_ms) } else { 0 };
+            self.tick = Some((deadline, deadline + Duration::from_millis(delay)));
+        }
+        self.tick.map(|(_, at)| at)
+    }
+
+    fn carry_out(&mut self, plan: Plan) -> Step {
         match plan {
-            Plan::Execute(run) if lives(&run, &self.processes) => self.give(Event::Executed(run)),
-            Plan::Ready(run) if lives(&run, &self.processes) => self.give(Event::Ready(run)),
-            Plan::FailToExecute(run) if lives(&run, &self.processes) => {
-                self.processes.retain(|process| process.run != run);
-                self.give(Event::NotExecuted { run, step: "execute the binary".into(), errno: 2 })
-            }
+            Plan::Execute(run) => self.execute(run),
+            Plan::Ready(run) => self.report_ready(run),
+            Plan::FailToExecute(run) => self.fail_to_execute(run),
+            Plan::Refuse(run) => self.refuse_to_execute(run),
             // What was to fail later succeeds now.
-            Plan::End(run, Exit::Code(_)) if self.calm => self.end(run, Exit::Code(0)),
+            Plan::End(run, Exit::Code(_)) if self.model.calm => self.end(run, Exit::Code(0)),
             Plan::End(run, exit) => self.end(run, exit),
-            Plan::Answer(probe, passes) => self.answer(probe, passes),
-            Plan::Vanish(probe) => {
-                let outcome = Err("cancelled".into());
-                self.give(Event::Probed { probe, outcome })
+            Plan::Answer(probe, passes) => self.answer_probe(probe, passes),
+            Plan::Vanish(probe) => self.give(Event::Probed { probe, outcome: Err("cancelled".into()) }),
+        }
+    }
+
+    /// Do something within so many milliseconds, at least one.
+    pub(super) fn plan(&mut self, most_ms: u64, plan: Plan) {
+        let after = Duration::from_millis(1 + self.random.below(most_ms));
+        self.plan_after(after, plan);
+    }
+
+    /// Do something after exactly this time.
+    pub(super) fn plan_after(&mut self, after: Duration, plan: Plan) {
+        self.last_plan += 1;
+        self.plans.push(Reverse(Planned(self.model.now + after, self.last_plan, plan)));
+    }
+
+    /// Give the engine an event, and perform what it wants, under the checkers' eyes.
+    pub(super) fn give(&mut self, event: Event) -> Step {
+        let mut follows = self.step(event)?;
+        let mut next = 0;
+        while let Some(run) = follows.get(next).copied() {
+            next += 1;
+            let more = self.step(Event::Created { run, pid: 1 })?;
+            follows.extend(more);
+        }
+        Ok(())
+    }
+
+    /// One event. Returns the runs that were created by it.
+    fn step(&mut self, event: Event) -> Result<Vec<RunId>, Reason> {
+        self.steps += 1;
+        if self.steps > STEP_LIMIT {
+            return Err(Reason::Endless);
+        }
+        self.note(">", || trace::event(&event));
+        self.digest.event(&event);
+        if matches!(event, Event::Halt(_)) {
+            self.model.halting.get_or_insert(self.model.now);
+        }
+        for (name, checker) in &mut self.checkers {
+            checker
+                .event(&self.model, &event)
+                .map_err(|message| Reason::Broken { checker: name, message })?;
+        }
+        let mut created = Vec::new();
+        for effect in self.engine.handle(self.model.now, event) {
+            self.effects += 1;
+            self.note("  <", || trace::effect(&effect));
+            self.digest.effect(&effect);
+            for (name, checker) in &mut self.checkers {
+                checker
+                    .effect(&self.model, &effect)
+                    .map_err(|message| Reason::Broken { checker: name, message })?;
             }
+            self.model.apply(&effect);
+            self.perform(&effect, &mut created);
+        }
+        self.check(|checker, model, engine| checker.step(model, engine))?;
+        self.compare()?;
+        Ok(created)
+    }
+
+    fn check(&mut self, look: impl Fn(&mut dyn Checker, &Model, &Engine) -> checkers::Verdict) -> Step {
+        for (name, checker) in &mut self.checkers {
+            look(&mut **checker, &self.model, &self.engine)
+                .map_err(|message| Reason::Broken { checker: name, message })?;
+        }
+        Ok(())
+    }
+
+    /// The same seed gives the same effects.
+    fn compare(&mut self) -> Step {
+        let digest = self.digest.value();
+        let at = self.digests.len();
+        self.digests.push(digest);
+        match &self.expected {
+            Some(expected) if expected.get(at) != Some(&digest) => Err(Reason::Differs),
             _ => Ok(()),
         }
     }
 
-    /// A probe ends by itself. What the engine makes of it is judged at once.
-    fn answer(&mut self, probe: ProbeId, passes: bool) -> Result<(), String> {
-        let Some(name) = self.probes.answer(probe, passes) else {
-            return Ok(());
-        };
-        let outcome = if passes { Ok(()) } else { Err("it failed".into()) };
-        self.give(Event::Probed { probe, outcome })?;
-        self.probes.judge(&name, &self.states)
-    }
-
-    fn end(&mut self, run: RunId, exit: Exit) -> Result<(), String> {
-        let before = self.processes.len();
-        self.processes.retain(|process| process.run != run);
-        if self.processes.len() == before {
-            return Ok(());
-        }
-        self.give(Event::Ended(run, exit))
-    }
-
-    fn plan(&mut self, most_ms: u64, plan: Plan) {
-        self.last_plan += 1;
-        let after = Duration::from_millis(1 + self.random.below(most_ms));
-        self.plans.insert((self.now + after, self.last_plan), plan);
-    }
-
-    /// Give the engine an event, and perform what it wants, under the checkers' eyes.
-    fn give(&mut self, event: Event) -> Result<(), String> {
-        let mut queue = VecDeque::from([event]);
-        while let Some(event) = queue.pop_front() {
-            self.steps += 1;
-            if self.steps > STEP_LIMIT {
-                return Err("it does not come to rest".to_owned());
-            }
-            for effect in self.engine.handle(self.now, event) {
-                self.perform(effect, &mut queue)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn perform(&mut self, effect: Effect, queue: &mut VecDeque<Event>) -> Result<(), String> {
+    fn perform(&mut self, effect: &Effect, created: &mut Vec<RunId>) {
         match effect {
             Effect::Spawn { run, component, .. } => {
-                self.seen().start(&component)?;
-                if self.halted {
-                    return Err(format!("{} is started after the halt", component.name));
-                }
-                queue.push_back(Event::Created { run, pid: 1 });
-                self.begin(run, component);
+                created.push(*run);
+                self.plan_life(*run, component);
             }
-            Effect::Terminate(run) => {
-                let own = self.processes.iter().find(|p| p.run == run).cloned();
-                let Some(own) = own else {
-                    return Err("a process that is gone is told to stop".to_owned());
-                };
-                self.seen().stop(&own)?;
-                if !own.deaf {
-                    self.plan(200, Plan::End(run, Exit::Signal(15)));
-                }
-            }
-            Effect::Kill(run) => self.plan(5, Plan::End(run, Exit::Signal(9))),
-            Effect::Probe { probe, run, component } => {
-                self.seen().probe(run, &component)?;
-                self.probes.begin(probe, run, &component, self.now)?;
-                if self.calm || !self.random.percent(self.options.probe_hangs) {
-                    let passes = self.calm || !self.random.percent(self.options.probe_failures);
-                    // While calm within the shortest limit; before, some are too late.
-                    let most_ms = if self.calm { 500 } else { 2000 };
-                    self.plan(most_ms, Plan::Answer(probe, passes));
-                }
-            }
-            Effect::CancelProbe(probe) => {
-                self.probes.cancel(probe, self.now)?;
-                self.plan(200, Plan::Vanish(probe));
-            }
-            Effect::Changed(record) => {
-                self.probes.change(&record)?;
-                if record.to == State::Stopping {
-                    self.note_sole(&record.component);
-                }
-                self.states.insert(record.component.to_string(), record.to);
-                self.records.push(record);
-            }
-            Effect::Reply(_, answer) => {
-                self.open_requests -= 1;
-                if let Answer::Done { revision, .. } = answer
-                    && revision > self.engine.journal().revision()
-                {
-                    return Err("an answer names a revision that is yet to come".to_owned());
-                }
-            }
-            Effect::Halt(_) => self.halted = true,
-            Effect::Signal(..) | Effect::Forget(_) | Effect::ReadFiles => {}
+            Effect::Terminate(run) => self.plan_end(*run),
+            Effect::Kill(run) => self.plan_death(*run),
+            Effect::Probe { probe, .. } => self.plan_answer(*probe),
+            Effect::CancelProbe(probe) => self.plan(200, Plan::Vanish(*probe)),
+            Effect::Reply(client, _) => self.clients.leave(*client),
+            Effect::Signal(..)
+            | Effect::Forget(_)
+            | Effect::ReadFiles
+            | Effect::Changed(_)
+            | Effect::Halt(_) => {}
         }
-        Ok(())
     }
 
-    fn begin(&mut self, run: RunId, component: Rc<Component>) {
-        let fails = !self.calm && self.random.percent(self.options.exec_failures);
-        let silent = !self.calm && self.random.percent(10);
-        let deaf = self.random.percent(self.options.deaf);
-        if fails {
-            self.plan(3, Plan::FailToExecute(run));
-        } else {
-            self.plan(3, Plan::Execute(run));
-            if component.lifecycle.readiness == Readiness::Notify && !silent {
-                self.plan(500, Plan::Ready(run));
-            }
-            if component.kind == crate::component::Kind::Oneshot {
-                let code = i32::from(!self.calm && self.random.percent(20));
-                self.plan(300, Plan::End(run, Exit::Code(code)));
+    fn note(&mut self, mark: &str, text: impl Fn() -> String) {
+        let Some(trace) = &mut self.trace else { return };
+        if trace.len() == TRACE_LIMIT {
+            trace.pop_front();
+        }
+        trace.push_back(format!("{:>12.3?} {mark} {}", self.model.now, text()));
+    }
+
+    /// Ask for what nobody needs to ask for by himself: what a user has stopped, and a oneshot
+    /// that ended with an error. Everything else must come up without a word.
+    fn want_everything(&mut self) -> Step {
+        for number in 0..self.model.slots.len() {
+            let slot = &self.model.slots[number];
+            if slot.declared.is_some() && (slot.held || slot.state == State::Failed) {
+                let name = slot.name.to_string();
+                self.ask(0, Request::Start { name, timeout_ms: None })?;
             }
         }
-        let up = |p: &&Process| self.states.get(&p.component.name).is_some_and(|s| s.is_up());
-        let stands_on = self.processes.iter().filter(up).map(|p| p.run).collect();
-        self.processes.push(Process { run, component, stands_on, sole: BTreeSet::new(), deaf });
+        Ok(())
     }
 }

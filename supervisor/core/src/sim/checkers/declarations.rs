@@ -1,0 +1,51 @@
+//! What runs is what is declared: a process is started with the declaration in force, and one
+//! that was started with another that it would notice is being stopped.
+
+use super::{Checker, Verdict};
+use crate::engine::{Effect, Engine, Event};
+use crate::journal::State;
+use crate::sim::model::Model;
+
+/// See the module documentation.
+#[derive(Default)]
+pub(super) struct Declarations {
+    /// Files have changed in this step.
+    changed: bool,
+}
+
+impl Checker for Declarations {
+    fn event(&mut self, _model: &Model, event: &Event) -> Verdict {
+        self.changed |= matches!(event, Event::Files(_));
+        Ok(())
+    }
+
+    fn effect(&mut self, model: &Model, effect: &Effect) -> Verdict {
+        let Effect::Spawn { component, .. } = effect else { return Ok(()) };
+        let name = &component.name;
+        let slot = model.number(name).map(|number| &model.slots[number]);
+        match slot.and_then(|slot| slot.declared.as_ref()) {
+            None => Err(format!("{name} is started though nothing declares it")),
+            Some(declared) if declared.component != *component => {
+                Err(format!("{name} is started with a declaration that is no longer in force"))
+            }
+            Some(_) => Ok(()),
+        }
+    }
+
+    fn step(&mut self, model: &Model, _engine: &Engine) -> Verdict {
+        if !std::mem::take(&mut self.changed) {
+            return Ok(());
+        }
+        for (number, process) in model.processes() {
+            let slot = &model.slots[number];
+            let same = slot
+                .declared
+                .as_ref()
+                .is_some_and(|declared| process.declared.component.same_process(&declared.component));
+            if !same && slot.state != State::Stopping {
+                return Err(format!("{} runs on with a declaration that is no longer in force", slot.name));
+            }
+        }
+        Ok(())
+    }
+}

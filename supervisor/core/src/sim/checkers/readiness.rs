@@ -1,0 +1,45 @@
+//! A component is up only when it has said so in the declared way, and has only so much time to.
+
+use super::{Checker, Verdict};
+use crate::component::Readiness;
+use crate::engine::{Effect, Engine};
+use crate::journal::State;
+use crate::sim::model::Model;
+
+/// See the module documentation.
+pub(super) struct Ready;
+
+impl Checker for Ready {
+    fn effect(&mut self, model: &Model, effect: &Effect) -> Verdict {
+        let Effect::Changed(record) = effect else { return Ok(()) };
+        if record.to != State::Active || record.from == State::Degraded {
+            return Ok(());
+        }
+        let slot = model.number(&record.component).map(|number| &model.slots[number]);
+        let Some(slot) = slot else { return Ok(()) };
+        let Some(process) = &slot.process else {
+            return Err(format!("{} is ACTIVE without a process", slot.name));
+        };
+        // The declaration may have changed since: either method will do.
+        let current = slot.declared.as_ref().unwrap_or(&process.declared);
+        let plain = [current, &process.declared]
+            .iter()
+            .any(|declared| declared.component.lifecycle.readiness == Readiness::None);
+        if process.ready || (plain && process.executed.is_some()) {
+            return Ok(());
+        }
+        Err(format!("{} is ACTIVE before it was ready", slot.name))
+    }
+
+    fn step(&mut self, model: &Model, _engine: &Engine) -> Verdict {
+        for slot in model.slots.iter().filter(|slot| slot.state == State::ReadyWait) {
+            let longest = [slot.declared.as_ref(), slot.process.as_ref().map(|p| &p.declared)];
+            let longest = longest.into_iter().flatten();
+            let longest = longest.map(|declared| declared.component.lifecycle.readiness_timeout).max();
+            if longest.is_some_and(|longest| model.now > slot.since + longest) {
+                return Err(format!("{} is waited for longer than its limit", slot.name));
+            }
+        }
+        Ok(())
+    }
+}

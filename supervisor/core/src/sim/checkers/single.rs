@@ -1,0 +1,21 @@
+//! A component never has two processes.
+
+use super::{Checker, Verdict};
+use crate::engine::Effect;
+use crate::sim::model::Model;
+
+/// See the module documentation.
+pub(super) struct Single;
+
+impl Checker for Single {
+    fn effect(&mut self, model: &Model, effect: &Effect) -> Verdict {
+        let Effect::Spawn { component, .. } = effect else { return Ok(()) };
+        let slot = model.number(&component.name).map(|number| &model.slots[number]);
+        match slot {
+            Some(slot) if slot.process.is_some() => {
+                Err(format!("{} is started while a process of it lives", slot.name))
+            }
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! A running digest of events and effects, to compare two runs.
+//!
+//! Not for security: a multiplication and a rotation for every eight bytes, as in FxHash.
+
+use crate::control::Answer;
+use crate::engine::{Effect, Event};
+use crate::journal::Record;
+
+/// Odd, and without a pattern in its bits (the fraction of π, as FxHash has it).
+const FACTOR: u64 = 0x517C_C1B7_2722_0A95;
+
+/// See the module documentation.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Digest(u64);
+
+impl Digest {
+    pub(super) fn value(self) -> u64 {
+        self.0
+    }
+
+    fn number(&mut self, number: u64) {
+        self.0 = (self.0.rotate_left(5) ^ number).wrapping_mul(FACTOR);
+    }
+
+    fn text(&mut self, text: &str) {
+        for chunk in text.as_bytes().chunks(8) {
+            let mut bytes = [0; 8];
+            bytes[..chunk.len()].copy_from_slice(chunk);
+            self.number(u64::from_le_bytes(bytes));
+        }
+        self.number(text.len() as u64);
+    }
+
+    /// The kind of an event; what it holds was chosen by effects and the seed.
+    pub(super) fn event(&mut self, event: &Event) {
+        self.number(match event {
+            Event::Files(changes) => 100 + changes.len() as u64,
+            Event::Created { run, .. } => 2 + (run.0 << 8),
+            Event::Executed(run) => 3 + (run.0 << 8),
+            Event::NotExecuted { run, .. } => 4 + (run.0 << 8),
+            Event::Unsupported { run, .. } => 5 + (run.0 << 8),
+            Event::Ready(run) => 6 + (run.0 << 8),
+            Event::Probed { probe, outcome } => 7 + u64::from(outcome.is_ok()) + (probe.0 << 8),
+            Event::Ended(run, _) => 9 + (run.0 << 8),
+            Event::Tick => 10,
+            Event::Request { client, .. } => 11 + (client.0 << 8),
+            Event::ClientGone(client) => 12 + (client.0 << 8),
+            Event::Halt(_) => 13,
+            Event::Resolve => 14,
+        });
+    }
+
+    /// An effect with everything that it says.
+    pub(super) fn effect(&mut self, effect: &Effect) {
+        match effect {
+            Effect::Spawn { run, component, generation } => {
+                self.number(1 + (run.0 << 8));
+                self.number(*generation);
+                self.text(&component.name);
+            }
+            Effect::Probe { probe, run, .. } => {
+                self.number(2 + (run.0 << 8));
+                self.number(probe.0);
+            }
+            Effect::CancelProbe(probe) => self.number(3 + (probe.0 << 8)),
+            Effect::Terminate(run) => self.number(4 + (run.0 << 8)),
+            Effect::Kill(run) => self.number(5 + (run.0 << 8)),
+            Effect::Signal(run, signal) => self.number(6 + (run.0 << 8) + ((signal.0 as u64) << 40)),
+            Effect::Forget(name) => self.text(name),
+            Effect::Reply(client, answer) => {
+                self.number(7 + (client.0 << 8));
+                self.answer(answer);
+            }
+            Effect::ReadFiles => self.number(8),
+            Effect::Changed(record) => self.record(record),
+            Effect::Halt(_) => self.number(9),
+        }
+    }
+
+    fn record(&mut self, record: &Record) {
+        let Record { revision, time_ms, component, from, to, cause, after } = record;
+        self.number(*revision);
+        self.number(*time_ms);
+        self.number(*from as u64 + (*to as u64) * 16);
+        self.number(after.unwrap_or(0));
+        self.text(component);
+        if let crate::journal::Cause::RequirementLost { capability } = cause {
+            self.text(capability);
+        }
+    }
+
+    fn answer(&mut self, answer: &Answer) {
+        match answer {
+            Answer::Done { message, revision } | Answer::TimedOut { message, revision } => {
+                self.number(*revision);
+                self.text(message);
+            }
+            Answer::Refused { message, .. } => self.text(message),
+            Answer::Status(page) => page.components.iter().for_each(|c| {
+                self.text(&c.name);
+                self.number(c.state as u64 + c.restarts * 16);
+            }),
+            Answer::Graph(page) => page.components.iter().for_each(|c| {
+                self.text(&c.name);
+                self.number(c.state as u64 + (c.level as u64) * 16);
+            }),
+            Answer::Events(page) => page.records.iter().for_each(|record| self.record(record)),
+            Answer::Why(page) => page.records.iter().for_each(|record| self.record(record)),
+            Answer::Log(log) => self.text(&log.text),
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! Clients: they start and stop what others want, ask, wait, go away, and some may not at all.
+
+use crate::control::{Request, Until};
+use crate::engine::{ClientId, Event, Peer};
+use crate::journal::State;
+use crate::sim::world::{Step, World};
+
+/// Clients of root that wait at the same time, at most: below the engine's limit, so that a change
+/// that root asks for is never refused for want of a place.
+const OPEN_LIMIT: usize = 120;
+
+/// The first user id of those who may not change anything, and how many there are.
+const STRANGER: u32 = 1000;
+const STRANGERS: u64 = 3;
+
+/// Clients that have no answer yet.
+#[derive(Debug, Default)]
+pub(in crate::sim) struct Clients {
+    last: u64,
+    open: Vec<ClientId>,
+}
+
+impl Clients {
+    /// A client has its answer, or has gone.
+    pub(in crate::sim) fn leave(&mut self, client: ClientId) {
+        self.open.retain(|open| *open != client);
+    }
+}
+
+impl World {
+    /// Send a request.
+    pub(in crate::sim) fn ask(&mut self, uid: u32, request: Request) -> Step {
+        if self.clients.open.len() >= OPEN_LIMIT {
+            self.hang_up()?;
+        }
+        self.clients.last += 1;
+        let client = ClientId(self.clients.last);
+        self.clients.open.push(client);
+        if uid == 0 {
+            self.foresee(&request);
+        }
+        self.give(Event::Request { client, peer: Peer { uid, pid: 1 }, request })
+    }
+
+    /// What a request will have changed, whatever is answered.
+    fn foresee(&mut self, request: &Request) {
+        let (name, held) = match request {
+            Request::Stop { name, .. } => (name, true),
+            Request::Start { name, .. } | Request::Restart { name, .. } if self.model.halting.is_none() => {
+                (name, false)
+            }
+            Request::Poweroff | Request::Reboot => {
+                self.model.halting.get_or_insert(self.model.now);
+                return;
+            }
+            _ => return,
+        };
+        let number = self.model.number(name);
+        if let Some(slot) = number.map(|number| &mut self.model.slots[number])
+            && slot.state != State::Removed
+        {
+            slot.held = held;
+        }
+    }
+
+    fn some_name(&mut self) -> String {
+        let number = self.random.below(self.model.slots.len() as u64) as usize;
+        self.model.slots[number].name.to_string()
+    }
+
+    fn some_limit(&mut self) -> Option<u64> {
+        self.random.percent(50).then(|| 1 << self.random.below(15))
+    }
+
+    /// Start, stop, restart and the like.
+    pub(super) fn ask_for_change(&mut self) -> Step {
+        let stranger = self.random.percent(self.options.strangers);
+        let uid = if stranger { STRANGER + self.random.below(STRANGERS) as u32 } else { 0 };
+        let (name, timeout_ms) = (self.some_name(), self.some_limit());
+        let request = match self.random.below(10) {
+            0..3 => Request::Stop { name, timeout_ms },
+            3..6 => Request::Start { name, timeout_ms },
+            6..8 => Request::Restart { name, timeout_ms },
+            8 => Request::Reload { name: Some(name) },
+            _ => Request::Resolve,
+        };
+        self.ask(uid, request)
+    }
+
+    /// Look at something.
+    pub(super) fn ask_a_question(&mut self) -> Step {
+        let uid = STRANGER + self.random.below(STRANGERS) as u32;
+        let request = match self.random.below(5) {
+            0 => Request::Status { name: None, after: None },
+            4 => Request::Why { name: self.some_name(), from: None },
+            1 => Request::Status { name: Some(self.some_name()), after: None },
+            2 => Request::Graph { after: None },
+            _ => Request::Events { since: self.random.below(200) },
+        };
+        self.ask(uid, request)
+    }
+
+    /// Wait for something that may never come.
+    pub(super) fn ask_to_wait(&mut self) -> Step {
+        let strange = self.random.percent(50);
+        let uid = if strange { STRANGER + self.random.below(STRANGERS) as u32 } else { 0 };
+        let until = match self.random.below(4) {
+            0 => Until::Settled,
+            1 => Until::Rejected { file: format!("{}.toml", self.some_name()) },
+            _ => Until::State {
+                name: self.some_name(),
+                state: State::ALL[self.random.below(State::ALL.len() as u64) as usize],
+                since: self.random.percent(30).then(|| self.random.below(100)),
+            },
+        };
+        let timeout_ms = self.some_limit();
+        self.ask(uid, Request::Wait { until, timeout_ms })
+    }
+
+    /// A client that waits goes away.
+    pub(super) fn hang_up(&mut self) -> Step {
+        let at = self.random.below(self.clients.open.len() as u64) as usize;
+        let Some(client) = self.clients.open.get(at).copied() else { return Ok(()) };
+        self.clients.leave(client);
+        self.give(Event::ClientGone(client))
+    }
+}

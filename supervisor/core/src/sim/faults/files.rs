@@ -1,0 +1,178 @@
+//! Component files: they change, go, break, come in batches, and two may declare the same name.
+//! The rules are the documented ones: a file that becomes unusable keeps in force what it declared
+//! before; of two that declare a name, the one in force stays until it goes.
+
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use crate::component::{Check, Component, Health, KERNEL, Kind, Readiness, Signal, parse};
+use crate::diagnostic::Diagnostic;
+use crate::engine::{Event, FileChange, FileContent};
+use crate::sim::model::{Declared, Set, capability};
+use crate::sim::world::{Step, World};
+
+/// Files that may declare one name: the first letter of their names.
+const LETTERS: [char; 2] = ['c', 'd'];
+
+/// What every component has in common, as the parser gives it.
+static TEMPLATE: LazyLock<Component> = LazyLock::new(|| {
+    let parsed = parse("[component]\nname = \"c\"\nbinary = \"/bin/c\"\n");
+    parsed.component.unwrap_or_else(|| panic!("{:?}", parsed.diagnostics))
+});
+
+/// What the parser says about a file that is not usable.
+static BROKEN: LazyLock<Vec<Diagnostic>> = LazyLock::new(|| parse("[component").diagnostics);
+
+/// The configuration directory.
+#[derive(Debug)]
+pub(in crate::sim) struct Files {
+    /// What the files of each name declare.
+    claims: Vec<[Option<Declared>; LETTERS.len()]>,
+    /// Which of them is in force.
+    owners: Vec<Option<usize>>,
+}
+
+impl Files {
+    pub(in crate::sim) fn new(components: usize) -> Self {
+        let claims = (0..components).map(|_| [None, None]).collect();
+        Self { claims, owners: vec![None; components] }
+    }
+
+    /// Which declaration of a name is in force after a batch.
+    fn in_force(&mut self, number: usize) -> Option<Declared> {
+        let claims = &self.claims[number];
+        let owner = self.owners[number].filter(|owner| claims[*owner].is_some());
+        let owner = owner.or_else(|| claims.iter().position(Option::is_some));
+        self.owners[number] = owner;
+        claims[owner?].clone()
+    }
+}
+
+impl World {
+    /// The boot: all files at once.
+    pub(in crate::sim) fn declare_all(&mut self) -> Step {
+        let all = 0..self.model.slots.len();
+        let changes = all.clone().map(|number| self.draw_file(number, 0)).collect();
+        self.give_files(changes, all)
+    }
+
+    /// A batch of changes.
+    pub(super) fn change_files(&mut self) -> Step {
+        let count = 1 + self.random.below(self.options.batch);
+        let mut changes = Vec::new();
+        let mut numbers = Vec::new();
+        for _ in 0..count {
+            if self.random.percent(self.options.kernel_files) {
+                changes.push(self.draw_kernel_file());
+                continue;
+            }
+            let number = self.random.below(self.model.slots.len() as u64) as usize;
+            let letter = usize::from(self.random.percent(self.options.duplicates));
+            numbers.push(number);
+            changes.push(self.draw_change(number, letter));
+        }
+        self.give_files(changes, numbers)
+    }
+
+    fn give_files(&mut self, changes: Vec<FileChange>, numbers: impl IntoIterator<Item = usize>) -> Step {
+        for number in numbers {
+            let declared = self.files.in_force(number);
+            self.model.declare(number, declared);
+        }
+        self.model.derive();
+        self.give(Event::Files(changes))
+    }
+
+    fn draw_change(&mut self, number: usize, letter: usize) -> FileChange {
+        let file = format!("{}{number}.toml", LETTERS[letter]);
+        if self.random.percent(self.options.removals) {
+            self.files.claims[number][letter] = None;
+            return FileChange { file, content: FileContent::Gone };
+        }
+        if self.random.percent(self.options.broken_files) {
+            return FileChange { file, content: FileContent::Rejected(BROKEN.clone()) };
+        }
+        self.draw_file(number, letter)
+    }
+
+    fn draw_file(&mut self, number: usize, letter: usize) -> FileChange {
+        let component = self.draw_component(number);
+        self.files.claims[number][letter] = Some(Declared::new(component.clone()));
+        let file = format!("{}{number}.toml", LETTERS[letter]);
+        FileChange { file, content: FileContent::Component(Box::new(component)) }
+    }
+
+    fn draw_component(&mut self, number: usize) -> Component {
+        let mut component = TEMPLATE.clone();
+        component.name = self.model.slots[number].name.to_string();
+        component.args = vec![self.random.below(3).to_string()];
+        let caps = self.options.capabilities;
+        let own = number as u64 % caps;
+        component.provides.push(self.capability(own));
+        if self.random.percent(self.options.second_provisions) {
+            let second = self.random.below(caps);
+            component.provides.push(self.capability(second));
+        }
+        let from = if self.options.cycles == 1 { caps } else { own };
+        let count = self.random.below(self.options.requirements + 1);
+        component.requires = self.draw_capabilities(count, from);
+        component.optional = self.draw_capabilities(count / 2, from);
+        if self.random.percent(self.options.oneshots) {
+            component.kind = Kind::Oneshot;
+        } else if self.random.percent(self.options.readiness) {
+            component.lifecycle.readiness = Readiness::Notify;
+        }
+        self.draw_lifecycle(&mut component);
+        component
+    }
+
+    fn draw_lifecycle(&mut self, component: &mut Component) {
+        let options = &self.options;
+        let lifecycle = &mut component.lifecycle;
+        lifecycle.readiness_timeout = Duration::from_secs(options.readiness_timeout_s);
+        lifecycle.restart_max = options.restart_max as u32;
+        lifecycle.restart_window = Duration::from_secs(options.restart_window_s);
+        component.hotswap.shutdown_grace = Duration::from_millis(options.grace_ms);
+        lifecycle.reload_signal = self.random.percent(50).then_some(Signal(1));
+        if component.kind == Kind::Service && self.random.percent(self.options.probed) {
+            component.lifecycle.health = Some(self.draw_health());
+        }
+    }
+
+    /// Long intervals, so that a run of an hour stays short.
+    fn draw_health(&mut self) -> Health {
+        let interval = 5 + self.random.below(60);
+        let fail = 1 + self.random.below(3);
+        Health {
+            check: Check::File("/c".to_owned()),
+            interval: Duration::from_secs(interval),
+            timeout: Duration::from_secs(1 + self.random.below(2 * interval)),
+            fail_threshold: fail as u32,
+            restart_threshold: (fail + self.random.below(4)) as u32,
+        }
+    }
+
+    fn draw_capabilities(&mut self, count: u64, from: u64) -> Vec<String> {
+        let numbers: Vec<_> = (0..count.min(from)).map(|_| self.random.below(from)).collect();
+        numbers.into_iter().map(|number| self.capability(number)).collect()
+    }
+
+    fn capability(&self, number: u64) -> String {
+        self.model.capabilities[number as usize].clone()
+    }
+
+    /// The kernel's own file comes, changes or goes.
+    fn draw_kernel_file(&mut self) -> FileChange {
+        let file = format!("{KERNEL}.toml");
+        if self.random.percent(self.options.removals) {
+            self.model.kernel = Set::default();
+            return FileChange { file, content: FileContent::Gone };
+        }
+        let mut component = TEMPLATE.clone();
+        KERNEL.clone_into(&mut component.name);
+        component.binary.clear();
+        component.provides = self.draw_capabilities(1, self.options.capabilities);
+        self.model.kernel = component.provides.iter().filter_map(|name| capability(name)).collect();
+        FileChange { file, content: FileContent::Component(Box::new(component)) }
+    }
+}

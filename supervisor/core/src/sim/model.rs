@@ -1,0 +1,410 @@
+//! What an onlooker knows: the declarations in force, the states that were reported, the
+//! processes that live. Made from what goes into the engine and what comes out of it, never from
+//! its inside, so that checkers have an opinion of their own.
+
+use std::fmt::Write as _;
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::component::Component;
+use crate::engine::{Effect, RunId};
+use crate::journal::{Record, State};
+
+/// The most components and the most capabilities of a run: sets of them are one word.
+pub(super) const SLOTS: usize = 64;
+
+/// Components or capabilities, by number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Set(u64);
+
+impl Set {
+    pub(super) fn one(number: usize) -> Self {
+        Self(1 << number)
+    }
+
+    pub(super) fn has(self, number: usize) -> bool {
+        self.0 & (1 << number) != 0
+    }
+
+    pub(super) fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    pub(super) fn and(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
+    pub(super) fn or(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    pub(super) fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
+    pub(super) fn insert(&mut self, number: usize) {
+        self.0 |= 1 << number;
+    }
+
+    /// The numbers in it, in order.
+    pub(super) fn iter(self) -> impl Iterator<Item = usize> {
+        let mut rest = self.0;
+        std::iter::from_fn(move || {
+            let number = rest.trailing_zeros() as usize;
+            rest &= rest.wrapping_sub(1);
+            (number < SLOTS).then_some(number)
+        })
+    }
+}
+
+impl FromIterator<usize> for Set {
+    fn from_iter<I: IntoIterator<Item = usize>>(numbers: I) -> Self {
+        let mut set = Self::default();
+        numbers.into_iter().for_each(|number| set.insert(number));
+        set
+    }
+}
+
+/// A declaration, with its capabilities by number.
+#[derive(Clone, Debug)]
+pub(super) struct Declared {
+    pub(super) component: Rc<Component>,
+    pub(super) provides: Set,
+    pub(super) requires: Set,
+    pub(super) optional: Set,
+}
+
+impl Declared {
+    pub(super) fn new(component: Component) -> Self {
+        let set = |names: &[String]| names.iter().filter_map(|name| capability(name)).collect();
+        Self {
+            provides: set(&component.provides),
+            requires: set(&component.requires),
+            optional: set(&component.optional),
+            component: Rc::new(component),
+        }
+    }
+}
+
+/// The number in `cap.7`; none in the kernel's own names.
+pub(super) fn capability(name: &str) -> Option<usize> {
+    name.strip_prefix("cap.")?.parse().ok()
+}
+
+/// A process of the fake world.
+#[derive(Clone, Debug)]
+pub(super) struct Process {
+    pub(super) run: RunId,
+    /// What it was started with.
+    pub(super) declared: Declared,
+    /// Components that were up when it was started, and whose processes have lived since.
+    pub(super) stands_on: Set,
+    /// Capabilities that nobody else granted when its stop began.
+    pub(super) sole: Set,
+    /// When exec succeeded.
+    pub(super) executed: Option<Duration>,
+    /// It has said that it is ready.
+    pub(super) ready: bool,
+    /// When it was told to end.
+    pub(super) told: Option<Duration>,
+    /// When it was last killed.
+    pub(super) killed: Option<Duration>,
+    /// It does not hear SIGTERM.
+    pub(super) deaf: bool,
+}
+
+/// A component, declared or not.
+#[derive(Clone, Debug)]
+pub(super) struct Slot {
+    pub(super) name: Rc<str>,
+    /// The declaration in force.
+    pub(super) declared: Option<Declared>,
+    pub(super) state: State,
+    /// When it came into this state.
+    pub(super) since: Duration,
+    pub(super) process: Option<Process>,
+    /// A user has stopped it.
+    pub(super) held: bool,
+}
+
+/// See the module documentation.
+#[derive(Debug)]
+pub(super) struct Model {
+    pub(super) now: Duration,
+    /// Nothing fails any more.
+    pub(super) calm: bool,
+    /// Since when everything is being stopped.
+    pub(super) halting: Option<Duration>,
+    /// The machine may go down.
+    pub(super) halted: bool,
+    pub(super) slots: Vec<Slot>,
+    /// Names of the capabilities.
+    pub(super) capabilities: Vec<String>,
+    /// Capabilities that the kernel's own file grants.
+    pub(super) kernel: Set,
+    /// Capabilities that are up.
+    pub(super) up: Set,
+    /// Capabilities that somebody grants in full health.
+    pub(super) healthy: Set,
+    /// Who declares each capability.
+    providers: [Set; SLOTS],
+    /// Whom each component needs, directly or not.
+    needs: [Set; SLOTS],
+    /// Whose run each was, by its number.
+    runs: Vec<u8>,
+}
+
+impl Model {
+    pub(super) fn new(components: usize) -> Self {
+        let slot = |number| Slot {
+            name: format!("c{number}").into(),
+            declared: None,
+            state: State::Removed,
+            since: Duration::ZERO,
+            process: None,
+            held: false,
+        };
+        Self {
+            now: Duration::ZERO,
+            calm: false,
+            halting: None,
+            halted: false,
+            slots: (0..components.min(SLOTS)).map(slot).collect(),
+            capabilities: (0..SLOTS).map(|number| format!("cap.{number}")).collect(),
+            kernel: Set::default(),
+            up: Set::default(),
+            healthy: Set::default(),
+            providers: [Set::default(); SLOTS],
+            needs: [Set::default(); SLOTS],
+            runs: Vec::new(),
+        }
+    }
+
+    /// The number in `c7`, if it is one of this run's components.
+    pub(super) fn number(&self, name: &str) -> Option<usize> {
+        let digits = name.strip_prefix('c')?;
+        let number = digits.bytes().fold(0, |number, digit| number * 10 + usize::from(digit - b'0'));
+        (number < self.slots.len()).then_some(number)
+    }
+
+    /// Whose process a run is or was.
+    pub(super) fn owner(&self, run: RunId) -> Option<usize> {
+        let number = self.runs.get(run.0 as usize).map(|number| usize::from(*number))?;
+        (number < self.slots.len()).then_some(number)
+    }
+
+    /// A process that lives.
+    pub(super) fn process(&self, run: RunId) -> Option<&Process> {
+        let slot = &self.slots[self.owner(run)?];
+        slot.process.as_ref().filter(|process| process.run == run)
+    }
+
+    pub(super) fn process_mut(&mut self, run: RunId) -> Option<&mut Process> {
+        let owner = self.owner(run)?;
+        self.slots[owner].process.as_mut().filter(|process| process.run == run)
+    }
+
+    pub(super) fn processes(&self) -> impl Iterator<Item = (usize, &Process)> {
+        let slots = self.slots.iter().enumerate();
+        slots.filter_map(|(number, slot)| Some((number, slot.process.as_ref()?)))
+    }
+
+    /// Whether `one` needs `other`, directly or not, by what is declared.
+    pub(super) fn needs(&self, one: usize, other: usize) -> bool {
+        self.needs[one].has(other)
+    }
+
+    /// Who declares a capability.
+    pub(super) fn providers(&self, cap: usize) -> Set {
+        self.providers[cap]
+    }
+
+    /// Capabilities that somebody declares, or the kernel's file grants.
+    pub(super) fn provided(&self) -> Set {
+        let declared = (0..SLOTS).filter(|cap| !self.providers[*cap].is_empty()).collect();
+        self.kernel.or(declared)
+    }
+
+    /// Capabilities that components other than this one, or the kernel, grant.
+    fn granted_without(&self, without: usize) -> Set {
+        let others = self.slots.iter().enumerate().filter(|(n, slot)| *n != without && slot.state.is_up());
+        let provided = others.filter_map(|(_, slot)| slot.declared.as_ref()).map(|d| d.provides);
+        provided.fold(self.kernel, Set::or)
+    }
+
+    /// Put a declaration in force, or none.
+    pub(super) fn declare(&mut self, number: usize, declared: Option<Declared>) {
+        self.slots[number].declared = declared;
+        // The new one may let go of what the process stood on and take it up again later, or
+        // close a cycle for a while: from then on no order is expected.
+        if let Some(process) = &mut self.slots[number].process {
+            process.stands_on = Set::default();
+        }
+        self.forget_ground(number);
+    }
+
+    /// To be called when declarations have changed.
+    pub(super) fn derive(&mut self) {
+        self.providers = [Set::default(); SLOTS];
+        for (number, slot) in self.slots.iter().enumerate() {
+            if let Some(declared) = &slot.declared {
+                declared.provides.iter().for_each(|cap| self.providers[cap].insert(number));
+            }
+        }
+        for (number, slot) in self.slots.iter().enumerate() {
+            let requires = slot.declared.as_ref().map(|d| d.requires).unwrap_or_default();
+            self.needs[number] = requires.iter().map(|cap| self.providers[cap]).fold(Set::default(), Set::or);
+        }
+        for middle in 0..self.slots.len() {
+            for number in 0..self.slots.len() {
+                if self.needs[number].has(middle) {
+                    self.needs[number] = self.needs[number].or(self.needs[middle]);
+                }
+            }
+        }
+        self.count_levels();
+    }
+
+    fn count_levels(&mut self) {
+        self.up = self.kernel;
+        self.healthy = self.kernel;
+        for slot in &self.slots {
+            if let Some(declared) = slot.declared.as_ref().filter(|_| slot.state.is_up()) {
+                self.up = self.up.or(declared.provides);
+                if slot.state != State::Degraded {
+                    self.healthy = self.healthy.or(declared.provides);
+                }
+            }
+        }
+    }
+
+    /// An effect comes about.
+    pub(super) fn apply(&mut self, effect: &Effect) {
+        match effect {
+            Effect::Spawn { run, component, .. } => self.begin(*run, component),
+            Effect::Terminate(run) => {
+                let now = self.now;
+                if let Some(process) = self.process_mut(*run) {
+                    process.told = Some(now);
+                }
+            }
+            Effect::Kill(run) => {
+                let now = self.now;
+                if let Some(process) = self.process_mut(*run) {
+                    process.killed = Some(now);
+                }
+            }
+            Effect::Changed(record) => self.change(record),
+            Effect::Halt(_) => self.halted = true,
+            _ => {}
+        }
+    }
+
+    fn begin(&mut self, run: RunId, component: &Rc<Component>) {
+        let Some(number) = self.number(&component.name) else { return };
+        self.runs.resize(self.runs.len().max(run.0 as usize + 1), u8::MAX);
+        self.runs[run.0 as usize] = number as u8;
+        let up = self.slots.iter().enumerate();
+        let up = up.filter(|(_, slot)| slot.process.is_some() && slot.state.is_up());
+        let stands_on = up.map(|(number, _)| number).collect();
+        let slot = &mut self.slots[number];
+        let current = slot.declared.as_ref();
+        let declared = current.cloned().unwrap_or_else(|| Declared::new(Component::clone(component)));
+        slot.process = Some(Process {
+            run,
+            declared,
+            stands_on,
+            sole: Set::default(),
+            executed: None,
+            ready: false,
+            told: None,
+            killed: None,
+            deaf: false,
+        });
+    }
+
+    fn change(&mut self, record: &Record) {
+        let Some(number) = self.number(&record.component) else { return };
+        if record.to == State::Stopping {
+            let granted = self.granted_without(number);
+            if let Some(process) = &mut self.slots[number].process {
+                process.sole = process.declared.provides.without(granted);
+            }
+        }
+        let slot = &mut self.slots[number];
+        slot.state = record.to;
+        slot.since = self.now;
+        if record.to == State::Removed {
+            slot.held = false;
+        }
+        self.count_levels();
+    }
+
+    /// A process is gone. Returns whether it lived.
+    pub(super) fn end(&mut self, run: RunId) -> bool {
+        let lives = self.process(run).is_some();
+        if let Some(number) = self.owner(run).filter(|_| lives) {
+            self.slots[number].process = None;
+            self.forget_ground(number);
+        }
+        lives
+    }
+
+    /// Nobody stands on this component's process any more.
+    fn forget_ground(&mut self, number: usize) {
+        for process in self.slots.iter_mut().filter_map(|slot| slot.process.as_mut()) {
+            process.stands_on = process.stands_on.without(Set::one(number));
+        }
+    }
+
+    /// Components that can start, by the plainest of fixpoints. If `missing_counts_as_up`, what
+    /// nobody provides is no obstacle: then what is left out is in a cycle.
+    pub(super) fn rises(&self, missing_counts_as_up: bool) -> Set {
+        let declared =
+            || self.slots.iter().enumerate().filter_map(|(n, s)| Some((n, s.declared.as_ref()?, s)));
+        let mut up = Set::default();
+        let mut caps = self.kernel;
+        if missing_counts_as_up {
+            caps = caps.or(Set(u64::MAX).without(self.provided()));
+        } else {
+            // A oneshot that is done stays so, whatever becomes of what it needed.
+            for (number, declared, _) in declared().filter(|(.., slot)| slot.state == State::Done) {
+                up.insert(number);
+                caps = caps.or(declared.provides);
+            }
+        }
+        loop {
+            let before = up;
+            for (number, declared, _) in declared() {
+                if declared.requires.without(caps).is_empty() {
+                    up.insert(number);
+                    caps = caps.or(declared.provides);
+                }
+            }
+            if up == before {
+                return up;
+            }
+        }
+    }
+
+    /// Everything that a component needs, directly or not, and how that stands.
+    pub(super) fn surroundings(&self, number: usize) -> String {
+        let mut text = String::new();
+        for (other, slot) in self.slots.iter().enumerate() {
+            if other == number || self.needs(number, other) {
+                let (provides, requires, optional) = slot.declared.as_ref().map_or_else(
+                    || (&[][..], &[][..], &[][..]),
+                    |d| (&d.component.provides[..], &d.component.requires[..], &d.component.optional[..]),
+                );
+                let _infallible = write!(
+                    text,
+                    "\n  {} {}{}: provides {provides:?}, requires {requires:?}, optional {optional:?}",
+                    slot.name,
+                    slot.state,
+                    if slot.held { " (held)" } else { "" },
+                );
+            }
+        }
+        text
+    }
+}
