@@ -1,0 +1,8 @@
+#![no_main]
+
+#[path = "../../supervisor/core/tests/arbitrary/conversation.rs"]
+mod conversation;
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| conversation::check(data));
