@@ -9,6 +9,7 @@ pub mod failure;
 mod host;
 mod interrupt;
 pub mod limits;
+pub mod measure;
 pub mod options;
 mod pool;
 mod prepare;

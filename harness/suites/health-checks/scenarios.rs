@@ -2,6 +2,7 @@
 
 mod detection;
 mod execution;
+mod overhead;
 
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use crate::vm::Vm;
 
 use detection::{failure_thresholds, health_failure_detection, health_recovery, multiple_health_types};
 use execution::{health_check_configuration, health_check_execution};
+use overhead::health_monitoring_overhead;
 
 /// For a probe that is due within a second to be sent, to be answered, and to take its effect.
 const REACTION: Duration = Duration::from_secs(10);
@@ -22,7 +24,7 @@ const REACTION: Duration = Duration::from_secs(10);
 const LONG_BUDGET: Duration = Duration::from_secs(90);
 
 /// All scenarios of the suite.
-pub const SCENARIOS: [Scenario; 6] = [
+pub const SCENARIOS: [Scenario; 7] = [
     scenario!(
         health_check_configuration,
         "declared probes show in status, wrong ones are refused, and a changed interval restarts nothing"
@@ -39,6 +41,8 @@ pub const SCENARIOS: [Scenario; 6] = [
     scenario!(multiple_health_types, "each kind of probe finds the ill and the well",
         start: Start::Clone, budget: LONG_BUDGET),
     scenario!(failure_thresholds, "fewer failures in a row than the threshold change nothing"),
+    scenario!(health_monitoring_overhead, "twenty services that are probed each second cost under 1 % of a processor",
+        start: Start::Clone, budget: LONG_BUDGET),
 ];
 
 /// What `graphctl status --json` says about health.

@@ -1,19 +1,35 @@
 //! The whole life of services, beyond what a first look shows: a file for each kind of promise.
 
+mod flood;
+mod probes;
 mod readiness;
+mod requirements;
+mod restarts;
+mod waits;
 
 use std::time::Duration;
 
-use crate::scenario;
-use crate::scenario::Scenario;
+use serde::Deserialize;
 
+use crate::failure::Failure;
+use crate::scenario;
+use crate::scenario::{Scenario, Start};
+use crate::vm::Vm;
+
+use flood::flood_of_a_hundred_components;
+use probes::two_hundred_probed_services;
 use readiness::{readiness_methods, readiness_timeouts};
+use requirements::{provider_fail_over, requirement_lost_and_regained};
+use restarts::{flapping_service_backs_off, killed_group_runs_again};
+use waits::journal_waits;
 
 /// For a component to start, be stopped or be noticed.
 const REACTION: Duration = Duration::from_secs(5);
+/// For hundreds of processes on an emulated processor, or for a pause of 30 s.
+const LONG_BUDGET: Duration = Duration::from_secs(120);
 
 /// All scenarios of the suite.
-pub const SCENARIOS: [Scenario; 2] = [
+pub const SCENARIOS: [Scenario; 9] = [
     scenario!(
         readiness_methods,
         "each method holds a component and its dependents back until it reports, and a stale file is no report"
@@ -22,4 +38,50 @@ pub const SCENARIOS: [Scenario; 2] = [
         readiness_timeouts,
         "by each method, what does not report in time is FAILED with the limit named, and its process is gone"
     ),
+    scenario!(flapping_service_backs_off,
+        "what keeps falling over gets growing pauses; a healthy window or a user's start wipes the slate",
+        start: Start::Clone, budget: LONG_BUDGET),
+    scenario!(
+        killed_group_runs_again,
+        "what a killed service leaves behind is ended with its control group, and the service runs again"
+    ),
+    scenario!(
+        provider_fail_over,
+        "while one of two providers is up, those that need them run on in the same processes"
+    ),
+    scenario!(
+        requirement_lost_and_regained,
+        "dependents are ended one after the other, come back by themselves, and a oneshot stays DONE"
+    ),
+    scenario!(journal_waits, "a hundred waits for one change are all answered, and a change that is over counts",
+        start: Start::Clone, budget: LONG_BUDGET),
+    scenario!(two_hundred_probed_services,
+        "two hundred services with a native probe each second are healthy, and the one that falls ill is found",
+        start: Start::Clone, budget: LONG_BUDGET),
+    scenario!(flood_of_a_hundred_components,
+        "while a hundred components write at full speed the supervisor answers, and does not grow",
+        start: Start::Clone, budget: LONG_BUDGET),
 ];
+
+/// A record of the journal.
+#[derive(Debug, Clone, Deserialize)]
+struct Record {
+    time_ms: u64,
+    component: String,
+    to: String,
+}
+
+/// The journal after a revision.
+async fn journal(vm: &Vm, since: u64) -> Result<Vec<Record>, Failure> {
+    let text = vm.graphctl(&["events", "--since", &since.to_string(), "--json"]).await?;
+    let read = |line| {
+        serde_json::from_str(line)
+            .map_err(|error| Failure::supervisor(format!("graphctl events --json printed {error}: {line}")))
+    };
+    text.lines().map(read).collect()
+}
+
+/// A service that does nothing, with more of its file.
+fn idle(name: &str, more: &str) -> String {
+    format!("[component]\nname = \"{name}\"\nbinary = \"/usr/local/bin/test-idle\"\n{more}\n")
+}

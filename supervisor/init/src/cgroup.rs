@@ -3,6 +3,7 @@
 //! Layout: `ROOT/graph/<cgroup or name>`. Without a usable hierarchy components run without
 //! groups, which is said once at the start; limits then do not hold.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
@@ -23,6 +24,10 @@ const SUBTREE: &str = "graph";
 /// Controllers that the keys of `[resources]` need.
 const CONTROLLERS: &[&str] = &["cpu", "io", "memory", "pids"];
 
+/// The most groups that are removed with a component's own: one that has made more is refused its next start rather
+/// than that the event loop is held up.
+const NESTED_LIMIT: usize = 1024;
+
 /// The groups of all components.
 pub struct Cgroups {
     /// `ROOT/graph`, when there is a hierarchy to use.
@@ -36,6 +41,8 @@ pub struct Cgroup {
     path: PathBuf,
     /// Another component has the same path: emptying it would end that one too.
     shared: bool,
+    /// `cgroup.kill` was written.
+    killed: Cell<bool>,
 }
 
 impl Cgroups {
@@ -67,7 +74,7 @@ impl Cgroups {
         }
         write_limits(&path, &component.resources)?;
         self.paths.insert(component.name.clone(), path.clone());
-        Ok(Some(Cgroup { path, shared }))
+        Ok(Some(Cgroup { path, shared, killed: Cell::new(false) }))
     }
 
     /// Remove the group of a component that is no longer declared.
@@ -96,8 +103,23 @@ impl Cgroup {
         if self.shared {
             return;
         }
-        if let Err(error) = fs::write(self.path.join("cgroup.kill"), "1") {
-            warn!("failed to empty {}: {error}", self.path.display());
+        match fs::write(self.path.join("cgroup.kill"), "1") {
+            Ok(()) => self.killed.set(true),
+            Err(error) => warn!("failed to empty {}: {error}", self.path.display()),
+        }
+    }
+
+    /// Take a group that was killed away once it is empty; the next start makes a new one.
+    ///
+    /// Linux since 6.14 counts the kills of a group, and ends a new process when the count has changed during its
+    /// fork. For a child that is cloned into another group it takes the first count from its parent's group: whatever
+    /// is started in a group that was ever killed is killed at once (`cgroup_css_set_fork`, b69bb476dee9).
+    pub fn retire(&self) {
+        if !self.killed.get() {
+            return;
+        }
+        if let Err(error) = remove_tree(&self.path) {
+            warn!("failed to remove {}, nothing may run in it any more: {error}", self.path.display());
         }
     }
 
@@ -155,6 +177,22 @@ fn make_path(subtree: &Path, relative: &str) -> io::Result<bool> {
         };
     }
     Ok(new)
+}
+
+/// Remove an empty group and the groups that the component has made in it.
+fn remove_tree(path: &Path) -> io::Result<()> {
+    let mut groups = vec![path.to_path_buf()];
+    let mut next = 0;
+    while let Some(group) = groups.get(next) {
+        for entry in fs::read_dir(group)?.flatten() {
+            if groups.len() < NESTED_LIMIT && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                groups.push(entry.path());
+            }
+        }
+        next += 1;
+    }
+    // Inner ones come after the ones they are in.
+    groups.iter().rev().try_for_each(fs::remove_dir)
 }
 
 /// A file of limits, what is declared for it, and what the kernel begins with.

@@ -239,6 +239,9 @@ impl Processes {
         if let Some(log) = &process.log {
             log.drain();
         }
+        if let Some(cgroup) = &process.cgroup {
+            cgroup.retire();
+        }
         Some(process)
     }
 }
