@@ -14,8 +14,10 @@ use crate::graph::Level;
 use crate::journal::State;
 
 mod causes;
+mod log;
 
 pub use causes::{EventsPage, WhyPage};
+pub use log::{LogPosition, LogText};
 
 /// Version of the protocol. A supervisor answers a request of another version with a refusal that
 /// names its own.
@@ -93,12 +95,14 @@ pub enum Request {
     },
     /// Derive the graph anew and try everything that waits or backs off.
     Resolve,
-    /// The last lines a component wrote.
+    /// What a component wrote: the last lines, or a piece from a position on.
     Log {
         /// Component.
         name: String,
-        /// Number of lines.
+        /// Number of lines, without a position.
         lines: u32,
+        /// The position; [`LogText::next`] of the answer before.
+        from: Option<LogPosition>,
     },
     /// Answer when a condition holds.
     Wait {
@@ -183,6 +187,13 @@ pub enum Until {
         name: Option<String>,
         /// The revision.
         since: u64,
+    },
+    /// A component's log goes on beyond a position.
+    Log {
+        /// Component.
+        name: String,
+        /// The position.
+        beyond: LogPosition,
     },
     /// Every component rests and no change of declarations is pending.
     Settled,
@@ -364,13 +375,6 @@ impl From<Level> for CapabilityStatus {
             Level::Up => Self::Up,
         }
     }
-}
-
-/// The tail of a component's log.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LogText {
-    /// Lines with their newlines; bytes that are not UTF-8 are replaced.
-    pub text: String,
 }
 
 /// One line for the wire, newline included.

@@ -147,6 +147,8 @@ pub enum Event {
     },
     /// The client no longer waits.
     ClientGone(ClientId),
+    /// A component's log has grown, and [`Engine::awaits_log`].
+    LogGrew(Rc<str>),
     /// Everything is to stop (a signal; clients send a request).
     Halt(Halt),
     /// Derive the graph anew and try again what waits or backs off.
@@ -415,6 +417,7 @@ impl Engine {
             Event::Tick => {}
             Event::Request { client, peer, request } => self.take_request(client, peer, request),
             Event::ClientGone(client) => self.forget_waiter(client),
+            Event::LogGrew(name) => self.answer_readers(&name),
             Event::Halt(halt) => self.begin_halt(halt, &Cause::Shutdown),
             Event::Resolve => self.resolve(&Cause::Restart),
         }

@@ -17,6 +17,7 @@ Examples:
   graphctl wait --settled && echo up      after changes to /etc/graph.d
   graphctl events --since 120             what changed since revision 120, and why
   graphctl events -f                      what changes from now on, after all that is remembered
+  graphctl log web -f --since 10m         what web wrote, and what it goes on to write
   graphctl why web                        from web's newest change back to where it began
   graphctl simulate remove network        what would go down with it
   graphctl check-cycles                   1 if components wait for each other for ever
@@ -95,14 +96,8 @@ pub enum Command {
     },
     /// Try everything again that waits, backs off or has failed
     Resolve,
-    /// Show the last lines that a component wrote
-    Log {
-        /// Component
-        name: String,
-        /// Number of lines
-        #[arg(default_value_t = 20)]
-        lines: u32,
-    },
+    /// Show the last lines that a component wrote, each with the time at which it began
+    Log(Log),
     /// Return when a component is in a state, when all rest, or when a file is rejected
     Wait(Wait),
     /// Show the changes of state that the supervisor remembers, with their causes
@@ -137,6 +132,25 @@ pub enum Command {
     Poweroff,
     /// Stop everything and restart the machine
     Reboot,
+}
+
+/// Which lines `log` shows.
+#[derive(Debug, Args)]
+pub struct Log {
+    /// Component
+    pub name: String,
+    /// Number of lines; 20 if neither it nor a time is given
+    #[arg(conflicts_with = "count")]
+    pub lines: Option<u32>,
+    /// The same
+    #[arg(short = 'n', long = "lines", id = "count", value_name = "LINES")]
+    pub count: Option<u32>,
+    /// Go on with what comes
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Only lines that began since then: an age, as 90s, 10m, 2h or 1d, or a time of RFC 3339
+    #[arg(long, value_parser = crate::clock::parse_since, value_name = "TIME")]
+    pub since: Option<i64>,
 }
 
 /// Conditions of `wait`. All are level-triggered: what holds already returns at once.

@@ -9,6 +9,7 @@ mod clock;
 mod graph;
 mod journal;
 mod lint;
+mod log;
 mod output;
 mod tables;
 mod tree;
@@ -98,12 +99,10 @@ fn run(arguments: &Arguments, output: &Output) -> Result<ExitCode, Failure> {
             act(&mut client, output, Request::Reload { name }, Duration::ZERO)?;
         }
         Command::Resolve => act(&mut client, output, Request::Resolve, Duration::ZERO)?,
-        Command::Log { name, lines } => {
-            let (name, lines) = (name.clone(), *lines);
-            match client.ask(Request::Log { name, lines }, Duration::ZERO)? {
-                Answer::Log(log) => output.log(&log),
-                other => return Err(unexpected(other)),
-            }
+        Command::Log(log) => {
+            let lines = log.count.or(log.lines);
+            let wanted = log::Selection { name: &log.name, lines, since: log.since, follow: log.follow };
+            log::run(&mut client, output, &wanted)?;
         }
         Command::Wait(wait) => {
             let until = condition(wait)?;

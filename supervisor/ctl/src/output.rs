@@ -8,7 +8,7 @@ use std::io::Write as _;
 use anstyle::{AnsiColor, Style};
 use serde::Serialize;
 use serde_json::json;
-use yakiros_core::control::{CapabilityStatus, ComponentStatus, GraphNode, Health, LogText, VERSION};
+use yakiros_core::control::{CapabilityStatus, ComponentStatus, GraphNode, Health, VERSION};
 use yakiros_core::journal::State;
 
 use crate::client::Status;
@@ -185,14 +185,9 @@ impl Output {
         }
     }
 
-    /// `log`.
-    pub fn log(&self, log: &LogText) {
-        if self.json {
-            let lines: Vec<_> = log.text.lines().collect();
-            return Self::value(&json!({"version": VERSION, "lines": lines}));
-        }
-        // A component's own bytes: not for `anstream` to interpret.
-        let _ = std::io::stdout().write_all(log.text.as_bytes());
+    /// Print a component's own bytes: not for `anstream` to interpret.
+    pub fn raw(text: &str) {
+        let _ = std::io::stdout().write_all(text.as_bytes());
     }
 }
 

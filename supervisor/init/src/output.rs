@@ -1,20 +1,30 @@
-//! The output of components: `<state-dir>/<name>.log`, bounded, rotated once.
+//! The output of components: `<state-dir>/<name>.log`, each line with the time at which it began,
+//! bounded, rotated once.
 //!
 //! Standard output and error go through a pipe that the event loop reads with a budget, so a
 //! component that floods neither stops the supervisor nor fills the memory: it is slowed by its
-//! own pipe. A log and its predecessor have at most twice [`LOG_LIMIT`] bytes.
+//! own pipe. A log and its predecessor have at most twice [`LOG_LIMIT`] bytes. A full disk or a
+//! missing directory loses output, never the component; a log that was removed is begun anew.
+
+mod read;
+mod stamp;
 
 use std::cell::RefCell;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::{self, Write as _};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+use memchr::memchr;
 use tokio::io::unix::AsyncFd;
-use yakiros_core::control::{Answer, LogText, PAGE_BYTES};
 
+use crate::supervisor::Supervisor;
 use crate::sys;
+use stamp::{STAMP_BYTES, Stamp};
+
+pub use read::{end, read};
 
 /// Bytes after which a log is rotated. `/run` is memory: 300 components that write a lot stay
 /// below 160 MB.
@@ -23,81 +33,191 @@ const LOG_LIMIT: u64 = 256 * 1024;
 /// Bytes read at once, and between two chances for everybody else.
 const CHUNK: usize = 16 * 1024;
 
+/// Bytes written at once: a chunk and the stamps of several hundred lines. Shorter lines take
+/// more than one write.
+const BATCH: usize = 32 * 1024;
+
 /// The most bytes read from a pipe after its component has ended: what a pipe holds.
 const DRAIN_LIMIT: usize = 64 * 1024;
 
-/// The most bytes of a log in one answer, as they are on the wire: a page like that of any other
-/// answer, for clients that do not read theirs make the supervisor hold it.
-const TAIL_LIMIT: usize = PAGE_BYTES;
-
 thread_local! {
-    /// One buffer for all logs: nothing waits while it is in use.
-    static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; CHUNK]);
+    /// One set of buffers for all logs: nothing waits while they are in use.
+    static BUFFERS: RefCell<Buffers> = RefCell::new(Buffers {
+        chunk: vec![0; CHUNK],
+        batch: Vec::with_capacity(BATCH),
+        stamp: Stamp::default(),
+    });
+}
+
+struct Buffers {
+    chunk: Vec<u8>,
+    batch: Vec<u8>,
+    stamp: Stamp,
 }
 
 /// The reading end of one component's output, and the file it goes to.
 pub struct Log {
     pipe: AsyncFd<OwnedFd>,
-    path: PathBuf,
+    name: Rc<str>,
+    sink: RefCell<Sink>,
 }
 
 impl Log {
     /// Begin to keep the output of `name`.
     pub fn new(state_dir: &Path, name: &str, read: OwnedFd) -> io::Result<Self> {
-        Ok(Self { pipe: sys::watch(read)?, path: log_path(state_dir, name) })
+        let sink = RefCell::new(Sink::new(log_path(state_dir, name)));
+        Ok(Self { pipe: sys::watch(read)?, name: name.into(), sink })
     }
 
     /// Copy until every writer has closed the pipe.
-    pub async fn follow(self: Rc<Self>) {
+    pub async fn follow(self: Rc<Self>, supervisor: Rc<Supervisor>) {
         loop {
             let Ok(mut ready) = self.pipe.readable().await else {
                 return;
             };
             match self.copy_chunk() {
                 Some(0) => return,
-                Some(_) => {}
-                None => ready.clear_ready(),
+                Some(_) => supervisor.log_grew(&self.name),
+                None => {
+                    self.sink.borrow_mut().idle = true;
+                    ready.clear_ready();
+                }
             }
             drop(ready);
             tokio::task::yield_now().await;
         }
     }
 
-    /// Copy what is in the pipe now.
-    pub fn drain(&self) {
+    /// The component has ended: copy what is in the pipe now, and end its last line.
+    pub fn finish(&self) {
         let mut copied = 0;
         while copied < DRAIN_LIMIT {
             match self.copy_chunk() {
-                None | Some(0) => return,
+                None | Some(0) => break,
                 Some(count) => copied += count,
             }
         }
+        self.sink.borrow_mut().end_line();
     }
 
     /// Copy one chunk: its size, `Some(0)` at the end, `None` when there is nothing now.
     fn copy_chunk(&self) -> Option<usize> {
-        BUFFER.with_borrow_mut(|buffer| {
-            let count = sys::read_now(self.pipe.get_ref(), buffer).unwrap_or(Some(0))?;
+        BUFFERS.with_borrow_mut(|Buffers { chunk, batch, stamp }| {
+            let count = sys::read_now(self.pipe.get_ref(), chunk).unwrap_or(Some(0))?;
             if count > 0 {
+                let stamp = stamp.at(sys::wall_clock());
                 // A full /run loses output, never the component.
-                let _ = append(&self.path, &buffer[..count]);
+                let _ = self.sink.borrow_mut().take(&chunk[..count], stamp, batch);
             }
             Some(count)
         })
     }
 }
 
-fn append(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = open_for_append(path)?;
-    if file.metadata()?.len() + bytes.len() as u64 > LOG_LIMIT {
-        fs::rename(path, rotated(path))?;
-        file = open_for_append(path)?;
-    }
-    file.write_all(bytes)
+/// The file of a log, held open while its component runs.
+struct Sink {
+    path: PathBuf,
+    /// `None` before the first byte and after a failure.
+    file: Option<File>,
+    /// Bytes in the file.
+    size: u64,
+    /// The next byte begins a line.
+    at_start: bool,
+    /// Nothing was written for a while: the file may have been removed or cut since.
+    idle: bool,
 }
 
-fn open_for_append(path: &Path) -> io::Result<File> {
-    OpenOptions::new().create(true).append(true).open(path)
+impl Sink {
+    fn new(path: PathBuf) -> Self {
+        Self { path, file: None, size: 0, at_start: true, idle: false }
+    }
+
+    /// Write a chunk, each line that begins in it with `stamp`.
+    fn take(&mut self, chunk: &[u8], stamp: &[u8], batch: &mut Vec<u8>) -> io::Result<()> {
+        self.prepare()?;
+        batch.clear();
+        let mut rest = chunk;
+        while !rest.is_empty() {
+            let end = memchr(b'\n', rest).map_or(rest.len(), |at| at + 1);
+            let (line, after) = rest.split_at(end);
+            if batch.len() + STAMP_BYTES + line.len() > BATCH {
+                self.write(batch)?;
+                batch.clear();
+            }
+            if self.at_start {
+                batch.extend_from_slice(stamp);
+            }
+            batch.extend_from_slice(line);
+            self.at_start = line.ends_with(b"\n");
+            rest = after;
+        }
+        self.write(batch)
+    }
+
+    /// Have the right file open.
+    fn prepare(&mut self) -> io::Result<()> {
+        if std::mem::take(&mut self.idle)
+            && let Some(file) = &self.file
+        {
+            let metadata = file.metadata()?;
+            self.size = metadata.len();
+            if metadata.nlink() == 0 {
+                self.file = None;
+            }
+        }
+        if self.file.is_none() {
+            self.open()?;
+        }
+        Ok(())
+    }
+
+    fn open(&mut self) -> io::Result<()> {
+        let file = OpenOptions::new().create(true).append(true).read(true).open(&self.path)?;
+        self.size = file.metadata()?.len();
+        let mut last = [b'\n'];
+        if let Some(at) = self.size.checked_sub(1) {
+            file.read_exact_at(&mut last, at)?;
+        }
+        self.at_start = last == [b'\n'];
+        self.file = Some(file);
+        Ok(())
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let written = self.write_all(bytes);
+        if written.is_err() {
+            // How much of it is there is not known: look again before the next.
+            self.file = None;
+        }
+        written
+    }
+
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let length = bytes.len() as u64;
+        if self.size + length > LOG_LIMIT {
+            match fs::rename(&self.path, rotated(&self.path)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            let at_start = self.at_start;
+            self.open()?;
+            self.at_start = at_start;
+        }
+        if let Some(file) = &mut self.file {
+            file.write_all(bytes)?;
+            self.size += length;
+        }
+        Ok(())
+    }
+
+    /// What the component wrote last is a line, whether it ended it or not.
+    fn end_line(&mut self) {
+        if self.file.is_some() && !self.at_start {
+            // As with any other output, a full disk loses it.
+            let _ = self.write(b"\n");
+            self.at_start = true;
+        }
+    }
 }
 
 fn log_path(state_dir: &Path, name: &str) -> PathBuf {
@@ -119,97 +239,112 @@ pub fn remove(state_dir: &Path, name: &str) {
     }
 }
 
-/// The last `lines` lines of a component's output.
-pub fn tail(state_dir: &Path, name: &str, lines: u32) -> Answer {
-    let path = log_path(state_dir, name);
-    match read_tail(&path) {
-        Ok(bytes) => {
-            let text = String::from_utf8_lossy(&bytes);
-            Answer::Log(LogText { text: last_lines(last_page(&text), lines).to_owned() })
-        }
-        Err(error) => Answer::Refused {
-            message: format!("failed to read {}: {error}", path.display()),
-            near: Vec::new(),
-        },
-    }
-}
-
-/// The end of the log; just after a rotation the end of its predecessor comes before it.
-fn read_tail(path: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = read_end(&rotated(path)).unwrap_or_default();
-    match read_end(path) {
-        Ok(end) => bytes.extend(end),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error),
-    }
-    Ok(bytes)
-}
-
-fn read_end(path: &Path) -> io::Result<Vec<u8>> {
-    let mut file = File::open(path)?;
-    let length = file.metadata()?.len();
-    file.seek(SeekFrom::Start(length.saturating_sub(TAIL_LIMIT as u64)))?;
-    let mut bytes = Vec::new();
-    file.take(TAIL_LIMIT as u64).read_to_end(&mut bytes)?;
-    Ok(bytes)
-}
-
-/// The end of the text that fits into an answer, from the start of a line unless the last line
-/// alone is too long.
-fn last_page(text: &str) -> &str {
-    let mut left = TAIL_LIMIT;
-    let mut start = text.len();
-    for (at, character) in text.char_indices().rev() {
-        // Bytes in JSON.
-        let cost = match character {
-            '"' | '\\' | '\n' | '\r' | '\t' | '\u{8}' | '\u{c}' => 2,
-            '\0'..='\u{1f}' => 6,
-            other => other.len_utf8(),
-        };
-        if cost > left {
-            let page = &text[start..];
-            let line = page.find('\n').map(|end| &page[end + 1..]);
-            return line.filter(|rest| !rest.is_empty()).unwrap_or(page);
-        }
-        left -= cost;
-        start = at;
-    }
-    text
-}
-
-fn last_lines(text: &str, lines: u32) -> &str {
-    if lines == 0 {
-        return "";
-    }
-    let body = text.strip_suffix('\n').unwrap_or(text);
-    let mut ends = body.rmatch_indices('\n');
-    let start = ends.nth(lines as usize - 1).map_or(0, |(at, _)| at + 1);
-    &text[start..]
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{TAIL_LIMIT, last_lines, last_page};
+    use super::*;
 
-    #[test]
-    fn an_answer_is_bounded_whatever_is_in_the_log() {
-        for piece in ["\u{1}", "\"", "é", "\u{fffd}", "a line\n", "\n", "x"] {
-            let text = piece.repeat(TAIL_LIMIT);
-            let page = last_page(&text);
-            let line = serde_json::to_string(page).expect("a string");
-            assert!(line.len() <= TAIL_LIMIT + 2, "{piece:?}: {}", line.len());
-            assert!(line.len() > TAIL_LIMIT - 16, "{piece:?}: {}", line.len());
-            assert!(piece != "a line\n" || page.starts_with("a line"), "whole lines");
+    const STAMP: &[u8] = b"2026-11-21T12:00:00.000Z ";
+
+    struct Bench {
+        dir: tempfile::TempDir,
+        sink: Sink,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().expect("temporary directory");
+            let sink = Sink::new(log_path(dir.path(), "a"));
+            Self { dir, sink }
         }
-        assert_eq!(last_page("a\nb\n"), "a\nb\n");
+
+        fn take(&mut self, text: &[u8]) {
+            self.sink.take(text, STAMP, &mut Vec::new()).expect("written");
+        }
+
+        /// The log without its stamps, which must be at the start of each line and nowhere else.
+        fn lines(&self) -> Vec<String> {
+            let text = fs::read_to_string(&self.sink.path).expect("a log");
+            let stamp = std::str::from_utf8(STAMP).expect("text");
+            let bare = |line: &str| line.strip_prefix(stamp).expect("a stamp").to_owned();
+            let lines: Vec<_> = text.lines().map(bare).collect();
+            assert!(lines.iter().all(|line| !line.contains(stamp)), "{lines:?}");
+            lines
+        }
     }
 
     #[test]
-    fn the_last_lines_are_whole() {
-        assert_eq!(last_lines("a\nb\nc\n", 2), "b\nc\n");
-        assert_eq!(last_lines("a\nb\nc", 1), "c");
-        assert_eq!(last_lines("a\n", 5), "a\n");
-        assert_eq!(last_lines("", 5), "");
-        assert_eq!(last_lines("a\n", 0), "");
+    fn a_line_is_stamped_once_where_it_begins() {
+        let mut bench = Bench::new();
+        for piece in ["one\ntw", "o", "\n\nfo", "ur"] {
+            bench.take(piece.as_bytes());
+        }
+        assert_eq!(bench.lines(), ["one", "two", "", "four"]);
+        // The next process begins a line of its own.
+        bench.sink.end_line();
+        bench.sink = Sink::new(bench.sink.path.clone());
+        bench.take(b"five\n");
+        assert_eq!(bench.lines(), ["one", "two", "", "four", "five"]);
+        // One that goes on in the middle of a line, as after a re-execution, does not.
+        bench.take(b"si");
+        bench.sink = Sink::new(bench.sink.path.clone());
+        bench.take(b"x\n");
+        assert_eq!(bench.lines().last().map(String::as_str), Some("six"));
+    }
+
+    #[test]
+    fn short_lines_and_long_ones_are_all_kept() {
+        let mut bench = Bench::new();
+        bench.take(&[b'\n'; CHUNK / 4]);
+        assert_eq!(bench.lines().len(), CHUNK / 4);
+        for _ in 0..3 {
+            bench.take(&[b'x'; CHUNK]);
+        }
+        bench.take(b"\n");
+        assert_eq!(bench.lines().last().map(String::len), Some(3 * CHUNK));
+    }
+
+    #[test]
+    fn both_files_stay_below_the_limit() {
+        let mut bench = Bench::new();
+        for number in 0..20_000 {
+            bench.take(format!("line {number}\n").as_bytes());
+        }
+        let size = |path: &Path| fs::metadata(path).expect("a log").len();
+        let older = rotated(&bench.sink.path);
+        assert!(size(&older) <= LOG_LIMIT && size(&bench.sink.path) <= LOG_LIMIT);
+        assert!(size(&older) > LOG_LIMIT - BATCH as u64, "it was rotated too early");
+        assert_eq!(bench.lines().last().map(String::as_str), Some("line 19999"));
+        assert_eq!(fs::read_dir(bench.dir.path()).expect("a directory").count(), 2);
+    }
+
+    #[test]
+    fn a_log_that_is_removed_or_cut_goes_on() {
+        let mut bench = Bench::new();
+        bench.take(b"one\n");
+        fs::remove_file(&bench.sink.path).expect("removed");
+        bench.sink.idle = true;
+        bench.take(b"two\n");
+        assert_eq!(bench.lines(), ["two"]);
+        File::create(&bench.sink.path).expect("cut");
+        bench.sink.idle = true;
+        bench.take(b"three\n");
+        assert_eq!(bench.lines(), ["three"]);
+        assert_eq!(bench.sink.size, (STAMP.len() + 6) as u64);
+        // Removed just before it is rotated.
+        fs::remove_file(&bench.sink.path).expect("removed");
+        bench.sink.size = LOG_LIMIT;
+        bench.take(b"four\n");
+        assert_eq!(bench.lines(), ["four"]);
+    }
+
+    #[test]
+    fn a_failure_loses_output_and_nothing_else() {
+        let mut bench = Bench::new();
+        bench.take(b"one\n");
+        // Every write to it fails as on a full disk.
+        bench.sink.file = OpenOptions::new().write(true).open("/dev/full").ok();
+        assert!(bench.sink.take(b"lost\n", STAMP, &mut Vec::new()).is_err());
+        bench.take(b"two\n");
+        assert_eq!(bench.lines(), ["one", "two"]);
     }
 }

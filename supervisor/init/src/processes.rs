@@ -1,8 +1,8 @@
 //! The processes of components, and what belongs to each: cgroup, log, readiness, probes.
 //!
 //! A run is reported as ended only when its process is reaped *and* its group is empty, so that a
-//! component never has two processes. Descriptors: one for the log of each running component, and
-//! those of its start and readiness until these are over.
+//! component never has two processes. Descriptors: two for the log of each running component (its
+//! pipe and its file), and those of its start and readiness until these are over.
 
 use std::collections::HashMap;
 use std::io;
@@ -237,7 +237,7 @@ impl Processes {
             task.abort();
         }
         if let Some(log) = &process.log {
-            log.drain();
+            log.finish();
         }
         if let Some(cgroup) = &process.cgroup {
             cgroup.retire();
@@ -278,7 +278,7 @@ fn try_spawn(
     let pid = spawn::start(&image, &fds, &own.common).map_err(at("create the process"))?;
     let log = Rc::new(log);
     let mut tasks = vec![
-        spawn_local(Rc::clone(&log).follow()).abort_handle(),
+        spawn_local(Rc::clone(&log).follow(Rc::clone(supervisor))).abort_handle(),
         spawn_local(watch_exec(Rc::clone(supervisor), run)).abort_handle(),
     ];
     let ready_signal = prepared.signal();
@@ -413,7 +413,9 @@ async fn drain(supervisor: Rc<Supervisor>, run: RunId, event: Event) {
 
 fn conclude(supervisor: &Rc<Supervisor>, run: RunId, event: Event) {
     let released = supervisor.processes.borrow_mut().release(run);
-    drop(released);
+    if let Some(process) = released {
+        supervisor.log_grew(&process.name);
+    }
     supervisor.dispatch(event);
 }
 

@@ -11,7 +11,7 @@ use std::rc::Rc;
 
 use tokio::sync::{Notify, oneshot};
 use tracing::{error, info, warn};
-use yakiros_core::control::{Answer, Request};
+use yakiros_core::control::{Answer, LogPosition, Request, Until};
 use yakiros_core::engine::{ClientId, Config, Effect, Engine, Event, Halt, Peer};
 use yakiros_core::journal::{Record, State};
 
@@ -133,8 +133,9 @@ impl Supervisor {
         let (sender, receiver) = oneshot::channel();
         // What was written to a file before the request was sent counts for its answer.
         self.take_file_changes();
-        if let Request::Log { name, lines } = &request {
-            let _ = sender.send(self.read_log(name, *lines));
+        if let Some(answer) = self.answer_from_logs(&request) {
+            // A client that went away in the meantime has no use for it.
+            let _ = sender.send(answer);
             return (client, receiver);
         }
         self.clients.borrow_mut().insert(client, sender);
@@ -149,12 +150,40 @@ impl Supervisor {
         }
     }
 
-    fn read_log(&self, name: &str, lines: u32) -> Answer {
+    /// The answer to a request that is about a log, unless it has to wait.
+    fn answer_from_logs(&self, request: &Request) -> Option<Answer> {
+        match request {
+            Request::Log { name, lines, from } => Some(self.read_log(name, *lines, *from)),
+            Request::Wait { until: Until::Log { name, beyond }, .. } => {
+                let engine = self.engine.borrow();
+                let known = engine.state(name) != State::Removed;
+                let grown = known && output::end(&self.state_dir, name).is_ok_and(|end| end != *beyond);
+                let (message, revision) = ("the log goes on".to_owned(), engine.journal().revision());
+                grown.then_some(Answer::Done { message, revision })
+            }
+            _ => None,
+        }
+    }
+
+    fn read_log(&self, name: &str, lines: u32, from: Option<LogPosition>) -> Answer {
         let engine = self.engine.borrow();
         if engine.state(name) == State::Removed {
             return engine.unknown_component(name);
         }
-        output::tail(&self.state_dir, name, lines)
+        match output::read(&self.state_dir, name, lines, from) {
+            Ok(text) => Answer::Log(text),
+            Err(error) => Answer::Refused {
+                message: format!("failed to read the log of {name}: {error}"),
+                near: Vec::new(),
+            },
+        }
+    }
+
+    /// A component has written something; tell who waits for it.
+    pub fn log_grew(self: &Rc<Self>, name: &Rc<str>) {
+        if self.engine.borrow().awaits_log(name) {
+            self.dispatch(Event::LogGrew(Rc::clone(name)));
+        }
     }
 
     /// Act on the component files that changed since the last look. Whether there are more.

@@ -70,6 +70,18 @@ pub fn origin_ms() -> i64 {
     ms(wall_clock()) - ms(now())
 }
 
+/// A time since 1970 by the calendar, in UTC.
+pub fn utc(seconds: u64) -> libc::tm {
+    let seconds = libc::time_t::try_from(seconds).unwrap_or(0);
+    let mut date = std::mem::MaybeUninit::<libc::tm>::zeroed();
+    // SAFETY: both pointers are valid for the call; what it does not fill is zero, which is valid
+    // for every field.
+    unsafe {
+        libc::gmtime_r(&raw const seconds, date.as_mut_ptr());
+        date.assume_init()
+    }
+}
+
 fn clock(id: libc::clockid_t) -> Duration {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the pointer is to a valid timespec; the call has no other effect.

@@ -44,6 +44,12 @@ enum Goal {
     },
 }
 
+impl Goal {
+    fn is_log_of(&self, component: &str) -> bool {
+        matches!(self, Self::Until(Until::Log { name, .. }) if name == component)
+    }
+}
+
 /// A client whose answer is due when its goal is reached.
 #[derive(Debug)]
 pub(super) struct Waiter {
@@ -273,6 +279,21 @@ impl Engine {
         }
     }
 
+    /// Whether a client waits for something new in the log of a component.
+    pub fn awaits_log(&self, component: &str) -> bool {
+        self.waiters.iter().any(|waiter| waiter.goal.is_log_of(component))
+    }
+
+    /// Answer the clients that wait for something new in the log of a component.
+    pub(super) fn answer_readers(&mut self, component: &str) {
+        let readers = self.waiters.iter().filter(|waiter| waiter.goal.is_log_of(component));
+        let readers: Vec<_> = readers.map(|waiter| waiter.client).collect();
+        for client in readers {
+            self.forget_waiter(client);
+            self.done(client, "the log has grown");
+        }
+    }
+
     /// Answer every client whose goal is reached, or out of reach.
     pub(super) fn answer_waiters(&mut self) {
         if self.waiters.is_empty() {
@@ -310,6 +331,7 @@ impl Engine {
             Goal::Until(Until::State { name, .. }) => self.describe(name),
             Goal::Running { name, .. } | Goal::Stopped { name, .. } => self.describe(name),
             Goal::Until(Until::Rejected { file }) => format!("{file} is not rejected"),
+            Goal::Until(Until::Log { name, .. }) => format!("{name} wrote nothing"),
             Goal::Until(Until::Changed { since, .. }) => format!("nothing is newer than revision {since}"),
             Goal::Until(Until::Settled) => {
                 let mut moving = self.units.iter().flatten();
@@ -344,6 +366,10 @@ impl Engine {
             Goal::Until(Until::State { name, state, .. }) => (self.state(name) == *state)
                 .then(|| self.describe(name))
                 .and_then(|message| done(message, now)),
+            // The performer has the files, and sees when they grow.
+            Goal::Until(Until::Log { name, .. }) => {
+                self.find(name).is_none().then(|| self.unknown_component(name))
+            }
             Goal::Until(Until::Changed { name, since }) => {
                 let newest = name.as_ref().map_or(now, |name| self.newest_revision(name));
                 (newest > *since).then(|| "changed".to_owned()).and_then(|message| done(message, newest))

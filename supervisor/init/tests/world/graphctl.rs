@@ -1,6 +1,7 @@
 //! `graphctl` against a real supervisor: what people and scripts see.
 
 mod journal;
+mod log;
 
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
@@ -62,7 +63,8 @@ impl Guest {
 
     /// Run `graphctl` and read its lines as they come.
     pub fn follow(&self, arguments: &[&str]) -> Follower {
-        let mut child = self.command(arguments).stdout(Stdio::piped()).spawn().expect("graphctl");
+        let mut child =
+            self.command(arguments).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("graphctl");
         let stdout = child.stdout.take().expect("its output");
         let (sender, lines) = channel();
         std::thread::spawn(move || {
@@ -96,6 +98,15 @@ impl Follower {
                 return line;
             }
         }
+    }
+}
+
+impl Follower {
+    /// Its exit code, once it ends by itself. What it printed until then is passed over.
+    pub fn code(&mut self) -> Option<i32> {
+        while self.lines.recv_timeout(PATIENCE).is_ok() {}
+        let status = crate::guest::until("the end", || self.child.try_wait().ok().flatten());
+        status.code()
     }
 }
 
