@@ -47,6 +47,7 @@ impl Digest {
             Event::ClientGone(client) => 12 + (client.0 << 8),
             Event::Halt(_) => 13,
             Event::Resolve => 14,
+            Event::LogGrew(_) => 15,
         });
     }
 
