@@ -69,6 +69,7 @@ pub struct Component {
 impl Component {
     /// Whether a running process of `self` would have been started just the same for `other`:
     /// only what the process itself can see counts, not what the supervisor watches or restarts by.
+    /// (How it reports ready counts only until it has: then it takes effect with the next start.)
     pub fn same_process(&self, other: &Self) -> bool {
         self.name == other.name
             && self.binary == other.binary
@@ -78,7 +79,12 @@ impl Component {
             && self.isolation == other.isolation
             && self.hotswap.env_vars == other.hotswap.env_vars
             && self.lifecycle.handoff == other.lifecycle.handoff
-            && self.lifecycle.readiness.sets_environment() == other.lifecycle.readiness.sets_environment()
+            && self.lifecycle.watchdog == other.lifecycle.watchdog
+    }
+
+    /// Whether the process gets a `NOTIFY_SOCKET`.
+    pub fn has_notify_socket(&self) -> bool {
+        self.lifecycle.readiness == Readiness::Notify || self.lifecycle.watchdog.is_some()
     }
 
     /// The cgroup below the supervisor's own, as a relative path.
@@ -135,11 +141,6 @@ pub enum Readiness {
 }
 
 impl Readiness {
-    /// Whether the process is given a variable by this method, so that a change needs a restart.
-    fn sets_environment(&self) -> bool {
-        matches!(self, Self::Notify)
-    }
-
     /// The key's value in a component file.
     pub fn name(&self) -> &'static str {
         match self {
@@ -221,6 +222,11 @@ pub struct Health {
     pub fail_threshold: u32,
     /// Consecutive failures until FAILED and restart.
     pub restart_threshold: u32,
+    /// Time after it is up in which failures do not count; the first pass ends it.
+    pub start_grace: Duration,
+    /// How far first probes of many components are spread; `None` is half of the interval. Never
+    /// more than the interval.
+    pub jitter: Option<Duration>,
 }
 
 /// `[lifecycle]`.
@@ -238,6 +244,8 @@ pub struct Lifecycle {
     pub readiness_interval: Duration,
     /// Health probe, when one is declared.
     pub health: Option<Health>,
+    /// Longest time between two `WATCHDOG=1` of the component, when it is to send them.
+    pub watchdog: Option<Duration>,
     /// Restarts allowed within [`Lifecycle::restart_window`] before backing off.
     pub restart_max: u32,
     /// See [`Lifecycle::restart_max`]; also the healthy time after which failures are forgotten.

@@ -88,7 +88,8 @@ pub enum Request {
         /// Longest wait for the answer.
         timeout_ms: Option<u64>,
     },
-    /// Send a component its reload signal; without a name read the declarations again.
+    /// Send a component its reload signal, and answer when it has reloaded, if it says so (see
+    /// [`crate::engine::RELOAD_NOTICE`]); without a name read the declarations again.
     Reload {
         /// Component.
         name: Option<String>,
@@ -151,7 +152,14 @@ impl Request {
 
     /// Whether its answer may have to wait for something to happen.
     pub fn may_wait(&self) -> bool {
-        matches!(self, Self::Start { .. } | Self::Stop { .. } | Self::Restart { .. } | Self::Wait { .. })
+        matches!(
+            self,
+            Self::Start { .. }
+                | Self::Stop { .. }
+                | Self::Restart { .. }
+                | Self::Reload { name: Some(_) }
+                | Self::Wait { .. }
+        )
     }
 
     /// Whether only the owner of the supervisor may ask for it.
@@ -285,6 +293,20 @@ pub struct ComponentStatus {
     pub health: Health,
     /// Why it is in this state, when that is worth saying.
     pub detail: Option<String>,
+    /// What it says about itself (`STATUS=` of sd_notify).
+    pub status_text: Option<String>,
+    /// What it has announced and not yet completed (sd_notify).
+    pub announced: Option<Announced>,
+}
+
+/// See [`ComponentStatus::announced`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Announced {
+    /// It reads its configuration anew. Its capabilities stay up.
+    Reloading,
+    /// It is about to end by itself.
+    Stopping,
 }
 
 /// Outcome of health checks.

@@ -11,6 +11,8 @@
 //!   of the whole group.
 //! * A component that a user stopped stays stopped until a user starts it.
 //! * An exit is followed by a restart or a named pause, whatever else goes on.
+//! * A component with a watchdog that falls silent, or says that it is broken, is stopped and
+//!   started again by the restart rule.
 //! * Health is probed only while a component is up, one probe at a time. DEGRADED follows exactly
 //!   when its threshold of consecutive failures is reached, ACTIVE when a probe passes again, a
 //!   restart when the second threshold is reached.
@@ -21,6 +23,7 @@
 mod declare;
 mod health;
 mod lifecycle;
+mod notify;
 mod report;
 mod request;
 mod timers;
@@ -35,13 +38,14 @@ use crate::control::{Answer, Request};
 use crate::diagnostic::Diagnostic;
 use crate::graph::{Graph, Level, NodeId};
 use crate::journal::{Cause, Exit, Journal, Record, State};
+use crate::notify::Notification;
 
 use declare::Files;
 use request::Waiter;
 use timers::Timers;
 use unit::Unit;
 
-pub use request::{WAITER_LIMIT, WAITERS_PER_USER, WAITERS_RESERVED};
+pub use request::{RELOAD_NOTICE, WAITER_LIMIT, WAITERS_PER_USER, WAITERS_RESERVED};
 
 /// One run of one component's process. Never used again, so that a late event finds no wrong one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -125,6 +129,8 @@ pub enum Event {
     },
     /// The process said that it is ready, in the declared way.
     Ready(RunId),
+    /// The process, or another of its component, said something about itself.
+    Notified(RunId, Notification),
     /// A probe is over, cancelled ones included; nothing of it is left.
     Probed {
         /// Which.
@@ -412,6 +418,7 @@ impl Engine {
                 let cause = Cause::NotExecuted { step, errno };
                 self.end_run(run, Input::NotExecuted, cause);
             }
+            Event::Notified(run, said) => self.take_notification(run, said),
             Event::Ready(run) => self.feed_run(run, Input::Ready, Cause::Ready),
             Event::Ended(run, exit) => self.end_run(run, Input::Ended, Cause::Ended(exit)),
             Event::Tick => {}

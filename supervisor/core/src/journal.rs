@@ -163,6 +163,13 @@ pub enum Cause {
         /// Which probe, and how the last one failed.
         reason: Rc<str>,
     },
+    /// It has a watchdog, and did not say in time that it is alive.
+    WatchdogExpired {
+        /// The time it had, in milliseconds.
+        limit_ms: u64,
+    },
+    /// It said by its watchdog that it is broken.
+    WatchdogTriggered,
     /// It did not report ready in time.
     NotReady {
         /// The time it had, in milliseconds.
@@ -207,6 +214,11 @@ impl fmt::Display for Cause {
             Self::Ready => f.write_str("reported ready"),
             Self::Healthy => f.write_str("the health probe passed"),
             Self::Unhealthy { failures, reason } => f.write_str(&unhealthy_text(*failures, reason)),
+            Self::WatchdogExpired { limit_ms } => {
+                let limit = Duration::from_millis(*limit_ms);
+                write!(f, "no sign of life (WATCHDOG=1) within {limit:?}")
+            }
+            Self::WatchdogTriggered => f.write_str("it triggered its watchdog"),
             Self::NotReady { limit_ms } => {
                 let limit = Duration::from_millis(*limit_ms);
                 write!(f, "not ready within {limit:?}")
@@ -234,7 +246,7 @@ pub(crate) fn unhealthy_text(failures: u32, reason: &str) -> String {
 }
 
 /// Texts of the error numbers that a start commonly meets; the core has no C library to ask.
-fn errno_text(errno: i32) -> &'static str {
+pub(crate) fn errno_text(errno: i32) -> &'static str {
     match errno {
         1 => "operation not permitted",
         2 => "no such file or directory",

@@ -9,6 +9,7 @@
 //! * [`engine`]: one state × event table; turns events into effects.
 //! * [`journal`]: every change of state with its revision and its cause.
 //! * [`analysis`]: cycles, layers, ways and losses of a graph that was asked for; not used by PID 1.
+//! * [`notify`]: what a component says about itself (sd_notify).
 //! * [`control`]: what `graphctl` and the supervisor say to each other.
 //! * [`sim`]: the engine under a fake world, with checkers.
 
@@ -19,4 +20,5 @@ pub mod diagnostic;
 pub mod engine;
 pub mod graph;
 pub mod journal;
+pub mod notify;
 pub mod sim;

@@ -96,7 +96,9 @@ fn run(arguments: &Arguments, output: &Output) -> Result<ExitCode, Failure> {
         }
         Command::Reload { name } => {
             let name = name.clone();
-            act(&mut client, output, Request::Reload { name }, Duration::ZERO)?;
+            // A component that announces its reload has its own limit for it.
+            let limit = if name.is_some() { client::NO_LIMIT } else { Duration::ZERO };
+            act(&mut client, output, Request::Reload { name }, limit)?;
         }
         Command::Resolve => act(&mut client, output, Request::Resolve, Duration::ZERO)?,
         Command::Log(log) => {

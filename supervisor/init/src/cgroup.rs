@@ -123,11 +123,29 @@ impl Cgroup {
         }
     }
 
+    /// Whether both processes are in it, by the kernel's word on the first, which is its leader. In
+    /// a shared group that says nothing on whose they are.
+    pub fn has_both(&self, leader: i32, other: i32) -> bool {
+        if self.shared {
+            return false;
+        }
+        let (Some(own), Some(other)) = (group_of(leader), group_of(other)) else {
+            return false;
+        };
+        other.strip_prefix(&own).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    }
+
     /// Whether a process is left in it. A shared group does not count: it is not ours alone.
     pub fn is_occupied(&self) -> bool {
         let events = sys::read_small(&self.path.join("cgroup.events"));
         !self.shared && events.is_ok_and(|text| text.contains("populated 1"))
     }
+}
+
+/// The group of a process, from the root of its hierarchy.
+fn group_of(pid: i32) -> Option<String> {
+    let text = sys::read_small(Path::new(&format!("/proc/{pid}/cgroup"))).ok()?;
+    Some(text.lines().find_map(|line| line.strip_prefix("0::"))?.to_owned())
 }
 
 fn set_up(root: &Path) -> io::Result<PathBuf> {

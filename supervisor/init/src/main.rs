@@ -15,6 +15,7 @@ mod faults;
 mod health;
 mod log;
 mod machine;
+mod notify;
 mod options;
 mod output;
 mod processes;

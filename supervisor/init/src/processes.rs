@@ -23,6 +23,7 @@ use yakiros_core::journal::Exit;
 
 use crate::cgroup::{Cgroup, Cgroups};
 use crate::health;
+use crate::notify::{self, Socket};
 use crate::output;
 use crate::readiness;
 use crate::spawn::{self, Common, Descriptors, Image};
@@ -153,6 +154,18 @@ impl Processes {
         })
     }
 
+    /// Whether `pid` is one of the processes of a run.
+    pub fn belongs(&self, run: RunId, pid: i32) -> bool {
+        let Some(process) = self.runs.get(&run) else {
+            return false;
+        };
+        let Some(leader) = process.pid else {
+            return false;
+        };
+        let in_cgroup = || process.cgroup.as_ref().is_some_and(|cgroup| cgroup.has_both(leader, pid));
+        pid == leader || notify::in_session(Pid::from_raw(leader), pid) || in_cgroup()
+    }
+
     /// A signal from a component that sends it while it is well. Whether it was one.
     pub fn take_beat(&mut self, pid: i32, signal: i32) -> bool {
         let Some(Role::Component(run)) = self.pids.get(&pid).copied() else {
@@ -258,10 +271,12 @@ fn try_spawn(
     let mut own = supervisor.processes.borrow_mut();
     let own = &mut *own;
     let cgroup = own.cgroups.prepare(component).map_err(at("prepare the cgroup"))?;
-    let prepared = readiness::prepare(component, run, &supervisor.state_dir)
-        .map_err(at("prepare the readiness channel"))?;
-    let image =
-        Image::new(component, generation, &prepared.environment()).map_err(at("prepare the command line"))?;
+    let prepared = readiness::prepare(component).map_err(at("prepare the readiness channel"))?;
+    let socket = component.has_notify_socket().then(|| Socket::open(run, &supervisor.state_dir));
+    let socket = socket.transpose().map_err(at("prepare the notification socket"))?;
+    let mut environment = prepared.environment();
+    environment.extend(socket.as_ref().map(Socket::variable));
+    let image = Image::new(component, generation, &environment).map_err(at("prepare the command line"))?;
     let (log_read, log_write) = sys::pipe().map_err(at("create the log pipe"))?;
     let (report_read, report_write) = sys::pipe().map_err(at("create the report pipe"))?;
     let report = Rc::new(sys::watch(report_read).map_err(at("watch the report pipe"))?);
@@ -286,6 +301,10 @@ fn try_spawn(
         Some(Check::Signal(signal)) => Some((signal.0, false)),
         _ => None,
     };
+    if let Some(socket) = socket {
+        let speaks = Rc::new(socket).serve(Rc::clone(supervisor), run);
+        tasks.push(spawn_local(speaks).abort_handle());
+    }
     let watching = prepared.watch(supervisor, run, component).into_iter();
     tasks.extend(watching.map(|task| spawn_local(task).abort_handle()));
     own.pids.insert(pid, Role::Component(run));

@@ -6,13 +6,12 @@
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
 
-use tokio::net::UnixDatagram;
 use yakiros_core::component::{Component, Readiness};
 use yakiros_core::engine::{Event, RunId};
 
@@ -27,9 +26,6 @@ const FILE_STEP: Duration = Duration::from_millis(2);
 
 /// See [`FILE_STEP`].
 const FILE_STEP_MAX: Duration = Duration::from_millis(100);
-
-/// Longest notification read: sd_notify messages are a few short lines.
-const MESSAGE_LIMIT: usize = 4096;
 
 /// What tells one file from another of the same name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,8 +45,9 @@ pub enum Prepared {
     Command,
     /// A signal; it comes through the signal descriptor.
     Signal(i32),
-    /// A pipe and a socket.
-    Notify(NotifyChannel),
+    /// A pipe for `NOTIFY_FD`. The socket is there for more than readiness (see
+    /// [`crate::notify`]).
+    Notify(NotifyPipe),
 }
 
 /// A readiness file, and what stood in its place before the start.
@@ -59,28 +56,16 @@ pub struct FileChannel {
     before: Option<Identity>,
 }
 
-/// `NOTIFY_FD` and `NOTIFY_SOCKET`.
-pub struct NotifyChannel {
+/// Both ends of the pipe.
+pub struct NotifyPipe {
     read: OwnedFd,
     write: OwnedFd,
-    socket: UnixDatagram,
-    place: SocketPlace,
-}
-
-/// A socket's name in the file system, removed with it.
-struct SocketPlace(PathBuf);
-
-impl Drop for SocketPlace {
-    fn drop(&mut self) {
-        // If it cannot be removed, the next run of this number removes it before binding.
-        let _ = fs::remove_file(&self.0);
-    }
 }
 
 type Watching = Pin<Box<dyn Future<Output = ()>>>;
 
 /// Set the channel up that `component` declares.
-pub fn prepare(component: &Component, run: RunId, state_dir: &Path) -> io::Result<Prepared> {
+pub fn prepare(component: &Component) -> io::Result<Prepared> {
     Ok(match &component.lifecycle.readiness {
         Readiness::None => Prepared::None,
         Readiness::File(path) => {
@@ -88,21 +73,11 @@ pub fn prepare(component: &Component, run: RunId, state_dir: &Path) -> io::Resul
         }
         Readiness::Command(_) => Prepared::Command,
         Readiness::Signal(signal) => Prepared::Signal(signal.0),
-        Readiness::Notify => Prepared::Notify(notify_channel(run, state_dir)?),
+        Readiness::Notify => {
+            let (read, write) = sys::pipe()?;
+            Prepared::Notify(NotifyPipe { read, write })
+        }
     })
-}
-
-fn notify_channel(run: RunId, state_dir: &Path) -> io::Result<NotifyChannel> {
-    let directory = state_dir.join("notify");
-    fs::create_dir_all(&directory)?;
-    let place = SocketPlace(directory.join(run.0.to_string()));
-    // Left over from a supervisor before this one.
-    let _ = fs::remove_file(&place.0);
-    let socket = UnixDatagram::bind(&place.0)?;
-    // A component that runs as another user reports too; only a readiness can be forged.
-    fs::set_permissions(&place.0, fs::Permissions::from_mode(0o666))?;
-    let (read, write) = sys::pipe()?;
-    Ok(NotifyChannel { read, write, socket, place })
 }
 
 fn identity(path: &Path) -> Option<Identity> {
@@ -114,9 +89,7 @@ impl Prepared {
     /// Variables that tell the process about the channel.
     pub fn environment(&self) -> Vec<String> {
         match self {
-            Self::Notify(channel) => {
-                vec![format!("NOTIFY_FD={NOTIFY_FD}"), format!("NOTIFY_SOCKET={}", channel.place.0.display())]
-            }
+            Self::Notify(_) => vec![format!("NOTIFY_FD={NOTIFY_FD}")],
             _ => Vec::new(),
         }
     }
@@ -153,22 +126,11 @@ impl Prepared {
                 let (supervisor, component) = (Rc::clone(supervisor), Rc::clone(component));
                 vec![Box::pin(ask_again_and_again(supervisor, run, component))]
             }
-            Self::Notify(channel) => {
-                let (read, socket, place) = (channel.read, channel.socket, channel.place);
-                let ready_too = ready.clone();
-                vec![
-                    Box::pin(async move {
-                        if newline_comes(read).await {
-                            ready();
-                        }
-                    }),
-                    Box::pin(async move {
-                        ready_message_comes(&socket).await;
-                        drop(place);
-                        ready_too();
-                    }),
-                ]
-            }
+            Self::Notify(channel) => vec![Box::pin(async move {
+                if newline_comes(channel.read).await {
+                    ready();
+                }
+            })],
         }
     }
 }
@@ -203,22 +165,6 @@ async fn newline_comes(read: OwnedFd) -> bool {
             Ok(Some(0)) | Err(_) => return false,
             Ok(Some(count)) if buffer[..count].contains(&b'\n') => return true,
             Ok(Some(_)) => {}
-        }
-    }
-}
-
-/// Until a message with the line `READY=1` comes.
-async fn ready_message_comes(socket: &UnixDatagram) {
-    let mut buffer = [0_u8; MESSAGE_LIMIT];
-    loop {
-        if socket.readable().await.is_err() {
-            return std::future::pending().await;
-        }
-        if let Ok(count) = socket.try_recv(&mut buffer) {
-            let mut lines = buffer[..count].split(|byte| *byte == b'\n');
-            if lines.any(|line| line == b"READY=1") {
-                return;
-            }
         }
     }
 }

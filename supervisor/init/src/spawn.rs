@@ -44,6 +44,8 @@ pub struct Image {
     hostname: Option<CString>,
     files_max: Option<u64>,
     namespaces: u64,
+    /// Whether the child is told its own number, as whose watchdog is meant.
+    watched: bool,
 }
 
 /// What the supervisor lends every child.
@@ -78,6 +80,8 @@ impl Image {
         environment.push(format!("GRAPH_GENERATION={generation}"));
         environment.extend(component.hotswap.env_vars.iter().filter_map(|v| variable(v)));
         environment.extend_from_slice(extra);
+        let watchdog = component.lifecycle.watchdog;
+        environment.extend(watchdog.map(|interval| format!("WATCHDOG_USEC={}", interval.as_micros())));
         let hostname = component.isolation.hostname.as_deref().map(c_string);
         Ok(Self {
             program: c_string(&component.binary)?,
@@ -86,6 +90,7 @@ impl Image {
             hostname: hostname.transpose()?,
             files_max: component.resources.files_max,
             namespaces: clone_flags(&component.isolation.namespaces),
+            watched: watchdog.is_some(),
         })
     }
 
@@ -101,6 +106,7 @@ impl Image {
             hostname: None,
             files_max: None,
             namespaces: 0,
+            watched: false,
         })
     }
 }
@@ -183,7 +189,13 @@ pub fn start(image: &Image, fds: &Descriptors<'_>, common: &Common) -> io::Resul
         texts.chain([ptr::null()]).collect()
     };
     let argv = pointers(&image.argv);
-    let environment = pointers(&image.environment);
+    let mut environment = pointers(&image.environment);
+    let mut own_number = [0_u8; OWN_NUMBER_BYTES];
+    let own_number = own_number.as_mut_ptr();
+    if image.watched {
+        // Before the null at the end.
+        environment.insert(image.environment.len(), own_number.cast_const().cast());
+    }
     let files =
         image.files_max.map_or(common.files, |limit| libc::rlimit { rlim_cur: limit, rlim_max: limit });
     // The number of the notification descriptor may be free in the supervisor, and then be that
@@ -201,6 +213,7 @@ pub fn start(image: &Image, fds: &Descriptors<'_>, common: &Common) -> io::Resul
         notify: fds.notify.map(std::os::fd::AsRawFd::as_raw_fd),
         report: report.as_raw_fd(),
         reset_oom: common.oom_lowered,
+        own_number,
     };
     // SAFETY: the child calls `Plan::run` at once, which makes plain system calls on what the
     // parent prepared, allocates nothing and never returns.
@@ -234,6 +247,8 @@ struct Plan<'a> {
     notify: Option<RawFd>,
     report: RawFd,
     reset_oom: bool,
+    /// [`OWN_NUMBER_BYTES`] for the variable that the child writes itself.
+    own_number: *mut u8,
 }
 
 impl Plan<'_> {
@@ -299,6 +314,7 @@ impl Plan<'_> {
             if libc::chdir(c"/".as_ptr()) != 0 {
                 return 9;
             }
+            write_own_number(self.own_number, libc::getpid());
             libc::execve(self.program, self.argv, self.environment);
             10
         }
@@ -339,9 +355,50 @@ unsafe fn reset_oom_score() {
     }
 }
 
+/// The variable's name and the equals sign.
+const OWN_NUMBER: &[u8] = b"WATCHDOG_PID=";
+
+/// The longest process id has 10 digits in 32 bits; a null follows.
+const OWN_NUMBER_BYTES: usize = OWN_NUMBER.len() + 10 + 1;
+
+/// Write `WATCHDOG_PID=` and a number, by the child itself: nobody knows its number before.
+///
+/// # Safety
+/// The pointer must be to [`OWN_NUMBER_BYTES`] zeroes.
+unsafe fn write_own_number(to: *mut u8, number: libc::pid_t) {
+    let mut digits = [0_u8; 10];
+    let mut first = digits.len();
+    let mut left = number.unsigned_abs();
+    loop {
+        first -= 1;
+        digits[first] = b'0' + (left % 10) as u8;
+        left /= 10;
+        if left == 0 {
+            break;
+        }
+    }
+    // SAFETY: both lengths together are below the promised size.
+    unsafe {
+        ptr::copy_nonoverlapping(OWN_NUMBER.as_ptr(), to, OWN_NUMBER.len());
+        let digits = &digits[first..];
+        ptr::copy_nonoverlapping(digits.as_ptr(), to.add(OWN_NUMBER.len()), digits.len());
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_number_is_written_in_full() {
+        for number in [1, 10, 4_194_304, i32::MAX] {
+            let mut text = [0_u8; OWN_NUMBER_BYTES];
+            // SAFETY: it has the promised size.
+            unsafe { write_own_number(text.as_mut_ptr(), number) };
+            let text = std::ffi::CStr::from_bytes_until_nul(&text).expect("a null");
+            assert_eq!(text.to_str(), Ok(&*format!("WATCHDOG_PID={number}")));
+        }
+    }
 
     #[test]
     fn the_report_is_kept_clear_of_the_notification_descriptor() {

@@ -193,6 +193,10 @@ fn lifecycle(r: &mut Reader<'_>, kind: Kind) -> Lifecycle {
         let help = Some("the component would have FAILED before it is asked a second time".to_owned());
         r.report(&rules::RARE_CHECK, S, "readiness_interval", message, help);
     }
+    let watchdog = r.get(S, "watchdog_interval", positive_seconds);
+    if kind == Kind::Oneshot {
+        without(r, S, "watchdog_interval", "a oneshot is not watched");
+    }
     Lifecycle {
         handoff: plain.or(alias).unwrap_or(Handoff::None),
         reload_signal: r.get(S, "reload_signal", signal),
@@ -200,6 +204,7 @@ fn lifecycle(r: &mut Reader<'_>, kind: Kind) -> Lifecycle {
         readiness_timeout,
         readiness_interval,
         health: health.filter(|_| kind == Kind::Service),
+        watchdog: watchdog.filter(|_| kind == Kind::Service),
         restart_max: count(r, S, "restart_max", 5),
         restart_window: r.get(S, "restart_window", seconds).unwrap_or(Duration::from_secs(30)),
     }
@@ -271,6 +276,16 @@ fn without(r: &mut Reader<'_>, section: &str, key: &str, why: &str) {
     }
 }
 
+/// Keys that say something about a probe.
+const PROBE_DETAILS: [&str; 6] = [
+    "health_interval",
+    "health_timeout",
+    "health_fail_threshold",
+    "health_restart_threshold",
+    "health_start_grace",
+    "health_jitter",
+];
+
 /// The one probe that is declared. A second one is an error: it would not be clear which counts.
 fn check(r: &mut Reader<'_>) -> Option<Check> {
     const S: &str = "lifecycle";
@@ -313,10 +328,16 @@ fn health(r: &mut Reader<'_>) -> Option<Health> {
         r.report(&rules::SLOW_PROBE, S, "health_timeout", &message, help);
     }
     if !PROBES.iter().any(|key| r.has(S, key)) {
-        for key in ["health_interval", "health_timeout", "health_fail_threshold", "health_restart_threshold"]
-        {
+        for key in PROBE_DETAILS {
             without(r, S, key, "no probe is declared");
         }
+    }
+    let start_grace = r.get(S, "health_start_grace", seconds).unwrap_or_default();
+    let jitter = r.get(S, "health_jitter", seconds);
+    if jitter.is_some_and(|jitter| jitter > interval) {
+        let message = "`health_jitter` is longer than `health_interval`";
+        let help = Some("first probes are spread over one interval at most".to_owned());
+        r.report(&rules::WIDE_JITTER, S, "health_jitter", message, help);
     }
     Some(Health {
         check: check?,
@@ -324,6 +345,8 @@ fn health(r: &mut Reader<'_>) -> Option<Health> {
         timeout: timeout.unwrap_or(HEALTH_TIMEOUT),
         fail_threshold: fail,
         restart_threshold: restart,
+        start_grace,
+        jitter: jitter.map(|jitter| jitter.min(interval)),
     })
 }
 

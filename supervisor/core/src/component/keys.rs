@@ -296,6 +296,26 @@ const LIFECYCLE: &[Key] = &[
         "Failed probes in a row until the component has FAILED and is started again.",
     ),
     key(
+        "health_start_grace",
+        Shape::Seconds,
+        Fallback::Value("0"),
+        "Time after it came up in which a failed probe does not count; the first that passes ends it.",
+    ),
+    key(
+        "health_jitter",
+        Shape::Seconds,
+        Fallback::Words("half of `health_interval`"),
+        "How much earlier than one interval after it came up the first probe may be; by how much, follows from \
+         the name, so that many components are not probed at once.",
+    ),
+    key(
+        "watchdog_interval",
+        Shape::PositiveSeconds,
+        NONE,
+        "Longest time between two `WATCHDOG=1` on `NOTIFY_SOCKET` while the component is up. One that falls \
+         silent gets SIGABRT and is started again. `WATCHDOG_USEC` tells the process.",
+    ),
+    key(
         "restart_max",
         Shape::Number(0, COUNT_MAX),
         Fallback::Value("5"),

@@ -88,6 +88,9 @@ const SIGNAL_MAX: i32 = 64;
 const SIGNAL_RT_MIN: i32 = 34;
 
 impl Signal {
+    /// Ends a process that does not handle it, with a core.
+    pub const ABORT: Self = Self(6);
+
     /// Whether it has no meaning but what sender and receiver agree on: SIGUSR1, SIGUSR2 and the
     /// real-time signals. The first two mean something to the supervisor when somebody else than
     /// a component sends them; it tells the two apart by the sender.

@@ -343,6 +343,14 @@ rules! {
         bad File(web!("[provides]" "capabilities = [\"web\", \"web\"]"));
         good File(web!("[provides]" "capabilities = [\"web\", \"web.admin\"]"));
 
+    WIDE_JITTER Warning "Y0320" "jitter is longer than the interval"
+        "First probes are spread over one interval at most: a component that is up is probed within \
+         its first interval."
+        bad File(web!("[lifecycle]" "health_file = \"/run/web\"" "health_interval = 30"
+                      "health_jitter = 60"));
+        good File(web!("[lifecycle]" "health_file = \"/run/web\"" "health_interval = 30"
+                       "health_jitter = 20"));
+
     DUPLICATE_NAME Error "Y0401" "two files declare one component"
         "A component is declared by one file. The one that was there first stays in force, the \
          other is refused until one of the two is renamed or goes."

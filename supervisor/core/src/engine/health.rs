@@ -1,10 +1,12 @@
 //! Health: when a component is probed, and what the outcomes make of it.
 //!
 //! A component is watched from the moment it is up until it no longer is. Its first probe comes
-//! between a half and a whole interval after that (the grace of a start), at a point that follows
-//! from its name, so that many components with one interval are not probed at once; then one
-//! comes every interval by the monotonic clock, however long the one before took. There is never
-//! more than one: while one is under way, the next is left out.
+//! an interval after that, less a part of the jitter (half of the interval unless declared) that
+//! follows from its name, so that many components with one interval are not probed at once; then
+//! one comes every interval by the monotonic clock, however long the one before took. There is
+//! never more than one: while one is under way, the next is left out.
+//!
+//! Within the start grace a failure is shown and does not count; the first pass ends the grace.
 //!
 //! A probe that exceeds its limit has failed and is cancelled. One that cannot even be cancelled
 //! (its process hangs in the kernel) fails again with each interval that passes.
@@ -22,6 +24,10 @@ use crate::journal::{Cause, State, unhealthy_text};
 /// What is known about the health of one component.
 #[derive(Debug, Default)]
 pub(super) struct Watch {
+    /// When the component came up.
+    since: Duration,
+    /// A probe has passed since then: failures count, whatever is left of the start grace.
+    passed: bool,
     /// When the next probe is due, while the component is watched.
     due: Duration,
     timer: Option<TimerKey>,
@@ -55,6 +61,9 @@ impl Watch {
     /// What `status` says while probes fail.
     pub(super) fn complaint(&self) -> Option<String> {
         match &self.last {
+            Some(Err(reason)) if self.failures == 0 => {
+                Some(format!("a health probe failed within the start grace: {reason}"))
+            }
             Some(Err(reason)) => Some(unhealthy_text(self.failures, reason)),
             _ => None,
         }
@@ -74,12 +83,13 @@ impl Engine {
         let Some(unit) = self.unit_mut(id) else {
             return;
         };
-        unit.watch = Watch::default();
+        unit.watch = Watch { since: now, ..Watch::default() };
         let Some(health) = &unit.component.lifecycle.health else {
             return;
         };
-        let half = health.interval / 2;
-        unit.watch.due = now.saturating_add(half).saturating_add(half * phase(&unit.name) / 1000);
+        let jitter = health.jitter.unwrap_or(health.interval / 2);
+        let first = health.interval.saturating_sub(jitter) + jitter * phase(&unit.name) / 1000;
+        unit.watch.due = now.saturating_add(first);
         self.arm_probe(id);
     }
 
@@ -109,8 +119,13 @@ impl Engine {
         if !matches!(state, State::Active | State::Degraded) {
             return;
         }
+        let (since, passed) = (unit.watch.since, unit.watch.passed);
         self.end_watch(id);
         self.begin_watch(id);
+        if let Some(unit) = self.unit_mut(id) {
+            // The start grace is counted from the start.
+            (unit.watch.since, unit.watch.passed) = (since, passed);
+        }
         if !probed {
             self.feed(id, Input::Healthy, Cause::Healthy);
         }
@@ -208,6 +223,7 @@ impl Engine {
 
     /// Count an outcome and see what it means.
     fn weigh(&mut self, id: NodeId, outcome: Result<(), Rc<str>>) {
+        let now = self.now;
         let Some(unit) = self.unit_mut(id) else {
             return;
         };
@@ -215,11 +231,18 @@ impl Engine {
             return;
         };
         let watch = &mut unit.watch;
-        watch.failures = if outcome.is_ok() { 0 } else { watch.failures.saturating_add(1) };
+        watch.passed |= outcome.is_ok();
+        let in_grace = !watch.passed && now.saturating_sub(watch.since) < health.start_grace;
+        watch.failures = match outcome {
+            Ok(()) => 0,
+            Err(_) if in_grace => watch.failures,
+            Err(_) => watch.failures.saturating_add(1),
+        };
         let failures = watch.failures;
         watch.last = Some(outcome.clone());
         let (input, cause) = match outcome {
             Ok(()) => (Input::Healthy, Cause::Healthy),
+            Err(_) if in_grace => return,
             Err(_) if failures < health.fail_threshold.min(health.restart_threshold) => return,
             Err(reason) if failures < health.restart_threshold => {
                 (Input::Unhealthy, Cause::Unhealthy { failures, reason })

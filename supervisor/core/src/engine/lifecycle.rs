@@ -4,10 +4,11 @@ use std::collections::HashSet;
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::notify::Said;
 use super::timers::Due;
 use super::unit::{AfterStop, Process};
 use super::{Action, Effect, Engine, Halt, Halting, Input, RunId, decide};
-use crate::component::{Kind, Readiness};
+use crate::component::{Kind, Readiness, Signal};
 use crate::graph::{CapId, Level, NodeId};
 use crate::journal::{Cause, Record, State};
 
@@ -95,6 +96,8 @@ impl Engine {
             | Cause::Request { .. }
             | Cause::Ended(_)
             | Cause::Unhealthy { .. }
+            | Cause::WatchdogExpired { .. }
+            | Cause::WatchdogTriggered
             | Cause::Shutdown => None,
             Cause::Executed
             | Cause::NotExecuted { .. }
@@ -129,8 +132,14 @@ impl Engine {
         let component = Rc::clone(&unit.name);
         let probed = |state| matches!(state, State::Active | State::Degraded);
         match (probed(from), probed(to)) {
-            (false, true) => self.begin_watch(id),
-            (true, false) => self.end_watch(id),
+            (false, true) => {
+                self.begin_watch(id);
+                self.arm_watchdog(id);
+            }
+            (true, false) => {
+                self.end_watch(id);
+                self.end_watchdog(id);
+            }
             _ => {}
         }
         if from != to {
@@ -169,8 +178,15 @@ impl Engine {
         };
         unit.generation += 1;
         let component = Rc::clone(&unit.component);
-        unit.process =
-            Some(Process { run, pid: None, component: Rc::clone(&component), since: None, told: false });
+        unit.last_words = None;
+        unit.process = Some(Process {
+            run,
+            pid: None,
+            component: Rc::clone(&component),
+            since: None,
+            told: false,
+            said: Said::default(),
+        });
         let generation = unit.generation;
         self.runs.insert(run, id);
         self.disarm_unit(id);
@@ -219,7 +235,7 @@ impl Engine {
         if oneshot {
             let well = cause == Cause::Ended(crate::journal::Exit::Code(0));
             let state = if well { State::Done } else { State::Failed };
-            let detail = (!well).then(|| cause.to_string());
+            let detail = self.unit(id).filter(|_| !well).map(|unit| unit.explain(&cause));
             return self.enter(id, state, cause, detail);
         }
         self.fail_and_restart(id, cause);
@@ -229,10 +245,10 @@ impl Engine {
     fn fail_and_restart(&mut self, id: NodeId, cause: Cause) {
         let now = self.now;
         let halting = self.halting.is_some();
-        let last = cause.to_string();
         let Some(unit) = self.unit_mut(id) else {
             return;
         };
+        let last = unit.explain(&cause);
         let pause = if halting { None } else { unit.restart_pause(now) };
         self.enter(id, State::Failed, cause, Some(last.clone()));
         if halting {
@@ -259,12 +275,13 @@ impl Engine {
         let Some(unit) = self.unit_mut(id) else {
             return;
         };
+        let text = unit.explain(&cause);
         if halting {
-            let detail = Some(cause.to_string());
+            let detail = Some(text);
             return self.enter(id, State::Failed, cause, detail);
         }
         let pause = unit.next_pause();
-        let detail = format!("{cause}; next attempt in {} s", pause.as_secs());
+        let detail = format!("{text}; next attempt in {} s", pause.as_secs());
         self.enter(id, State::Failed, cause, Some(detail));
         self.arm_unit(id, pause, Due::Pause(id));
     }
@@ -360,7 +377,14 @@ impl Engine {
         if std::mem::replace(&mut process.told, true) {
             return;
         }
-        let (run, grace) = (process.run, process.component.hotswap.shutdown_grace);
+        let run = process.run;
+        let Some(unit) = self.unit(id) else { return };
+        // By the declaration in force: a grace that was changed holds for what runs already.
+        let grace = unit.component.hotswap.shutdown_grace;
+        if matches!(unit.after_stop, AfterStop::Restart(Cause::WatchdogExpired { .. })) {
+            // It hangs, and may not hear SIGTERM; what it hangs in is worth a core.
+            self.effects.push(Effect::Signal(run, Signal::ABORT));
+        }
         self.effects.push(Effect::Terminate(run));
         self.arm_unit(id, grace, Due::Grace(id));
     }
@@ -377,7 +401,9 @@ impl Engine {
         let Some(unit) = self.unit_mut(id) else {
             return;
         };
-        let started = unit.process.take().and_then(|process| process.since);
+        let process = unit.process.take();
+        unit.last_words = process.as_ref().and_then(|process| process.said.last_words());
+        let started = process.and_then(|process| process.since);
         unit.forget_failures(started, now);
         unit.waits_for = 0;
         for (waiting, run) in std::mem::take(&mut unit.blocks) {

@@ -88,15 +88,22 @@ impl Engine {
                 u64::try_from(uptime.as_millis()).unwrap_or(u64::MAX)
             }),
             restarts: unit.restarts,
-            health: unit.watch.verdict(),
+            health: unit.health(),
             detail: self.detail(unit),
+            status_text: process.and_then(|process| process.said.status.clone()),
+            announced: process.and_then(|process| process.said.announced()),
         }
     }
 
     /// Why a component is where it is: what was noted, or what an inactive one waits for.
     pub(super) fn detail(&self, unit: &Unit) -> Option<String> {
         if unit.state != State::Inactive || unit.held {
-            return unit.watch.complaint().or_else(|| unit.detail.clone());
+            let noted = unit.watch.complaint().or_else(|| unit.detail.clone());
+            let said = unit.process.as_ref().and_then(|process| process.said.summary());
+            return match (noted, said) {
+                (Some(noted), Some(said)) => Some(format!("{noted}; {said}")),
+                (noted, said) => noted.or(said),
+            };
         }
         let id = *self.names.get(&unit.name)?;
         let waits = self.waits_for(id);

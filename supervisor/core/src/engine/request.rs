@@ -21,6 +21,11 @@ pub const WAITERS_RESERVED: usize = 64;
 /// The most that one other user may have, so that users do not lock each other out.
 pub const WAITERS_PER_USER: usize = 16;
 
+/// Time after a reload signal in which a component that has a `NOTIFY_SOCKET` may announce its
+/// reload (`RELOADING=1`). One that does is answered for when it says `READY=1`, within its
+/// readiness limit; for one that does not, the signal is all that can be told.
+pub const RELOAD_NOTICE: Duration = Duration::from_secs(1);
+
 /// The longest wait that can be asked for: a day. It keeps sums on the clock in range.
 const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3600);
 
@@ -41,6 +46,12 @@ enum Goal {
     Stopped {
         name: Rc<str>,
         run: Option<RunId>,
+    },
+    /// This process of it, which got its reload signal then, has reloaded.
+    Reloaded {
+        name: Rc<str>,
+        run: RunId,
+        sent: Duration,
     },
 }
 
@@ -91,7 +102,7 @@ impl Engine {
             Request::Restart { name, timeout_ms } => {
                 self.restart(client, peer.uid, &name, timeout_ms, cause);
             }
-            Request::Reload { name: Some(name) } => self.reload(client, &name),
+            Request::Reload { name: Some(name) } => self.reload(client, peer.uid, &name),
             Request::Reload { name: None } => {
                 self.effects.push(Effect::ReadFiles);
                 self.done(client, "declarations are read again");
@@ -219,23 +230,25 @@ impl Engine {
         self.graph.set_may_rise(id, may_rise);
     }
 
-    fn reload(&mut self, client: ClientId, name: &str) {
+    fn reload(&mut self, client: ClientId, uid: u32, name: &str) {
         let Some(unit) = self.find(name) else {
             return self.unknown(client, name);
         };
-        let signal = unit.component.lifecycle.reload_signal;
-        let run = unit.process.as_ref().map(|process| process.run);
-        match (signal, run) {
-            (None, _) => {
-                let message = format!("{name} declares no reload_signal; restart it instead");
-                self.refuse(client, message);
-            }
-            (_, None) => self.refuse(client, format!("{name} is not running")),
-            (Some(signal), Some(run)) => {
-                self.effects.push(Effect::Signal(run, signal));
-                self.done(client, format!("sent {signal} to {name}"));
-            }
+        let Some(signal) = unit.component.lifecycle.reload_signal else {
+            let message = format!("{name} declares no reload_signal; restart it instead");
+            return self.refuse(client, message);
+        };
+        let Some(process) = &unit.process else {
+            return self.refuse(client, format!("{name} is not running"));
+        };
+        let (run, tells) = (process.run, process.component.has_notify_socket());
+        self.effects.push(Effect::Signal(run, signal));
+        if !tells {
+            return self.done(client, format!("sent {signal} to {name}"));
         }
+        let goal = Goal::Reloaded { name: name.into(), run, sent: self.now };
+        let timer = Some(self.timers.arm(self.now + RELOAD_NOTICE, Due::Client(client)));
+        self.waiters.push(Waiter { client, uid, goal, timer });
     }
 
     /// Whether there is a place for one more wait of this user; if not, why.
@@ -317,6 +330,11 @@ impl Engine {
         let Some(at) = self.waiters.iter().position(|w| w.client == client) else {
             return;
         };
+        if let Some(rest) = self.rest_of_reload(&self.waiters[at].goal) {
+            let timer = self.timers.arm(self.now + rest, Due::Client(client));
+            self.waiters[at].timer = Some(timer);
+            return;
+        }
         let waiter = self.waiters.swap_remove(at);
         let answer = self.judge(&waiter.goal).unwrap_or(Answer::TimedOut {
             message: format!("timed out: {}", self.standing(&waiter.goal)),
@@ -325,11 +343,25 @@ impl Engine {
         self.reply(client, answer);
     }
 
+    /// The time that an announced reload still has.
+    fn rest_of_reload(&self, goal: &Goal) -> Option<Duration> {
+        let Goal::Reloaded { name, sent, .. } = goal else {
+            return None;
+        };
+        let unit = self.find(name)?;
+        let began = unit.process.as_ref()?.said.reloading?;
+        let end = sent.saturating_add(unit.component.lifecycle.readiness_timeout);
+        let rest = end.saturating_sub(self.now);
+        (began >= *sent && !rest.is_zero()).then_some(rest)
+    }
+
     /// What holds instead of a goal.
     fn standing(&self, goal: &Goal) -> String {
         match goal {
             Goal::Until(Until::State { name, .. }) => self.describe(name),
-            Goal::Running { name, .. } | Goal::Stopped { name, .. } => self.describe(name),
+            Goal::Running { name, .. } | Goal::Stopped { name, .. } | Goal::Reloaded { name, .. } => {
+                self.describe(name)
+            }
             Goal::Until(Until::Rejected { file }) => format!("{file} is not rejected"),
             Goal::Until(Until::Log { name, .. }) => format!("{name} wrote nothing"),
             Goal::Until(Until::Changed { since, .. }) => format!("nothing is newer than revision {since}"),
@@ -383,6 +415,7 @@ impl Engine {
                 .then(|| format!("{file} is rejected"))
                 .and_then(|message| done(message, now)),
             Goal::Running { name, not } => self.judge_running(name, *not),
+            Goal::Reloaded { name, run, sent } => self.judge_reloaded(name, *run, *sent),
             Goal::Stopped { name, run } => {
                 let process = self.find(name).and_then(|unit| unit.process.as_ref());
                 let gone = process.is_none_or(|process| Some(process.run) != *run);
@@ -397,6 +430,26 @@ impl Engine {
             Some(unit) => unit.revision,
             None => self.journal.newest_of(name).map_or(0, |record| record.revision),
         }
+    }
+
+    fn judge_reloaded(&self, name: &str, run: RunId, sent: Duration) -> Option<Answer> {
+        let unit = self.find(name);
+        let process = unit.and_then(|unit| unit.process.as_ref()).filter(|process| process.run == run);
+        let Some(process) = process else {
+            let message = format!("{name} ended before it had reloaded");
+            let near = Vec::new();
+            return Some(Answer::Refused { message, near });
+        };
+        let said = &process.said;
+        let since = |began: Option<Duration>| began.is_some_and(|began| began >= sent);
+        let message = if since(said.reloaded) {
+            format!("{name} has reloaded")
+        } else if !since(said.reloading) && self.now.saturating_sub(sent) >= RELOAD_NOTICE {
+            format!("{name} got its reload signal and announced no reload (RELOADING=1)")
+        } else {
+            return None;
+        };
+        Some(Answer::Done { message, revision: self.journal.revision() })
     }
 
     fn judge_running(&self, name: &str, not: Option<RunId>) -> Option<Answer> {

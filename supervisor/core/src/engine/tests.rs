@@ -1,5 +1,8 @@
 //! Single promises of the engine. Their combination is the simulation's business.
 
+mod notify;
+mod probes;
+
 use super::*;
 use crate::component::parse;
 use crate::control::Until;

@@ -24,6 +24,8 @@ pub(super) enum Due {
     Probe(NodeId),
     /// The component's health probe had its time.
     ProbeLimit(NodeId),
+    /// The component should have said by now that it is alive.
+    Watchdog(NodeId),
     /// A client has waited long enough.
     Client(ClientId),
     /// Stopping everything has taken long enough.
@@ -31,7 +33,7 @@ pub(super) enum Due {
 }
 
 /// The queue. It has at most one timer of every client, and of every component one for its life,
-/// one for its next probe and one for the limit of the probe under way.
+/// one for its next probe, one for the limit of the probe under way and one for its watchdog.
 #[derive(Debug, Default)]
 pub(super) struct Timers {
     queue: BTreeMap<TimerKey, Due>,
@@ -59,6 +61,11 @@ impl Timers {
         self.queue.remove(&key);
     }
 
+    /// When and for what a timer is armed.
+    pub(super) fn get(&self, key: TimerKey) -> Option<(Duration, Due)> {
+        self.queue.get(&key).map(|due| (key.0, *due))
+    }
+
     fn pop(&mut self, now: Duration) -> Option<(TimerKey, Due)> {
         let entry = self.queue.first_entry()?;
         if entry.key().0 > now {
@@ -78,6 +85,7 @@ impl Engine {
                 Due::Pause(id) => self.ring(id, key, Input::PauseOver),
                 Due::Probe(id) => self.probe_due(id, key),
                 Due::ProbeLimit(id) => self.probe_late(id, key),
+                Due::Watchdog(id) => self.watchdog_due(id, key),
                 Due::Client(client) => self.expire_waiter(client),
                 Due::Halt => self.force_halt(),
             }
@@ -92,7 +100,7 @@ impl Engine {
             return;
         }
         unit.timer = None;
-        let limit = unit.component.lifecycle.readiness_timeout;
+        let limit = unit.readiness_limit();
         let cause = match input {
             Input::Late => Cause::NotReady { limit_ms: u64::try_from(limit.as_millis()).unwrap_or(u64::MAX) },
             _ => Cause::Restart,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::RunId;
 use super::health::Watch;
+use super::notify::{Said, Watchdog};
 use super::timers::TimerKey;
 use crate::component::Component;
 use crate::graph::NodeId;
@@ -26,6 +27,8 @@ pub(super) struct Process {
     pub(super) since: Option<Duration>,
     /// SIGTERM was sent.
     pub(super) told: bool,
+    /// What it said about itself so far.
+    pub(super) said: Said,
 }
 
 /// What follows a stop.
@@ -61,6 +64,10 @@ pub(super) struct Unit {
     pub(super) timer: Option<TimerKey>,
     /// Health: probes under way and what they found.
     pub(super) watch: Watch,
+    /// Its watchdog, while it is watched.
+    pub(super) watchdog: Watchdog,
+    /// What its last process said that belongs to its end.
+    pub(super) last_words: Option<String>,
     /// Starts so far.
     pub(super) generation: u64,
     /// Restarts after failures.
@@ -90,12 +97,28 @@ impl Unit {
             blocks: Vec::new(),
             timer: None,
             watch: Watch::default(),
+            watchdog: Watchdog::default(),
+            last_words: None,
             generation: 0,
             restarts: 0,
             recent: VecDeque::new(),
             pauses: 0,
             revision: 0,
             turned: 0,
+        }
+    }
+
+    /// The time that the process has to become ready, with what it asked for beyond the declared.
+    pub(super) fn readiness_limit(&self) -> Duration {
+        let extended = self.process.as_ref().map_or(Duration::ZERO, |process| process.said.extended);
+        self.component.lifecycle.readiness_timeout.saturating_add(extended)
+    }
+
+    /// A cause, and what the process said about its end.
+    pub(super) fn explain(&self, cause: &Cause) -> String {
+        match &self.last_words {
+            Some(words) => format!("{cause} ({words})"),
+            None => cause.to_string(),
         }
     }
 

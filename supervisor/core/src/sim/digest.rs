@@ -48,6 +48,7 @@ impl Digest {
             Event::Halt(_) => 13,
             Event::Resolve => 14,
             Event::LogGrew(_) => 15,
+            Event::Notified(run, _) => 16 + (run.0 << 8),
         });
     }
 

@@ -22,6 +22,10 @@ const LIVENESS_LIMIT: Duration = Duration::from_secs(1000);
 /// How often it is looked whether everything has.
 const LIVENESS_STEP: Duration = Duration::from_secs(5);
 
+/// Longer than anything lasts that began while faults did: a probe that hangs has its limit, twice
+/// the longest interval.
+const AFTERMATH: Duration = Duration::from_secs(130);
+
 /// How long it must stay so: several rounds of probes.
 const STABLE: Duration = Duration::from_secs(100);
 
@@ -161,6 +165,7 @@ impl World {
         self.phase = Phase::Liveness;
         self.model.calm = true;
         self.want_everything()?;
+        self.run_until(self.model.now + AFTERMATH)?;
         let limit = self.model.now + LIVENESS_LIMIT;
         while let Some(message) = obstacle(&self.model) {
             if self.model.now >= limit {

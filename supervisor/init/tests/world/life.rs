@@ -1,6 +1,7 @@
 //! Starting, restarting, reaping, stopping.
 
 mod health;
+mod notify;
 
 use std::fs;
 use std::path::Path;

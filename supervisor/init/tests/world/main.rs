@@ -13,3 +13,4 @@ mod guest;
 mod hostile;
 mod life;
 mod live;
+mod speaker;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{Checker, Verdict};
 use crate::control::{Answer, Request};
-use crate::engine::{ClientId, Effect, Engine, Event, RunId};
+use crate::engine::{ClientId, Effect, Engine, Event, RELOAD_NOTICE, RunId};
 use crate::sim::model::Model;
 
 /// What `Answer::Done` to a request promises.
@@ -38,7 +38,7 @@ impl Checker for Replies {
     fn event(&mut self, model: &Model, event: &Event) -> Verdict {
         match event {
             Event::Request { client, request, .. } => {
-                let limit = limit(request).map(Duration::from_millis);
+                let limit = limit(model, request);
                 let due = limit.map(|limit| model.now + limit);
                 let waits = matches!(request, Request::Wait { .. });
                 self.open.push(Open { client: *client, due, promise: promise(model, request), waits });
@@ -78,15 +78,25 @@ impl Checker for Replies {
     }
 }
 
-fn limit(request: &Request) -> Option<u64> {
-    match request {
+fn limit(model: &Model, request: &Request) -> Option<Duration> {
+    let timeout_ms = match request {
+        Request::Reload { name: Some(name) } => return Some(reload_limit(model, name)),
         Request::Start { timeout_ms, .. }
         | Request::Stop { timeout_ms, .. }
         | Request::Restart { timeout_ms, .. }
         | Request::Wait { timeout_ms, .. } => *timeout_ms,
         // Everything else is answered at once.
         _ => Some(0),
-    }
+    };
+    timeout_ms.map(Duration::from_millis)
+}
+
+/// One that may announce its reload has the notice for that, and then its readiness limit.
+fn reload_limit(model: &Model, name: &str) -> Duration {
+    let process = model.number(name).and_then(|number| model.slots[number].process.as_ref());
+    let component = process.map(|process| &process.declared.component);
+    let tells = component.filter(|component| component.has_notify_socket());
+    tells.map_or(Duration::ZERO, |component| component.lifecycle.readiness_timeout.max(RELOAD_NOTICE))
 }
 
 fn promise(model: &Model, request: &Request) -> Promise {

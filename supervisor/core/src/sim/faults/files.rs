@@ -149,6 +149,8 @@ impl World {
             timeout: Duration::from_secs(1 + self.random.below(2 * interval)),
             fail_threshold: fail as u32,
             restart_threshold: (fail + self.random.below(4)) as u32,
+            start_grace: Duration::ZERO,
+            jitter: None,
         }
     }
 

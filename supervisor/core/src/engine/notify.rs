@@ -1,0 +1,220 @@
+//! What a component says about itself, and its watchdog.
+//!
+//! Everything said belongs to one process and goes with it. Only three things that are said change
+//! a state: `READY=1`, and the watchdog's silence or `WATCHDOG=trigger`, which have the component
+//! stopped (dependents first; SIGABRT before SIGTERM for one that fell silent) and started again by
+//! the restart rule. A watchdog counts while the component is up; before that the readiness limit
+//! does, and after that the grace.
+//!
+//! A reload that is announced is shown and changes no state: capabilities stay up. A stop that is
+//! announced is shown with the end that follows.
+
+use std::time::Duration;
+
+use super::timers::{Due, TimerKey};
+use super::unit::Unit;
+use super::{Engine, Input, RunId};
+use crate::control::{Announced, Health};
+use crate::graph::NodeId;
+use crate::journal::{Cause, errno_text};
+use crate::notify::{Notification, Watchdog as Call};
+
+/// The most that a process may put off its limit of readiness or of its stop, all in all: above
+/// what any recovery of a database at the start was seen to take, and an end to one that asks for
+/// ever.
+const EXTENSION_LIMIT: Duration = Duration::from_secs(3600);
+
+/// The longest interval of a watchdog that a process may ask for, as long as one can be declared.
+const INTERVAL_LIMIT: Duration = Duration::from_secs(366 * 24 * 3600);
+
+/// What one process has said.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Said {
+    pub(super) status: Option<String>,
+    errno: Option<i32>,
+    stopping: bool,
+    /// When the reload under way began.
+    pub(super) reloading: Option<Duration>,
+    /// When the last one began that was completed.
+    pub(super) reloaded: Option<Duration>,
+    /// The interval of the watchdog, when it is another than the declared one; zero for none.
+    interval: Option<Duration>,
+    /// By how much its limits were put off.
+    pub(super) extended: Duration,
+}
+
+/// The watchdog of a component that is up.
+#[derive(Debug, Default)]
+pub(super) struct Watchdog {
+    timer: Option<TimerKey>,
+    /// It has said that it is alive, since it is up.
+    beaten: bool,
+}
+
+impl Said {
+    fn take(&mut self, said: Notification, now: Duration) {
+        if let Some(status) = said.status {
+            self.status = Some(status).filter(|text| !text.is_empty());
+        }
+        self.errno = said.errno.or(self.errno);
+        self.stopping |= said.stopping;
+        if let Some(since) = said.reloading {
+            self.reloading = Some(since.unwrap_or(now).min(now));
+        }
+        if said.ready
+            && let Some(began) = self.reloading.take()
+        {
+            self.reloaded = Some(began);
+        }
+        let interval = said.watchdog_interval.map(|interval| interval.min(INTERVAL_LIMIT));
+        self.interval = interval.or(self.interval);
+    }
+
+    /// For the machine-readable status.
+    pub(super) fn announced(&self) -> Option<Announced> {
+        match (self.stopping, self.reloading) {
+            (true, _) => Some(Announced::Stopping),
+            (false, Some(_)) => Some(Announced::Reloading),
+            (false, None) => None,
+        }
+    }
+
+    /// What `status` says while the process runs.
+    pub(super) fn summary(&self) -> Option<String> {
+        let announced = self.announced().map(|announced| match announced {
+            Announced::Reloading => "reloading".to_owned(),
+            Announced::Stopping => "has announced its end".to_owned(),
+        });
+        let status = self.status.as_ref().map(|text| format!("says \"{text}\""));
+        join(announced, status)
+    }
+
+    /// What belongs to the process's end, to stand behind its cause.
+    pub(super) fn last_words(&self) -> Option<String> {
+        let stopping = self.stopping.then(|| "as it had announced".to_owned());
+        let errno = self.errno.filter(|errno| *errno != 0);
+        let errno = errno.map(|errno| format!("it reported errno {errno}: {}", errno_text(errno)));
+        join(stopping, errno)
+    }
+}
+
+fn join(one: Option<String>, other: Option<String>) -> Option<String> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(format!("{one}; {other}")),
+        (one, other) => one.or(other),
+    }
+}
+
+impl Unit {
+    /// For the HEALTH column: the last probe, or else the watchdog.
+    pub(super) fn health(&self) -> Health {
+        match self.watch.verdict() {
+            Health::None if self.watchdog.beaten => Health::Healthy,
+            verdict => verdict,
+        }
+    }
+
+    /// The interval of its watchdog, while there is one.
+    fn watchdog_interval(&self) -> Option<Duration> {
+        let process = self.process.as_ref()?;
+        // By the declaration that the process was started with: another one starts another process.
+        let interval = process.said.interval.or(process.component.lifecycle.watchdog)?;
+        (!interval.is_zero()).then_some(interval)
+    }
+}
+
+impl Engine {
+    /// A process has said something about itself.
+    pub(super) fn take_notification(&mut self, run: RunId, said: Notification) {
+        let now = self.now;
+        let Some(id) = self.runs.get(&run).copied() else {
+            return;
+        };
+        let Some(process) = self.unit_mut(id).and_then(|unit| unit.process.as_mut()) else {
+            return;
+        };
+        let (ready, call, extend) = (said.ready, said.watchdog, said.extend_timeout);
+        let moved = said.watchdog_interval.is_some();
+        process.said.take(said, now);
+        if let Some(extend) = extend {
+            self.extend_limit(id, extend);
+        }
+        if ready {
+            self.feed(id, Input::Ready, Cause::Ready);
+        }
+        match call {
+            Some(Call::Trigger) => self.feed(id, Input::Hopeless, Cause::WatchdogTriggered),
+            Some(Call::Beat) => self.beat(id),
+            None if moved => self.rearm_watchdog(id),
+            None => {}
+        }
+    }
+
+    /// The component is no longer up.
+    pub(super) fn end_watchdog(&mut self, id: NodeId) {
+        let watchdog = self.unit_mut(id).map(|unit| std::mem::take(&mut unit.watchdog));
+        if let Some(timer) = watchdog.and_then(|watchdog| watchdog.timer) {
+            self.timers.disarm(timer);
+        }
+    }
+
+    fn beat(&mut self, id: NodeId) {
+        let Some(unit) = self.unit_mut(id).filter(|unit| unit.state.is_up()) else {
+            return;
+        };
+        unit.watchdog.beaten = true;
+        self.rearm_watchdog(id);
+    }
+
+    fn rearm_watchdog(&mut self, id: NodeId) {
+        let Some(unit) = self.unit_mut(id).filter(|unit| unit.state.is_up()) else {
+            return;
+        };
+        if let Some(timer) = unit.watchdog.timer.take() {
+            self.timers.disarm(timer);
+        }
+        self.arm_watchdog(id);
+    }
+
+    /// The component is up, or has just said that it is alive: it has an interval until the next.
+    pub(super) fn arm_watchdog(&mut self, id: NodeId) {
+        let Some(interval) = self.unit(id).and_then(Unit::watchdog_interval) else {
+            return;
+        };
+        let timer = self.timers.arm(self.now.saturating_add(interval), Due::Watchdog(id));
+        if let Some(unit) = self.unit_mut(id) {
+            unit.watchdog.timer = Some(timer);
+        }
+    }
+
+    /// The time for a sign of life is over.
+    pub(super) fn watchdog_due(&mut self, id: NodeId, key: TimerKey) {
+        let Some(unit) = self.unit_mut(id).filter(|unit| unit.watchdog.timer == Some(key)) else {
+            return;
+        };
+        unit.watchdog.timer = None;
+        let interval = unit.watchdog_interval().unwrap_or_default();
+        let limit_ms = u64::try_from(interval.as_millis()).unwrap_or(u64::MAX);
+        self.feed(id, Input::Hopeless, Cause::WatchdogExpired { limit_ms });
+    }
+
+    /// Put the limit of readiness or of a stop off: it is not to end before `by` from now.
+    fn extend_limit(&mut self, id: NodeId, by: Duration) {
+        let armed = self.unit(id).and_then(|unit| unit.timer).and_then(|key| self.timers.get(key));
+        let Some((at, due @ (Due::Readiness(_) | Due::Grace(_)))) = armed else {
+            return;
+        };
+        let wanted = self.now.saturating_add(by).saturating_sub(at);
+        let process = self.unit_mut(id).and_then(|unit| unit.process.as_mut());
+        let Some(said) = process.map(|process| &mut process.said) else {
+            return;
+        };
+        let more = wanted.min(EXTENSION_LIMIT.saturating_sub(said.extended));
+        if more.is_zero() {
+            return;
+        }
+        said.extended += more;
+        let after = at.saturating_add(more).saturating_sub(self.now);
+        self.arm_unit(id, after, due);
+    }
+}

@@ -1,0 +1,164 @@
+//! What a component says about itself, and its watchdog, with real sockets and processes.
+
+use std::fs;
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use yakiros_core::control::{Announced, Answer, Health, Request};
+use yakiros_core::journal::{Cause, State};
+
+use crate::guest::{Guest, until};
+use crate::speaker::{self, Speaker};
+
+const NOTIFY: &str = "[lifecycle]\nreadiness = \"notify\"\nreload_signal = \"SIGWINCH\"\n";
+
+fn start(more: &str) -> Option<(Guest, Speaker)> {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    fs::create_dir(dir.path().join("graph.d")).expect("configuration directory");
+    let case = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases/notify/graph.d/speaker.toml");
+    let text = fs::read_to_string(case).expect("component file") + more;
+    fs::write(dir.path().join("graph.d/speaker.toml"), Speaker::file(&text, dir.path())).expect("file");
+    let mut speaker = Speaker::new(dir.path());
+    let guest = Guest::start_in(dir)?;
+    speaker.meet();
+    Some((guest, speaker))
+}
+
+fn descriptors(guest: &Guest) -> usize {
+    fs::read_dir(format!("/proc/{}/fd", guest.init_pid())).expect("descriptors").count()
+}
+
+#[test]
+fn a_component_reports_and_reloads() {
+    let Some((guest, mut speaker)) = start(NOTIFY) else {
+        return;
+    };
+    speaker.tell("STATUS=opening");
+    until("the status", || (guest.component("speaker").status_text? == "opening").then_some(()));
+    assert_eq!(guest.component("speaker").state, State::ReadyWait);
+    speaker.tell("READY=1|STATUS=serving");
+    guest.wait("speaker", State::Active, None);
+    assert_eq!(guest.component("speaker").detail.as_deref(), Some("says \"serving\""));
+    let pid = guest.component("speaker").pid;
+
+    let reload = || match guest.ask(Request::Reload { name: Some("speaker".to_owned()) }) {
+        Answer::Done { message, .. } => message,
+        other => panic!("{other:?}"),
+    };
+    let answer = std::thread::scope(|scope| {
+        let answer = scope.spawn(reload);
+        // Long before the end of the notice, and again should it come before the signal.
+        until("the announcement", || {
+            speaker.tell("RELOADING=1");
+            let announced = guest.component("speaker").announced;
+            (announced == Some(Announced::Reloading)).then_some(())
+        });
+        assert_eq!(guest.component("speaker").state, State::Active);
+        while !answer.is_finished() {
+            speaker.tell("READY=1");
+            speaker.tell("RELOADING=1");
+        }
+        speaker.tell("READY=1");
+        answer.join().expect("the client")
+    });
+    assert_eq!(answer, "speaker has reloaded");
+    let answer = reload();
+    assert!(answer.contains("announced no reload"), "{answer}");
+    assert_eq!(guest.component("speaker").pid, pid);
+}
+
+#[test]
+fn only_the_component_itself_is_heard() {
+    let Some((guest, mut speaker)) = start(NOTIFY) else {
+        return;
+    };
+    let socket = speaker.tell("variable NOTIFY_SOCKET");
+    // From outside of the supervisor's namespace, and from inside but from somebody else's session.
+    let outside = UnixDatagram::unbound().expect("a socket");
+    outside.send_to(b"READY=1\nSTATUS=outside", &socket).expect("sent");
+    let words = speaker::once("READY=1|STATUS=stranger", &socket);
+    let words: Vec<_> = ["setsid"].into_iter().chain(words.iter().map(String::as_str)).collect();
+    assert!(guest.inside(&words).success());
+    // Everything before it has been read when a barrier is through.
+    assert_eq!(speaker.tell("barrier -"), "closed 0");
+    let status = guest.component("speaker");
+    assert_eq!((status.state, status.status_text), (State::ReadyWait, None));
+    // A child of it is heard; it waits for nothing, but is reaped by its parent only then.
+    assert_eq!(speaker.tell("child STATUS=child"), "true");
+    speaker.tell("READY=1");
+    guest.wait("speaker", State::Active, None);
+}
+
+#[test]
+fn a_barrier_is_answered_and_no_descriptor_is_kept() {
+    let Some((guest, mut speaker)) = start(NOTIFY) else {
+        return;
+    };
+    speaker.tell("READY=1");
+    guest.wait("speaker", State::Active, None);
+    let before = until("the start to be over", || {
+        let count = descriptors(&guest);
+        std::thread::sleep(Duration::from_millis(20));
+        (count == descriptors(&guest)).then_some(count)
+    });
+    for _ in 0..40 {
+        assert_eq!(speaker.tell("barrier -"), "closed 0");
+    }
+    until("the descriptors", || (descriptors(&guest) <= before).then_some(()));
+}
+
+/// Messages of a flood: more than any socket holds.
+const COUNT: u64 = 1200;
+
+#[test]
+fn a_flood_is_held_up_and_harms_nobody() {
+    let Some((guest, mut speaker)) = start(NOTIFY) else {
+        return;
+    };
+    let took: u64 = std::thread::scope(|scope| {
+        let flood = scope.spawn(|| speaker.tell(&format!("flood {COUNT}")).parse().expect("milliseconds"));
+        while !flood.is_finished() {
+            let begun = Instant::now();
+            assert_eq!(guest.component("speaker").state, State::ReadyWait);
+            assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+        }
+        flood.join().expect("the flood")
+    });
+    let held: u64 = fs::read_to_string("/proc/sys/net/unix/max_dgram_qlen")
+        .ok()
+        .and_then(|text| text.trim().parse().ok())
+        .unwrap_or(512);
+    // 32 messages are read in 100 ms; what the socket holds comes on top.
+    let least = (COUNT - (held + 1).min(COUNT)) / 32 * 100;
+    assert!(took + 100 >= least, "{COUNT} messages were taken in {took} ms, not {least}");
+    speaker.tell("READY=1");
+    guest.wait("speaker", State::Active, None);
+}
+
+#[test]
+fn a_watchdog_that_falls_silent_restarts_the_component() {
+    let Some((guest, mut speaker)) = start("[lifecycle]\nwatchdog_interval = \"1s\"\n") else {
+        return;
+    };
+    guest.wait("speaker", State::Active, None);
+    assert_eq!(speaker.tell("variable WATCHDOG_USEC"), "1000000");
+    let pid = guest.component("speaker").pid.expect("running").to_string();
+    assert_eq!(speaker.tell("variable WATCHDOG_PID"), pid);
+    speaker.tell("WATCHDOG_USEC=600000000|WATCHDOG=1");
+    until("the beat", || (guest.component("speaker").health == Health::Healthy).then_some(()));
+    let revision = guest.records(0).last().expect("records").revision;
+    speaker.tell("WATCHDOG_USEC=100000");
+    guest.wait("speaker", State::Active, Some(revision));
+    speaker.meet();
+    let records = guest.records(revision);
+    let causes: Vec<_> = records.iter().map(|record| (record.to, record.cause.clone())).collect();
+    assert_eq!(causes[0], (State::Stopping, Cause::WatchdogExpired { limit_ms: 100 }), "{causes:?}");
+    assert_eq!(causes[1].0, State::Failed, "{causes:?}");
+    assert_ne!(guest.component("speaker").pid.expect("running").to_string(), pid);
+    // By the process's own word, at once.
+    let revision = guest.records(0).last().expect("records").revision;
+    speaker.tell("WATCHDOG_USEC=600000000|WATCHDOG=trigger");
+    guest.wait("speaker", State::Active, Some(revision));
+    assert_eq!(guest.records(revision)[0].cause, Cause::WatchdogTriggered);
+}

@@ -1,0 +1,133 @@
+//! A component that says what it is told to: this very test program in another role.
+//!
+//! The test listens on a socket, the component connects to it, takes a line at a time, says it on
+//! its `NOTIFY_SOCKET` and answers when it has.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use std::path::Path;
+use std::process::Command;
+
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, sendmsg, socket,
+};
+
+use crate::guest::PATIENCE;
+
+/// Where the component finds its test.
+const VARIABLE: &str = "SPEAKER";
+
+/// The arguments that make this program the component.
+const ROLE: [&str; 5] =
+    ["--exact", "speaker::as_a_component", "--ignored", "--nocapture", "--test-threads=1"];
+
+/// Stands for a newline in a line.
+const NEWLINE: &str = "|";
+
+/// The test's end.
+pub struct Speaker {
+    listener: UnixListener,
+    stream: Option<BufReader<UnixStream>>,
+}
+
+impl Speaker {
+    pub fn new(dir: &Path) -> Self {
+        let listener = UnixListener::bind(dir.join("speaker")).expect("the speaker's socket");
+        Self { listener, stream: None }
+    }
+
+    /// The text of a component file with this program as `@SPEAKER@` and what it needs to know.
+    pub fn file(text: &str, dir: &Path) -> String {
+        let binary = std::env::current_exe().expect("this program").display().to_string();
+        let program = format!("binary = {binary:?}\nargs = {ROLE:?}");
+        let variable = format!("{VARIABLE}={}", dir.join("speaker").display());
+        text.replace("binary = \"@SPEAKER@\"", &program).replace("@VARIABLE@", &variable)
+    }
+
+    /// Wait for the next process of the component.
+    pub fn meet(&mut self) {
+        let (stream, _) = self.listener.accept().expect("the speaker");
+        stream.set_read_timeout(Some(PATIENCE)).expect("read timeout");
+        self.stream = Some(BufReader::new(stream));
+    }
+
+    /// Have something said, or another command of [`obey`] carried out, and return the answer.
+    pub fn tell(&mut self, line: &str) -> String {
+        let stream = self.stream.as_mut().expect("met before");
+        writeln!(stream.get_mut(), "{line}").expect("the speaker listens");
+        let mut answer = String::new();
+        stream.read_line(&mut answer).expect("an answer");
+        answer.trim_end().to_owned()
+    }
+}
+
+/// Say one thing from a process of its own, which then ends.
+pub fn once(message: &str, socket: &str) -> Vec<String> {
+    let program = std::env::current_exe().expect("this program").display().to_string();
+    let mut words = vec!["env".to_owned(), format!("{VARIABLE}="), format!("SAY={message}")];
+    words.extend([format!("NOTIFY_SOCKET={socket}"), program]);
+    words.extend(ROLE.map(str::to_owned));
+    words
+}
+
+/// Carry a line out. What is no command is said.
+fn obey(line: &str) -> String {
+    let path = std::env::var("NOTIFY_SOCKET").unwrap_or_default();
+    let own = || UnixDatagram::unbound().expect("a socket");
+    match line.split_once(' ') {
+        Some(("variable", name)) => std::env::var(name).unwrap_or_default(),
+        Some(("child", message)) => {
+            let words = once(message, &path);
+            let status = Command::new(&words[0]).args(&words[1..]).status().expect("a child");
+            status.success().to_string()
+        }
+        Some(("flood", count)) => {
+            let socket = own();
+            let begun = std::time::Instant::now();
+            for number in 0..count.parse::<u32>().expect("a number") {
+                socket.send_to(format!("STATUS={number}").as_bytes(), &path).expect("sent");
+            }
+            begun.elapsed().as_millis().to_string()
+        }
+        Some(("barrier", _)) => barrier(&path),
+        _ => match own().send_to(line.replace(NEWLINE, "\n").as_bytes(), &path) {
+            Ok(_) => "said".to_owned(),
+            Err(error) => error.to_string(),
+        },
+    }
+}
+
+/// Send the writing end of a pipe and wait until the other side has closed it.
+fn barrier(path: &str) -> String {
+    let (read, write) = nix::unistd::pipe().expect("a pipe");
+    let own: OwnedFd =
+        socket(AddressFamily::Unix, SockType::Datagram, SockFlag::empty(), None).expect("a socket");
+    let address = UnixAddr::new(path).expect("an address");
+    let parts = [std::io::IoSlice::new(b"BARRIER=1")];
+    let descriptors = [write.as_raw_fd()];
+    let control = [ControlMessage::ScmRights(&descriptors)];
+    sendmsg(own.as_raw_fd(), &parts, &control, MsgFlags::empty(), Some(&address)).expect("sent");
+    drop(write);
+    let count = nix::unistd::read(&read, &mut [0_u8; 1]).expect("the pipe");
+    format!("closed {count}")
+}
+
+/// Not a test: what the component runs.
+#[test]
+#[ignore = "the role of a component in other tests"]
+fn as_a_component() {
+    let Ok(place) = std::env::var(VARIABLE) else {
+        return;
+    };
+    if let Ok(message) = std::env::var("SAY") {
+        assert_eq!(obey(&message), "said");
+        return;
+    }
+    let stream = UnixStream::connect(place).expect("the test");
+    let mut answers = stream.try_clone().expect("the stream");
+    for line in BufReader::new(stream).lines() {
+        let answer = obey(&line.expect("a line"));
+        writeln!(answers, "{answer}").expect("the test listens");
+    }
+}
