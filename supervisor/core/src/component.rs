@@ -11,11 +11,14 @@
 mod build;
 pub mod keys;
 mod reader;
+pub mod schema;
 mod syntax;
+mod together;
 mod values;
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -24,6 +27,7 @@ use toml::de::DeTable;
 use crate::diagnostic::Diagnostic;
 use crate::diagnostic::rules::{self, Rule};
 
+pub use together::{Declared, check_together};
 pub use values::Signal;
 
 /// The largest component file, in bytes. One describes one program; a larger one is not a
@@ -36,6 +40,18 @@ pub const NAME_LIMIT: usize = 200;
 
 /// The name of the pseudo-component that stands for the kernel and the early mounts.
 pub const KERNEL: &str = "kernel";
+
+/// What the kernel and the early mounts provide.
+pub const KERNEL_CAPABILITIES: &[&str] = &[
+    "kernel.syscalls",
+    "kernel.memory",
+    "kernel.scheduling",
+    "filesystem.proc",
+    "filesystem.sys",
+    "filesystem.dev",
+    "filesystem.run",
+    "filesystem.devpts",
+];
 
 /// What one component file declares.
 #[derive(Clone, Debug, PartialEq)]
@@ -378,6 +394,19 @@ fn check<'s>(source: &'s str, root: &'s DeTable<'s>, errors: Vec<syntax::SyntaxE
     diagnostics.sort_by_key(|d| (d.line, d.column));
     let failed = diagnostics.iter().any(Diagnostic::is_error);
     Parsed { component: component.filter(|_| !failed), diagnostics }
+}
+
+/// The place of a key's value in a file, or of the item of its array that is `item`.
+pub fn place(source: &str, section: &str, key: &str, item: Option<&str>) -> Option<Range<usize>> {
+    let (root, _) = DeTable::parse_recoverable(source);
+    let table = root.get_ref().get(section)?.get_ref().as_table()?;
+    let value = keys::find(section, key)?.names().find_map(|name| table.get(name))?;
+    let Some(item) = item else {
+        return Some(value.span());
+    };
+    let items = value.get_ref().as_array()?;
+    let found = items.iter().find(|value| value.get_ref().as_str() == Some(item))?;
+    Some(found.span())
 }
 
 /// Read the bytes of one component file; text that is not UTF-8 is an error with its place.

@@ -133,8 +133,11 @@ fn anything() -> impl Strategy<Value = Vec<u8>> {
     prop::collection::vec(any::<u8>(), 0..200)
 }
 
+/// Panics if something does not hold for the bytes.
+type Check = fn(&[u8]);
+
 /// The targets, by name.
-const TARGETS: &[(&str, fn(&[u8]))] = &[
+const TARGETS: &[(&str, Check)] = &[
     ("component_file", component_file::check),
     ("request_line", request_line::check),
     ("conversation", conversation::check),

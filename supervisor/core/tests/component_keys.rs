@@ -2,6 +2,7 @@
 //! else, and has the default that it claims.
 
 use yakiros_core::component::keys::{Fallback, Key, SECTIONS, Shape};
+use yakiros_core::component::schema::schema;
 use yakiros_core::component::{Component, Parsed, parse};
 
 /// What the interface promises: section, names, default (in TOML; empty for none).
@@ -124,8 +125,8 @@ fn samples(shape: Shape) -> (Vec<String>, Vec<String>) {
         ),
         Shape::FreeSignal => both(&["\"SIGUSR1\"", "\"usr2\"", "34", "64"], &["\"HUP\"", "32", "65", "true"]),
         Shape::Seconds => both(
-            &["0", "1_0", "0.5", "\"500ms\"", "\"2m\"", "\"1.5h\"", "7"],
-            &["-1", "nan", "inf", "1e12", "\"5 days\"", "\"\"", "true", "[]", "0x10"],
+            &["0", "1_0", "0.5", "\"500ms\"", "\"2m\"", "\"1.5h\"", "0x10"],
+            &["-1", "nan", "inf", "1e12", "\"5 days\"", "\"\"", "true", "[]", "-0x1"],
         ),
         Shape::PositiveSeconds => both(&["0.5", "\"500ms\"", "7"], &["0", "\"0s\"", "-1", "true", "[]"]),
         Shape::Number(low, high) => {
@@ -196,6 +197,36 @@ fn every_key_and_alias_is_read_and_takes_what_its_shape_says() {
                     let line = text.lines().count();
                     let told = diagnostics.iter().any(|d| d.is_error() && d.line == line);
                     assert!(told && component.is_none(), "{text}\n{diagnostics:#?}");
+                }
+            }
+        }
+    }
+}
+
+/// Values that no pattern can refuse: the product is too large for 64 bits.
+const BEYOND_A_PATTERN: &[&str] = &["\"99999999T\""];
+
+/// What a file says, for a validator of JSON. `None` for numbers that JSON does not have.
+fn as_json(text: &str) -> Option<serde_json::Value> {
+    toml::from_str(text).ok()
+}
+
+#[test]
+fn the_schema_for_editors_takes_and_refuses_what_the_parser_does() {
+    let validator = jsonschema::validator_for(&schema()).expect("a valid schema");
+    for section in SECTIONS {
+        for key in section.keys {
+            let (good, bad) = samples(key.shape);
+            for name in key.names() {
+                let with = |value: &str| file(section.name, key, &format!("{name} = {value}"));
+                for value in &good {
+                    let json = as_json(&with(value)).expect("TOML");
+                    let errors: Vec<_> = validator.iter_errors(&json).map(|e| e.to_string()).collect();
+                    assert_eq!(errors, Vec::<String>::new(), "{}.{name} = {value}", section.name);
+                }
+                for value in bad.iter().filter(|value| !BEYOND_A_PATTERN.contains(&value.as_str())) {
+                    let valid = as_json(&with(value)).is_some_and(|json| validator.is_valid(&json));
+                    assert!(!valid, "{}.{name} = {value}", section.name);
                 }
             }
         }

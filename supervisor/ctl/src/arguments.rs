@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::files::arguments::FileCommand;
 use crate::graph::arguments::Question;
 
 const EXAMPLES: &str = "\
@@ -22,7 +23,8 @@ Examples:
   graphctl simulate remove network        what would go down with it
   graphctl check-cycles                   1 if components wait for each other for ever
   graphctl dot | dot -Tsvg > graph.svg    a picture, drawn by Graphviz
-  graphctl lint /etc/graph.d/*.toml       needs no supervisor
+  graphctl lint                           check /etc/graph.d, without a supervisor
+  graphctl explain Y0102                  what a code in its findings means
 
 Exit codes: 0 done, 1 refused or failed, 2 usage, 3 no supervisor.";
 
@@ -119,15 +121,9 @@ pub enum Command {
     /// About the graph as a whole
     #[command(flatten)]
     Graph(Question),
-    /// Check component files without a supervisor
-    Lint {
-        /// Warnings count as errors
-        #[arg(long)]
-        strict: bool,
-        /// Files
-        #[arg(required = true)]
-        files: Vec<PathBuf>,
-    },
+    /// About component files
+    #[command(flatten)]
+    Files(FileCommand),
     /// Stop everything and switch the machine off
     Poweroff,
     /// Stop everything and restart the machine

@@ -6,9 +6,9 @@
 mod arguments;
 mod client;
 mod clock;
+mod files;
 mod graph;
 mod journal;
-mod lint;
 mod log;
 mod output;
 mod tables;
@@ -118,7 +118,7 @@ fn run(arguments: &Arguments, output: &Output) -> Result<ExitCode, Failure> {
         }
         Command::Why { name } => journal::why(&mut client, output, name)?,
         Command::Graph(question) => return graph::run(question, &mut client, output),
-        Command::Lint { strict, files } => return Ok(lint::run(files, *strict, output)),
+        Command::Files(command) => return files::run(command, output),
         Command::Poweroff => act(&mut client, output, Request::Poweroff, Duration::ZERO)?,
         Command::Reboot => act(&mut client, output, Request::Reboot, Duration::ZERO)?,
     }

@@ -5,26 +5,20 @@
 //! replaced, everything is read again. What looks like a component file and is none is refused
 //! and named, never passed over.
 
-use std::collections::BTreeMap;
-use std::ffi::OsStr;
-use std::fs::{self, OpenOptions};
-use std::io::{self, Read as _};
+use std::fs;
+use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
-use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::libc;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDescriptor};
 use tracing::{error, info, warn};
-use yakiros_core::component::{FILE_LIMIT, parse_bytes};
+use yakiros_core::component::Parsed;
 use yakiros_core::diagnostic::Diagnostic;
-use yakiros_core::diagnostic::rules::{self, Rule};
 use yakiros_core::engine::{FileChange, FileContent};
-
-/// The end of a component file's name.
-const SUFFIX: &[u8] = b".toml";
+use yakiros_files::{Files, Loaded, component_file, load, open};
 
 /// Time after which a new file that nobody has written and closed is looked at, and a directory
 /// that went away is looked for, again.
@@ -37,9 +31,6 @@ const REPLACE_TIME: Duration = Duration::from_secs(1);
 /// Reads of a few hundred events each in one go; who writes files without end does not keep
 /// everybody else waiting.
 const READ_BUDGET: usize = 16;
-
-/// Component files by the path as it is shown, with the path as it is: a name need not be UTF-8.
-type Files = BTreeMap<String, PathBuf>;
 
 /// See the module documentation.
 pub struct Declarations {
@@ -126,7 +117,9 @@ impl Declarations {
         if event.mask.intersects(away) {
             return self.leave();
         }
-        if let Some((shown, path)) = event.name.as_deref().and_then(|name| self.component_file(name)) {
+        if let Some((shown, path)) =
+            event.name.as_deref().and_then(|name| component_file(&self.directory, name))
+        {
             if event.mask == AddWatchFlags::IN_CREATE && is_plain(&path) {
                 self.unfinished.insert(shown, path);
             } else {
@@ -212,11 +205,8 @@ impl Declarations {
         }
         let mut paths = std::mem::take(&mut self.known);
         self.unfinished.clear();
-        match fs::read_dir(&self.directory) {
-            Ok(entries) => {
-                let found = entries.flatten().map(|entry| entry.file_name());
-                paths.extend(found.filter_map(|name| self.component_file(&name)));
-            }
+        match yakiros_files::list(&self.directory) {
+            Ok(found) => paths.extend(found),
             Err(error) => {
                 error!("failed to read {}: {error}", self.directory.display());
             }
@@ -235,19 +225,6 @@ impl Declarations {
             change
         });
         remembered.collect()
-    }
-
-    /// The whole path, as it is shown and as it is, if the name is one of a component file. Hidden
-    /// files are editors' own.
-    fn component_file(&self, name: &OsStr) -> Option<(String, PathBuf)> {
-        let bytes = name.as_bytes();
-        let is_one = bytes.ends_with(SUFFIX) && !bytes.starts_with(b".");
-        let shown = match name.to_str() {
-            Some(text) => text.to_owned(),
-            None => bytes.escape_ascii().to_string(),
-        };
-        let path = self.directory.join(name);
-        is_one.then(|| (self.directory.join(shown).to_string_lossy().into_owned(), path))
     }
 }
 
@@ -274,43 +251,14 @@ fn is_being_written(path: &Path) -> bool {
 }
 
 fn read((shown, path): (String, PathBuf)) -> (PathBuf, FileChange) {
-    let refuse = |rule: &Rule, message: String| rejected(&shown, vec![Diagnostic::whole_file(rule, message)]);
-    let content = match read_file(&path) {
-        // A link to nothing has a name and no content.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => match fs::read_link(&path) {
-            Ok(target) => {
-                let message = format!("it is a link to {}, which does not exist", target.display());
-                refuse(&rules::UNREADABLE, message)
-            }
-            Err(_) => FileContent::Gone,
-        },
-        _ if path.to_str().is_none() => {
-            refuse(&rules::FILE_NAME, "the file's name is not UTF-8; rename it".to_owned())
-        }
-        Ok(bytes) => content_of(&shown, &bytes),
-        Err(error) => refuse(&rules::UNREADABLE, format!("failed to read the file: {error}")),
+    let content = match load(&path) {
+        None => FileContent::Gone,
+        Some(Loaded { parsed, .. }) => content_of(&shown, parsed),
     };
     (path, FileChange { file: shown, content })
 }
 
-/// Open without ever waiting for one that is not a regular file.
-fn open(path: &Path) -> io::Result<fs::File> {
-    OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC | libc::O_NOCTTY).open(path)
-}
-
-fn read_file(path: &Path) -> io::Result<Vec<u8>> {
-    let file = open(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::other("not a regular file"));
-    }
-    let mut bytes = Vec::new();
-    // One byte more than allowed, so that the reader sees that it is too long.
-    file.take(FILE_LIMIT + 1).read_to_end(&mut bytes)?;
-    Ok(bytes)
-}
-
-fn content_of(path: &str, bytes: &[u8]) -> FileContent {
-    let parsed = parse_bytes(bytes);
+fn content_of(path: &str, parsed: Parsed) -> FileContent {
     match parsed.component {
         Some(component) => {
             for finding in &parsed.diagnostics {

@@ -59,7 +59,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            config_dir: "/etc/graph.d".into(),
+            config_dir: yakiros_files::DIRECTORY.into(),
             control_socket: "/run/graph-resolver.sock".into(),
             state_dir: "/run/graph".into(),
             cgroup_root: "/sys/fs/cgroup".into(),

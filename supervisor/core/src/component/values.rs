@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use toml::de::DeValue;
+use toml::de::{DeInteger, DeValue};
 
 use super::keys::{Word, nearest};
 use super::{Command, CpuMax, HttpTarget, Namespace};
@@ -47,7 +47,7 @@ impl Problem {
 pub struct Signal(pub i32);
 
 /// Names and numbers as on every Linux architecture that this runs on (x86, arm, risc-v).
-const SIGNALS: &[(&str, i32)] = &[
+pub(super) const SIGNALS: &[(&str, i32)] = &[
     ("HUP", 1),
     ("INT", 2),
     ("QUIT", 3),
@@ -82,7 +82,7 @@ const SIGNALS: &[(&str, i32)] = &[
 ];
 
 /// Highest number of a real-time signal.
-const SIGNAL_MAX: i32 = 64;
+pub(super) const SIGNAL_MAX: i32 = 64;
 
 /// Lowest number of a real-time signal that the C library leaves to programs.
 const SIGNAL_RT_MIN: i32 = 34;
@@ -143,7 +143,7 @@ pub(super) fn text(value: &DeValue<'_>) -> Result<String, Problem> {
 }
 
 /// The longest host name that Linux takes, in bytes (`__NEW_UTS_LEN`).
-const HOST_NAME_LIMIT: usize = 64;
+pub(super) const HOST_NAME_LIMIT: usize = 64;
 
 pub(super) fn host_name(value: &DeValue<'_>) -> Result<String, Problem> {
     let name = text(value)?;
@@ -360,25 +360,27 @@ pub(super) fn number(low: u64, high: u64) -> impl Fn(&DeValue<'_>) -> Result<u64
         let DeValue::Integer(given) = value else {
             return Err(Problem::wrong_type("a whole number", value).help("without quotes"));
         };
-        let digits = given.as_str().replace('_', "");
-        u64::from_str_radix(digits.trim_start_matches('+'), given.radix())
-            .ok()
-            .filter(|number| (low..=high).contains(number))
-            .ok_or_else(|| {
-                Problem::new(&rules::OUT_OF_RANGE, format!("is out of range with {}", given.as_str()))
-                    .help(format!("it lies between {low} and {high}"))
-            })
+        whole(given).filter(|number| (low..=high).contains(number)).ok_or_else(|| {
+            Problem::new(&rules::OUT_OF_RANGE, format!("is out of range with {}", given.as_str()))
+                .help(format!("it lies between {low} and {high}"))
+        })
     }
+}
+
+/// A number that is not negative, in whatever base it is written.
+fn whole(number: &DeInteger<'_>) -> Option<u64> {
+    let digits = number.as_str().replace('_', "");
+    u64::from_str_radix(digits.trim_start_matches('+'), number.radix()).ok()
 }
 
 /// The longest time that can be declared: a year. Longer ones are slips of the keyboard, and
 /// adding them to the clock must never overflow.
-const LONGEST: f64 = 366.0 * 24.0 * 3600.0;
+pub(super) const LONGEST: f64 = 366.0 * 24.0 * 3600.0;
 
 /// Seconds as a number, or a text with a unit (`"500ms"`, `"5s"`, `"2m"`, `"1h"`).
 pub(super) fn seconds(value: &DeValue<'_>) -> Result<Duration, Problem> {
     let parsed = match value {
-        DeValue::Integer(number) if number.radix() == 10 => number.as_str().replace('_', "").parse().ok(),
+        DeValue::Integer(number) => whole(number).map(|seconds| seconds as f64),
         DeValue::Float(number) => number.as_str().replace('_', "").parse().ok(),
         DeValue::String(text) => with_unit(text),
         other => return Err(Problem::wrong_type("a time in seconds", other)),

@@ -9,23 +9,11 @@ use std::rc::Rc;
 
 use super::unit::{AfterStop, Unit};
 use super::{Effect, Engine, FileChange, FileContent, Input};
-use crate::component::{Component, KERNEL, Kind};
+use crate::component::{Component, KERNEL, KERNEL_CAPABILITIES, Kind};
 use crate::control::RejectedFile;
 use crate::diagnostic::{Diagnostic, rules};
 use crate::graph::{Graph, Level, NodeId};
 use crate::journal::{Cause, Record, State};
-
-/// What the kernel and the early mounts provide.
-const KERNEL_CAPABILITIES: &[&str] = &[
-    "kernel.syscalls",
-    "kernel.memory",
-    "kernel.scheduling",
-    "filesystem.proc",
-    "filesystem.sys",
-    "filesystem.dev",
-    "filesystem.run",
-    "filesystem.devpts",
-];
 
 /// One file.
 #[derive(Debug, Default)]

@@ -1,0 +1,161 @@
+//! The JSON Schema of a component file, for editors: made from the table of keys.
+//!
+//! It refuses what the parser refuses of a single value as far as a pattern can tell, and unknown
+//! keys, of which the parser only warns. What several keys demand of each other it does not know.
+
+use serde_json::{Map, Value, json};
+
+use super::keys::{Fallback, Key, SECTIONS, Section, Shape};
+use super::{KERNEL, NAME_LIMIT, Signal, values};
+
+/// Letters, digits and what else a name may have; see `build::name`.
+const NAME: &str = "^[\\p{Alphabetic}\\p{N}_+@:][\\p{Alphabetic}\\p{N}._+@:-]*$";
+
+/// No NUL byte, not empty.
+const TEXT: &str = "^[^\\u0000]+$";
+
+/// No NUL byte.
+const ARGUMENT: &str = "^[^\\u0000]*$";
+
+/// No white space, no control characters, not empty.
+const WORD: &str = "^[^\\s\\p{Cc}]+$";
+
+const ABSOLUTE: &str = "^/[^\\u0000]*$";
+
+/// Neither absolute nor with empty, `.` and `..` parts, nor with names that the kernel uses.
+const CGROUP: &str =
+    "^(?!/)(?!.*(^|/)(\\.{0,2}|(cgroup|memory|cpu|io|pids|cpuset)\\.[^/]*)(/|$))[^\\u0000]+$";
+
+/// A number with or without a unit; the parser trims it.
+const TIME: &str = "^\\s*(\\d+\\.?\\d*|\\.\\d+)\\s*(ms|s|m|min|h)?\\s*$";
+
+/// The same, with a digit that is not zero.
+const POSITIVE_TIME: &str = "^\\s*(?=[\\d.]*[1-9])(\\d+\\.?\\d*|\\.\\d+)\\s*(ms|s|m|min|h)?\\s*$";
+
+const SIZE: &str = "^0*[1-9]\\d*\\s*([bB]|[kKmMgGtT]([iI]?[bB])?)?$";
+
+const QUOTA: &str = "^\\s*(max|\\d{4,})(\\s+(\\d{4,6}|1000000))?\\s*$";
+
+const ADDRESS: &str = "^([0-9.]+|localhost|\\[[0-9A-Fa-f:.]+(%[0-9]+)?\\]):0*[1-9]\\d{0,4}$";
+
+const URL: &str = "^http://([0-9.]+|localhost|\\[[0-9A-Fa-f:.]+(%[0-9]+)?\\])(:0*[1-9]\\d{0,4})?(/[!-~]*)?$";
+
+const VARIABLE: &str = "^[^=\\u0000][^\\u0000]*$";
+
+/// The schema, version 2020-12.
+pub fn schema() -> Value {
+    let sections: Map<_, _> = SECTIONS.iter().map(|s| (s.name.to_owned(), section(s))).collect();
+    json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Component file of YakirOS",
+        "description": "One program that the supervisor looks after.",
+        "type": "object",
+        "properties": sections,
+        "required": ["component"],
+        "additionalProperties": false,
+    })
+}
+
+fn section(section: &Section) -> Value {
+    let mut properties = Map::new();
+    for row in section.keys {
+        properties.insert(row.name.to_owned(), key(row));
+        for alias in row.aliases {
+            let mut other = shape(row.shape);
+            other["description"] = json!(format!("Another name for `{}`.", row.name));
+            properties.insert((*alias).to_owned(), other);
+        }
+    }
+    let mut schema = json!({
+        "description": section.about,
+        "type": "object",
+        "properties": properties,
+        "additionalProperties": false,
+    });
+    let aliased = section.keys.iter().filter(|key| !key.aliases.is_empty());
+    let once = aliased.map(|key| json!({"not": {"required": key.names().collect::<Vec<_>>()}}));
+    let once: Vec<_> = once.collect();
+    if !once.is_empty() {
+        schema["allOf"] = json!(once);
+    }
+    let is_required = |key: &&Key| matches!(key.fallback, Fallback::Required);
+    let required: Vec<_> = section.keys.iter().filter(is_required).map(|key| key.name).collect();
+    if !required.is_empty() {
+        schema["required"] = json!(["name"]);
+        schema["if"] = json!({"properties": {"name": {"const": KERNEL}}});
+        schema["else"] = json!({"required": required});
+    }
+    schema
+}
+
+fn key(key: &Key) -> Value {
+    let mut schema = shape(key.shape);
+    schema["description"] = match key.fallback {
+        Fallback::Words(words) => json!(format!("{}\n\nDefault: {words}.", key.about)),
+        Fallback::Required | Fallback::Value(_) => json!(key.about),
+    };
+    if let Fallback::Value(value) = key.fallback {
+        // Defaults are simple values, which TOML and JSON write alike; a test reads them all.
+        schema["default"] = serde_json::from_str(value).unwrap_or_default();
+    }
+    schema
+}
+
+fn shape(shape: Shape) -> Value {
+    let text = |pattern: &str| json!({"type": "string", "pattern": pattern});
+    let array = |items: Value| json!({"type": "array", "items": items});
+    let list = || array(json!({"type": ["string", "integer"]}));
+    match shape {
+        Shape::Name => json!({"type": "string", "pattern": NAME, "maxLength": NAME_LIMIT}),
+        Shape::HostName => json!({"type": "string", "pattern": TEXT, "maxLength": values::HOST_NAME_LIMIT}),
+        Shape::Path => text(ABSOLUTE),
+        Shape::CgroupPath => text(CGROUP),
+        Shape::Word(words) => json!({"enum": words()}),
+        Shape::Words(words) => {
+            let words = words();
+            let one = words.join("|");
+            let several = format!("^\\s*(({one})\\s*(,\\s*({one})?\\s*)*)?$");
+            json!({"anyOf": [array(json!({"enum": words})), text(&several)]})
+        }
+        Shape::Arguments => array(text(ARGUMENT)),
+        Shape::Capabilities => array(text(WORD)),
+        Shape::Command => {
+            let program = json!({"type": "array", "prefixItems": [text(ABSOLUTE)], "items": text(ARGUMENT),
+                                 "minItems": 1});
+            json!({"anyOf": [text(TEXT), program]})
+        }
+        Shape::Signal => signals(|_| true),
+        Shape::FreeSignal => signals(Signal::is_free),
+        Shape::Seconds => json!({"anyOf": [
+            {"type": "number", "minimum": 0, "maximum": values::LONGEST}, text(TIME)]}),
+        Shape::PositiveSeconds => json!({"anyOf": [
+            {"type": "number", "exclusiveMinimum": 0, "maximum": values::LONGEST}, text(POSITIVE_TIME)]}),
+        Shape::Number(low, high) => json!({"type": "integer", "minimum": low, "maximum": high}),
+        Shape::Bytes => json!({"anyOf": [{"type": "integer", "minimum": 1}, text(SIZE)]}),
+        Shape::CpuMax => text(QUOTA),
+        Shape::Truth => json!({"type": "boolean"}),
+        Shape::List => json!({"anyOf": [list(), {"type": "string"}]}),
+        Shape::ListOrTruth => json!({"anyOf": [list(), {"type": ["string", "boolean"]}]}),
+        Shape::Variables => json!({"anyOf": [
+            array(json!({"anyOf": [{"type": "integer"}, text(VARIABLE)]})),
+            {"type": "string", "pattern": ARGUMENT},
+            {"type": "object", "additionalProperties": text(ARGUMENT)}]}),
+        Shape::Address => text(ADDRESS),
+        Shape::Url => text(URL),
+    }
+}
+
+/// Names, with or without SIG in any case, and numbers.
+fn signals(takes: impl Fn(Signal) -> bool) -> Value {
+    let names = values::SIGNALS.iter().filter(|(_, number)| takes(Signal(*number)));
+    let names: Vec<_> = names.map(|(name, _)| any_case(name)).collect();
+    let numbers: Vec<_> = (1..=values::SIGNAL_MAX).filter(|number| takes(Signal(*number))).collect();
+    let digits: Vec<_> = numbers.iter().map(ToString::to_string).collect();
+    let pattern = format!("^(({})?({})|{})$", any_case("SIG"), names.join("|"), digits.join("|"));
+    json!({"anyOf": [{"type": "string", "pattern": pattern}, {"enum": numbers}]})
+}
+
+/// A pattern for a word in capitals or not.
+fn any_case(word: &str) -> String {
+    word.chars().flat_map(|c| ['[', c, c.to_ascii_lowercase(), ']']).collect()
+}
