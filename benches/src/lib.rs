@@ -1,1 +1,3 @@
-//! Nothing but benchmarks: see `benches/core.rs`.
+//! Benchmarks: of the core in `benches/core.rs`, of whole supervisors side by side in [`peers`].
+
+pub mod peers;

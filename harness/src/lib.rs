@@ -13,7 +13,7 @@ pub mod measure;
 pub mod options;
 mod pool;
 mod prepare;
-mod programs;
+pub mod programs;
 pub mod progress;
 mod run;
 pub mod scenario;

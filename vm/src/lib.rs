@@ -17,6 +17,7 @@ pub mod image;
 pub mod machine;
 mod memory;
 pub mod modules;
+pub mod packages;
 mod pip;
 pub mod provision;
 mod qcow2;

@@ -1,5 +1,6 @@
 //! `cargo xtask`: everything that is done with this workspace, one command each.
 
+mod bench;
 mod image;
 mod test;
 
@@ -47,6 +48,8 @@ enum Command {
     SelfTest(SelfTest),
     /// Format, lint, unit, property, simulation and namespace tests, then the VM suites: what CI runs
     Test,
+    /// Compare with other supervisors on this machine, and with the bars; exits with 1 when one is missed
+    Bench(bench::Bench),
     /// The guest image in the cache
     Image {
         #[command(subcommand)]
@@ -248,6 +251,7 @@ fn main() -> ExitCode {
             self_test::run(&arguments.guest.options(), counts)
         }
         Some(Command::Test) => test::run(),
+        Some(Command::Bench(arguments)) => bench::run(&arguments),
         Some(Command::Image { command }) => image::run(&command),
         Some(Command::Report { folder }) => yakiros_harness::report(&folder),
     };

@@ -5,7 +5,7 @@ mod support;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::os::unix::net::UnixDatagram;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -288,6 +288,23 @@ fn writer_stops_at_its_limit_and_still_waits_for_the_signal() {
 }
 
 #[test]
+fn stamp_notes_its_birth_beside_those_of_others_and_lets_in_who_connects() {
+    let folder = tempfile::tempdir().unwrap();
+    let [file, socket] = ["file", "socket"].map(|name| folder.path().join(name));
+    fs::write(&file, "1\n").unwrap();
+    let args = ["--file", path_text(&file), "--unix", path_text(&socket)];
+    let stamp = Service::start(env!("CARGO_BIN_EXE_test-stamp"), &args);
+    until("there are two lines", || fs::read_to_string(&file).unwrap().lines().count() == 2);
+    let text = fs::read_to_string(&file).unwrap();
+    let born: u64 = text.lines().last().unwrap().parse().unwrap();
+    assert!(text.starts_with("1\n") && born > 1, "{text:?}");
+    // It is seen off, which is the end of the stream.
+    let mut end = Vec::new();
+    UnixStream::connect(&socket).unwrap().read_to_end(&mut end).unwrap();
+    assert_eq!((end.as_slice(), stamp.stop(Signal::SIGTERM).code()), (&[][..], Some(0)));
+}
+
+#[test]
 fn health_demo_falls_ill_and_recovers() {
     let folder = tempfile::tempdir().unwrap();
     let (ill, well) = (folder.path().join("ill"), folder.path().join("well"));
@@ -306,7 +323,7 @@ fn health_demo_falls_ill_and_recovers() {
             "2",
         ],
     );
-    let connects = || std::os::unix::net::UnixStream::connect(&unix).is_ok();
+    let connects = || UnixStream::connect(&unix).is_ok();
     until("it is well", || well.exists() && connects());
     fs::write(&ill, "").unwrap();
     until("it is ill", || !well.exists() && !connects());

@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// All services by name and path.
-pub const ALL: [(&str, &str); 10] = [
+pub const ALL: [(&str, &str); 11] = [
     ("test-echo-server", env!("CARGO_BIN_EXE_test-echo-server")),
     ("test-exit", env!("CARGO_BIN_EXE_test-exit")),
     ("test-flood", env!("CARGO_BIN_EXE_test-flood")),
@@ -21,6 +21,7 @@ pub const ALL: [(&str, &str); 10] = [
     ("test-oneshot", env!("CARGO_BIN_EXE_test-oneshot")),
     ("test-orphan", env!("CARGO_BIN_EXE_test-orphan")),
     ("test-ready", env!("CARGO_BIN_EXE_test-ready")),
+    ("test-stamp", env!("CARGO_BIN_EXE_test-stamp")),
     ("test-stubborn", env!("CARGO_BIN_EXE_test-stubborn")),
     ("test-writer", env!("CARGO_BIN_EXE_test-writer")),
 ];

@@ -1,0 +1,107 @@
+//! `cargo xtask bench`.
+
+use clap::Args;
+use std::path::{Path, PathBuf};
+
+use yakiros_benches::peers::{self, Contestant, Init, PEERS, RESOLVER, Setup};
+use yakiros_harness::programs::Programs;
+use yakiros_harness::progress::Preparation;
+use yakiros_reports::{EXIT_FAILED, EXIT_INFRA, EXIT_PASSED};
+use yakiros_vm::cache::Cache;
+use yakiros_vm::packages::{Unpacked, unpacked};
+
+/// Seconds for which idle and probing supervisors are watched.
+const WATCH_SECONDS: u64 = 30;
+
+#[derive(Args)]
+pub struct Bench {
+    /// Measure supervisors side by side: graph-resolver, and of Debian dinit, finit, s6 and runit. Needs root
+    #[arg(long, required = true)]
+    peers: bool,
+    /// A folder with usr/sbin/dinit and its libraries, to be dinit's root: Debian has no package of it
+    #[arg(long, value_name = "FOLDER")]
+    dinit: Option<PathBuf>,
+    /// Only graph-resolver
+    #[arg(long)]
+    alone: bool,
+    /// This graph-resolver instead of one built now
+    #[arg(long, value_name = "FILE")]
+    resolver: Option<PathBuf>,
+    /// Starts of 100 services of which the median counts
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    rounds: usize,
+    /// Seconds for which idle and probing supervisors are watched
+    #[arg(long, value_name = "N", default_value_t = WATCH_SECONDS)]
+    watch: u64,
+    /// All figures as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(arguments: &Bench) -> i32 {
+    match measure(arguments) {
+        Ok(report) => {
+            if arguments.json {
+                println!("{}", serde_json::to_string_pretty(&report).unwrap_or_default());
+            } else {
+                println!("{report}");
+            }
+            if report.passed() { EXIT_PASSED } else { EXIT_FAILED }
+        }
+        Err(error) => {
+            eprintln!("error: {error}");
+            EXIT_INFRA
+        }
+    }
+}
+
+fn measure(arguments: &Bench) -> Result<peers::Report, Box<dyn std::error::Error>> {
+    let programs = Programs::build()?;
+    let folder = tempfile::tempdir()?;
+    let resolver = arguments.resolver.clone().unwrap_or_else(|| programs.path("graph-resolver"));
+    let mut contestants = vec![own(&resolver, folder.path())?];
+    let cache = Cache::from_env()?;
+    let mut leases = Vec::new();
+    for init in PEERS.iter().filter(|_| !arguments.alone) {
+        let given = arguments.dinit.clone().filter(|_| init.name == "dinit");
+        contestants.push(match given {
+            Some(root) => Contestant { init, version: "given".into(), root: Ok(root) },
+            None => peer(init, &cache, &mut leases),
+        });
+    }
+    let setup = Setup {
+        contestants,
+        service: programs.path("test-stamp"),
+        rounds: arguments.rounds,
+        watch_seconds: arguments.watch,
+        say: |text| eprintln!("{text}"),
+    };
+    Ok(peers::run(&setup)?)
+}
+
+/// Our own program, as it is in the guest.
+fn own(program: &Path, folder: &Path) -> std::io::Result<Contestant> {
+    let sbin = folder.join("usr/sbin");
+    std::fs::create_dir_all(&sbin)?;
+    std::fs::copy(program, sbin.join("graph-resolver"))?;
+    let version = env!("CARGO_PKG_VERSION").to_owned();
+    Ok(Contestant { init: &RESOLVER, version, root: Ok(folder.to_path_buf()) })
+}
+
+fn peer(init: &'static Init, cache: &Cache, leases: &mut Vec<Unpacked>) -> Contestant {
+    if init.packages.is_empty() {
+        return skipped(init, "Debian has no package of it; give a folder with its program".into());
+    }
+    match unpacked(cache, init.packages, &Preparation::default()) {
+        Ok(found) => {
+            let (version, root) = (found.version.clone(), found.root.clone());
+            leases.push(found);
+            Contestant { init, version, root: Ok(root) }
+        }
+        Err(error) => skipped(init, error.to_string()),
+    }
+}
+
+fn skipped(init: &'static Init, reason: String) -> Contestant {
+    Contestant { init, version: String::new(), root: Err(reason) }
+}
