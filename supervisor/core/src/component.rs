@@ -332,6 +332,26 @@ pub struct Isolation {
     pub private_tmp: bool,
 }
 
+impl Isolation {
+    /// What is asked for and not given by this version: the key that asks, and the wish in words.
+    /// Such a component is not started at all: a program that counts on an isolation must never
+    /// run without it.
+    pub fn unsupported(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
+        let asks_for = |namespace| self.namespaces.contains(&namespace);
+        let wishes = [
+            (asks_for(Namespace::User), "namespaces", "isolation.namespaces with \"user\""),
+            (asks_for(Namespace::Time), "namespaces", "isolation.namespaces with \"time\""),
+            (self.root.is_some(), "root", "isolation.root"),
+            (
+                self.private_tmp,
+                "private_tmp",
+                "isolation.private_tmp (on by itself with the namespace \"mount\")",
+            ),
+        ];
+        wishes.into_iter().filter(|(wished, ..)| *wished).map(|(_, key, what)| (key, what))
+    }
+}
+
 /// `[checkpoint]`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CheckpointPolicy {

@@ -90,7 +90,7 @@ impl Processes {
         component: &Rc<Component>,
         generation: u64,
     ) -> Event {
-        if let Some(what) = spawn::unsupported(component) {
+        if let Some((_, what)) = component.isolation.unsupported().next() {
             return Event::Unsupported { run, what: what.into() };
         }
         match try_spawn(supervisor, run, component, generation) {

@@ -144,21 +144,7 @@ pub fn words(command: &Command) -> Vec<&str> {
     }
 }
 
-/// What a component asks for and would not get. It is not started at all: a program that counts
-/// on an isolation must never run without it.
-pub fn unsupported(component: &Component) -> Option<&'static str> {
-    let isolation = &component.isolation;
-    let asks_for = |namespace| isolation.namespaces.contains(&namespace);
-    let wishes = [
-        (asks_for(Namespace::User), "isolation.namespaces with \"user\""),
-        (asks_for(Namespace::Time), "isolation.namespaces with \"time\""),
-        (isolation.root.is_some(), "isolation.root"),
-        (isolation.private_tmp, "isolation.private_tmp (on by itself with the namespace \"mount\")"),
-    ];
-    wishes.into_iter().find(|(wished, _)| *wished).map(|(_, what)| what)
-}
-
-/// Namespaces that clone itself can give; [`unsupported`] names the others.
+/// Namespaces that clone itself can give; `Isolation::unsupported` names the others.
 fn clone_flags(namespaces: &[Namespace]) -> u64 {
     namespaces
         .iter()

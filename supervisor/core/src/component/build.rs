@@ -392,7 +392,15 @@ fn isolation(r: &mut Reader<'_>) -> Isolation {
         let message = "`isolation.private_tmp` needs the namespace \"mount\"";
         r.report(&rules::NEEDS_NAMESPACE, S, "private_tmp", message, None);
     }
-    Isolation { namespaces: spaces, hostname, root, private_tmp: private_tmp.unwrap_or(has_mount) }
+    let found =
+        Isolation { namespaces: spaces, hostname, root, private_tmp: private_tmp.unwrap_or(has_mount) };
+    for (key, what) in found.unsupported() {
+        let key = if r.has(S, key) { key } else { "namespaces" };
+        let message = format!("{what} is not supported by this version");
+        let help = Some("the component will not be started".to_owned());
+        r.report(&rules::NOT_SUPPORTED, S, key, &message, help);
+    }
+    found
 }
 
 fn checkpoint(r: &mut Reader<'_>) -> CheckpointPolicy {

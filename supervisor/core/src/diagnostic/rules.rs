@@ -351,6 +351,13 @@ rules! {
         good File(web!("[lifecycle]" "health_file = \"/run/web\"" "health_interval = 30"
                        "health_jitter = 20"));
 
+    NOT_SUPPORTED Warning "Y0321" "isolation that this version does not give"
+        "A program that counts on an isolation must never run without it, so the component is not \
+         started. Not supported are the namespaces \"user\" and \"time\", a root directory, and a /tmp \
+         of its own, which comes with the namespace \"mount\" unless `private_tmp` is false."
+        bad File(web!("[isolation]" "namespaces = [\"mount\"]"));
+        good File(web!("[isolation]" "namespaces = [\"mount\"]" "private_tmp = false"));
+
     DUPLICATE_NAME Error "Y0401" "two files declare one component"
         "A component is declared by one file. The one that was there first stays in force, the \
          other is refused until one of the two is renamed or goes."
