@@ -23,6 +23,9 @@ pub use log::{LogPosition, LogText};
 /// names its own.
 pub const VERSION: u32 = 1;
 
+/// The socket of the supervisor, where nobody says otherwise: the one word for both sides.
+pub const SOCKET: &str = "/run/graph-resolver.sock";
+
 /// Longest request line in bytes. The longest legal one names a component and a file.
 pub const REQUEST_LIMIT: usize = 16 * 1024;
 

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use yakiros_core::control::SOCKET;
 
 use crate::files::arguments::FileCommand;
 use crate::graph::arguments::Question;
@@ -37,7 +38,7 @@ pub struct Arguments {
         long,
         global = true,
         env = "GRAPHCTL_SOCKET",
-        default_value = "/run/graph-resolver.sock",
+        default_value = SOCKET,
         value_name = "PATH"
     )]
     pub socket: PathBuf,

@@ -4,6 +4,8 @@ use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
 
+use yakiros_core::control::SOCKET;
+
 /// Shown by `--help`.
 pub const HELP: &str = "\
 graph-resolver - starts and looks after the components declared in a directory
@@ -60,7 +62,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             config_dir: yakiros_files::DIRECTORY.into(),
-            control_socket: "/run/graph-resolver.sock".into(),
+            control_socket: SOCKET.into(),
             state_dir: "/run/graph".into(),
             cgroup_root: "/sys/fs/cgroup".into(),
             log: None,

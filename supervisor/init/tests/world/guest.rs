@@ -9,7 +9,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use yakiros_core::control::{
-    Answer, AnswerLine, ComponentStatus, RejectedFile, Request, Until, encode_request,
+    Answer, AnswerLine, ComponentStatus, GraphNode, RejectedFile, Request, Until, encode_request,
 };
 use yakiros_core::journal::{Record, State};
 
@@ -115,6 +115,22 @@ impl Guest {
             after = page.next;
             if after.is_none() {
                 return (components, rejected);
+            }
+        }
+    }
+
+    /// The declared graph, the pseudo-component included.
+    pub fn graph(&self) -> Vec<GraphNode> {
+        let mut nodes = Vec::new();
+        let mut after = None;
+        loop {
+            let Answer::Graph(page) = self.ask(Request::Graph { after }) else {
+                panic!("no graph");
+            };
+            nodes.extend(page.components);
+            after = page.next;
+            if after.is_none() {
+                return nodes;
             }
         }
     }

@@ -4,13 +4,12 @@ mod health;
 mod notify;
 
 use std::fs;
-use std::path::Path;
 use std::process::Command;
 
 use yakiros_core::control::{Answer, Request};
 use yakiros_core::journal::State;
 
-use crate::guest::{Guest, sleeper, until};
+use crate::guest::{Guest, until};
 
 #[test]
 fn start_order_follows_the_requirements() {
@@ -43,30 +42,6 @@ fn restart_after_kill() {
         assert_ne!(after.pid, Some(pid), "round {round}");
         assert_eq!(after.restarts, round + 1);
     }
-}
-
-#[test]
-fn back_off_after_too_many_restarts() {
-    let Some(guest) = Guest::start("back-off") else {
-        return;
-    };
-    guest.wait("crasher", State::Backoff, None);
-    let crasher = guest.component("crasher");
-    assert_eq!(crasher.restarts, 3);
-    let detail = crasher.detail.expect("a reason");
-    assert!(detail.contains("next attempt in 30 s"), "{detail}");
-    assert!(detail.contains("exited with status 3"), "{detail}");
-}
-
-#[test]
-fn failure_before_exec_names_step_and_errno() {
-    let Some(guest) = Guest::start("no-binary") else {
-        return;
-    };
-    guest.wait("ghost", State::Failed, None);
-    let detail = guest.component("ghost").detail.expect("a reason");
-    assert!(detail.contains("failed to execute the binary"), "{detail}");
-    assert!(detail.contains("no such file or directory"), "{detail}");
 }
 
 #[test]
@@ -112,54 +87,6 @@ fn a_child_inherits_nothing() {
     ] {
         assert!(text.contains(line), "{line} is not in {text}");
     }
-}
-
-#[test]
-fn readiness_by_file_and_by_notification() {
-    let Some(guest) = Guest::start("readiness") else {
-        return;
-    };
-    guest.settle();
-    for name in ["by-file", "by-fd", "by-command", "by-signal"] {
-        assert_eq!(guest.component(name).state, State::Active, "{name}");
-        let states: Vec<_> = guest
-            .records(0)
-            .into_iter()
-            .filter(|record| &*record.component == name)
-            .map(|record| record.to)
-            .collect();
-        let expected = [State::Inactive, State::Starting, State::ReadyWait, State::Active];
-        assert_eq!(states, expected, "{name}");
-    }
-    let late = guest.component("never");
-    assert_eq!(late.state, State::Failed);
-    let detail = late.detail.expect("a reason");
-    assert!(detail.contains("not ready within 300ms"), "{detail}");
-    assert_eq!(late.pid, None);
-}
-
-#[test]
-fn requirement_lost_stops_and_restarts_dependents() {
-    let Some(guest) = Guest::start("requirement-lost") else {
-        return;
-    };
-    let before = guest.wait("top", State::Active, None);
-    let pids =
-        |guest: &Guest| ["base", "middle", "top"].map(|name| guest.component(name).pid.expect("running"));
-    let first = pids(&guest);
-    guest.kill(first[0], "KILL");
-    guest.wait("top", State::Active, Some(before));
-    let second = pids(&guest);
-    for (old, new) in first.iter().zip(&second) {
-        assert_ne!(old, new);
-    }
-    let stopped: Vec<_> = guest
-        .records(before)
-        .into_iter()
-        .filter(|record| record.from == State::Stopping)
-        .map(|record| record.component.to_string())
-        .collect();
-    assert_eq!(stopped, ["top", "middle"], "top goes first");
 }
 
 #[test]
@@ -241,37 +168,5 @@ fn signals_from_inside_do_not_end_process_one() {
         guest.kill(1, signal);
         guest.kill(1, signal);
         assert_eq!(guest.component("victim").state, State::Active, "after {signal}");
-    }
-}
-
-#[test]
-fn three_hundred_components_run() {
-    let dir = tempfile::tempdir().expect("temporary directory");
-    let config = dir.path().join("graph.d");
-    fs::create_dir(&config).expect("configuration directory");
-    write_many(&config, 300);
-    let Some(guest) = Guest::start_in(dir) else {
-        return;
-    };
-    guest.settle();
-    let (components, rejected) = guest.status();
-    assert_eq!(rejected, []);
-    assert_eq!(components.len(), 300);
-    assert!(components.iter().all(|c| c.state == State::Active));
-}
-
-fn write_many(config: &Path, count: usize) {
-    for number in 0..count {
-        let name = format!("component-with-a-rather-long-name-{number:03}");
-        let requires = match number {
-            0..10 => "kernel.syscalls".to_owned(),
-            _ => format!("layer.{}", number / 10 - 1),
-        };
-        let more = format!(
-            "[provides]\ncapabilities = [\"layer.{}\"]\n[requires]\ncapabilities = [{requires:?}]",
-            number / 10
-        );
-        let path = config.join(format!("{name}.toml"));
-        fs::write(path, sleeper(&name, &more)).expect("component file");
     }
 }

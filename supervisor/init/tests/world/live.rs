@@ -83,23 +83,6 @@ fn a_duplicate_name_names_both_files() {
 }
 
 #[test]
-fn a_cycle_blocks_only_itself() {
-    let Some(guest) = Guest::start("cycle") else {
-        return;
-    };
-    guest.settle();
-    for name in ["ring-1", "ring-2", "hanger-on"] {
-        assert_eq!(guest.component(name).state, State::Cycle, "{name}");
-    }
-    let detail = guest.component("ring-1").detail.expect("a reason");
-    assert!(detail.contains("ring-1, ring-2"), "{detail}");
-    assert_eq!(guest.component("free").state, State::Active);
-    // Broken live, everything runs.
-    guest.declare("ring-1.toml", &sleeper("ring-1", "[provides]\ncapabilities = [\"r1\"]"));
-    guest.wait("hanger-on", State::Active, None);
-}
-
-#[test]
 fn an_optional_capability_is_waited_for_only_while_it_may_come() {
     let Some(guest) = Guest::start("optional") else {
         return;

@@ -1,12 +1,13 @@
 //! The real `graph-resolver` as process 1 of namespaces of its own: seconds, no virtual machine.
 //!
-//! Each case is a folder under `tests/cases`: its component files in `graph.d`, and what is done
-//! and expected in the function of the same name here. Nothing of the host is touched: user, pid
+//! Each case is a folder under `tests/cases`: its component files in `graph.d`, and what is done and expected in its
+//! `case.toml` and `journal`, or where that is more than steps can say, in a function here. Nothing of the host is touched: user, pid
 //! and mount namespaces are new, every path is in a temporary directory, and what runs inside
 //! dies with the namespace.
 //!
 //! Needs `unshare` and user namespaces, or root. Where there are neither, each test fails and says how to do without.
 
+mod case;
 mod emergency;
 mod graphctl;
 mod guest;
