@@ -53,8 +53,9 @@ pub const KERNEL_CAPABILITIES: &[&str] = &[
     "filesystem.devpts",
 ];
 
-/// What one component file declares.
-#[derive(Clone, Debug, PartialEq)]
+/// What one component file declares. Its [`Default`] is a blank, not what a file that says nothing declares.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Component {
     /// Unique name.
     pub name: String,
@@ -110,19 +111,21 @@ impl Component {
 }
 
 /// How a component runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// Runs until stopped; an exit is a failure.
+    #[default]
     Service,
     /// Runs to its end; exit status 0 means DONE.
     Oneshot,
 }
 
 /// How state passes from an old generation to a new one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Handoff {
     /// Not at all.
+    #[default]
     None,
     /// Descriptors over a unix socket.
     FdPassing,
@@ -133,7 +136,7 @@ pub enum Handoff {
 }
 
 /// A command of a probe.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command {
     /// A line for `/bin/sh -c`.
     Shell(String),
@@ -142,9 +145,10 @@ pub enum Command {
 }
 
 /// How a component says that it is ready.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Readiness {
     /// Ready once exec has succeeded.
+    #[default]
     None,
     /// Ready when this file appears after the start.
     File(String),
@@ -170,7 +174,7 @@ impl Readiness {
 }
 
 /// What is asked to learn whether a component is well.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Check {
     /// Healthy when this command exits with 0.
     Command(Command),
@@ -187,7 +191,7 @@ pub enum Check {
 }
 
 /// Where an HTTP probe goes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HttpTarget {
     /// What is connected to.
     pub address: SocketAddr,
@@ -226,7 +230,7 @@ impl fmt::Display for Check {
 }
 
 /// Periodic question whether a component is well.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Health {
     /// The probe.
     pub check: Check,
@@ -246,7 +250,8 @@ pub struct Health {
 }
 
 /// `[lifecycle]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Lifecycle {
     /// Way of handing over at an upgrade.
     pub handoff: Handoff,
@@ -269,7 +274,8 @@ pub struct Lifecycle {
 }
 
 /// `[resources]`. `None` everywhere means no limit.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Resources {
     /// Relative path below the supervisor's cgroup; the name when absent.
     pub cgroup: Option<String>,
@@ -290,7 +296,7 @@ pub struct Resources {
 }
 
 /// `cpu.max`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CpuMax {
     /// Microseconds of CPU per period; `None` is unlimited.
     pub quota: Option<u64>,
@@ -299,7 +305,7 @@ pub struct CpuMax {
 }
 
 /// A namespace of the kernel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Namespace {
     /// `mount` or `mnt`.
     Mount,
@@ -320,7 +326,8 @@ pub enum Namespace {
 }
 
 /// `[isolation]`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Isolation {
     /// Namespaces of its own, sorted, each once.
     pub namespaces: Vec<Namespace>,
@@ -353,7 +360,8 @@ impl Isolation {
 }
 
 /// `[checkpoint]`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct CheckpointPolicy {
     /// Whether checkpoints are kept for this component.
     pub enabled: bool,
@@ -368,7 +376,8 @@ pub struct CheckpointPolicy {
 }
 
 /// `[hotswap]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct HotSwap {
     /// Descriptors to transfer, by name; `None` means all that are offered.
     pub transfer_fds: Option<Vec<String>>,

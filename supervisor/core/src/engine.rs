@@ -23,15 +23,19 @@
 mod declare;
 mod health;
 mod lifecycle;
+mod mend;
 mod notify;
 mod report;
 mod request;
+mod snapshot;
 mod timers;
 mod unit;
 
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 
 use crate::component::Component;
 use crate::control::{Answer, Request};
@@ -45,18 +49,20 @@ use request::Waiter;
 use timers::Timers;
 use unit::Unit;
 
+pub use mend::{Alive, Facts, Stage};
 pub use request::{RELOAD_NOTICE, WAITER_LIMIT, WAITERS_PER_USER, WAITERS_RESERVED};
+pub use snapshot::{RestoreError, Snapshot};
 
 /// One run of one component's process. Never used again, so that a late event finds no wrong one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct RunId(pub u64);
 
 /// One health probe. Never used again, so that a late outcome counts for nobody.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ProbeId(pub u64);
 
 /// A client that waits for an answer. The number is the caller's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ClientId(pub u64);
 
 /// Who sent a request, by the kernel's word.
@@ -69,7 +75,7 @@ pub struct Peer {
 }
 
 /// What is to happen once everything is stopped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Halt {
     /// Switch the machine off.
     PowerOff,
@@ -159,6 +165,8 @@ pub enum Event {
     Halt(Halt),
     /// Derive the graph anew and try again what waits or backs off.
     Resolve,
+    /// The performer is a new one and the engine a restored one: this is what is there.
+    Resumed(Facts),
 }
 
 /// What is to be done. The performer does it in this order.
@@ -366,7 +374,7 @@ pub struct Engine {
 }
 
 /// A shutdown under way.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Halting {
     halt: Halt,
     /// Its limit has passed and everything left was killed.
@@ -427,6 +435,7 @@ impl Engine {
             Event::LogGrew(name) => self.answer_readers(&name),
             Event::Halt(halt) => self.begin_halt(halt, &Cause::Shutdown),
             Event::Resolve => self.resolve(&Cause::Restart),
+            Event::Resumed(facts) => self.resume(&facts),
         }
         self.run_timers();
         self.propagate();

@@ -13,12 +13,15 @@
 //! [`Graph::settle`], which derives everything anew in one linear pass per batch of edits.
 
 mod analysis;
+pub(crate) mod places;
 pub(crate) mod scc;
 
 use std::collections::HashMap;
 
+use serde::{Deserialize, Serialize};
+
 /// A component's place in the graph. Ids of removed nodes are used again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct NodeId(u32);
 
 impl NodeId {
@@ -29,7 +32,7 @@ impl NodeId {
 }
 
 /// An interned capability name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct CapId(u32);
 
 impl CapId {
@@ -121,16 +124,8 @@ impl Graph {
             provides: self.intern_all(provides),
             requires: self.intern_all(requires),
             optional: self.optional_edges(optional),
-            level: Level::Down,
             may_rise: true,
-            hope: false,
-            in_cycle: false,
-            unmet: 0,
-            hopeless: 0,
-            waits: 0,
-            layer: 0,
-            rank: 0,
-            wide_rank: 0,
+            ..Node::dead()
         };
         if let Some(id) = self.free.pop() {
             self.nodes[id.index()] = node;

@@ -9,7 +9,7 @@ use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// Records kept. A boot of 300 components makes about 900; a record takes about 100 bytes, so
 /// a full ring stays below a quarter of a megabyte.
@@ -85,6 +85,11 @@ impl State {
     /// Whether a component in this state stays there until something from outside happens.
     pub fn is_resting(self) -> bool {
         !matches!(self, Self::Starting | Self::ReadyWait | Self::Stopping)
+    }
+
+    /// Whether a component in this state has a process.
+    pub fn has_process(self) -> bool {
+        matches!(self, Self::Starting | Self::ReadyWait | Self::Active | Self::Degraded | Self::Stopping)
     }
 
     /// Whether the capabilities of a component in this state are up.
@@ -197,6 +202,8 @@ pub enum Cause {
     Cycle,
     /// The whole machine, or the supervisor, goes down.
     Shutdown,
+    /// The supervisor failed while it dealt with it, and what happened then is not known.
+    Interrupted,
 }
 
 impl fmt::Display for Cause {
@@ -233,6 +240,7 @@ impl fmt::Display for Cause {
             }
             Self::Cycle => f.write_str("dependency cycle"),
             Self::Shutdown => f.write_str("shutdown"),
+            Self::Interrupted => f.write_str("interrupted by an internal error of the supervisor"),
         }
     }
 }
@@ -291,10 +299,24 @@ pub struct Record {
 }
 
 /// The ring of records.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Journal {
+    #[serde(deserialize_with = "legible")]
     ring: VecDeque<Record>,
     last: u64,
+}
+
+/// Records as far as this version can read them. Those up to one that it cannot read are left
+/// out: the ring has no gaps.
+fn legible<'d, D: Deserializer<'d>>(deserializer: D) -> Result<VecDeque<Record>, D::Error> {
+    let mut ring = VecDeque::new();
+    for value in Vec::<serde_json::Value>::deserialize(deserializer)? {
+        match serde_json::from_value(value) {
+            Ok(record) => ring.push_back(record),
+            Err(_) => ring.clear(),
+        }
+    }
+    Ok(ring)
 }
 
 impl Journal {
@@ -340,6 +362,27 @@ impl Journal {
         let skip = since.saturating_sub(self.dropped());
         let skip = usize::try_from(skip).unwrap_or(usize::MAX);
         self.ring.iter().skip(skip)
+    }
+
+    /// After reading it back: the newest records in an unbroken row, as many as are kept.
+    pub(crate) fn mend(&mut self) {
+        let mut next = self.last;
+        let good = self.ring.iter().rev().take_while(|record| {
+            let follows = record.revision == next && next > 0;
+            next = next.saturating_sub(1);
+            follows
+        });
+        let kept = good.count().min(CAPACITY);
+        self.ring.drain(..self.ring.len() - kept);
+    }
+
+    /// Let the records' names share the memory of `names`.
+    pub(crate) fn share_names<'n>(&mut self, shared: impl Fn(&str) -> Option<&'n Rc<str>>) {
+        for record in &mut self.ring {
+            if let Some(name) = shared(&record.component) {
+                record.component = Rc::clone(name);
+            }
+        }
     }
 
     /// Whether `component` entered `state` after revision `since`.

@@ -8,6 +8,7 @@
 //! * [`options`]: what is drawn from the seed. Printed first when a run fails.
 //! * [`world`]: performs the engine's effects and drives the phases.
 //! * [`faults`]: what goes wrong; a table, and a file for each domain.
+//! * [`takeover`]: the supervisor executes itself again; everything goes on as before.
 //! * [`model`]: what an onlooker knows: declarations, states, processes.
 //! * [`checkers`]: what must hold; a table, and a file for each promise.
 
@@ -18,6 +19,7 @@ mod model;
 mod options;
 mod outcome;
 mod random;
+mod takeover;
 mod trace;
 mod world;
 
@@ -29,6 +31,7 @@ pub use checkers::names as checker_names;
 pub use options::Options;
 pub use outcome::{Failure, Phase, Reason, Report};
 pub use random::Random;
+pub use takeover::Takeovers;
 
 use world::World;
 
@@ -46,6 +49,21 @@ pub fn run(seed: u64) -> Result<Report, Box<Failure>> {
     Ok(first)
 }
 
+/// Run one seed without and with a supervisor that executes itself again, after one event in so
+/// many, and compare the two runs.
+pub fn run_with_takeovers(seed: u64, one_in: u64) -> Result<Report, Box<Failure>> {
+    let first = run_once(seed, &Watch::default())?;
+    let expected = Some(Rc::clone(&first.digests));
+    run_once(seed, &Watch { expected, takeovers: Takeovers::Orderly(one_in), ..Watch::default() })?;
+    Ok(first)
+}
+
+/// Run one seed with a supervisor that fails over one event in so many and executes itself again.
+/// Only what holds in spite of that is looked at.
+pub fn run_with_failures(seed: u64, one_in: u64) -> Result<Report, Box<Failure>> {
+    run_once(seed, &Watch { unchecked: true, takeovers: Takeovers::Failing(one_in), ..Watch::default() })
+}
+
 /// Run one seed once, with no checker looking: for measuring the engine alone.
 pub fn run_unchecked(seed: u64) -> Result<Report, Box<Failure>> {
     run_once(seed, &Watch { unchecked: true, ..Watch::default() })
@@ -55,6 +73,7 @@ pub fn run_unchecked(seed: u64) -> Result<Report, Box<Failure>> {
 #[derive(Clone, Default)]
 struct Watch {
     unchecked: bool,
+    takeovers: Takeovers,
     /// Events and effects are written down.
     traced: bool,
     /// Digests of an earlier run of the same seed.

@@ -7,6 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
+use serde::{Deserialize, Serialize};
+
 use super::unit::{AfterStop, Unit};
 use super::{Effect, Engine, FileChange, FileContent, Input};
 use crate::component::{Component, KERNEL, KERNEL_CAPABILITIES, Kind};
@@ -16,8 +18,9 @@ use crate::graph::{Graph, Level, NodeId};
 use crate::journal::{Cause, Record, State};
 
 /// One file.
-#[derive(Debug, Default)]
-struct Entry {
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct Entry {
     /// What it declared when it was last usable.
     component: Option<Rc<Component>>,
     /// Why it is not usable now.
@@ -27,14 +30,46 @@ struct Entry {
 /// All files and who declares which name.
 #[derive(Debug, Default)]
 pub(super) struct Files {
-    entries: BTreeMap<Rc<str>, Entry>,
+    pub(super) entries: BTreeMap<Rc<str>, Entry>,
     /// Files that declare a name.
     claims: BTreeMap<String, BTreeSet<Rc<str>>>,
     /// The file in force for a name.
-    owners: BTreeMap<String, Rc<str>>,
+    pub(super) owners: BTreeMap<String, Rc<str>>,
 }
 
 impl Files {
+    /// As it was: entries and owners are facts, the rest follows.
+    pub(super) fn restore(mut entries: BTreeMap<Rc<str>, Entry>, owners: BTreeMap<String, Rc<str>>) -> Self {
+        let mut files = Self::default();
+        for (file, entry) in &mut entries {
+            if let Some(component) = &entry.component {
+                files.claims.entry(component.name.clone()).or_default().insert(Rc::clone(file));
+            }
+        }
+        files.entries = entries;
+        for (name, owner) in owners {
+            if let Some(owner) = files.claims.get(&name).and_then(|claims| claims.get(&owner)) {
+                files.owners.insert(name, Rc::clone(owner));
+            }
+        }
+        let unowned: Vec<_> =
+            files.claims.keys().filter(|name| !files.owners.contains_key(*name)).cloned().collect();
+        for name in unowned {
+            files.owner(&name);
+        }
+        files
+    }
+
+    /// The declaration in force for `name`.
+    pub(super) fn in_force(&self, name: &str) -> Option<&Rc<Component>> {
+        self.entries.get(self.owners.get(name)?)?.component.as_ref()
+    }
+
+    /// Those of `names` that no file declares.
+    pub(super) fn undeclared<'n>(&self, names: impl Iterator<Item = &'n Rc<str>>) -> Vec<Rc<str>> {
+        names.filter(|name| self.in_force(name).is_none()).cloned().collect()
+    }
+
     /// Take one change over; the names it concerns go to `names`.
     fn apply(&mut self, change: FileChange, names: &mut BTreeSet<String>) {
         let file: Rc<str> = change.file.into();
@@ -128,7 +163,7 @@ pub(super) fn insert_kernel(graph: &mut Graph, extension: &[String]) -> NodeId {
     id
 }
 
-fn kernel_capabilities(extension: &[String]) -> Vec<String> {
+pub(super) fn kernel_capabilities(extension: &[String]) -> Vec<String> {
     let own = KERNEL_CAPABILITIES.iter().map(|cap| (*cap).to_owned());
     own.chain(extension.iter().cloned()).collect()
 }
@@ -167,15 +202,10 @@ impl Engine {
     }
 
     /// Derive the graph anew and carry cycles that came or went to their components.
-    fn settle_graph(&mut self) {
+    pub(super) fn settle_graph(&mut self) {
         let moved = self.graph.settle();
         if !moved.is_empty() {
-            self.cycle_of.clear();
-            for cycle in self.graph.cycles() {
-                let cycle: Rc<[NodeId]> = cycle.into();
-                let members = cycle.iter().map(|id| (*id, Rc::clone(&cycle)));
-                self.cycle_of.extend(members);
-            }
+            self.find_cycles();
         }
         for id in moved {
             let on = self.graph.in_cycle(id);
@@ -184,9 +214,19 @@ impl Engine {
         }
     }
 
+    /// Note which components are on which cycle.
+    pub(super) fn find_cycles(&mut self) {
+        self.cycle_of.clear();
+        for cycle in self.graph.cycles() {
+            let cycle: Rc<[NodeId]> = cycle.into();
+            let members = cycle.iter().map(|id| (*id, Rc::clone(&cycle)));
+            self.cycle_of.extend(members);
+        }
+    }
+
     /// A name without a declaration: its process goes first, then it is forgotten. Dependents
     /// are found by the edges as they were, so this comes before the edges change.
-    fn undeclare(&mut self, name: &str) {
+    pub(super) fn undeclare(&mut self, name: &str) {
         if name == KERNEL {
             let provides = kernel_capabilities(&[]);
             return self.graph.replace(self.kernel, &provides, &[], &[]);
@@ -290,6 +330,7 @@ impl Engine {
         if health_moved {
             self.renew_watch(id);
         }
+        self.let_go(id);
         if let Some(unit) = self.unit(id) {
             let may_rise = unit.may_rise() && self.halting.is_none();
             self.graph.set_may_rise(id, may_rise);

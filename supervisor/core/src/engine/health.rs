@@ -14,6 +14,8 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::timers::{Due, TimerKey};
 use super::{Effect, Engine, Input, ProbeId};
 use crate::component::Health as Declared;
@@ -22,7 +24,8 @@ use crate::graph::NodeId;
 use crate::journal::{Cause, State, unhealthy_text};
 
 /// What is known about the health of one component.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub(super) struct Watch {
     /// When the component came up.
     since: Duration,
@@ -39,7 +42,7 @@ pub(super) struct Watch {
 }
 
 /// A probe under way.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Current {
     probe: ProbeId,
     /// The timer of its limit; `None` once it was cancelled.
@@ -49,6 +52,32 @@ struct Current {
 }
 
 impl Watch {
+    /// The probe under way, or cancelled and not yet over.
+    pub(super) fn under_way(&self) -> Option<ProbeId> {
+        self.current.as_ref().map(|current| current.probe)
+    }
+
+    /// Whether a probe is under way whose outcome counts.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.current.as_ref().is_some_and(|current| current.limit.is_some())
+    }
+
+    /// Whether the time of the next probe is set.
+    pub(super) fn is_armed(&self) -> bool {
+        self.timer.is_some()
+    }
+
+    /// There is no probe any more.
+    pub(super) fn forget_current(&mut self) {
+        self.current = None;
+    }
+
+    /// Every timer that is counted on.
+    pub(super) fn timers(&mut self) -> impl Iterator<Item = &mut Option<TimerKey>> {
+        let limit = self.current.as_mut().map(|current| &mut current.limit);
+        [&mut self.timer].into_iter().chain(limit)
+    }
+
     /// For the HEALTH column.
     pub(super) fn verdict(&self) -> Health {
         match &self.last {

@@ -18,10 +18,19 @@ const KILL_PATIENCE: Duration = Duration::from_secs(10);
 
 /// The longest that an orderly shutdown may take before everything left is killed: several
 /// layers of the default grace, and less than what people wait for before they cut the power.
-const HALT_LIMIT: Duration = Duration::from_secs(60);
+pub(super) const HALT_LIMIT: Duration = Duration::from_secs(60);
 
 /// After the kill at the end of [`HALT_LIMIT`], the time until the machine goes down regardless.
 const HALT_PATIENCE: Duration = Duration::from_secs(5);
+
+/// What a component in a state grants.
+pub(super) fn level_of(state: State) -> Level {
+    match state {
+        State::Active | State::Done => Level::Up,
+        State::Degraded => Level::Degraded,
+        _ => Level::Down,
+    }
+}
 
 impl Engine {
     /// Look an input up in the table and act.
@@ -98,7 +107,8 @@ impl Engine {
             | Cause::Unhealthy { .. }
             | Cause::WatchdogExpired { .. }
             | Cause::WatchdogTriggered
-            | Cause::Shutdown => None,
+            | Cause::Shutdown
+            | Cause::Interrupted => None,
             Cause::Executed
             | Cause::NotExecuted { .. }
             | Cause::Unsupported { .. }
@@ -153,12 +163,7 @@ impl Engine {
             self.moving += usize::from(!to.is_resting());
             self.moving -= usize::from(!from.is_resting());
         }
-        let level = match to {
-            State::Active | State::Done => Level::Up,
-            State::Degraded => Level::Degraded,
-            _ => Level::Down,
-        };
-        self.graph.set_level(id, level);
+        self.graph.set_level(id, level_of(to));
         self.graph.set_may_rise(id, may_rise && self.halting.is_none());
     }
 
@@ -370,7 +375,7 @@ impl Engine {
         Some(self.unit(id)?.process.as_ref()?.run)
     }
 
-    fn tell(&mut self, id: NodeId) {
+    pub(super) fn tell(&mut self, id: NodeId) {
         let Some(process) = self.unit_mut(id).and_then(|unit| unit.process.as_mut()) else {
             return;
         };
@@ -406,7 +411,13 @@ impl Engine {
         let started = process.and_then(|process| process.since);
         unit.forget_failures(started, now);
         unit.waits_for = 0;
-        for (waiting, run) in std::mem::take(&mut unit.blocks) {
+        let blocked = std::mem::take(&mut unit.blocks);
+        self.unblock(blocked);
+    }
+
+    /// Those that waited for a process to be gone wait for one less, and go on if it was the last.
+    fn unblock(&mut self, blocked: Vec<(NodeId, RunId)>) {
+        for (waiting, run) in blocked {
             if self.run_of(waiting) != Some(run) {
                 continue;
             }
@@ -418,6 +429,26 @@ impl Engine {
                 self.tell(waiting);
             }
         }
+    }
+
+    /// A declaration no longer requires what others provide that wait for its process to be gone:
+    /// nothing ends that process, so they must not wait for it.
+    pub(super) fn let_go(&mut self, id: NodeId) {
+        if self.halting.is_some() {
+            return;
+        }
+        let Some(unit) = self.unit_mut(id) else { return };
+        let component = Rc::clone(&unit.component);
+        let blocked = std::mem::take(&mut unit.blocks);
+        let needs = |waiting: &NodeId| {
+            let provides = self.unit(*waiting).map_or(&[][..], |unit| &unit.component.provides);
+            provides.iter().any(|cap| component.requires.contains(cap))
+        };
+        let (kept, free) = blocked.into_iter().partition(|(waiting, _)| needs(waiting));
+        if let Some(unit) = self.unit_mut(id) {
+            unit.blocks = kept;
+        }
+        self.unblock(free);
     }
 
     fn settle_stop(&mut self, id: NodeId, cause: Cause) {

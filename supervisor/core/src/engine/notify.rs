@@ -11,6 +11,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::timers::{Due, TimerKey};
 use super::unit::Unit;
 use super::{Engine, Input, RunId};
@@ -28,7 +30,8 @@ const EXTENSION_LIMIT: Duration = Duration::from_secs(3600);
 const INTERVAL_LIMIT: Duration = Duration::from_secs(366 * 24 * 3600);
 
 /// What one process has said.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub(super) struct Said {
     pub(super) status: Option<String>,
     errno: Option<i32>,
@@ -44,9 +47,10 @@ pub(super) struct Said {
 }
 
 /// The watchdog of a component that is up.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub(super) struct Watchdog {
-    timer: Option<TimerKey>,
+    pub(super) timer: Option<TimerKey>,
     /// It has said that it is alive, since it is up.
     beaten: bool,
 }
@@ -166,7 +170,7 @@ impl Engine {
         self.rearm_watchdog(id);
     }
 
-    fn rearm_watchdog(&mut self, id: NodeId) {
+    pub(super) fn rearm_watchdog(&mut self, id: NodeId) {
         let Some(unit) = self.unit_mut(id).filter(|unit| unit.state.is_up()) else {
             return;
         };

@@ -3,6 +3,8 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::timers::{Due, TimerKey};
 use super::unit::Unit;
 use super::{ClientId, Effect, Engine, Halt, Input, Peer, RunId};
@@ -34,7 +36,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3600);
 const LONGEST_WAIT_OF_OTHERS: Duration = Duration::from_secs(3600);
 
 /// What a client waits for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Goal {
     Until(Until),
     /// It runs, with another process than this.
@@ -62,12 +64,12 @@ impl Goal {
 }
 
 /// A client whose answer is due when its goal is reached.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Waiter {
     pub(super) client: ClientId,
     uid: u32,
     goal: Goal,
-    timer: Option<TimerKey>,
+    pub(super) timer: Option<TimerKey>,
 }
 
 impl Engine {

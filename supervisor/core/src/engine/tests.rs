@@ -445,6 +445,23 @@ fn nothing_is_probed_before_it_is_ready_or_after_it_is_told_to_stop() {
 }
 
 #[test]
+fn who_lets_go_in_the_same_batch_is_not_waited_for() {
+    let provider = service("base", "[provides]\ncapabilities = [\"base\"]");
+    let mut bench = Bench::new(&[&provider, &service("user", "[requires]\ncapabilities = [\"base\"]")]);
+    bench.execute("base");
+    bench.execute("user");
+    let base = bench.run("base");
+    let component = parse(&service("user", "")).component.expect("a component");
+    let content = FileContent::Component(Box::new(component));
+    bench.give(Event::Files(vec![
+        FileChange { file: "0.toml".to_owned(), content: FileContent::Gone },
+        FileChange { file: "1.toml".to_owned(), content },
+    ]));
+    assert!(bench.effects.iter().any(|effect| matches!(effect, Effect::Terminate(run) if *run == base)));
+    assert_eq!(bench.engine.state("user"), State::Active, "nothing that it needs has gone");
+}
+
+#[test]
 fn what_is_not_supported_fails_with_its_name() {
     let mut bench = Bench::new(&[&service("a", "")]);
     let run = bench.run("a");

@@ -3,16 +3,25 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::{ClientId, Engine, Input};
 use crate::graph::NodeId;
 use crate::journal::Cause;
 
 /// Where a timer stands in the queue.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(super) struct TimerKey(Duration, u64);
 
+impl TimerKey {
+    /// What tells it from others of the same time.
+    pub(super) fn number(&self) -> u64 {
+        self.1
+    }
+}
+
 /// What is due.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Due {
     /// The component's process had its time to become ready.
     Readiness(NodeId),
@@ -36,8 +45,8 @@ pub(super) enum Due {
 /// one for its next probe, one for the limit of the probe under way and one for its watchdog.
 #[derive(Debug, Default)]
 pub(super) struct Timers {
-    queue: BTreeMap<TimerKey, Due>,
-    last: u64,
+    pub(super) queue: BTreeMap<TimerKey, Due>,
+    pub(super) last: u64,
 }
 
 impl Timers {
@@ -64,6 +73,10 @@ impl Timers {
     /// When and for what a timer is armed.
     pub(super) fn get(&self, key: TimerKey) -> Option<(Duration, Due)> {
         self.queue.get(&key).map(|due| (key.0, *due))
+    }
+
+    pub(super) fn disarm_all(&mut self, due: Due) {
+        self.queue.retain(|_, other| *other != due);
     }
 
     fn pop(&mut self, now: Duration) -> Option<(TimerKey, Due)> {

@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::RunId;
 use super::health::Watch;
 use super::notify::{Said, Watchdog};
@@ -17,11 +19,12 @@ const PAUSES: [Duration; 4] =
     [Duration::from_secs(30), Duration::from_secs(60), Duration::from_secs(120), Duration::from_secs(300)];
 
 /// A process that exists, or is being created.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Process {
     pub(super) run: RunId,
     pub(super) pid: Option<i32>,
-    /// The declaration it was started with.
+    /// The declaration it was started with. Left out of a snapshot when it is the one in force.
+    #[serde(default, skip_serializing_if = "is_blank")]
     pub(super) component: Rc<Component>,
     /// When exec succeeded.
     pub(super) since: Option<Duration>,
@@ -32,7 +35,7 @@ pub(super) struct Process {
 }
 
 /// What follows a stop.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum AfterStop {
     /// INACTIVE; a start follows if nothing forbids it.
     Rest,
@@ -42,10 +45,13 @@ pub(super) enum AfterStop {
     Restart(Cause),
 }
 
-/// A component and where it stands.
-#[derive(Debug)]
+/// A component and where it stands. Part of the snapshot: a field that is added needs
+/// `#[serde(default)]`, so that snapshots of versions before it can be read.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Unit {
     pub(super) name: Rc<str>,
+    /// The declaration in force. Left out of a snapshot when a file has it.
+    #[serde(default, skip_serializing_if = "is_blank")]
     pub(super) component: Rc<Component>,
     pub(super) state: State,
     /// What `status` says about the state.
@@ -165,4 +171,9 @@ impl Unit {
         self.pauses = 0;
         self.recent.clear();
     }
+}
+
+/// Whether a declaration is left out of a snapshot: every real one has a name.
+fn is_blank(component: &Rc<Component>) -> bool {
+    component.name.is_empty()
 }

@@ -142,8 +142,16 @@ impl Graph {
             demands: &|node, _| node.level == Level::Down,
             awaits: &|_| false,
         });
+        self.set_hope(|id| rounds[id.index()] != NO_LAYER);
+    }
+
+    /// Take over who has hope, and count what follows from it.
+    pub(super) fn set_hope(&mut self, has_hope: impl Fn(NodeId) -> bool) {
+        for cap in &mut self.caps {
+            cap.hoped = 0;
+        }
         for id in self.live() {
-            let hope = rounds[id.index()] != NO_LAYER;
+            let hope = has_hope(id);
             let node = &mut self.nodes[id.index()];
             node.hope = hope;
             for cap in &node.provides {

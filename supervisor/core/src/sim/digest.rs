@@ -49,6 +49,7 @@ impl Digest {
             Event::Resolve => 14,
             Event::LogGrew(_) => 15,
             Event::Notified(run, _) => 16 + (run.0 << 8),
+            Event::Resumed(_) => 17,
         });
     }
 

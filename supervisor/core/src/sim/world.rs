@@ -10,6 +10,7 @@ use super::checkers::{self, Checker, obstacle};
 use super::digest::Digest;
 use super::faults::{FAULTS, clients::Clients, files::Files};
 use super::model::Model;
+use super::takeover::Takeover;
 use super::{Options, Phase, Random, Reason, Report, Watch, trace};
 use crate::control::Request;
 use crate::engine::{Config, Effect, Engine, Event, Halt, ProbeId, RunId};
@@ -87,7 +88,8 @@ pub(super) struct World {
     pub(super) model: Model,
     pub(super) files: Files,
     pub(super) clients: Clients,
-    engine: Engine,
+    pub(super) takeover: Takeover,
+    pub(super) engine: Engine,
     phase: Phase,
     plans: BinaryHeap<Reverse<Planned>>,
     last_plan: u64,
@@ -105,12 +107,14 @@ pub(super) struct World {
 impl World {
     pub(super) fn new(options: Options, random: Random, watch: &Watch) -> Self {
         let components = options.components as usize;
+        let takeover = Takeover::new(watch.takeovers, &random);
         Self {
             options,
             random,
             model: Model::new(components),
             files: Files::new(components),
             clients: Clients::default(),
+            takeover,
             engine: Engine::new(Config::default()),
             phase: Phase::Safety,
             plans: BinaryHeap::new(),
@@ -182,6 +186,7 @@ impl World {
         self.model.calm = true;
         self.begin_shutdown()?;
         self.run_until(self.model.now + SHUTDOWN_LIMIT)?;
+        self.look_for_forgotten_clients()?;
         self.check(|checker, model, engine| checker.end(model, engine))
     }
 
@@ -291,7 +296,7 @@ impl World {
             let more = self.step(Event::Created { run, pid: 1 })?;
             follows.extend(more);
         }
-        Ok(())
+        self.take_over_in_order()
     }
 
     /// One event. Returns the runs that were created by it.
@@ -310,8 +315,15 @@ impl World {
                 .event(&self.model, &event)
                 .map_err(|message| Reason::Broken { checker: name, message })?;
         }
+        if self.fails_over(&event) {
+            self.take_over_after_failure()?;
+            return Ok(Vec::new());
+        }
         let mut created = Vec::new();
-        for effect in self.engine.handle(self.model.now, event) {
+        let mut effects = self.engine.handle(self.model.now, event);
+        let failed = self.fails_within(&mut effects);
+        for effect in effects {
+            self.look_for_twins(&effect)?;
             self.effects += 1;
             self.note("  <", || trace::effect(&effect));
             self.digest.effect(&effect);
@@ -322,6 +334,10 @@ impl World {
             }
             self.model.apply(&effect);
             self.perform(&effect, &mut created);
+        }
+        if failed {
+            self.take_over_after_failure()?;
+            return Ok(Vec::new());
         }
         self.check(|checker, model, engine| checker.step(model, engine))?;
         self.compare()?;

@@ -21,6 +21,11 @@ pub(in crate::sim) struct Clients {
 }
 
 impl Clients {
+    /// Those that have no answer yet.
+    pub(in crate::sim) fn open(&self) -> impl Iterator<Item = ClientId> {
+        self.open.iter().copied()
+    }
+
     /// A client has its answer, or has gone.
     pub(in crate::sim) fn leave(&mut self, client: ClientId) {
         self.open.retain(|open| *open != client);
