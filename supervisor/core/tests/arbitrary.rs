@@ -95,7 +95,7 @@ fn repository() -> PathBuf {
 
 /// The folders with the seeds of a target. Component files there are enough of in the tests.
 const SEEDS: &[(&str, &[&str])] = &[
-    ("component_file", &["harness/suites", "supervisor/init/tests/cases"]),
+    ("component_file", &["fuzz/seeds/component_file", "harness/suites", "supervisor/init/tests/cases"]),
     ("request_line", &["fuzz/seeds/request_line"]),
     ("conversation", &["fuzz/seeds/conversation"]),
 ];

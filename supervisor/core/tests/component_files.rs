@@ -176,6 +176,21 @@ fn what_is_not_closed_costs_no_other_section() {
 }
 
 #[test]
+fn a_table_that_is_not_closed_and_a_section_that_comes_twice_cost_nothing_else() {
+    check(
+        "[component]\nname = \"a\"\nbinary = \"/a\"\n[hotswap]\nenv_vars = { A = \"1\", B = \"}\"\n\
+         [requires]\ncapabilities = [\"a b\"]\n[component]\nargs = [3]\n[isolation]\nnamespaces = \"uts\n",
+        &[
+            (5, 12, "not closed", ""),
+            (7, 17, "bad name", ""),
+            (8, 2, "duplicate key", ""),
+            (9, 9, "must be an array of strings", ""),
+            (11, 18, "invalid basic string", ""),
+        ],
+    );
+}
+
+#[test]
 fn a_key_that_cannot_be_read_is_not_said_to_be_missing() {
     check("[component]\nname \"a\"\nbinary = \"/a\"\n", &[(2, 6, "key with no value", "")]);
 }

@@ -54,20 +54,25 @@ pub(super) fn mend(source: &str) -> Mended {
 /// A value that lacks its end: its lines up to the next section, and its own place.
 fn unclosed(text: &str) -> Option<(Range<usize>, Range<usize>)> {
     let (root, errors) = DeTable::parse_recoverable(text);
-    let is_sign = |error: &toml::de::Error| error.message().contains("unclosed");
-    let signs = errors.iter().any(is_sign);
-    let has_error =
-        |span: &Range<usize>| errors.iter().filter_map(toml::de::Error::span).any(|e| e.end > span.start);
-    let value = values(root.get_ref()).find(|value| {
+    let places = || errors.iter().filter_map(toml::de::Error::span).map(|span| span.start);
+    // The header of a section makes no sense inside of a value; nor does the end of the file.
+    let header = places().map(|at| start_of_line(text, at)).find(|line| is_header(line_at(text, *line)));
+    let at_end = errors.iter().any(|error| error.message().contains("unclosed")).then_some(text.len());
+    let limit = header.or(at_end).unwrap_or(0);
+    let last = text.trim_end().len();
+    let lacks_end = |value: &&Spanned<DeValue<'_>>| {
         let span = value.span();
-        let at_the_end = span.end >= text.trim_end().len() && has_error(&span);
-        let section = || next_section(text, &span).is_some();
         match value.get_ref() {
-            DeValue::Array(_) | DeValue::Table(_) => at_the_end && (signs || section()),
-            DeValue::String(_) => at_the_end && section(),
+            DeValue::Array(_) => span.start < limit && !text[span].ends_with(']'),
+            DeValue::Table(_) => span.start < limit && !text[span].ends_with('}'),
+            // A text of several lines takes everything, without an error but at its end.
+            DeValue::String(_) => {
+                span.end >= last && places().any(|at| at > span.start) && next_section(text, &span).is_some()
+            }
             _ => false,
         }
-    })?;
+    };
+    let value = values(root.get_ref()).filter(lacks_end).max_by_key(|value| value.span().start)?;
     let span = value.span();
     let end = next_section(text, &span).unwrap_or(text.len());
     Some((start_of_line(text, span.start)..end, span))
@@ -86,14 +91,23 @@ fn values<'a, 's>(root: &'a DeTable<'s>) -> impl Iterator<Item = &'a Spanned<DeV
 fn next_section(text: &str, span: &Range<usize>) -> Option<usize> {
     let mut start = end_of_line(text, span.start);
     for line in text[start..].split_inclusive('\n') {
-        let words = line.split('#').next().unwrap_or_default().trim();
-        let name = words.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
-        if name.is_some_and(|name| keys::section(name.trim()).is_some()) {
+        if is_header(line) {
             return Some(start);
         }
         start += line.len();
     }
     None
+}
+
+/// Whether a line is `[name]` with the name of a section.
+fn is_header(line: &str) -> bool {
+    let words = line.split('#').next().unwrap_or_default().trim();
+    let name = words.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    name.is_some_and(|name| keys::section(name.trim()).is_some())
+}
+
+fn line_at(text: &str, start: usize) -> &str {
+    &text[start..end_of_line(text, start)]
 }
 
 fn start_of_line(text: &str, at: usize) -> usize {
