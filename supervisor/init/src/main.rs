@@ -15,6 +15,7 @@ mod faults;
 mod health;
 mod log;
 mod machine;
+mod memory;
 mod notify;
 mod options;
 mod output;
@@ -145,6 +146,7 @@ fn run(options: &Options) -> io::Result<Halt> {
         supervisor.read_files();
         spawn_local(control::serve(Rc::clone(&supervisor), listener));
         spawn_local(follow_files(Rc::clone(&supervisor)));
+        spawn_local(settle());
         info!("{} ready, watching {}", env!("CARGO_PKG_VERSION"), options.config_dir.display());
         let halt = supervisor.halted().await;
         // The client that asked for it gets its answer.
@@ -152,6 +154,17 @@ fn run(options: &Options) -> io::Result<Halt> {
         let _ = std::fs::remove_file(socket);
         Ok(halt)
     })
+}
+
+/// Once starting is over: hold no memory that only starting needed, and as process 1 keep the rest from being paged out.
+async fn settle() {
+    tokio::time::sleep(memory::SETTLE_AFTER).await;
+    memory::give_back();
+    if std::process::id() == 1
+        && let Err(error) = memory::lock()
+    {
+        warn!("failed to lock memory, so acting may have to wait for a disk: {error}");
+    }
 }
 
 /// Act on file changes for ever.

@@ -42,7 +42,11 @@ impl Guest {
 
     /// Start with the component files that are in `dir/graph.d` already.
     pub fn start_in(dir: tempfile::TempDir) -> Option<Self> {
-        let flags = unshare_flags()?;
+        Some(Self::start_as(dir, unshare_flags()?))
+    }
+
+    /// Start in the namespaces that these flags of unshare(1) ask for.
+    pub fn start_as(dir: tempfile::TempDir, flags: &str) -> Self {
         let path = |name: &str| dir.path().join(name);
         let log = fs::File::create(path("supervisor.log")).expect("log");
         let child = Command::new("unshare")
@@ -64,7 +68,7 @@ impl Guest {
             .expect("unshare");
         let guest = Self { child, dir };
         until("the control socket", || UnixStream::connect(guest.socket()).ok());
-        Some(guest)
+        guest
     }
 
     pub fn socket(&self) -> PathBuf {

@@ -1,5 +1,6 @@
 //! Starting, restarting, reaping, stopping.
 
+mod frugal;
 mod health;
 mod notify;
 

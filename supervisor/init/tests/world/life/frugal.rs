@@ -1,0 +1,101 @@
+//! What supervising costs while nothing happens: no wake-up, locked memory, no descriptor that is not needed.
+
+use std::fs;
+use std::path::Path;
+use std::thread::sleep;
+use std::time::Duration;
+
+use yakiros_core::journal::State;
+
+use crate::guest::{Guest, sleeper, until};
+
+/// Components that do nothing.
+const IDLE: usize = 20;
+
+/// Descriptors that the supervisor itself needs: standard ones, event loop, signals, file changes, control socket.
+const OWN_DESCRIPTORS: usize = 16;
+
+/// For so long it must not wake up. Anything that is done each second shows.
+const QUIET: Duration = Duration::from_secs(2);
+
+fn folder() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let config = dir.path().join("graph.d");
+    fs::create_dir(&config).expect("configuration directory");
+    let case = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases/frugal/graph.d/idle.toml");
+    let text = fs::read_to_string(case).expect("component file");
+    for at in 0..IDLE {
+        let name = format!("s{at}");
+        fs::write(config.join(format!("{name}.toml")), text.replace("idle", &name)).expect("component file");
+    }
+    dir
+}
+
+fn start() -> Option<Guest> {
+    let guest = Guest::start_in(folder())?;
+    guest.settle();
+    // Whether it may lock or not: the last thing that starting does.
+    until("locked memory, or its refusal", || {
+        let refused = guest.log().contains("failed to lock memory");
+        (refused || status(guest.init_pid(), "VmLck") > 0).then_some(())
+    });
+    Some(guest)
+}
+
+/// A number from the kernel's status of a process.
+fn status(pid: i32, key: &str) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).expect("status");
+    let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
+    let number = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
+    number.unwrap_or_else(|| panic!("no {key} in {text}"))
+}
+
+#[test]
+fn an_idle_supervisor_does_not_wake_up() {
+    let Some(guest) = start() else { return };
+    let pid = guest.init_pid();
+    let switches = || status(pid, "voluntary_ctxt_switches");
+    // The last answer to this test is over when nothing happens for a moment.
+    until("quiet", || {
+        let before = switches();
+        sleep(Duration::from_millis(100));
+        (switches() == before).then_some(())
+    });
+    let before = switches();
+    sleep(QUIET);
+    assert_eq!(switches() - before, 0, "it woke up within {QUIET:?}");
+}
+
+#[test]
+fn process_1_locks_what_it_uses_and_nothing_of_its_children() {
+    if !nix::unistd::geteuid().is_root() {
+        return eprintln!("skipped: only root may lock memory without limit");
+    }
+    let guest = Guest::start_as(folder(), "-pmf");
+    guest.settle();
+    let pid = guest.init_pid();
+    until("locked memory", || (status(pid, "VmLck") > 0).then_some(()));
+    guest.declare("late.toml", &sleeper("late", ""));
+    guest.wait("late", State::Active, None);
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).expect("children");
+    let children: Vec<i32> = children.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+    assert_eq!(children.len(), IDLE + 1);
+    assert!(children.iter().all(|child| status(*child, "VmLck") == 0));
+}
+
+#[test]
+fn descriptors_grow_with_components_and_not_with_time() {
+    let Some(guest) = start() else { return };
+    let descriptors = || fs::read_dir(format!("/proc/{}/fd", guest.init_pid())).expect("descriptors").count();
+    let bound = OWN_DESCRIPTORS + IDLE;
+    // A connection of this test may not be closed yet on the other side.
+    until("few descriptors", || (descriptors() <= bound).then_some(()));
+    let before = descriptors();
+    for _ in 0..3 {
+        let since = guest.settle();
+        let pid = guest.component("s0").pid.expect("a process");
+        guest.kill(pid, "KILL");
+        guest.wait("s0", State::Active, Some(since));
+    }
+    until("as many as before", || (descriptors() <= before).then_some(()));
+}
