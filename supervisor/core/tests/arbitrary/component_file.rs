@@ -1,5 +1,8 @@
 //! What holds for any bytes that are given as a component file.
 
+#[path = "takeover.rs"]
+mod takeover;
+
 use std::time::Duration;
 
 use yakiros_core::component::{Component, parse_bytes};
@@ -57,6 +60,7 @@ fn check_report(content: FileContent) {
         assert_eq!(line.iter().position(|byte| *byte == b'\n'), Some(line.len() - 1), "one line");
         serde_json::from_slice::<serde_json::Value>(&line).expect("JSON");
     }
+    takeover::check(&engine);
     if let Some(component) = component {
         check_twins(&mut engine, &component, change);
     }

@@ -1,7 +1,11 @@
 //! What holds for any conversation with the engine.
 //!
 //! Each line of the bytes is a request line if it begins with `{`; otherwise each of its bytes is
-//! something that happens: to files, to the clock, or to a process that was started.
+//! something that happens: to files, to the clock, to a process that was started, or to the engine,
+//! which is written down and made anew.
+
+#[path = "takeover.rs"]
+mod takeover;
 
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -119,6 +123,7 @@ impl Talk {
                 self.give(Event::Executed(run));
                 self.give(Event::Ready(run));
             }
+            (15, _) => takeover::check(&self.engine),
             _ => {}
         }
     }
