@@ -2,6 +2,8 @@
 
 #[path = "../../supervisor/core/tests/arbitrary/component_file.rs"]
 mod component_file;
+#[path = "../../supervisor/core/tests/arbitrary/takeover.rs"]
+mod takeover;
 
 use libfuzzer_sys::fuzz_target;
 

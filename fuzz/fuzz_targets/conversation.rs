@@ -2,6 +2,8 @@
 
 #[path = "../../supervisor/core/tests/arbitrary/conversation.rs"]
 mod conversation;
+#[path = "../../supervisor/core/tests/arbitrary/takeover.rs"]
+mod takeover;
 
 use libfuzzer_sys::fuzz_target;
 

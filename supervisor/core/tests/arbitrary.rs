@@ -9,6 +9,8 @@ mod component_file;
 mod conversation;
 #[path = "arbitrary/request_line.rs"]
 mod request_line;
+#[path = "arbitrary/takeover.rs"]
+mod takeover;
 
 use std::path::{Path, PathBuf};
 

@@ -1,14 +1,13 @@
 //! What holds for any bytes that are given as a component file.
 
-#[path = "takeover.rs"]
-mod takeover;
-
 use std::time::Duration;
 
 use yakiros_core::component::{Component, parse_bytes};
 use yakiros_core::control::{Answer, encode_answer};
 use yakiros_core::diagnostic::{Diagnostic, rules};
 use yakiros_core::engine::{Config, Engine, Event, FileChange, FileContent};
+
+use super::takeover;
 
 /// Panics if something does not hold.
 pub fn check(bytes: &[u8]) {

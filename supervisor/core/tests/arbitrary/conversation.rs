@@ -4,9 +4,6 @@
 //! something that happens: to files, to the clock, to a process that was started, or to the engine,
 //! which is written down and made anew.
 
-#[path = "takeover.rs"]
-mod takeover;
-
 use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Duration;
@@ -17,6 +14,8 @@ use yakiros_core::engine::{
     ClientId, Config, Effect, Engine, Event, FileChange, FileContent, Peer, ProbeId, RunId,
 };
 use yakiros_core::journal::Exit;
+
+use super::takeover;
 
 /// Steps after which a conversation ends: the engine is not to be tested for patience.
 const STEP_LIMIT: usize = 4096;
