@@ -85,18 +85,28 @@ pub struct Component {
 
 impl Component {
     /// Whether a running process of `self` would have been started just the same for `other`:
-    /// only what the process itself can see counts, not what the supervisor watches or restarts by.
+    /// only what the process itself can see counts, not what the supervisor watches or restarts by,
+    /// and not limits, which change on what runs.
     /// (How it reports ready counts only until it has: then it takes effect with the next start.)
     pub fn same_process(&self, other: &Self) -> bool {
-        self.name == other.name
-            && self.binary == other.binary
-            && self.args == other.args
-            && self.kind == other.kind
-            && self.resources == other.resources
-            && self.isolation == other.isolation
-            && self.hotswap.env_vars == other.hotswap.env_vars
-            && self.lifecycle.handoff == other.lifecycle.handoff
-            && self.lifecycle.watchdog == other.lifecycle.watchdog
+        self.restart_key(other).is_none()
+    }
+
+    /// The first key for which a running process of `other` has to be started anew for `self`.
+    pub fn restart_key(&self, other: &Self) -> Option<&'static str> {
+        let (hotswap, lifecycle) = (&self.hotswap, &self.lifecycle);
+        let differs = [
+            (self.name != other.name, "component.name"),
+            (self.binary != other.binary, "component.binary"),
+            (self.args != other.args, "component.args"),
+            (self.kind != other.kind, "component.type"),
+            (self.cgroup() != other.cgroup(), "resources.cgroup"),
+            (self.isolation != other.isolation, "isolation"),
+            (hotswap.env_vars != other.hotswap.env_vars, "hotswap.env_vars"),
+            (lifecycle.handoff != other.lifecycle.handoff, "lifecycle.handoff"),
+            (lifecycle.watchdog != other.lifecycle.watchdog, "lifecycle.watchdog_interval"),
+        ];
+        differs.into_iter().find(|(differs, _)| *differs).map(|(_, key)| key)
     }
 
     /// Whether the process gets a `NOTIFY_SOCKET`.
@@ -133,6 +143,13 @@ pub enum Handoff {
     Checkpoint,
     /// A file that the program itself writes and reads.
     StateFile,
+}
+
+impl Handoff {
+    /// The key's value in a component file.
+    pub fn name(self) -> &'static str {
+        <Self as keys::Word>::name(self)
+    }
 }
 
 /// A command of a probe.

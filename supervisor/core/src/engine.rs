@@ -23,6 +23,7 @@
 mod declare;
 mod health;
 mod lifecycle;
+mod limits;
 mod mend;
 mod notify;
 mod report;
@@ -137,6 +138,8 @@ pub enum Event {
     Ready(RunId),
     /// The process, or another of its component, said something about itself.
     Notified(RunId, Notification),
+    /// What [`Effect::Limit`] asked for is done, or why it could not be.
+    Limited(RunId, Result<(), Rc<str>>),
     /// A probe is over, cancelled ones included; nothing of it is left.
     Probed {
         /// Which.
@@ -181,6 +184,14 @@ pub enum Effect {
         component: Rc<Component>,
         /// Starts of this component so far, from 1.
         generation: u64,
+    },
+    /// Give a running process the limits that are declared now, and report [`Event::Limited`],
+    /// once, unless the process ends first.
+    Limit {
+        /// The process.
+        run: RunId,
+        /// The declaration in force.
+        component: Rc<Component>,
     },
     /// Ask whether the component is well, and report [`Event::Probed`], once.
     Probe {
@@ -426,6 +437,7 @@ impl Engine {
                 let cause = Cause::NotExecuted { step, errno };
                 self.end_run(run, Input::NotExecuted, cause);
             }
+            Event::Limited(run, outcome) => self.take_limited(run, outcome),
             Event::Notified(run, said) => self.take_notification(run, said),
             Event::Ready(run) => self.feed_run(run, Input::Ready, Cause::Ready),
             Event::Ended(run, exit) => self.end_run(run, Input::Ended, Cause::Ended(exit)),

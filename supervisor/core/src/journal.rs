@@ -134,6 +134,21 @@ pub enum Cause {
         /// File name below the configuration directory.
         file: Rc<str>,
     },
+    /// Its file changed in a key that only a new process can follow.
+    Redeclared {
+        /// File name below the configuration directory.
+        file: Rc<str>,
+        /// The key.
+        key: Rc<str>,
+        /// The declared way of handing over, when it declares one: this version restarts instead.
+        handoff: Option<Rc<str>>,
+    },
+    /// Its limits were changed, and the process runs on without some of the new ones. The state
+    /// stays as it was.
+    LimitsNotSet {
+        /// What failed, and why.
+        reason: Rc<str>,
+    },
     /// Its file went away, or no longer declares it.
     Undeclared,
     /// Everything it waits for is up.
@@ -210,6 +225,11 @@ impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Declared { file } => write!(f, "declared by {file}"),
+            Self::Redeclared { file, key, handoff: None } => write!(f, "{key} changed in {file}"),
+            Self::Redeclared { file, key, handoff: Some(handoff) } => {
+                write!(f, "{key} changed in {file}; restarted, for this version has no hot swap by {handoff}")
+            }
+            Self::LimitsNotSet { reason } => write!(f, "the new limits do not hold: {reason}"),
             Self::Undeclared => f.write_str("no longer declared"),
             Self::RequirementsUp => f.write_str("requirements are up"),
             Self::RequirementLost { capability } => write!(f, "capability {capability} is down"),
@@ -277,7 +297,7 @@ pub(crate) fn errno_text(errno: i32) -> &'static str {
     }
 }
 
-/// One change of state.
+/// One change of state, or a remark on one that stays as it is ([`Cause::LimitsNotSet`]).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     /// Number of this change, from 1.
@@ -387,7 +407,8 @@ impl Journal {
 
     /// Whether `component` entered `state` after revision `since`.
     pub fn entered(&self, component: &str, state: State, since: u64) -> Option<u64> {
-        self.since(since).find(|r| r.to == state && &*r.component == component).map(|r| r.revision)
+        let entered = |r: &&Record| r.to == state && r.from != state && &*r.component == component;
+        self.since(since).find(entered).map(|r| r.revision)
     }
 }
 

@@ -98,6 +98,11 @@ impl Cgroup {
         Ok(directory.into())
     }
 
+    /// Where it is, and whether another component has the same.
+    pub fn place(&self) -> (PathBuf, bool) {
+        (self.path.clone(), self.shared)
+    }
+
     /// End every process in it.
     pub fn kill(&self) {
         if self.shared {
@@ -214,9 +219,10 @@ fn remove_tree(path: &Path) -> io::Result<()> {
 }
 
 /// A file of limits, what is declared for it, and what the kernel begins with.
-type Limit = (&'static str, Option<String>, &'static str);
+pub type Limit = (&'static str, Option<String>, &'static str);
 
-fn limits(resources: &Resources) -> [Limit; 6] {
+/// All limits that a group can have.
+pub fn limits(resources: &Resources) -> [Limit; 6] {
     let text = |value: Option<u64>| value.map(|value| value.to_string());
     let cpu_max = resources.cpu_max.map(|max| {
         let quota = text(max.quota).unwrap_or_else(|| "max".to_owned());

@@ -13,6 +13,7 @@ mod declarations;
 mod emergency;
 mod faults;
 mod health;
+mod limits;
 mod log;
 mod machine;
 mod memory;

@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -23,6 +24,7 @@ use yakiros_core::journal::Exit;
 
 use crate::cgroup::{Cgroup, Cgroups};
 use crate::health;
+use crate::limits;
 use crate::notify::{self, Socket};
 use crate::output;
 use crate::readiness;
@@ -67,6 +69,8 @@ enum Role {
     Probe(RunId),
     /// The command of a health probe.
     Health(ProbeId),
+    /// Writes the limits of this run.
+    Limits(RunId),
 }
 
 /// See the module documentation.
@@ -152,6 +156,28 @@ impl Processes {
             process.ready_signal = None;
             run
         })
+    }
+
+    /// The control group of a run, and whether another component has the same.
+    pub fn cgroup(&self, run: RunId) -> Option<(PathBuf, bool)> {
+        self.runs.get(&run)?.cgroup.as_ref().map(Cgroup::place)
+    }
+
+    /// A child writes the limits of a run.
+    pub fn expect_limits(&mut self, pid: i32, run: RunId) {
+        self.pids.insert(pid, Role::Limits(run));
+    }
+
+    /// Set the limit of open files of a run's process; what it has started keeps its own.
+    pub fn limit_files(&self, run: RunId, limit: Option<u64>) -> io::Result<()> {
+        let Some(pid) = self.pid(run) else { return Ok(()) };
+        let both = |limit| libc::rlimit { rlim_cur: limit, rlim_max: limit };
+        let limit = limit.map_or(self.common.files, both);
+        // SAFETY: the pointers are to a local and null.
+        let done = unsafe {
+            libc::prlimit(pid.as_raw(), libc::RLIMIT_NOFILE, &raw const limit, std::ptr::null_mut())
+        };
+        if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 
     /// Whether `pid` is one of the processes of a run.
@@ -376,6 +402,7 @@ pub fn reaped(supervisor: &Rc<Supervisor>, pid: i32, exit: Exit) {
     match role {
         Some(Role::Probe(run)) if exit == Exit::Code(0) => supervisor.dispatch(Event::Ready(run)),
         Some(Role::Probe(_)) | None => {}
+        Some(Role::Limits(run)) => limits::reaped(supervisor, run, exit),
         Some(Role::Health(probe)) => health::reaped(supervisor, probe, exit),
         Some(Role::Component(run)) => component_reaped(supervisor, run, exit),
     }

@@ -18,6 +18,7 @@ use yakiros_core::journal::{Record, State};
 use crate::cgroup::Cgroups;
 use crate::declarations::Declarations;
 use crate::health::{self, Probes};
+use crate::limits::{self, Changes};
 use crate::output;
 use crate::processes::Processes;
 use crate::spawn::Common;
@@ -33,6 +34,8 @@ pub struct Supervisor {
     pub processes: RefCell<Processes>,
     /// Health probes under way.
     pub probes: RefCell<Probes>,
+    /// Limits that are changed on what runs.
+    pub changes: Changes,
     /// Component files.
     pub declarations: RefCell<Declarations>,
     /// Clients whose answer is due.
@@ -56,6 +59,7 @@ impl Supervisor {
             dispatching: Cell::new(false),
             processes: RefCell::new(Processes::new(cgroups, common)),
             probes: RefCell::default(),
+            changes: Changes::default(),
             declarations: RefCell::new(declarations),
             clients: RefCell::default(),
             last_client: Cell::new(0),
@@ -99,6 +103,7 @@ impl Supervisor {
                 self.queue.borrow_mut().push_back(event);
             }
             Effect::Probe { probe, run, component } => health::begin(self, probe, run, &component),
+            Effect::Limit { run, component } => limits::begin(self, run, &component),
             Effect::CancelProbe(probe) => health::cancel(self, probe),
             Effect::Terminate(run) => self.processes.borrow().terminate(run),
             Effect::Kill(run) => self.processes.borrow().kill(run),

@@ -97,6 +97,14 @@ pub enum Fallback {
 pub(super) trait Word: Copy + 'static {
     /// The words and what they mean, the usual one first.
     const WORDS: &'static [(&'static str, Self)];
+
+    /// The word for this one.
+    fn name(self) -> &'static str
+    where
+        Self: PartialEq,
+    {
+        Self::WORDS.iter().find(|(_, value)| *value == self).map_or("", |(word, _)| word)
+    }
 }
 
 /// All words for `T`.

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::unit::{AfterStop, Unit};
 use super::{Effect, Engine, FileChange, FileContent, Input};
-use crate::component::{Component, KERNEL, KERNEL_CAPABILITIES, Kind};
+use crate::component::{Component, Handoff, KERNEL, KERNEL_CAPABILITIES, Kind};
 use crate::control::RejectedFile;
 use crate::diagnostic::{Diagnostic, rules};
 use crate::graph::{Graph, Level, NodeId};
@@ -308,24 +308,35 @@ impl Engine {
     }
 
     /// A declaration has changed: start anew only what the process can see, or what was given up.
+    /// Limits are changed on what runs; everything else is the supervisor's own and holds at once.
     fn adapt(&mut self, id: NodeId, file: &Rc<str>, before: &Component) {
         let Some(unit) = self.unit_mut(id) else {
             return;
         };
         let now = &unit.component;
-        let same_process = now.same_process(before);
+        let moved = now.restart_key(before);
         let health_moved = now.lifecycle.health != before.lifecycle.health;
         let readiness_moved = now.lifecycle.readiness != before.lifecycle.readiness;
         let renew = match unit.state {
             State::Failed | State::Backoff => true,
-            State::Starting | State::ReadyWait => !same_process || readiness_moved,
-            State::Done => !same_process && now.kind == Kind::Oneshot,
-            _ => !same_process,
+            State::Starting | State::ReadyWait => moved.is_some() || readiness_moved,
+            State::Done => moved.is_some() && now.kind == Kind::Oneshot,
+            _ => moved.is_some(),
         };
+        let limits_moved = now.resources != before.resources;
+        let key = moved.unwrap_or(if readiness_moved { "lifecycle.readiness" } else { "" });
+        let handoff = Some(now.lifecycle.handoff).filter(|handoff| *handoff != Handoff::None);
+        let runs = unit.process.is_some();
         unit.forgive();
         if renew {
-            let cause = Cause::Declared { file: Rc::clone(file) };
+            let file = Rc::clone(file);
+            let cause = match handoff.map(|handoff| handoff.name().into()) {
+                handoff if runs => Cause::Redeclared { file, key: key.into(), handoff },
+                _ => Cause::Declared { file },
+            };
             self.feed(id, Input::Renew, cause);
+        } else if limits_moved {
+            self.change_limits(id);
         }
         if health_moved {
             self.renew_watch(id);

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::limits::Limits;
 use super::notify::Said;
 use super::timers::Due;
 use super::unit::{AfterStop, Process};
@@ -101,6 +102,8 @@ impl Engine {
             }
             Cause::Ended(_) if to == State::Done => own,
             Cause::Declared { .. }
+            | Cause::Redeclared { .. }
+            | Cause::LimitsNotSet { .. }
             | Cause::Undeclared
             | Cause::Request { .. }
             | Cause::Ended(_)
@@ -191,6 +194,7 @@ impl Engine {
             since: None,
             told: false,
             said: Said::default(),
+            limits: Limits::default(),
         });
         let generation = unit.generation;
         self.runs.insert(run, id);

@@ -45,6 +45,8 @@ pub struct Facts {
     pub processes: BTreeMap<RunId, Alive>,
     /// Probes under way that go on by themselves.
     pub probes: Vec<ProbeId>,
+    /// Processes whose limits are being changed, where that goes on by itself.
+    pub limits: Vec<RunId>,
     /// Clients that wait for an answer.
     pub clients: Vec<ClientId>,
 }
@@ -58,6 +60,7 @@ impl Engine {
             interrupted: false,
             processes: processes.map(|process| (process.run, alive(process.pid))).collect(),
             probes: self.probes.keys().copied().collect(),
+            limits: self.limiting(),
             clients: self.waiters.iter().map(|waiter| waiter.client).collect(),
         }
     }
@@ -67,6 +70,7 @@ impl Engine {
         let gone = self.runs.keys().copied().filter(|run| !facts.processes.contains_key(run));
         let gone: Vec<_> = gone.collect();
         self.ask_again(facts);
+        self.limit_again(&facts.limits);
         self.compare_clients(facts);
         if facts.interrupted {
             self.mend(facts);

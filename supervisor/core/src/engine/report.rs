@@ -99,6 +99,8 @@ impl Engine {
     pub(super) fn detail(&self, unit: &Unit) -> Option<String> {
         if unit.state != State::Inactive || unit.held {
             let noted = unit.watch.complaint().or_else(|| unit.detail.clone());
+            let limits = unit.process.as_ref().and_then(|process| process.limits.complaint());
+            let noted = noted.into_iter().chain(limits).reduce(|one, other| format!("{one}; {other}"));
             let said = unit.process.as_ref().and_then(|process| process.said.summary());
             return match (noted, said) {
                 (Some(noted), Some(said)) => Some(format!("{noted}; {said}")),

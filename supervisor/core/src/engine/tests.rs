@@ -2,6 +2,7 @@
 
 mod notify;
 mod probes;
+mod reload;
 
 use super::*;
 use crate::component::parse;

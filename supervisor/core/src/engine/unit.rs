@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::RunId;
 use super::health::Watch;
+use super::limits::Limits;
 use super::notify::{Said, Watchdog};
 use super::timers::TimerKey;
 use crate::component::Component;
@@ -32,6 +33,9 @@ pub(super) struct Process {
     pub(super) told: bool,
     /// What it said about itself so far.
     pub(super) said: Said,
+    /// Limits that are changed while it runs.
+    #[serde(default)]
+    pub(super) limits: Limits,
 }
 
 /// What follows a stop.

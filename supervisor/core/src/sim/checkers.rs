@@ -10,6 +10,7 @@ mod health;
 mod held;
 mod journal;
 mod levels;
+mod limits;
 mod memory;
 mod order;
 mod readiness;
@@ -57,7 +58,7 @@ pub(super) trait Checker {
 type Row = (&'static str, fn() -> Box<dyn Checker>);
 
 /// All checkers by name, in alphabetical order.
-const ALL: [Row; 15] = [
+const ALL: [Row; 16] = [
     ("convergence", || Box::new(convergence::Convergence)),
     ("declarations", || Box::<declarations::Declarations>::default()),
     ("grace", || Box::new(grace::Grace)),
@@ -65,6 +66,7 @@ const ALL: [Row; 15] = [
     ("held", || Box::new(held::Held)),
     ("journal", || Box::<journal::Revisions>::default()),
     ("levels", || Box::<levels::Levels>::default()),
+    ("limits", || Box::<limits::Limits>::default()),
     ("memory", || Box::<memory::Memory>::default()),
     ("order", || Box::new(order::Order)),
     ("readiness", || Box::new(readiness::Ready)),

@@ -50,6 +50,7 @@ impl Digest {
             Event::LogGrew(_) => 15,
             Event::Notified(run, _) => 16 + (run.0 << 8),
             Event::Resumed(_) => 17,
+            Event::Limited(run, outcome) => 18 + u64::from(outcome.is_ok()) + (run.0 << 8),
         });
     }
 
@@ -65,6 +66,7 @@ impl Digest {
                 self.number(2 + (run.0 << 8));
                 self.number(probe.0);
             }
+            Effect::Limit { run, .. } => self.number(10 + (run.0 << 8)),
             Effect::CancelProbe(probe) => self.number(3 + (probe.0 << 8)),
             Effect::Terminate(run) => self.number(4 + (run.0 << 8)),
             Effect::Kill(run) => self.number(5 + (run.0 << 8)),

@@ -99,6 +99,8 @@ options! {
     probe_failures = Sometimes(70, 1, 90);
     /// Percent of probes that never end by themselves, while faults last.
     probe_hangs = Sometimes(40, 1, 30);
+    /// Percent of changes of limits that fail, while faults last.
+    limit_failures = Sometimes(40, 1, 60);
     /// Percent of ticks that come late, while faults last.
     late_ticks = Sometimes(40, 1, 50);
     /// How late.

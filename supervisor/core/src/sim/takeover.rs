@@ -130,6 +130,7 @@ impl World {
             interrupted: true,
             processes: processes.collect(),
             probes: Vec::new(),
+            limits: Vec::new(),
             clients: self.clients.open().collect(),
         };
         self.give(Event::Resumed(facts))

@@ -53,6 +53,8 @@ pub(super) enum Plan {
     End(RunId, Exit),
     /// A probe passes or fails.
     Answer(ProbeId, bool),
+    /// A change of limits is done, or has failed.
+    Limit(RunId, bool),
     /// A cancelled probe is over.
     Vanish(ProbeId),
 }
@@ -271,6 +273,7 @@ impl World {
             Plan::End(run, Exit::Code(_)) if self.model.calm => self.end(run, Exit::Code(0)),
             Plan::End(run, exit) => self.end(run, exit),
             Plan::Answer(probe, passes) => self.answer_probe(probe, passes),
+            Plan::Limit(run, done) => self.report_limits(run, done),
             Plan::Vanish(probe) => self.give(Event::Probed { probe, outcome: Err("cancelled".into()) }),
         }
     }
@@ -372,6 +375,7 @@ impl World {
             Effect::Terminate(run) => self.plan_end(*run),
             Effect::Kill(run) => self.plan_death(*run),
             Effect::Probe { probe, .. } => self.plan_answer(*probe),
+            Effect::Limit { run, .. } => self.plan_limits(*run),
             Effect::CancelProbe(probe) => self.plan(200, Plan::Vanish(*probe)),
             Effect::Reply(client, _) => self.clients.leave(*client),
             Effect::Signal(..)

@@ -162,3 +162,40 @@ fn a_directory_that_is_replaced_is_watched_again() {
     guest.declare("back.toml", &sleeper("back", ""));
     guest.wait("back", State::Active, None);
 }
+
+#[test]
+fn limits_change_on_what_runs() {
+    let Some(guest) = Guest::start("live") else {
+        return;
+    };
+    guest.wait("steady", State::Active, None);
+    guest.declare("limited.toml", &sleeper("limited", ""));
+    guest.wait("limited", State::Active, None);
+    let pid = guest.component("limited").pid;
+    // By the numbers of the supervisor's own namespace.
+    let limit = || {
+        let test = format!("grep -q 'open files  *{} ' /proc/{}/limits", 77, pid.expect("running"));
+        guest.inside(&["sh", "-c", &test]).success()
+    };
+    assert!(!limit());
+    let before = guest.records(0).len();
+    guest.declare("limited.toml", &sleeper("limited", "[resources]\nfiles_max = 77"));
+    guest.settle();
+    assert!(limit(), "{:?}", guest.component("limited"));
+    guest.declare("limited.toml", &sleeper("limited", ""));
+    guest.settle();
+    let after = guest.component("limited");
+    assert_eq!((after.state, after.pid), (State::Active, pid));
+    let remarks = guest.records(0).split_off(before);
+    if limit() {
+        // Root of a user namespace may not raise a limit again: it runs on, and that is said.
+        let detail = after.detail.expect("a reason");
+        let said = "the new limits do not hold: files_max: Operation not permitted";
+        assert!(detail.starts_with(said), "{detail}");
+        assert_eq!(remarks.len(), 1, "{remarks:?}");
+        assert_eq!((remarks[0].from, remarks[0].to), (State::Active, State::Active));
+        assert!(remarks[0].cause.to_string().starts_with(said));
+    } else {
+        assert_eq!((after.detail, remarks), (None, Vec::new()));
+    }
+}

@@ -45,7 +45,8 @@ impl Checker for Revisions {
             return Err(format!("revision {revision} is earlier than the one before"));
         }
         let state = model.slots[number].state;
-        if *from != state || from == to {
+        let remark = matches!(cause, Cause::LimitsNotSet { .. });
+        if *from != state || (from == to) != remark {
             return Err(format!("{component} goes from {from} to {to} while it is {state}"));
         }
         if let Some(after) = after {

@@ -132,6 +132,7 @@ impl World {
         lifecycle.readiness_timeout = Duration::from_secs(options.readiness_timeout_s);
         lifecycle.restart_max = options.restart_max as u32;
         lifecycle.restart_window = Duration::from_secs(options.restart_window_s);
+        component.resources.memory_max = self.random.percent(20).then(|| 1 << (20 + self.random.below(3)));
         component.hotswap.shutdown_grace = Duration::from_millis(options.grace_ms);
         lifecycle.reload_signal = self.random.percent(50).then_some(Signal(1));
         if component.kind == Kind::Service && self.random.percent(self.options.probed) {

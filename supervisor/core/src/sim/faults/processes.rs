@@ -12,6 +12,9 @@ use crate::sim::world::{Plan, Step, World};
 const STUCK: Duration = Duration::from_secs(11);
 const STUCK_LONGER_MS: u64 = 20_000;
 
+/// Time that a change of limits takes, at most.
+const LIMITS_MS: u64 = 3000;
+
 /// Processes that die at once besides the first, at most less one.
 const MASSACRE: u64 = 8;
 
@@ -43,6 +46,20 @@ impl World {
     /// While calm, everybody is ready in time.
     fn most_ready_ms(&self, component: &Component) -> u64 {
         if self.model.calm { component.lifecycle.readiness_timeout.as_millis() as u64 / 2 } else { u64::MAX }
+    }
+
+    /// A process is to get other limits.
+    pub(in crate::sim) fn plan_limits(&mut self, run: RunId) {
+        let fails = !self.model.calm && self.random.percent(self.options.limit_failures);
+        self.plan(LIMITS_MS, Plan::Limit(run, !fails));
+    }
+
+    pub(in crate::sim) fn report_limits(&mut self, run: RunId, done: bool) -> Step {
+        if self.model.process(run).is_none() {
+            return Ok(());
+        }
+        let outcome = if done { Ok(()) } else { Err("memory.max: it failed".into()) };
+        self.give(Event::Limited(run, outcome))
     }
 
     /// A process is told to end.
