@@ -199,13 +199,25 @@ fn a_key_that_cannot_be_read_is_not_said_to_be_missing() {
 fn the_item_that_is_wrong_is_the_place() {
     check(
         "[component]\nname = \"a\"\nbinary = \"/a\"\nargs = [\"x\", 8]\n[provides]\n\
-         capabilities = [\"b\", \"c d\"]\n[requires]\ncapabilities = [\"e\", \"f\", \"e\"]\n",
+         capabilities = [\"b\", \"c d\"]\n[requires]\ncapabilities = [\"e\", \"f\", \"e\"]\n\
+         [isolation]\nnamespaces = [\"uts\", \"ptd\"]\n",
         &[
             (4, 14, "must be an array of strings, not the number 8", "quotes"),
             (6, 22, "bad name \"c d\"", "white space"),
             (8, 27, "\"e\" is named twice", "once"),
+            (10, 22, "unknown namespace \"ptd\"", "\"pid\""),
         ],
     );
+}
+
+#[test]
+fn an_error_after_many_warnings_refuses_the_file() {
+    let strangers: Vec<_> = (0..200).map(|number| format!("stranger_{number} = 1\n")).collect();
+    let parsed =
+        parse(&format!("[component]\nname = \"a\"\nbinary = \"/a\"\n{}args = 3\n", strangers.concat()));
+    assert!(parsed.component.is_none());
+    assert_eq!(parsed.diagnostics.len(), 100);
+    assert_eq!(parsed.diagnostics.iter().filter(|d| d.is_error()).count(), 1);
 }
 
 #[test]

@@ -138,11 +138,16 @@ impl<'s> Reader<'s> {
     }
 
     fn push(&mut self, rule: &'static Rule, span: Range<usize>, message: &str, help: Option<String>) {
-        if self.found.len() >= FINDING_LIMIT {
-            return;
-        }
         let mut finding = Diagnostic::at(rule, self.source, span, message);
         finding.help = help;
+        if self.found.len() >= FINDING_LIMIT {
+            // Errors go first: a file that has one must not pass because of its warnings.
+            let warning = self.found.iter_mut().rfind(|found| !found.is_error());
+            if let Some(warning) = warning.filter(|_| finding.is_error()) {
+                *warning = finding;
+            }
+            return;
+        }
         self.found.push(finding);
     }
 

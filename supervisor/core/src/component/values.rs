@@ -500,7 +500,11 @@ impl Word for Namespace {
 pub(super) fn namespaces(value: &DeValue<'_>) -> Result<Vec<Namespace>, Problem> {
     let names = list(value)?;
     let unknown = |name: &str| format!("names an unknown namespace {name:?}");
-    let found = names.iter().map(|name| meaning(name, unknown));
+    // In an array, the place of the name; in a text, that of the text.
+    let place = |at: usize| value.as_array().and_then(|items| Some(items.get(at)?.span()));
+    let found = names.iter().enumerate().map(|(at, name)| {
+        meaning(name, unknown).map_err(|problem| place(at).into_iter().fold(problem, Problem::at))
+    });
     let mut found = found.collect::<Result<Vec<Namespace>, _>>()?;
     found.sort_unstable();
     found.dedup();
