@@ -2,6 +2,7 @@
 
 mod bench;
 mod image;
+mod sim;
 mod test;
 
 use std::path::PathBuf;
@@ -21,6 +22,7 @@ Examples:
   cargo xtask vm-test --list                          what there is
   cargo xtask shell                                   a shell in a guest, next to the running supervisor
   cargo xtask shell -- graphctl status                one command in a fresh guest
+  cargo xtask sim --seeds 10000                       ten thousand lives of the engine in a fake world
   cargo xtask test                                    what CI runs
   cargo xtask image list                              what is in the cache";
 
@@ -46,6 +48,13 @@ enum Command {
     Shell(Shell),
     /// Boot and clone many times, to see how often the machinery itself fails
     SelfTest(SelfTest),
+    /// Run the supervisor's engine in a fake world, seed by seed; `--help` says more
+    #[command(disable_help_flag = true)]
+    Sim {
+        /// Passed on to the simulation
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENTS")]
+        arguments: Vec<String>,
+    },
     /// Format, lint, unit, property, simulation and namespace tests, then the VM suites: what CI runs
     Test,
     /// Compare with other supervisors on this machine, and with the bars; exits with 1 when one is missed
@@ -250,6 +259,7 @@ fn main() -> ExitCode {
             let counts = self_test::Counts { boots: arguments.boots, clones: arguments.clones };
             self_test::run(&arguments.guest.options(), counts)
         }
+        Some(Command::Sim { arguments }) => sim::run(&arguments),
         Some(Command::Test) => test::run(),
         Some(Command::Bench(arguments)) => bench::run(&arguments),
         Some(Command::Image { command }) => image::run(&command),

@@ -426,7 +426,11 @@ impl Engine {
     pub fn handle(&mut self, now: Duration, event: Event) -> Vec<Effect> {
         self.now = self.now.max(now);
         match event {
-            Event::Files(changes) => self.take_files(changes),
+            Event::Files(changes) => {
+                self.take_files(changes);
+                self.propagate();
+                self.release_stops();
+            }
             Event::Created { run, pid } => self.note_pid(run, pid),
             Event::Executed(run) => self.feed_run(run, Input::Executed, Cause::Executed),
             Event::Unsupported { run, what } => {

@@ -77,9 +77,12 @@ struct OptionalEdge {
 }
 
 #[derive(Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "four independent facts about one node")]
+#[expect(clippy::struct_excessive_bools, reason = "five independent facts about one node")]
 struct Node {
     live: bool,
+    /// Edited since the last [`Graph::settle`]: the lists of capabilities still have its edges as
+    /// they were, so it takes no part in anything before that.
+    edited: bool,
     provides: Vec<CapId>,
     requires: Vec<CapId>,
     optional: Vec<OptionalEdge>,
@@ -142,6 +145,7 @@ impl Graph {
         let requires = self.intern_all(requires);
         let optional = self.optional_edges(optional);
         let node = &mut self.nodes[id.index()];
+        node.edited = true;
         node.provides = provides;
         node.requires = requires;
         node.optional = optional;
@@ -152,6 +156,7 @@ impl Graph {
         self.edits += 1;
         let node = &mut self.nodes[id.index()];
         node.live = false;
+        node.edited = true;
         node.provides.clear();
         node.requires.clear();
         node.optional.clear();
@@ -164,6 +169,9 @@ impl Graph {
         let node = &mut self.nodes[id.index()];
         let before = node.level;
         node.level = level;
+        if node.edited {
+            return;
+        }
         match (before > Level::Down, level > Level::Down) {
             (false, true) => {
                 self.refresh_hope(id);
@@ -360,6 +368,9 @@ impl Graph {
             }
             for requirer in &cap.requirers {
                 let node = &mut self.nodes[requirer.index()];
+                if node.edited {
+                    continue;
+                }
                 node.unmet -= 1;
                 if node.unmet == 0 {
                     self.touched.push(*requirer);
@@ -381,6 +392,9 @@ impl Graph {
             }
             for requirer in &cap.requirers {
                 let node = &mut self.nodes[requirer.index()];
+                if node.edited {
+                    continue;
+                }
                 node.unmet += 1;
                 if node.unmet == 1 {
                     self.touched.push(*requirer);
@@ -395,7 +409,7 @@ impl Graph {
     fn count_waits(&mut self, cap: CapId, more: bool) {
         for waiter in &self.caps[cap.index()].waiters {
             let node = &mut self.nodes[waiter.index()];
-            if node.optional.iter().any(|e| e.cap == cap && e.ignored) {
+            if node.edited || node.optional.iter().any(|e| e.cap == cap && e.ignored) {
                 continue;
             }
             if more {
@@ -415,7 +429,7 @@ impl Graph {
         while let Some(id) = queue.pop() {
             let node = &mut self.nodes[id.index()];
             let hope = node.hopes();
-            if node.hope == hope {
+            if node.edited || node.hope == hope {
                 continue;
             }
             node.hope = hope;
@@ -440,6 +454,9 @@ impl Graph {
         }
         for requirer in &cap.requirers {
             let node = &mut self.nodes[requirer.index()];
+            if node.edited {
+                continue;
+            }
             if more {
                 node.hopeless -= 1;
             } else {

@@ -69,6 +69,18 @@ pub fn run_unchecked(seed: u64) -> Result<Report, Box<Failure>> {
     run_once(seed, &Watch { unchecked: true, ..Watch::default() })
 }
 
+/// Everything that goes into the engine and comes out of it in a run of one seed, a line each; if
+/// the run fails, the last line says why.
+pub fn trace(seed: u64) -> Vec<String> {
+    let mut random = Random::new(seed);
+    let options = Options::draw(&mut random);
+    let mut world = World::new(options, random, &Watch { traced: true, ..Watch::default() });
+    let outcome = world.live();
+    let mut lines = world.history(usize::MAX);
+    lines.extend(outcome.err().map(|reason| format!("{}: {reason}", reason.name())));
+    lines
+}
+
 /// What is looked at during a run.
 #[derive(Clone, Default)]
 struct Watch {

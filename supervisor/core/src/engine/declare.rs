@@ -341,7 +341,6 @@ impl Engine {
         if health_moved {
             self.renew_watch(id);
         }
-        self.let_go(id);
         if let Some(unit) = self.unit(id) {
             let may_rise = unit.may_rise() && self.halting.is_none();
             self.graph.set_may_rise(id, may_rise);

@@ -295,9 +295,13 @@ impl Engine {
         self.arm_unit(id, pause, Due::Pause(id));
     }
 
-    /// INACTIVE, from where a start follows at once if nothing forbids it.
+    /// INACTIVE, from where a start follows at once if nothing forbids it; CYCLE if that does.
     pub(super) fn rest(&mut self, id: NodeId, cause: Cause) {
         self.disarm_unit(id);
+        if self.graph.in_cycle(id) {
+            let detail = Some(self.cycle_text(id));
+            return self.enter(id, State::Cycle, Cause::Cycle, detail);
+        }
         let Some(unit) = self.unit(id) else { return };
         let detail = unit.held.then(|| "stopped by request".to_owned());
         let free = !unit.held && !unit.doomed && self.halting.is_none();
@@ -415,13 +419,26 @@ impl Engine {
         let started = process.and_then(|process| process.since);
         unit.forget_failures(started, now);
         unit.waits_for = 0;
-        let blocked = std::mem::take(&mut unit.blocks);
-        self.unblock(blocked);
+        let blocks = std::mem::take(&mut unit.blocks);
+        self.unblock(blocks);
     }
 
-    /// Those that waited for a process to be gone wait for one less, and go on if it was the last.
-    fn unblock(&mut self, blocked: Vec<(NodeId, RunId)>) {
-        for (waiting, run) in blocked {
+    /// Once declarations have changed and every consequence is carried out: what does not stop
+    /// keeps nothing else from stopping, for it no longer needs that, or finds it elsewhere.
+    pub(super) fn release_stops(&mut self) {
+        for id in self.all_ids() {
+            if let Some(unit) = self.unit_mut(id)
+                && unit.state != State::Stopping
+            {
+                let blocks = std::mem::take(&mut unit.blocks);
+                self.unblock(blocks);
+            }
+        }
+    }
+
+    /// These wait for one process less.
+    fn unblock(&mut self, blocks: Vec<(NodeId, RunId)>) {
+        for (waiting, run) in blocks {
             if self.run_of(waiting) != Some(run) {
                 continue;
             }
@@ -435,26 +452,6 @@ impl Engine {
         }
     }
 
-    /// A declaration no longer requires what others provide that wait for its process to be gone:
-    /// nothing ends that process, so they must not wait for it.
-    pub(super) fn let_go(&mut self, id: NodeId) {
-        if self.halting.is_some() {
-            return;
-        }
-        let Some(unit) = self.unit_mut(id) else { return };
-        let component = Rc::clone(&unit.component);
-        let blocked = std::mem::take(&mut unit.blocks);
-        let needs = |waiting: &NodeId| {
-            let provides = self.unit(*waiting).map_or(&[][..], |unit| &unit.component.provides);
-            provides.iter().any(|cap| component.requires.contains(cap))
-        };
-        let (kept, free) = blocked.into_iter().partition(|(waiting, _)| needs(waiting));
-        if let Some(unit) = self.unit_mut(id) {
-            unit.blocks = kept;
-        }
-        self.unblock(free);
-    }
-
     fn settle_stop(&mut self, id: NodeId, cause: Cause) {
         self.disarm_unit(id);
         let in_cycle = self.graph.in_cycle(id);
@@ -466,12 +463,8 @@ impl Engine {
         }
         let after = std::mem::replace(&mut unit.after_stop, AfterStop::Rest);
         match after {
-            AfterStop::Fail(reason) if !unit.held => self.fail_with_pause(id, reason),
+            AfterStop::Fail(reason) if !unit.held && !in_cycle => self.fail_with_pause(id, reason),
             AfterStop::Restart(reason) if !unit.held && !in_cycle => self.fail_and_restart(id, reason),
-            _ if in_cycle => {
-                let detail = Some(self.cycle_text(id));
-                self.enter(id, State::Cycle, Cause::Cycle, detail);
-            }
             _ => self.rest(id, cause),
         }
     }

@@ -591,3 +591,38 @@ fn whoever_waits_for_news_is_answered_by_what_is_newer() {
     bench.execute("b");
     assert!(matches!(bench.answer(), Some(Answer::Done { revision, .. }) if revision > now));
 }
+
+#[test]
+fn who_finds_it_elsewhere_in_the_same_batch_is_not_waited_for() {
+    let provides = "[provides]\ncapabilities = [\"x\"]";
+    let user = service("user", "[requires]\ncapabilities = [\"x\"]");
+    let mut bench = Bench::new(&[&service("old", provides), &service("new", ""), &user]);
+    for name in ["old", "new", "user"] {
+        bench.execute(name);
+    }
+    let old = bench.run("old");
+    let component = parse(&service("new", provides)).component.expect("a component");
+    let content = FileContent::Component(Box::new(component));
+    bench.give(Event::Files(vec![
+        FileChange { file: "0.toml".to_owned(), content: FileContent::Gone },
+        FileChange { file: "1.toml".to_owned(), content },
+    ]));
+    assert!(bench.effects.iter().any(|effect| matches!(effect, Effect::Terminate(run) if *run == old)));
+    assert_eq!(bench.engine.state("user"), State::Active, "nothing that it needs has gone");
+}
+
+#[test]
+fn what_fails_while_a_cycle_catches_it_ends_up_in_the_cycle() {
+    let ready = "[lifecycle]\nreadiness = \"notify\"\nreadiness_timeout = 1";
+    let a = |more: &str| service("a", &format!("{ready}\n[provides]\ncapabilities = [\"x\"]\n{more}"));
+    let mut bench = Bench::new(&[&a("")]);
+    bench.execute("a");
+    bench.now += SECOND;
+    bench.give(Event::Tick);
+    assert_eq!(bench.engine.state("a"), State::Stopping, "not ready in time");
+    bench.declare("0.toml", &a("[requires]\ncapabilities = [\"x\"]"));
+    bench.end("a");
+    assert_eq!(bench.engine.state("a"), State::Cycle);
+    bench.declare("0.toml", &a(""));
+    assert_eq!(bench.engine.state("a"), State::Starting);
+}

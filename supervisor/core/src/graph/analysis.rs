@@ -43,7 +43,8 @@ impl Graph {
             cap.hoped = 0;
         }
         for id in self.live() {
-            let node = &self.nodes[id.index()];
+            let node = &mut self.nodes[id.index()];
+            node.edited = false;
             for cap in &node.provides {
                 let cap = &mut self.caps[cap.index()];
                 cap.providers.push(id);

@@ -107,6 +107,7 @@ impl Node {
     pub(super) fn dead() -> Self {
         Self {
             live: false,
+            edited: true,
             provides: Vec::new(),
             requires: Vec::new(),
             optional: Vec::new(),

@@ -192,3 +192,21 @@ fn the_same_edits_give_the_same_ids() {
     };
     assert_eq!(order(), order());
 }
+
+/// Within one batch of edits, the lists still have the edges of what was edited.
+#[test]
+fn what_was_edited_takes_no_part_before_it_is_settled() {
+    let name = |name: &str| vec![name.to_owned()];
+    let mut graph = Graph::default();
+    let ring = graph.insert(&name("a"), &[], &name("b"));
+    let other = graph.insert(&name("b"), &name("a"), &[]);
+    graph.settle();
+    graph.replace(ring, &[], &[], &[]);
+    graph.remove(ring);
+    graph.set_may_rise(other, false);
+    let anew = graph.insert(&name("b"), &[], &[]);
+    graph.set_level(other, Level::Up);
+    graph.set_level(other, Level::Down);
+    graph.settle();
+    assert!(graph.may_start(anew) && !graph.has_hope(other));
+}

@@ -49,6 +49,11 @@ macro_rules! options {
                 Self { $($name: $draw.draw(random),)+ }
             }
 
+            /// The same by number.
+            pub fn of(seed: u64) -> Self {
+                Self::draw(&mut Random::new(seed))
+            }
+
             /// All of them by name.
             pub fn list(&self) -> Vec<(&'static str, u64)> {
                 vec![$((stringify!($name), self.$name),)+]

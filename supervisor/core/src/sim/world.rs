@@ -2,7 +2,7 @@
 //! wrong is the business of [`super::faults`].
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::BinaryHeap;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -35,9 +35,6 @@ const SHUTDOWN_LIMIT: Duration = Duration::from_secs(100);
 
 /// Events after which a run is taken for endless: the liveliest seeds need a hundredth.
 const STEP_LIMIT: u64 = 1_000_000;
-
-/// Lines of history kept while a run is written down.
-const TRACE_LIMIT: usize = 2000;
 
 /// A run that goes on, or the reason why it does not.
 pub(super) type Step = Result<(), Reason>;
@@ -103,7 +100,7 @@ pub(super) struct World {
     digest: Digest,
     digests: Vec<u64>,
     expected: Option<Rc<[u64]>>,
-    trace: Option<VecDeque<String>>,
+    trace: Option<Vec<String>>,
 }
 
 impl World {
@@ -128,7 +125,7 @@ impl World {
             digest: Digest::default(),
             digests: Vec::new(),
             expected: watch.expected.clone(),
-            trace: watch.traced.then(VecDeque::new),
+            trace: watch.traced.then(Vec::new),
         }
     }
 
@@ -255,8 +252,11 @@ impl World {
     /// suspended or starved wakes up late.
     fn tick_at(&mut self) -> Option<Duration> {
         let deadline = self.engine.deadline()?;
+        if self.model.calm {
+            return Some(deadline);
+        }
         if self.tick.is_none_or(|(known, _)| known != deadline) {
-            let late = !self.model.calm && self.random.percent(self.options.late_ticks);
+            let late = self.random.percent(self.options.late_ticks);
             let delay = if late { self.random.below(self.options.tick_delay_ms) } else { 0 };
             self.tick = Some((deadline, deadline + Duration::from_millis(delay)));
         }
@@ -388,10 +388,7 @@ impl World {
 
     fn note(&mut self, mark: &str, text: impl Fn() -> String) {
         let Some(trace) = &mut self.trace else { return };
-        if trace.len() == TRACE_LIMIT {
-            trace.pop_front();
-        }
-        trace.push_back(format!("{:>12.3?} {mark} {}", self.model.now, text()));
+        trace.push(format!("{:>12.3?} {mark} {}", self.model.now, text()));
     }
 
     /// Ask for what nobody needs to ask for by himself: what a user has stopped, and a oneshot
