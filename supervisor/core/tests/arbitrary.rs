@@ -179,6 +179,11 @@ proptest! {
     fn any_request_line_is_read(bytes in prop_oneof![4 => near_seed("request_line"), 1 => anything()]) {
         request_line::check(&bytes);
     }
+}
+
+proptest! {
+    // Each is hundreds of events, and as many take-overs.
+    #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
     fn any_conversation_is_answered(bytes in prop_oneof![1 => near_seed("conversation"), 1 => anything()]) {

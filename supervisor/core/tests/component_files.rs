@@ -220,6 +220,30 @@ fn an_error_after_many_warnings_refuses_the_file() {
     assert_eq!(parsed.diagnostics.iter().filter(|d| d.is_error()).count(), 1);
 }
 
+/// Files full of mistakes cost about as much as good ones: what is quadratic here does not end.
+#[test]
+fn large_files_full_of_mistakes_are_read() {
+    const HEAD: &str = "[component]\nname = \"a\"\nbinary = \"/a\"\n";
+    let names: Vec<_> = (0..15_000).map(|number| format!("\"{number}\"")).collect();
+    let names = names.join(",");
+    let keys: Vec<_> = (0..15_000).map(|number| format!("restart_{number} = 1\n")).collect();
+    let long = "x".repeat(300_000);
+    for text in [
+        format!("{HEAD}[provides]\ncapabilities = [{names}]\n[requires]\ncapabilities = [{names}]\n"),
+        format!("{HEAD}[provides]\ncapabilities = [{names},{names}]\n"),
+        format!("{HEAD}[lifecycle]\n{}", keys.concat()),
+        format!("{HEAD}{long} = 1\n[{long}]\n"),
+        format!("{HEAD}type = \"{long}\"\n"),
+        format!("{HEAD}{}", "= ".repeat(50_000)),
+        format!("{HEAD}{}", "=\n".repeat(50_000)),
+        format!("{HEAD}args = [{}", "[component]\n".repeat(20_000)),
+        format!("{HEAD}{}", "a = [\n[component]\n".repeat(10_000)),
+    ] {
+        let found = parse(&text).diagnostics;
+        assert!((1..=100).contains(&found.len()), "{}", &text[..80]);
+    }
+}
+
 #[test]
 fn unusable_names_are_refused() {
     for name in ["a/b", "", "..", ".hidden", "-x", "a b", &"x".repeat(300)] {

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use super::keys::Word;
-use super::reader::Reader;
+use super::reader::{FINDING_LIMIT, Reader};
 use super::values::{
     absolute_path, arguments, bytes, capabilities, cgroup_path, command, cpu_max, host_name, http_target,
     list, list_or_truth, namespaces, positive_seconds, seconds, signal, signal_to_supervisor, socket_address,
@@ -143,7 +143,7 @@ fn binary(r: &mut Reader<'_>, extends_kernel: bool) -> Option<String> {
 fn capability_list(r: &mut Reader<'_>, section: &str) -> Vec<String> {
     const KEY: &str = "capabilities";
     let names = r.get(section, KEY, capabilities).unwrap_or_default();
-    for name in r.repeated(section, KEY) {
+    for name in r.repeated(section, KEY).into_iter().take(FINDING_LIMIT) {
         let message = format!("{name:?} is named twice");
         r.report_item(&rules::CAPABILITY_TWICE, (section, KEY), name, &message, "once is enough");
     }
@@ -154,7 +154,7 @@ fn capability_list(r: &mut Reader<'_>, section: &str) -> Vec<String> {
 fn contradictions(r: &mut Reader<'_>, provides: &[String], requires: &[String], optional: &[String]) {
     let both = |list: &[String], other: &[String]| -> Vec<String> {
         let other: HashSet<&String> = other.iter().collect();
-        list.iter().filter(|name| other.contains(name)).cloned().collect()
+        list.iter().filter(|name| other.contains(name)).take(FINDING_LIMIT).cloned().collect()
     };
     for name in both(requires, provides) {
         let message = format!("the component requires {name:?}, which it provides itself");

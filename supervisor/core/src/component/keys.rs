@@ -5,7 +5,7 @@
 //! takes what its shape says, and has the default that it claims.
 
 use super::build::Method;
-use super::{Handoff, Kind, Namespace};
+use super::{Handoff, Kind, NAME_LIMIT, Namespace};
 
 /// A table of a component file.
 #[derive(Clone, Copy, Debug)]
@@ -448,14 +448,44 @@ pub(super) fn home_of(key: &str) -> Option<&'static str> {
     home.map(|section| section.name)
 }
 
+/// The longest word that is looked for, in characters: longer ones are no slips, and the search
+/// takes time and memory by the product of two lengths.
+const WORD_LIMIT: usize = NAME_LIMIT;
+
 /// The word of `known` that `word` was probably meant to be.
 pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let length = word.chars().take(WORD_LIMIT + 1).count();
+    if length > WORD_LIMIT {
+        return None;
+    }
     // Two slips in a short word, a third of a long one: more is another word.
-    let limit = (word.chars().count() / 3).max(2);
+    let limit = (length / 3).max(2);
     known
         .into_iter()
+        // The distance is the difference in length at least; characters have one to four bytes.
+        .filter(|candidate| candidate.len() <= 4 * (length + limit))
         .map(|candidate| (strsim::damerau_levenshtein(word, candidate), candidate))
         .filter(|(distance, candidate)| *distance <= limit && *distance < candidate.len())
         .min()
         .map(|(_, candidate)| candidate)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::nearest;
+
+    #[test]
+    fn slips_are_seen_and_other_words_are_not() {
+        let known = || ["health_interval", "health_timeout", "name"];
+        assert_eq!(nearest("health_intervall", known()), Some("health_interval"));
+        assert_eq!(nearest("naem", known()), Some("name"));
+        assert_eq!(nearest("restart", known()), None);
+    }
+
+    #[test]
+    fn no_length_is_too_much() {
+        let (long, longer) = ("x".repeat(100_000), "x".repeat(100_001));
+        assert_eq!(nearest(&long, [longer.as_str()]), None);
+        assert_eq!(nearest("x", [longer.as_str()]), None);
+    }
 }

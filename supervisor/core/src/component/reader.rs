@@ -1,7 +1,9 @@
 //! Walks a parsed TOML document key by key and collects findings instead of stopping at one.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
+use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::keys::{self, Key, SECTIONS, Section, Shape, home_of, nearest};
@@ -11,7 +13,7 @@ use crate::diagnostic::Diagnostic;
 use crate::diagnostic::rules::{self, Rule};
 
 /// The most findings of one file: a person mends the first few and tries again.
-const FINDING_LIMIT: usize = 100;
+pub(super) const FINDING_LIMIT: usize = 100;
 
 /// One document and what was found in it so far.
 pub(super) struct Reader<'s> {
@@ -96,7 +98,7 @@ impl<'s> Reader<'s> {
         message: &str,
         help: Option<String>,
     ) {
-        let place = self.value(section, key).map(toml::Spanned::span);
+        let place = self.value(section, key).map(Spanned::span);
         let place = place.or_else(|| Some(self.root.get_key_value(section)?.0.span()));
         self.push(rule, place.unwrap_or(0..0), message, help);
     }
@@ -111,7 +113,7 @@ impl<'s> Reader<'s> {
         help: &str,
     ) {
         let items = self.value(section, key).and_then(|value| value.get_ref().as_array());
-        let is_it = |item: &&toml::Spanned<DeValue<'_>>| item.get_ref().as_str() == Some(text);
+        let is_it = |item: &&Spanned<DeValue<'_>>| item.get_ref().as_str() == Some(text);
         if let Some(item) = items.and_then(|items| items.iter().rfind(is_it)) {
             self.push(rule, item.span(), message, Some(help.to_owned()));
         }
@@ -132,7 +134,7 @@ impl<'s> Reader<'s> {
         twice
     }
 
-    fn value(&self, section: &str, key: &str) -> Option<&'s toml::Spanned<DeValue<'s>>> {
+    fn value(&self, section: &str, key: &str) -> Option<&'s Spanned<DeValue<'s>>> {
         let table = section_table(self.root, section)?;
         row(section, key)?.names().find_map(|name| table.get(name))
     }
@@ -152,33 +154,36 @@ impl<'s> Reader<'s> {
     }
 
     fn look_for_strangers(&mut self) {
-        let mut strangers = Vec::new();
         for (section, content) in self.root {
             let name = section.get_ref().as_ref();
-            let Some(known) = keys::section(name) else {
-                strangers.push(stranger_section(name, section.span(), content.get_ref()));
-                continue;
-            };
-            let DeValue::Table(table) = content.get_ref() else {
-                strangers.push((
-                    &rules::NOT_A_SECTION,
-                    section.span(),
-                    format!("`{name}` is a section, not a value"),
-                    Some(format!("write `[{name}]` and its keys below")),
-                ));
-                continue;
-            };
-            for key in table.keys() {
-                let word = key.get_ref().as_ref();
-                if keys::find(name, word).is_none() {
-                    strangers.push(stranger_key(known, word, key.span()));
+            match (keys::section(name), content.get_ref()) {
+                (Some(known), DeValue::Table(table)) => {
+                    let is_strange = |key: &&Spanned<_>| keys::find(name, key_text(key)).is_none();
+                    for key in table.keys().filter(is_strange) {
+                        self.warn(|| stranger_key(known, key_text(key), key.span()));
+                    }
                 }
+                (Some(_), _) => {
+                    let message = format!("`{name}` is a section, not a value");
+                    let help = format!("write `[{name}]` and its keys below");
+                    self.push(&rules::NOT_A_SECTION, section.span(), &message, Some(help));
+                }
+                (None, content) => self.warn(|| stranger_section(name, section.span(), content)),
             }
         }
-        for (rule, span, message, help) in strangers {
+    }
+
+    /// A warning, which is only made if there is room for it.
+    fn warn(&mut self, finding: impl FnOnce() -> Finding) {
+        if self.found.len() < FINDING_LIMIT {
+            let (rule, span, message, help) = finding();
             self.push(rule, span, &message, help);
         }
     }
+}
+
+fn key_text<'a>(key: &'a Spanned<Cow<'_, str>>) -> &'a str {
+    key.get_ref().as_ref()
 }
 
 type Finding = (&'static Rule, Range<usize>, String, Option<String>);

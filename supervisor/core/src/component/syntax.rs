@@ -11,6 +11,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::keys;
+use super::reader::FINDING_LIMIT;
 
 /// The most values that are taken out of one document because they are not closed. Each costs
 /// another pass; a person mends the first few and tries again.
@@ -29,9 +30,11 @@ pub(super) struct Mended {
 pub(super) fn mend(source: &str) -> Mended {
     let mut text = source.to_owned();
     let mut errors = Vec::new();
-    for _ in 0..MENDS {
-        let Some((lines, value)) = unclosed(&text) else {
-            break;
+    let rest = loop {
+        let (root, rest) = DeTable::parse_recoverable(&text);
+        let found = unclosed(&text, root.get_ref(), &rest).filter(|_| errors.len() < MENDS);
+        let Some((lines, value)) = found else {
+            break rest;
         };
         let opening = value.start..end_of_line(&text, value.start);
         errors.push((
@@ -41,23 +44,29 @@ pub(super) fn mend(source: &str) -> Mended {
         let blank = |byte: u8| if byte == b'\n' { '\n' } else { ' ' };
         let blanks: String = text[lines.clone()].bytes().map(blank).collect();
         text.replace_range(lines, &blanks);
-    }
-    let (_, rest) = DeTable::parse_recoverable(&text);
+    };
     let end = text.len();
     errors.extend(rest.iter().map(|error| (error.span().unwrap_or(end..end), error.message().to_owned())));
     errors.sort_by_key(|(span, _)| span.start);
+    errors.truncate(FINDING_LIMIT);
     let mut lines = BTreeSet::new();
     errors.retain(|(span, _)| lines.insert(start_of_line(&text, span.start)));
     Mended { text, errors }
 }
 
 /// A value that lacks its end: its lines up to the next section, and its own place.
-fn unclosed(text: &str) -> Option<(Range<usize>, Range<usize>)> {
-    let (root, errors) = DeTable::parse_recoverable(text);
+fn unclosed(
+    text: &str,
+    root: &DeTable<'_>,
+    errors: &[toml::de::Error],
+) -> Option<(Range<usize>, Range<usize>)> {
+    let is_unclosed = errors.iter().any(|error| error.message().contains("unclosed"));
+    // Each costs a look at its line, which may be the whole file.
+    let errors = &errors[..errors.len().min(FINDING_LIMIT)];
     let places = || errors.iter().filter_map(toml::de::Error::span).map(|span| span.start);
     // The header of a section makes no sense inside of a value; nor does the end of the file.
     let header = places().map(|at| start_of_line(text, at)).find(|line| is_header(line_at(text, *line)));
-    let at_end = errors.iter().any(|error| error.message().contains("unclosed")).then_some(text.len());
+    let at_end = is_unclosed.then_some(text.len());
     let limit = header.or(at_end).unwrap_or(0);
     let last = text.trim_end().len();
     let lacks_end = |value: &&Spanned<DeValue<'_>>| {
@@ -72,7 +81,7 @@ fn unclosed(text: &str) -> Option<(Range<usize>, Range<usize>)> {
             _ => false,
         }
     };
-    let value = values(root.get_ref()).filter(lacks_end).max_by_key(|value| value.span().start)?;
+    let value = values(root).filter(lacks_end).max_by_key(|value| value.span().start)?;
     let span = value.span();
     let end = next_section(text, &span).unwrap_or(text.len());
     Some((start_of_line(text, span.start)..end, span))
