@@ -80,6 +80,7 @@ impl Prepared {
             kernel: self.image.vmlinux.as_ref().unwrap_or(&self.image.kernel).clone(),
             arguments,
             disks: Vec::new(),
+            network: config.machine.network,
         };
         let machine = Machine::new(Arc::clone(&self.host), hardware, &layers)?;
         // The machine has taken a copy.

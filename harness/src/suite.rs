@@ -13,11 +13,12 @@ use crate::scenario::Scenario;
 use crate::suites;
 
 /// All suites, in the order in which they run and are listed.
-pub static SUITES: [Suite; 4] = [
+pub static SUITES: [Suite; 5] = [
     Suite { name: "basic", scenarios: &suites::basic::SCENARIOS },
     Suite { name: "graph-analysis", scenarios: &suites::graph_analysis::SCENARIOS },
     Suite { name: "health-checks", scenarios: &suites::health_checks::SCENARIOS },
     Suite { name: "supervision", scenarios: &suites::supervision::SCENARIOS },
+    Suite { name: "examples", scenarios: &suites::examples::SCENARIOS },
 ];
 
 /// A suite as code knows it.
@@ -54,6 +55,16 @@ pub struct MachineConfig {
     /// Kernel modules that the preinit loads.
     #[serde(default)]
     pub modules: Vec<String>,
+    /// A network card. Its network has the guest alone: an address by DHCP, a gateway that answers, and no way out.
+    #[serde(default)]
+    pub network: bool,
+    /// The folder of the component files, seen from the suite's.
+    #[serde(default = "usual_components")]
+    pub components: PathBuf,
+}
+
+fn usual_components() -> PathBuf {
+    "components".into()
 }
 
 /// `[limits]`.
@@ -120,7 +131,7 @@ impl Suite {
 
     /// The component files of its machine, by name.
     pub fn components(&self) -> Result<Vec<PathBuf>, SuiteError> {
-        let folder = self.folder().join("components");
+        let folder = self.folder().join(self.config()?.machine.components);
         let failed = |error: std::io::Error| SuiteError { path: folder.clone(), message: error.to_string() };
         let mut files = Vec::new();
         for entry in fs::read_dir(&folder).map_err(failed)? {

@@ -2,6 +2,8 @@
 
 #[path = "../suites/basic/scenarios.rs"]
 pub mod basic;
+#[path = "../suites/examples/scenarios.rs"]
+pub mod examples;
 #[path = "../suites/graph-analysis/scenarios.rs"]
 pub mod graph_analysis;
 #[path = "../suites/health-checks/scenarios.rs"]

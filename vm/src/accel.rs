@@ -49,6 +49,7 @@ async fn probe_kvm(qemu: &Qemu, kernel: &Path, directory: &Path) -> Result<(), S
         kernel: kernel.to_path_buf(),
         arguments: vec!["loglevel=7".into()],
         disks: Vec::new(),
+        network: false,
     };
     let files = || -> Result<(File, File), VmError> {
         Ok((

@@ -114,6 +114,15 @@ pub(crate) struct DebianTools {
 pub(crate) struct Program {
     pub package: String,
     pub path: String,
+    /// Where else it is found, for those who name it by the path that it has elsewhere.
+    pub link: Option<String>,
+}
+
+impl Program {
+    /// All that decides what comes of it, as a line of the layer's key.
+    pub(crate) fn key_line(&self) -> String {
+        format!("{} {} {}\n", self.package, self.path, self.link.as_deref().unwrap_or_default())
+    }
 }
 
 #[derive(Debug, Deserialize)]

@@ -91,6 +91,15 @@ impl Platform {
         }
     }
 
+    /// What a network card needs beside its network: one on PCI would load a boot program from a file that a small QEMU
+    /// does not have.
+    fn card_options(self) -> &'static str {
+        match self {
+            Self::Microvm => "",
+            Self::Q35 => ",romfile=",
+        }
+    }
+
     /// Virtio devices end in this, for the bus that the machine has.
     fn bus(self) -> &'static str {
         match self {
@@ -115,6 +124,8 @@ pub struct Hardware {
     pub arguments: Vec<String>,
     /// Raw images, writable, seen as /dev/vda, /dev/vdb, …
     pub disks: Vec<PathBuf>,
+    /// A network card, on a network of its own that the host and the world are not on.
+    pub network: bool,
 }
 
 /// Every guest's kernel arguments.
@@ -244,6 +255,11 @@ impl Launch<'_> {
         for (index, disk) in hardware.disks.iter().enumerate() {
             add("-drive", format!("id=disk{index},if=none,format=raw,file={}", option_value(disk)));
             add("-device", format!("virtio-blk-{bus},drive=disk{index}"));
+        }
+        if hardware.network {
+            add("-netdev", "user,id=network,restrict=on".into());
+            let options = hardware.platform.card_options();
+            add("-device", format!("virtio-net-{bus},netdev=network{options}"));
         }
         add("-initrd", format!("/proc/self/fd/{INITRD_FD}"));
         add("-append", self.kernel_arguments());

@@ -27,6 +27,7 @@ fn start(folder: &Path) -> Process {
         kernel: "/no/kernel".into(),
         arguments: Vec::new(),
         disks: Vec::new(),
+        network: false,
     };
     let file = tempfile::tempfile_in(folder).unwrap();
     let launch = Launch {

@@ -167,6 +167,11 @@ mod tests {
     }
 
     #[test]
+    fn the_help_names_the_socket_that_is_taken() {
+        assert!(HELP.contains(&format!("[default: {SOCKET}]")));
+    }
+
+    #[test]
     fn flags_take_their_value_either_way() {
         let Ok(Command::Run(options)) = read(&["--config-dir=/a", "--state-dir", "/b"]) else {
             panic!("refused");

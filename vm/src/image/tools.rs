@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::{Built, KEY_LEN, LAYER_REVISION, elf};
-use crate::artifacts::{DebianTools, artifacts};
+use crate::artifacts::{DebianTools, Program, artifacts};
 use crate::cache::{Cache, Entry, Workspace};
 use crate::cpio::LayerBuilder;
 use crate::debian::{self, Apt, Package, Suite};
@@ -28,8 +28,7 @@ const INSTEAD: &str = "give a layer of your own with the tools, or none";
 /// The tools layer.
 pub(super) fn layer(cache: &Cache, progress: &dyn Progress) -> Result<Entry, ImageError> {
     let tools = &artifacts().debian_tools;
-    let names: String =
-        tools.programs.iter().flat_map(|p| [p.package.as_str(), " ", &p.path, "\n"]).collect();
+    let names: String = tools.programs.iter().map(Program::key_line).collect();
     let key = hash_bytes(format!("{LAYER_REVISION}\n{}\n{names}", tools.suite).as_bytes());
     cache
         .entry(&format!("debian-tools-{}", &key[..KEY_LEN]), progress, &|space| build(space, tools, progress))
@@ -49,8 +48,15 @@ fn build(space: &Workspace, tools: &DebianTools, progress: &dyn Progress) -> Res
     progress.step("build the layer with CRIU and the other tools");
     let programs: Vec<PathBuf> =
         tools.programs.iter().map(|program| find_program(&root, &program.path)).collect::<Result<_, _>>()?;
+    let mut layer = compose(&root, &programs)?;
+    for (program, path) in tools.programs.iter().zip(&programs) {
+        if let (Some(link), Some(name)) = (&program.link, path.file_name()) {
+            let wrapper = format!("/{WRAPPERS}/{}", name.to_string_lossy());
+            layer.symlink(link, wrapper.as_bytes()).at(DOING, &root)?;
+        }
+    }
     let path = space.out.join(LAYER);
-    compose(&root, &programs)?.write_file(&path).at(DOING, &path)?;
+    layer.write_file(&path).at(DOING, &path)?;
     Ok(Built { records: debs.into_iter().map(|deb| deb.record).collect(), ..Built::default() })
 }
 
