@@ -27,6 +27,7 @@ pub async fn linux_system_boots(vm: &Vm) -> Result<(), Failure> {
         let (is, detail) = (&component.state, &component.detail);
         check!(is == state && component.restarts == 0, "{name} is {is}, not {state}: {detail:?}");
     }
+    vm.step("lint", vm.graphctl(&["lint", "--strict"])).await?;
     vm.step("devices", devices(vm)).await?;
     vm.step("mounts", vm.sh("grep -q ' /tmp tmpfs ' /proc/mounts && echo > /tmp/file")).await?;
     vm.step("network", network(vm)).await?;
