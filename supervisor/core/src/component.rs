@@ -161,6 +161,15 @@ pub enum Command {
     Direct(Vec<String>),
 }
 
+impl fmt::Display for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Shell(line) => f.write_str(line),
+            Self::Direct(words) => f.write_str(&words.join(" ")),
+        }
+    }
+}
+
 /// How a component says that it is ready.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Readiness {
@@ -236,8 +245,7 @@ impl fmt::Display for Check {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ", self.key())?;
         match self {
-            Self::Command(Command::Shell(line)) => write!(f, "{line:?}"),
-            Self::Command(Command::Direct(words)) => write!(f, "{:?}", words.join(" ")),
+            Self::Command(command) => write!(f, "{:?}", command.to_string()),
             Self::Tcp(address) => write!(f, "{address}"),
             Self::Http(target) => write!(f, "http://{}{}", target.host, target.path),
             Self::Unix(path) | Self::File(path) => f.write_str(path),

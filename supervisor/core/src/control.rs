@@ -14,9 +14,11 @@ use crate::graph::Level;
 use crate::journal::State;
 
 mod causes;
+mod lifecycle;
 mod log;
 
 pub use causes::{EventsPage, WhyPage};
+pub use lifecycle::{ComponentReadiness, PassedOver, Readiness, ReadinessPage, UpgradeLevel, Upgraded};
 pub use log::{LogPosition, LogText};
 
 /// Version of the protocol. A supervisor answers a request of another version with a refusal that
@@ -91,6 +93,23 @@ pub enum Request {
         /// Longest wait for the answer.
         timeout_ms: Option<u64>,
     },
+    /// Replace a component's process in the best way that it declares; answer when the new one
+    /// runs.
+    Upgrade {
+        /// Component.
+        name: String,
+        /// Whether a lesser way than the declared one will do.
+        fallback: bool,
+        /// Longest wait for the answer.
+        timeout_ms: Option<u64>,
+    },
+    /// How all components, or one, say that they are ready, and whether they have.
+    Readiness {
+        /// Only this one.
+        name: Option<String>,
+        /// Cursor from the page before.
+        after: Option<String>,
+    },
     /// Send a component its reload signal, and answer when it has reloaded, if it says so (see
     /// [`crate::engine::RELOAD_NOTICE`]); without a name read the declarations again.
     Reload {
@@ -142,6 +161,8 @@ impl Request {
             Self::Start { .. } => "start",
             Self::Stop { .. } => "stop",
             Self::Restart { .. } => "restart",
+            Self::Upgrade { .. } => "upgrade",
+            Self::Readiness { .. } => "readiness",
             Self::Reload { .. } => "reload",
             Self::Resolve => "resolve",
             Self::Log { .. } => "log",
@@ -160,6 +181,7 @@ impl Request {
             Self::Start { .. }
                 | Self::Stop { .. }
                 | Self::Restart { .. }
+                | Self::Upgrade { .. }
                 | Self::Reload { name: Some(_) }
                 | Self::Wait { .. }
         )
@@ -175,6 +197,7 @@ impl Request {
                 | Self::Wait { .. }
                 | Self::Events { .. }
                 | Self::Why { .. }
+                | Self::Readiness { .. }
         )
     }
 }
@@ -227,6 +250,10 @@ pub enum Answer {
     Events(EventsPage),
     /// To `why`.
     Why(WhyPage),
+    /// To `readiness`.
+    Readiness(ReadinessPage),
+    /// To `upgrade`, when it was carried out.
+    Upgraded(Upgraded),
     /// To `log`.
     Log(LogText),
     /// The request was carried out, or the condition holds.

@@ -26,11 +26,13 @@ mod lifecycle;
 mod limits;
 mod mend;
 mod notify;
+mod ready;
 mod report;
 mod request;
 mod snapshot;
 mod timers;
 mod unit;
+mod upgrade;
 
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;

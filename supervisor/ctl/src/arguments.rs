@@ -13,6 +13,7 @@ const EXAMPLES: &str = "\
 Examples:
   graphctl status                         all components and a summary
   graphctl status web --json              one, for a program
+  graphctl status --watch                 all, again whenever something changes
   graphctl tree web                       what web needs, down to the kernel
   graphctl restart web                    returns when web runs again
   graphctl wait web --state ACTIVE --timeout 10
@@ -57,6 +58,9 @@ pub enum Command {
     Status {
         /// Component
         name: Option<String>,
+        /// Show it again whenever something changes; with SECONDS also that often
+        #[arg(long, value_name = "SECONDS", value_parser = pace, num_args = 0..=1, default_missing_value = "")]
+        watch: Option<Pace>,
     },
     /// Show all capabilities, whether they are up, and who provides them
     #[command(alias = "capabilities")]
@@ -91,6 +95,23 @@ pub enum Command {
         /// Seconds to wait for it
         #[arg(long, value_parser = seconds, default_value = "60", value_name = "SECONDS")]
         timeout: Duration,
+    },
+    /// Replace a component's process in the best way that it declares, and return when the new runs
+    Upgrade {
+        /// Component
+        name: String,
+        /// Refuse if it would be done in a lesser way than declared
+        #[arg(long)]
+        no_fallback: bool,
+        /// Seconds to wait for it
+        #[arg(long, value_parser = seconds, default_value = "60", value_name = "SECONDS")]
+        timeout: Duration,
+    },
+    /// Show how components say that they are ready, and whether they have
+    #[command(alias = "check-readiness")]
+    Readiness {
+        /// Component; all without one
+        name: Option<String>,
     },
     /// Send a component its reload signal; without a name read all component files again
     Reload {
@@ -179,6 +200,35 @@ fn seconds(text: &str) -> Result<Duration, String> {
     let number = text.parse::<f64>().ok();
     let number = number.filter(|seconds| (0.0..=LONGEST).contains(seconds));
     number.map(Duration::from_secs_f64).ok_or_else(|| "write seconds, as 5 or 0.5, at most a day".to_owned())
+}
+
+/// When `status --watch` shows it again.
+#[derive(Clone, Copy, Debug)]
+pub enum Pace {
+    /// When something changes.
+    Changes,
+    /// Also that long after the last time.
+    AtLeast(Duration),
+}
+
+impl Pace {
+    /// The longest wait for a change.
+    pub fn limit(self) -> Option<Duration> {
+        match self {
+            Self::Changes => None,
+            Self::AtLeast(every) => Some(every),
+        }
+    }
+}
+
+fn pace(text: &str) -> Result<Pace, String> {
+    const SHORTEST: Duration = Duration::from_millis(100);
+    if text.is_empty() {
+        return Ok(Pace::Changes);
+    }
+    let usage = || "write seconds, as 5 or 0.5, from 0.1 to a day".to_owned();
+    let every = seconds(text).ok().filter(|every| *every >= SHORTEST).ok_or_else(usage)?;
+    Ok(Pace::AtLeast(every))
 }
 
 #[cfg(test)]

@@ -129,7 +129,11 @@ impl Client {
             let name = name.map(str::to_owned);
             match self.ask(Request::Status { name, after }, Duration::ZERO)? {
                 Answer::Status(page) => {
-                    all.revision = page.revision;
+                    // Of the first page: whoever waits for something newer misses nothing that
+                    // changed before the last.
+                    if all.revision == 0 {
+                        all.revision = page.revision;
+                    }
                     all.summary = page.summary;
                     all.components.extend(page.components);
                     all.rejected.extend(page.rejected);

@@ -9,10 +9,12 @@ mod clock;
 mod files;
 mod graph;
 mod journal;
+mod lifecycle;
 mod log;
 mod output;
 mod tables;
 mod tree;
+mod watch;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -69,7 +71,10 @@ fn report(output: &Output, failure: Failure) -> ExitCode {
 fn run(arguments: &Arguments, output: &Output) -> Result<ExitCode, Failure> {
     let mut client = Client::new(&arguments.socket);
     match &arguments.command {
-        Command::Status { name } => {
+        Command::Status { name, watch: Some(pace) } => {
+            watch::run(&mut client, output, name.as_deref(), pace.limit())?;
+        }
+        Command::Status { name, watch: None } => {
             let status = client.status(name.as_deref())?;
             output.status(&status);
         }
@@ -94,6 +99,10 @@ fn run(arguments: &Arguments, output: &Output) -> Result<ExitCode, Failure> {
             let (name, timeout_ms) = (name.clone(), Some(milliseconds(*timeout)));
             act(&mut client, output, Request::Restart { name, timeout_ms }, *timeout)?;
         }
+        Command::Upgrade { name, no_fallback, timeout } => {
+            lifecycle::upgrade(&mut client, output, name, !no_fallback, *timeout)?;
+        }
+        Command::Readiness { name } => lifecycle::readiness(&mut client, output, name.as_deref())?,
         Command::Reload { name } => {
             let name = name.clone();
             // A component that announces its reload has its own limit for it.

@@ -80,8 +80,13 @@ impl Output {
 
     /// `status`.
     pub fn status(&self, status: &Status) {
+        Self::text(&self.status_text(status));
+    }
+
+    /// The same as text.
+    pub fn status_text(&self, status: &Status) -> String {
         if self.json {
-            return Self::value(status);
+            return format!("{}\n", json!(status));
         }
         let header = ["COMPONENT", "STATE", "PID", "UPTIME", "RESTARTS", "HEALTH", ""];
         let rows: Vec<_> = status.components.iter().map(status_row).collect();
@@ -97,7 +102,7 @@ impl Output {
             "Summary: {} active, {} degraded, {} starting, {} failed, {} total",
             s.active, s.degraded, s.starting, s.failed, s.total
         );
-        Self::text(&text);
+        text
     }
 
     /// `caps`.
@@ -218,7 +223,7 @@ fn status_row(c: &ComponentStatus) -> Vec<Cell> {
 }
 
 /// The two largest units: `3d4h`, `5m6s`, `7s`.
-fn uptime(ms: u64) -> String {
+pub fn uptime(ms: u64) -> String {
     let seconds = ms / 1000;
     let (days, hours) = (seconds / 86_400, seconds / 3600 % 24);
     let (minutes, rest) = (seconds / 60 % 60, seconds % 60);
@@ -230,7 +235,8 @@ fn uptime(ms: u64) -> String {
     }
 }
 
-fn state_cell(state: State) -> Cell {
+/// A state in its colour.
+pub fn state_cell(state: State) -> Cell {
     let colour = match state {
         State::Active | State::Done => AnsiColor::Green,
         State::Degraded | State::Starting | State::ReadyWait | State::Stopping => AnsiColor::Yellow,

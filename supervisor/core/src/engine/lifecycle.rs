@@ -157,10 +157,12 @@ impl Engine {
         }
         if from != to {
             let revision = self.record(Record { revision: 0, time_ms, component, from, to, cause, after });
+            let now = self.now;
             if let Some(unit) = self.unit_mut(id) {
                 unit.revision = revision;
                 if from.is_up() != to.is_up() {
                     unit.turned = revision;
+                    unit.turned_at = now;
                 }
             }
             self.moving += usize::from(!to.is_resting());

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::timers::{Due, TimerKey};
 use super::unit::Unit;
+use super::upgrade::Upgrade;
 use super::{ClientId, Effect, Engine, Halt, Input, Peer, RunId};
 use crate::component::keys::nearest;
 use crate::component::{KERNEL, Kind};
@@ -35,15 +36,20 @@ const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3600);
 /// a place that somebody else's client forgot is free again within the hour.
 const LONGEST_WAIT_OF_OTHERS: Duration = Duration::from_secs(3600);
 
+/// Providers of a capability that are named to who took it for a component.
+const PROVIDERS_SHOWN: usize = 4;
+
 /// What a client waits for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-enum Goal {
+pub(super) enum Goal {
     Until(Until),
     /// It runs, with another process than this.
     Running {
         name: Rc<str>,
         not: Option<RunId>,
     },
+    /// The same, as an upgrade.
+    Upgraded(Upgrade),
     /// This process of it is gone, whether another has followed or not.
     Stopped {
         name: Rc<str>,
@@ -104,6 +110,12 @@ impl Engine {
             Request::Restart { name, timeout_ms } => {
                 self.restart(client, peer.uid, &name, timeout_ms, cause);
             }
+            Request::Upgrade { name, fallback, timeout_ms } => {
+                self.upgrade(client, peer.uid, &name, (fallback, timeout_ms), cause);
+            }
+            Request::Readiness { name, after } => {
+                self.show_readiness(client, name.as_deref(), after.as_deref());
+            }
             Request::Reload { name: Some(name) } => self.reload(client, peer.uid, &name),
             Request::Reload { name: None } => {
                 self.effects.push(Effect::ReadFiles);
@@ -125,7 +137,7 @@ impl Engine {
         }
     }
 
-    fn reply(&mut self, client: ClientId, answer: Answer) {
+    pub(super) fn reply(&mut self, client: ClientId, answer: Answer) {
         self.effects.push(Effect::Reply(client, answer));
     }
 
@@ -135,7 +147,7 @@ impl Engine {
         self.reply(client, Answer::Done { message, revision });
     }
 
-    fn refuse(&mut self, client: ClientId, message: String) {
+    pub(super) fn refuse(&mut self, client: ClientId, message: String) {
         let near = Vec::new();
         self.reply(client, Answer::Refused { message, near });
     }
@@ -157,7 +169,7 @@ impl Engine {
     }
 
     /// Refuse a name that is not declared, with the nearest that is.
-    fn unknown(&mut self, client: ClientId, name: &str) {
+    pub(super) fn unknown(&mut self, client: ClientId, name: &str) {
         let answer = self.unknown_component(name);
         self.reply(client, answer);
     }
@@ -169,6 +181,13 @@ impl Engine {
                 message: "`kernel` stands for the kernel itself and has no process".to_owned(),
                 near: Vec::new(),
             };
+        }
+        let providers = self.graph.cap(name).map_or(&[][..], |cap| self.graph.providers(cap));
+        let providers = providers.iter().filter_map(|id| self.unit(*id));
+        let providers: Vec<_> = providers.map(|unit| unit.name.to_string()).take(PROVIDERS_SHOWN).collect();
+        if !providers.is_empty() {
+            let message = format!("{name:?} is no component but a capability of {}", providers.join(", "));
+            return Answer::Refused { message, near: providers };
         }
         let near = nearest(name, self.names.keys().map(|name| &**name));
         let near: Vec<_> = near.into_iter().map(str::to_owned).collect();
@@ -215,19 +234,12 @@ impl Engine {
         if self.halting.is_some() {
             return self.refuse(client, "everything is being stopped".to_owned());
         }
-        let Some(unit) = self.unit_mut(id) else {
-            return;
-        };
-        unit.held = false;
-        unit.forgive();
-        let not = unit.process.as_ref().map(|process| process.run);
-        self.feed(id, Input::Renew, cause);
-        self.refresh_may_rise(id);
+        let not = self.renew(id, cause);
         let name = name.into();
         self.wait(client, uid, Goal::Running { name, not }, timeout_ms);
     }
 
-    fn refresh_may_rise(&mut self, id: crate::graph::NodeId) {
+    pub(super) fn refresh_may_rise(&mut self, id: crate::graph::NodeId) {
         let may_rise = self.unit(id).is_some_and(Unit::may_rise) && self.halting.is_none();
         self.graph.set_may_rise(id, may_rise);
     }
@@ -274,7 +286,7 @@ impl Engine {
         }
     }
 
-    fn wait(&mut self, client: ClientId, uid: u32, goal: Goal, timeout_ms: Option<u64>) {
+    pub(super) fn wait(&mut self, client: ClientId, uid: u32, goal: Goal, timeout_ms: Option<u64>) {
         let asked = timeout_ms.map(Duration::from_millis);
         let limit = if self.config.is_privileged(uid) {
             asked.map(|limit| limit.min(LONGEST_WAIT))
@@ -361,6 +373,7 @@ impl Engine {
     fn standing(&self, goal: &Goal) -> String {
         match goal {
             Goal::Until(Until::State { name, .. }) => self.describe(name),
+            Goal::Upgraded(upgrade) => self.describe(&upgrade.name),
             Goal::Running { name, .. } | Goal::Stopped { name, .. } | Goal::Reloaded { name, .. } => {
                 self.describe(name)
             }
@@ -417,6 +430,7 @@ impl Engine {
                 .then(|| format!("{file} is rejected"))
                 .and_then(|message| done(message, now)),
             Goal::Running { name, not } => self.judge_running(name, *not),
+            Goal::Upgraded(upgrade) => self.judge_upgrade(upgrade),
             Goal::Reloaded { name, run, sent } => self.judge_reloaded(name, *run, *sent),
             Goal::Stopped { name, run } => {
                 let process = self.find(name).and_then(|unit| unit.process.as_ref());
@@ -454,7 +468,7 @@ impl Engine {
         Some(Answer::Done { message, revision: self.journal.revision() })
     }
 
-    fn judge_running(&self, name: &str, not: Option<RunId>) -> Option<Answer> {
+    pub(super) fn judge_running(&self, name: &str, not: Option<RunId>) -> Option<Answer> {
         let refused = |message: String| {
             let near = Vec::new();
             Some(Answer::Refused { message, near })

@@ -6,7 +6,7 @@ mod reload;
 
 use super::*;
 use crate::component::parse;
-use crate::control::Until;
+use crate::control::{Readiness, Until, UpgradeLevel};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -625,4 +625,91 @@ fn what_fails_while_a_cycle_catches_it_ends_up_in_the_cycle() {
     assert_eq!(bench.engine.state("a"), State::Cycle);
     bench.declare("0.toml", &a(""));
     assert_eq!(bench.engine.state("a"), State::Starting);
+}
+
+#[test]
+fn an_upgrade_says_which_way_was_taken_and_how_long_it_took() {
+    use UpgradeLevel::{Checkpoint, FdPassing};
+    let declared = |handoff: &str| service("a", &format!("[lifecycle]\nhandoff = {handoff:?}"));
+    let upgrade = |fallback| Request::Upgrade { name: "a".to_owned(), fallback, timeout_ms: None };
+    for (handoff, above) in [
+        ("none", &[][..]),
+        ("state-file", &[]),
+        ("fd-passing", &[FdPassing]),
+        ("checkpoint", &[Checkpoint, FdPassing]),
+    ] {
+        let mut bench = Bench::new(&[&declared(handoff)]);
+        bench.execute("a");
+        let refused = matches!(bench.ask(0, upgrade(false)), Some(Answer::Refused { message, .. })
+            if message.contains("not part of this version"));
+        assert_eq!(refused, !above.is_empty(), "{handoff}");
+        if refused {
+            assert_eq!(bench.engine.state("a"), State::Active, "a refusal changes nothing");
+            assert_eq!(bench.ask(0, upgrade(true)), None);
+        }
+        bench.now += SECOND;
+        bench.end("a");
+        bench.now += SECOND / 4;
+        bench.execute("a");
+        let Some(Answer::Upgraded(done)) = bench.answer() else {
+            panic!("{handoff}: {:?}", bench.answer());
+        };
+        assert_eq!(done.level, UpgradeLevel::Restart);
+        assert_eq!(done.passed_over.iter().map(|way| way.level).collect::<Vec<_>>(), above, "{handoff}");
+        assert_eq!(done.gap_us, Some(1_250_000));
+    }
+    let mut bench = Bench::new(&[&declared("none")]);
+    assert_eq!(bench.ask(0, upgrade(true)), None);
+    bench.end("a");
+    bench.execute("a");
+    assert!(matches!(bench.answer(), Some(Answer::Upgraded(done)) if done.gap_us.is_none()), "it was not up");
+    assert!(matches!(bench.ask(1000, upgrade(true)), Some(Answer::Refused { .. })), "only for root");
+}
+
+#[test]
+fn readiness_is_what_is_declared_and_how_far_it_is() {
+    let ready = "[lifecycle]\nreadiness_command = \"true\"\nreadiness_timeout = 7\nreadiness_interval = 2";
+    let mut bench =
+        Bench::new(&[&service("a", ready), &service("b", ""), &service("c", "type = \"oneshot\"")]);
+    bench.execute("a");
+    bench.execute("b");
+    bench.now += 3 * SECOND;
+    let mut look = |name: &str| {
+        let request = Request::Readiness { name: Some(name.to_owned()), after: None };
+        let Some(Answer::Readiness(page)) = bench.ask(1000, request) else {
+            panic!("no answer");
+        };
+        page.components[0].clone()
+    };
+    let a = look("a");
+    assert_eq!((a.method.as_str(), a.timeout_ms, a.interval_ms), ("command", Some(7000), Some(2000)));
+    assert_eq!((a.readiness, a.for_ms), (Readiness::Waiting, Some(3000)));
+    let b = look("b");
+    assert_eq!((b.method.as_str(), b.timeout_ms, b.interval_ms), ("none", None, None));
+    assert_eq!((b.readiness, b.for_ms), (Readiness::Ready, Some(3000)));
+    let c = look("c");
+    assert_eq!((c.method.as_str(), c.readiness, c.for_ms), ("exit", Readiness::Waiting, None));
+    let run = bench.run("a");
+    bench.give(Event::Ready(run));
+    bench.now += SECOND;
+    bench.end("b");
+    let request = Request::Readiness { name: None, after: None };
+    let Some(Answer::Readiness(page)) = bench.ask(1000, request) else {
+        panic!("no answer");
+    };
+    let seen: Vec<_> = page.components.iter().map(|c| (c.readiness, c.for_ms)).collect();
+    assert_eq!(seen[0], (Readiness::Ready, Some(1000)));
+    assert_eq!(seen[1].0, Readiness::Waiting, "restarted");
+}
+
+#[test]
+fn a_capability_taken_for_a_component_is_told_with_its_provider() {
+    let mut bench = Bench::new(&[&service("a", "[provides]\ncapabilities = [\"net.up\"]")]);
+    match bench.ask(0, Request::Stop { name: "net.up".to_owned(), timeout_ms: None }) {
+        Some(Answer::Refused { message, near }) => {
+            assert_eq!(message, "\"net.up\" is no component but a capability of a");
+            assert_eq!(near, ["a"]);
+        }
+        other => panic!("{other:?}"),
+    }
 }

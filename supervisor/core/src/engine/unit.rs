@@ -90,6 +90,9 @@ pub(super) struct Unit {
     pub(super) revision: u64,
     /// Revision of the last change that brought its capabilities up or down; 0 before the first.
     pub(super) turned: u64,
+    /// When that was.
+    #[serde(default)]
+    pub(super) turned_at: Duration,
 }
 
 impl Unit {
@@ -115,6 +118,7 @@ impl Unit {
             pauses: 0,
             revision: 0,
             turned: 0,
+            turned_at: Duration::ZERO,
         }
     }
 

@@ -112,6 +112,14 @@ impl Digest {
             Answer::Events(page) => page.records.iter().for_each(|record| self.record(record)),
             Answer::Why(page) => page.records.iter().for_each(|record| self.record(record)),
             Answer::Log(log) => self.text(&log.text),
+            Answer::Readiness(page) => page.components.iter().for_each(|c| {
+                self.text(&c.name);
+                self.number(c.readiness as u64 + c.for_ms.unwrap_or(0) * 4);
+            }),
+            Answer::Upgraded(done) => {
+                self.number(done.revision);
+                self.number(done.gap_us.unwrap_or(u64::MAX));
+            }
         }
     }
 }

@@ -1,6 +1,7 @@
 //! `graphctl` against a real supervisor: what people and scripts see.
 
 mod journal;
+mod lifecycle;
 mod log;
 
 use std::io::{BufRead as _, BufReader};

@@ -84,6 +84,7 @@ fn limit(model: &Model, request: &Request) -> Option<Duration> {
         Request::Start { timeout_ms, .. }
         | Request::Stop { timeout_ms, .. }
         | Request::Restart { timeout_ms, .. }
+        | Request::Upgrade { timeout_ms, .. }
         | Request::Wait { timeout_ms, .. } => *timeout_ms,
         // Everything else is answered at once.
         _ => Some(0),

@@ -1,0 +1,176 @@
+//! `readiness` and `upgrade`.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use serde_json::json;
+use yakiros_core::control::{
+    Answer, ComponentReadiness, Readiness, Request, UpgradeLevel, Upgraded, VERSION,
+};
+
+use crate::client::Client;
+use crate::output::{Output, state_cell, uptime};
+use crate::tables::{Cell, draw};
+use crate::{Failure, milliseconds, unexpected};
+
+/// Print how components say that they are ready, and whether they have.
+pub fn readiness(client: &mut Client, output: &Output, name: Option<&str>) -> Result<(), Failure> {
+    let all = pages(client, name)?;
+    if output.is_json() {
+        Output::value(&json!({"version": VERSION, "components": all}));
+    } else {
+        Output::text(&readiness_text(&all));
+    }
+    Ok(())
+}
+
+fn pages(client: &mut Client, name: Option<&str>) -> Result<Vec<ComponentReadiness>, Failure> {
+    let (mut all, mut after) = (Vec::new(), None);
+    loop {
+        let name = name.map(str::to_owned);
+        match client.ask(Request::Readiness { name, after }, Duration::ZERO)? {
+            Answer::Readiness(page) => {
+                all.extend(page.components);
+                after = page.next;
+            }
+            other => return Err(unexpected(other)),
+        }
+        if after.is_none() {
+            return Ok(all);
+        }
+    }
+}
+
+fn readiness_text(all: &[ComponentReadiness]) -> String {
+    let dash = || "-".to_owned();
+    let rows: Vec<_> = all
+        .iter()
+        .map(|c| {
+            let method = match &c.what {
+                Some(what) => format!("{} {what}", c.method),
+                None => c.method.clone(),
+            };
+            vec![
+                Cell::plain(&*c.name),
+                state_cell(c.state),
+                Cell::plain(word(c.readiness)),
+                Cell::plain(c.for_ms.map_or_else(dash, uptime)),
+                Cell::plain(c.timeout_ms.map_or_else(dash, seconds)),
+                Cell::plain(method),
+            ]
+        })
+        .collect();
+    let count = |readiness| all.iter().filter(|c| c.readiness == readiness).count();
+    let mut text = draw(&["COMPONENT", "STATE", "READY", "FOR", "TIMEOUT", "METHOD"], &rows);
+    let _ = writeln!(
+        text,
+        "Total: {} ready, {} waiting, {} down",
+        count(Readiness::Ready),
+        count(Readiness::Waiting),
+        count(Readiness::Down)
+    );
+    text
+}
+
+fn word(readiness: Readiness) -> &'static str {
+    match readiness {
+        Readiness::Ready => "ready",
+        Readiness::Waiting => "waiting",
+        Readiness::Down => "down",
+    }
+}
+
+/// `30s`, `0.5s`.
+fn seconds(ms: u64) -> String {
+    format!("{}s", Duration::from_millis(ms).as_secs_f64())
+}
+
+/// Upgrade a component and print how it was done.
+pub fn upgrade(
+    client: &mut Client,
+    output: &Output,
+    name: &str,
+    fallback: bool,
+    timeout: Duration,
+) -> Result<(), Failure> {
+    let request =
+        Request::Upgrade { name: name.to_owned(), fallback, timeout_ms: Some(milliseconds(timeout)) };
+    match client.ask(request, timeout)? {
+        Answer::Upgraded(done) if output.is_json() => {
+            let mut value = json!(done);
+            value["version"] = json!(VERSION);
+            Output::value(&value);
+        }
+        Answer::Upgraded(done) => Output::text(&upgrade_text(&done)),
+        other => return Err(unexpected(other)),
+    }
+    Ok(())
+}
+
+fn upgrade_text(done: &Upgraded) -> String {
+    let way = match done.level {
+        UpgradeLevel::Restart => "a restart",
+        UpgradeLevel::FdPassing => "passing its descriptors on",
+        UpgradeLevel::Checkpoint => "a checkpoint",
+    };
+    let mut text = format!("{} was upgraded by {way}\n", done.component);
+    for passed in &done.passed_over {
+        let _ = writeln!(text, "not by {}: {}", passed.level, passed.reason);
+    }
+    let _ = match done.gap_us {
+        Some(gap) => writeln!(text, "gap: {:?}", Duration::from_micros(gap)),
+        None => writeln!(text, "gap: none, it was not up"),
+    };
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use yakiros_core::control::PassedOver;
+    use yakiros_core::journal::State;
+
+    fn entry(name: &str, state: State, readiness: Readiness, for_ms: Option<u64>) -> ComponentReadiness {
+        ComponentReadiness {
+            name: name.into(),
+            state,
+            method: "none".to_owned(),
+            what: None,
+            timeout_ms: None,
+            interval_ms: None,
+            readiness,
+            for_ms,
+        }
+    }
+
+    #[test]
+    fn readiness_is_a_table() {
+        let file = ComponentReadiness {
+            method: "file".to_owned(),
+            what: Some("/run/db.ready".to_owned()),
+            timeout_ms: Some(2500),
+            ..entry("db", State::ReadyWait, Readiness::Waiting, Some(1200))
+        };
+        let all = [
+            file,
+            entry("job", State::Failed, Readiness::Down, None),
+            entry("web", State::Active, Readiness::Ready, Some(65_000)),
+        ];
+        insta::assert_snapshot!(anstream::adapter::strip_str(&readiness_text(&all)));
+    }
+
+    #[test]
+    fn an_upgrade_names_its_way_and_its_gap() {
+        let passed = |level| PassedOver { level, reason: "not part of this version".to_owned() };
+        let done = Upgraded {
+            component: "web".into(),
+            level: UpgradeLevel::Restart,
+            passed_over: vec![passed(UpgradeLevel::Checkpoint), passed(UpgradeLevel::FdPassing)],
+            gap_us: Some(12_345),
+            revision: 7,
+        };
+        insta::assert_snapshot!(upgrade_text(&done));
+        let idle = Upgraded { passed_over: Vec::new(), gap_us: None, ..done };
+        insta::assert_snapshot!(upgrade_text(&idle));
+    }
+}
