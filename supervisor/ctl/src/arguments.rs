@@ -8,6 +8,7 @@ use yakiros_core::control::SOCKET;
 
 use crate::files::arguments::FileCommand;
 use crate::graph::arguments::Question;
+use crate::manual::Shell;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -150,6 +151,20 @@ pub enum Command {
     Poweroff,
     /// Stop everything and restart the machine
     Reboot,
+    /// Print a script that completes commands, options and names
+    Completions {
+        /// Shell
+        shell: Shell,
+    },
+    /// Print the manual page of graphctl, or write those of all commands
+    Man {
+        /// Write NAME.1 of every command to this directory
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
+    /// Print the names of all components, for completions
+    #[command(hide = true)]
+    Names,
 }
 
 /// Which lines `log` shows.
@@ -238,5 +253,6 @@ mod tests {
     #[test]
     fn the_definition_is_consistent() {
         super::Arguments::command().debug_assert();
+        crate::manual::command().debug_assert();
     }
 }

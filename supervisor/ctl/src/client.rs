@@ -229,3 +229,75 @@ impl Client {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixListener;
+    use std::thread;
+    use yakiros_core::control::{CapabilityStatus, GraphPage, encode_answer};
+    use yakiros_core::journal::State;
+
+    fn node(name: &str) -> GraphNode {
+        GraphNode {
+            name: name.into(),
+            state: State::Active,
+            level: CapabilityStatus::Up,
+            held: false,
+            provides: Vec::new(),
+            requires: Vec::new(),
+            optional: Vec::new(),
+        }
+    }
+
+    /// The names that a client gets from a supervisor that gives these pages, one after the other,
+    /// and how many of them it took.
+    fn graph_of(pages: Vec<GraphPage>) -> (Vec<String>, usize) {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let socket = directory.path().join("sock");
+        let listener = UnixListener::bind(&socket).expect("socket");
+        let pages: Vec<_> = pages.into_iter().map(|page| encode_answer(Answer::Graph(page))).collect();
+        let server = thread::spawn(move || {
+            let (stream, _) = listener.accept().expect("a client");
+            let mut requests = BufReader::new(stream.try_clone().expect("its stream")).lines();
+            let mut stream = stream;
+            let mut taken = 0;
+            for page in pages {
+                let Some(Ok(_)) = requests.next() else { break };
+                stream.write_all(&page).expect("an answer");
+                taken += 1;
+            }
+            taken
+        });
+        let mut client = Client::new(&socket);
+        let nodes = client.graph().unwrap_or_else(|_| panic!("no graph"));
+        drop(client);
+        let names = nodes.iter().map(|node| node.name.to_string()).collect();
+        (names, server.join().expect("the server"))
+    }
+
+    fn page(state: (u64, u64), name: &str, more: bool) -> GraphPage {
+        let next = more.then(|| name.to_owned());
+        GraphPage { revision: state.0, edits: state.1, components: vec![node(name)], next }
+    }
+
+    #[test]
+    fn pages_that_do_not_belong_together_are_read_again() {
+        for other in [(8, 1), (7, 2)] {
+            let pages = vec![
+                page((7, 1), "old", true),
+                page(other, "new", false),
+                page(other, "a", true),
+                page(other, "b", false),
+            ];
+            assert_eq!(graph_of(pages), (vec!["a".to_owned(), "b".to_owned()], 4), "{other:?}");
+        }
+        assert_eq!(graph_of(vec![page((7, 1), "a", true), page((7, 1), "b", false)]).1, 2);
+    }
+
+    #[test]
+    fn a_graph_that_never_rests_is_given_up_after_some_attempts() {
+        let pages = (0..100).map(|n| page((n, 1), "a", n % 2 == 0)).collect();
+        assert_eq!(graph_of(pages).1, 2 * GRAPH_ATTEMPTS);
+    }
+}

@@ -11,6 +11,7 @@ mod graph;
 mod journal;
 mod lifecycle;
 mod log;
+mod manual;
 mod output;
 mod tables;
 mod tree;
@@ -19,7 +20,7 @@ mod watch;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Parser as _;
+use clap::FromArgMatches as _;
 use yakiros_core::control::{Answer, Request, Until};
 use yakiros_core::journal::State;
 
@@ -49,7 +50,8 @@ impl From<ClientError> for Failure {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let mut matches = manual::command().get_matches();
+    let arguments = Arguments::from_arg_matches_mut(&mut matches).unwrap_or_else(|error| error.exit());
     let output = Output::new(arguments.json);
     match run(&arguments, &output) {
         Ok(code) => code,
@@ -130,6 +132,12 @@ fn run(arguments: &Arguments, output: &Output) -> Result<ExitCode, Failure> {
         Command::Files(command) => return files::run(command, output),
         Command::Poweroff => act(&mut client, output, Request::Poweroff, Duration::ZERO)?,
         Command::Reboot => act(&mut client, output, Request::Reboot, Duration::ZERO)?,
+        Command::Completions { shell } => manual::completions(*shell, manual::command(), output),
+        Command::Man { dir } => {
+            let target = dir.as_deref().map_or(manual::Target::Output, manual::Target::Directory);
+            manual::pages(manual::command(), &target, output)?;
+        }
+        Command::Names => output.names(&client.status(None)?),
     }
     Ok(ExitCode::SUCCESS)
 }

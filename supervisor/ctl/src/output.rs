@@ -190,6 +190,17 @@ impl Output {
         }
     }
 
+    /// Names of all components, one a line.
+    pub fn names(&self, status: &Status) {
+        let names: Vec<_> = status.components.iter().map(|component| &*component.name).collect();
+        if self.json {
+            return Self::value(&json!({"version": VERSION, "names": names}));
+        }
+        for name in names {
+            Self::text(&format!("{name}\n"));
+        }
+    }
+
     /// Print a component's own bytes: not for `anstream` to interpret.
     pub fn raw(text: &str) {
         let _ = std::io::stdout().write_all(text.as_bytes());

@@ -3,7 +3,8 @@
 //!
 //! Standard output and error go through a pipe that the event loop reads with a budget, so a
 //! component that floods neither stops the supervisor nor fills the memory: it is slowed by its
-//! own pipe. A log and its predecessor have at most twice [`LOG_LIMIT`] bytes. A full disk or a
+//! own pipe. Logs take turns, one chunk at a time: however many components flood, whatever else has
+//! to be done waits for one chunk and not for one of each. A log and its predecessor have at most twice [`LOG_LIMIT`] bytes. A full disk or a
 //! missing directory loses output, never the component; a log that was removed is begun anew.
 
 mod read;
@@ -19,6 +20,7 @@ use std::rc::Rc;
 
 use memchr::memchr;
 use tokio::io::unix::AsyncFd;
+use tokio::sync::Mutex;
 
 use crate::supervisor::Supervisor;
 use crate::sys;
@@ -41,6 +43,9 @@ const BATCH: usize = 32 * 1024;
 const DRAIN_LIMIT: usize = 64 * 1024;
 
 thread_local! {
+    /// Whose turn it is to copy. It is passed on in the order of asking.
+    static TURN: Rc<Mutex<()>> = Rc::default();
+
     /// One set of buffers for all logs: nothing waits while they are in use.
     static BUFFERS: RefCell<Buffers> = RefCell::new(Buffers {
         chunk: vec![0; CHUNK],
@@ -71,10 +76,12 @@ impl Log {
 
     /// Copy until every writer has closed the pipe.
     pub async fn follow(self: Rc<Self>, supervisor: Rc<Supervisor>) {
+        let turns = TURN.with(Rc::clone);
         loop {
             let Ok(mut ready) = self.pipe.readable().await else {
                 return;
             };
+            let turn = turns.lock().await;
             match self.copy_chunk() {
                 Some(0) => return,
                 Some(_) => supervisor.log_grew(&self.name),
@@ -84,7 +91,9 @@ impl Log {
                 }
             }
             drop(ready);
+            // While this one has its turn, the event loop looks at everything else.
             tokio::task::yield_now().await;
+            drop(turn);
         }
     }
 

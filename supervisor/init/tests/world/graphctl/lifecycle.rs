@@ -1,7 +1,11 @@
 //! `readiness`, `upgrade` and `status --watch`.
 
+use std::io::{Read as _, Write as _};
+use std::process::{Command, Stdio};
+
 use yakiros_core::journal::State;
 
+use super::program;
 use crate::guest::{Guest, sleeper};
 
 #[test]
@@ -100,4 +104,60 @@ fn a_watched_status_comes_again_with_each_change() {
     (0..3).for_each(|_| drop(again.line_with("Summary")));
     let (code, message) = guest.fails(&["status", "--watch", "0"]);
     assert_eq!(code, Some(2), "{message}");
+}
+
+#[test]
+fn json_has_the_documented_keys() {
+    let Some(guest) = Guest::start("live") else {
+        return;
+    };
+    guest.wait("steady", State::Active, None);
+    let page = include_str!("../../../../../docs/reference/graphctl.md");
+    let rows = page.lines().filter_map(|line| line.strip_prefix("| `")?.strip_suffix("` |"));
+    let mut seen = 0;
+    for row in rows {
+        let (command, keys) = row.split_once("` | `").expect("command and keys");
+        let mut keys: Vec<_> = keys.split("` `").collect();
+        keys.sort_unstable();
+        let value = guest.json(&command.split(' ').collect::<Vec<_>>());
+        let found: Vec<_> = value.as_object().expect("an object").keys().map(String::as_str).collect();
+        assert_eq!(found, keys, "{command}");
+        seen += 1;
+    }
+    assert!(seen > 20, "{seen} rows");
+    let refusal = guest.graphctl(&["stop", "stedy", "--json"]);
+    let refusal: serde_json::Value = serde_json::from_slice(&refusal.stdout).expect("JSON");
+    assert_eq!(refusal["near"][0], "steady", "{refusal}");
+}
+
+#[test]
+fn a_terminal_is_given_back_as_it_was() {
+    let Some(guest) = Guest::start("live") else {
+        return;
+    };
+    guest.wait("steady", State::Active, None);
+    // `script` gives it a terminal, whose Ctrl-C is a byte of its input.
+    let mut child = Command::new("script")
+        .args(["--quiet", "--return", "--command"])
+        .arg(format!("{} --socket {} status --watch", program().display(), guest.socket().display()))
+        .arg("/dev/null")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("script");
+    let mut keys = child.stdin.take().expect("its input");
+    let mut screen = child.stdout.take().expect("its output");
+    let mut seen = Vec::new();
+    let mut buffer = [0; 4096];
+    let shows = |seen: &[u8], part: &str| String::from_utf8_lossy(seen).contains(part);
+    while !shows(&seen, "Summary: 1 active") {
+        let count = screen.read(&mut buffer).expect("a picture");
+        assert!(count > 0, "it ended: {}", String::from_utf8_lossy(&seen));
+        seen.extend_from_slice(&buffer[..count]);
+    }
+    assert!(shows(&seen, "\x1b[?1049h"), "it takes the alternate screen");
+    keys.write_all(b"\x03").expect("Ctrl-C");
+    screen.read_to_end(&mut seen).expect("the rest");
+    assert!(shows(&seen, "\x1b[?7h\x1b[?25h\x1b[?1049l"), "{}", String::from_utf8_lossy(&seen));
+    assert_eq!(child.wait().expect("script").code(), Some(0));
 }

@@ -1,0 +1,188 @@
+//! Examples of the commands that are not defined together with theirs.
+
+/// Command and what its help ends with.
+pub const TEXTS: &[(&str, &str)] = &[
+    (
+        "status",
+        "\
+Examples:
+  graphctl status
+  graphctl status web
+  graphctl status --watch                 again whenever something changes; Ctrl-C ends it
+  graphctl status --watch 5               also every five seconds, for the times to go on
+  graphctl status --json
+
+Where the output is no terminal, --watch prints a block for each change.",
+    ),
+    (
+        "caps",
+        "\
+Examples:
+  graphctl caps
+  graphctl caps --json",
+    ),
+    (
+        "tree",
+        "\
+Examples:
+  graphctl tree web
+  graphctl tree web --json
+
+Each component is expanded once; `…` stands for what was shown further up.",
+    ),
+    (
+        "pending",
+        "\
+Example:
+  graphctl pending",
+    ),
+    (
+        "start",
+        "\
+Examples:
+  graphctl start web
+  graphctl start web --timeout 5 || graphctl why web
+
+Exit codes: 0 it runs (a oneshot: it is done), 1 it can not or not in time.",
+    ),
+    (
+        "stop",
+        "\
+Example:
+  graphctl stop web                       what needs web is stopped before it
+
+Exit codes: 0 it is stopped, 1 it is not, or not in time.",
+    ),
+    (
+        "restart",
+        "\
+Example:
+  graphctl restart web --timeout 10
+
+Exit codes: 0 it runs again, 1 it can not or not in time.",
+    ),
+    (
+        "upgrade",
+        "\
+Examples:
+  graphctl upgrade web                    says how it was done, and how long web was away
+  graphctl upgrade web --no-fallback
+
+The way is that of `lifecycle.handoff`: checkpoint, fd-passing, or a restart; from the declared one
+down to one that this version has, which is the restart.
+Exit codes: 0 the new process runs, 1 it does not, or --no-fallback forbade what could be done.",
+    ),
+    (
+        "readiness",
+        "\
+Examples:
+  graphctl readiness
+  graphctl readiness web --json",
+    ),
+    (
+        "reload",
+        "\
+Examples:
+  graphctl reload                         read all component files again
+  graphctl reload web                     send web its reload_signal",
+    ),
+    (
+        "resolve",
+        "\
+Example:
+  graphctl resolve",
+    ),
+    (
+        "log",
+        "\
+Examples:
+  graphctl log web
+  graphctl log web 100
+  graphctl log web -f                     goes on through rotations and restarts
+  graphctl log web --since 10m
+  graphctl log web --since 2026-01-31T08:00:00Z -n 50
+  graphctl log web -f --json              one object a line
+
+Each line has the time at which it began. The supervisor keeps the newest 256 to 512 KiB.",
+    ),
+    (
+        "wait",
+        "\
+Examples:
+  graphctl wait web --state ACTIVE --timeout 10
+  graphctl wait web --state ACTIVE --since 120
+  graphctl wait --settled
+  graphctl wait --rejected broken.toml --timeout 5
+
+What holds already returns at once; with --since only a change newer than that revision counts.
+Exit codes: 0 it holds, 1 it did not come true in time.",
+    ),
+    (
+        "events",
+        "\
+Examples:
+  graphctl events
+  graphctl events web --since 120
+  graphctl events -f --json               one record a line
+
+The supervisor keeps the newest 2048 records; where some that were asked for are gone, a line says
+how many.",
+    ),
+    (
+        "why",
+        "\
+Examples:
+  graphctl why web
+  graphctl why web --json
+
+The newest change comes first, each line followed by what led to it, down to where it began: a
+request with its user and process id, a file, or a process that ended or fell ill by itself.",
+    ),
+    (
+        "order",
+        "\
+Example:
+  graphctl order",
+    ),
+    (
+        "layers",
+        "\
+Example:
+  graphctl layers",
+    ),
+    (
+        "scc",
+        "\
+Example:
+  graphctl scc",
+    ),
+    (
+        "poweroff",
+        "\
+Example:
+  graphctl poweroff",
+    ),
+    (
+        "reboot",
+        "\
+Example:
+  graphctl reboot",
+    ),
+    (
+        "completions",
+        "\
+Examples:
+  graphctl completions bash > /etc/bash_completion.d/graphctl
+  graphctl completions zsh > /usr/share/zsh/site-functions/_graphctl
+  graphctl completions fish > /usr/share/fish/vendor_completions.d/graphctl.fish
+
+Names of components are completed too, by asking the supervisor.",
+    ),
+    (
+        "man",
+        "\
+Examples:
+  graphctl man --dir /usr/share/man/man1
+  graphctl man | man -l -",
+    ),
+];
