@@ -106,6 +106,12 @@ fn what_cannot_be_read_is_an_error() {
     let output = graphctl(directory.path(), &["lint", "--root", "."]);
     assert!(text(&output).contains("failed to read ./etc/graph.d"), "{}", text(&output));
     assert_eq!(output.status.code(), Some(1));
+    let output = graphctl(directory.path(), &["lint", "."]);
+    assert_eq!(
+        (text(&output).as_str(), output.status.code()),
+        ("no component files (*.toml) there\n", Some(0))
+    );
+    assert_eq!(graphctl(directory.path(), &["lint", "--strict", "."]).status.code(), Some(1));
     assert_eq!(graphctl(directory.path(), &["lint", "--strickt"]).status.code(), Some(2));
 }
 

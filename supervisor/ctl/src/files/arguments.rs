@@ -13,7 +13,7 @@ Examples:
 
 Of a directory or several files it is also checked that no name is declared twice, that somebody
 provides what is required, that no components wait for each other, that control groups are apart.
-Exit codes: 0 no errors, 1 errors (with --strict also warnings), 2 usage.";
+Exit codes: 0 no errors, 1 errors (with --strict also warnings, or no files), 2 usage.";
 
 const EXPLAIN: &str = "\
 Examples:

@@ -46,7 +46,8 @@ pub fn run(options: &Lint, output: &Output) -> Result<ExitCode, Failure> {
     } else {
         print(&checked, errors, warnings);
     }
-    let failed = errors > 0 || (options.strict && warnings > 0);
+    // A build that checks the wrong directory must not pass for its emptiness.
+    let failed = errors > 0 || (options.strict && (warnings > 0 || checked.is_empty()));
     Ok(ExitCode::from(u8::from(failed)))
 }
 
@@ -105,6 +106,9 @@ fn print(checked: &[Checked], errors: usize, warnings: usize) {
         for finding in findings {
             Output::text(&format!("{}\n\n", finding.render(file, source, colour)));
         }
+    }
+    if checked.is_empty() {
+        return Output::text("no component files (*.toml) there\n");
     }
     let (files, errors) = (counted(checked.len(), "file"), counted(errors, "error"));
     Output::text(&format!("{files}: {errors}, {}\n", counted(warnings, "warning")));
