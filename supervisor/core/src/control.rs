@@ -146,6 +146,8 @@ pub enum Request {
         /// Revision at which to go on, from the page before.
         from: Option<u64>,
     },
+    /// Execute the supervisor's program again, as it is on the disk now; everything runs on.
+    Reexec,
     /// Stop everything, then power off (pid 1) or exit.
     Poweroff,
     /// Stop everything, then restart the machine (pid 1) or exit.
@@ -169,6 +171,7 @@ impl Request {
             Self::Wait { .. } => "wait",
             Self::Events { .. } => "events",
             Self::Why { .. } => "why",
+            Self::Reexec => "reexec",
             Self::Poweroff => "poweroff",
             Self::Reboot => "reboot",
         }

@@ -218,6 +218,9 @@ pub enum Effect {
     Reply(ClientId, Answer),
     /// Read the declarations again and report all of them.
     ReadFiles,
+    /// Execute the program again with a snapshot of this engine, and answer the client then; or
+    /// answer why not.
+    Reexecute(ClientId),
     /// A state changed; for the log.
     Changed(Record),
     /// Everything is stopped.
@@ -465,6 +468,12 @@ impl Engine {
     /// When [`Event::Tick`] is due; `None` while nothing is.
     pub fn deadline(&self) -> Option<Duration> {
         self.timers.first()
+    }
+
+    /// The declaration that a process was started with.
+    pub fn started_with(&self, run: RunId) -> Option<Rc<Component>> {
+        let unit = self.unit(*self.runs.get(&run)?)?;
+        Some(Rc::clone(&unit.process.as_ref()?.component))
     }
 
     /// How it was set up.

@@ -149,6 +149,9 @@ pub enum Command {
     Files(FileCommand),
     /// Stop everything and switch the machine off
     Poweroff,
+    /// Execute the supervisor's program again, as it is on the disk now: an upgrade of process 1 in
+    /// place. Components notice nothing; if the program is unusable, nothing happens at all
+    Reexec,
     /// Stop everything and restart the machine
     Reboot,
     /// Print a script that completes commands, options and names

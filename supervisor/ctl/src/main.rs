@@ -130,6 +130,7 @@ fn run(arguments: &Arguments, output: &Output) -> Result<ExitCode, Failure> {
         Command::Why { name } => journal::why(&mut client, output, name)?,
         Command::Graph(question) => return graph::run(question, &mut client, output),
         Command::Files(command) => return files::run(command, output),
+        Command::Reexec => act(&mut client, output, Request::Reexec, Duration::ZERO)?,
         Command::Poweroff => act(&mut client, output, Request::Poweroff, Duration::ZERO)?,
         Command::Reboot => act(&mut client, output, Request::Reboot, Duration::ZERO)?,
         Command::Completions { shell } => manual::completions(*shell, manual::command(), output),

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use nix::libc;
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
+use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 use yakiros_core::component::{Component, Resources};
 
@@ -37,6 +38,7 @@ pub struct Cgroups {
 }
 
 /// The group of one process.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Cgroup {
     path: PathBuf,
     /// Another component has the same path: emptying it would end that one too.
@@ -57,6 +59,16 @@ impl Cgroups {
             }
         };
         Self { subtree, paths: HashMap::new() }
+    }
+
+    /// Where the groups are, for the next process image.
+    pub fn paths(&self) -> &HashMap<String, PathBuf> {
+        &self.paths
+    }
+
+    /// From the process image before.
+    pub fn set_paths(&mut self, paths: HashMap<String, PathBuf>) {
+        self.paths = paths;
     }
 
     /// Make the group of a component and write its limits.

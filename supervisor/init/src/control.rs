@@ -8,6 +8,8 @@
 //! Memory: an answer is a page of about 64 KiB, so clients that ask and do not read hold about
 //! 20 MiB together ([`crate::admission::LIMIT`] × 64 KiB), each for [`ANSWER_TIME`] at most.
 
+mod connection;
+
 use std::cell::RefCell;
 use std::fs;
 use std::io;
@@ -20,11 +22,15 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::task::{AbortHandle, spawn_local};
 use tokio::time::timeout;
 use tracing::warn;
-use yakiros_core::control::{Answer, REQUEST_LIMIT, decode_request, encode_answer};
+use yakiros_core::control::{Answer, decode_request};
 use yakiros_core::engine::Peer;
 
 use crate::admission::{Admission, Verdict};
 use crate::supervisor::Supervisor;
+
+use connection::Phase;
+
+pub use connection::{Connection, Connections, Passed, Pending};
 
 /// Time from the connection, or the last answer, to a complete request.
 const REQUEST_TIME: Duration = Duration::from_secs(10);
@@ -36,8 +42,8 @@ const ANSWER_TIME: Duration = Duration::from_secs(10);
 /// again.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// All connections, and how to end them.
-type Connections = Rc<RefCell<Admission<AbortHandle>>>;
+/// Who has a place, and how to end it.
+type Places = Rc<RefCell<Admission<AbortHandle>>>;
 
 /// Open the socket. A left-over one is replaced.
 pub fn open(path: &Path) -> io::Result<UnixListener> {
@@ -54,10 +60,12 @@ pub fn open(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-/// Accept for ever.
-pub async fn serve(supervisor: Rc<Supervisor>, listener: UnixListener) {
-    let connections = Connections::new(RefCell::new(Admission::new(supervisor.config())));
-    let mut last = 0;
+/// Accept for ever; `carried` connections are from the process image before.
+pub async fn serve(supervisor: Rc<Supervisor>, listener: Rc<UnixListener>, carried: Vec<Rc<Connection>>) {
+    let admission = Rc::new(RefCell::new(Admission::new(supervisor.config())));
+    for connection in carried {
+        begin(&supervisor, &admission, connection);
+    }
     loop {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
@@ -69,22 +77,30 @@ pub async fn serve(supervisor: Rc<Supervisor>, listener: UnixListener) {
         };
         // Without the kernel's word on it there is no telling who it is.
         let Ok(peer) = peer_of(&stream) else { continue };
-        let verdict = connections.borrow_mut().judge(peer.uid);
+        let verdict = admission.borrow_mut().judge(peer.uid);
         match verdict {
             Verdict::Enter => {}
             Verdict::Instead(other) => other.abort(),
             Verdict::Refuse => continue,
         }
-        last += 1;
-        let id = last;
-        let (supervisor, all) = (Rc::clone(&supervisor), Rc::clone(&connections));
-        let task = spawn_local(async move {
-            // A client that breaks the connection off has done so for its own reasons.
-            let _ = converse(supervisor, stream, peer, &all, id).await;
-            all.borrow_mut().leave(id);
-        });
-        connections.borrow_mut().enter(id, peer.uid, task.abort_handle());
+        begin(&supervisor, &admission, Rc::new(Connection::new(stream, peer)));
     }
+}
+
+fn begin(supervisor: &Rc<Supervisor>, admission: &Places, connection: Rc<Connection>) {
+    let id = supervisor.connections.borrow_mut().enter(&connection);
+    let uid = connection.peer.uid;
+    let busy = !matches!(*connection.phase.borrow(), Phase::Reading);
+    let (supervisor, all) = (Rc::clone(supervisor), Rc::clone(admission));
+    let task = spawn_local(async move {
+        let place = Place { supervisor: &supervisor, admission: &all, id };
+        // A client that breaks the connection off has done so for its own reasons.
+        let _ = converse(&place, &connection).await;
+        all.borrow_mut().leave(id);
+    });
+    let mut admission = admission.borrow_mut();
+    admission.enter(id, uid, task.abort_handle());
+    admission.set_busy(id, busy);
 }
 
 fn peer_of(stream: &UnixStream) -> io::Result<Peer> {
@@ -92,60 +108,66 @@ fn peer_of(stream: &UnixStream) -> io::Result<Peer> {
     Ok(Peer { uid: credentials.uid(), pid: credentials.pid().unwrap_or(0) })
 }
 
-/// Request, answer, request, answer, until the client has enough or breaks a limit.
-async fn converse(
-    supervisor: Rc<Supervisor>,
-    stream: UnixStream,
-    peer: Peer,
-    connections: &Connections,
+/// A connection's place among all, given back however it ends.
+struct Place<'a> {
+    supervisor: &'a Rc<Supervisor>,
+    admission: &'a Places,
     id: u64,
-) -> io::Result<()> {
-    let mut pending = Vec::new();
-    loop {
-        let line = timeout(REQUEST_TIME, read_line(&stream, &mut pending)).await??;
-        let Some(line) = line else { return Ok(()) };
-        connections.borrow_mut().set_busy(id, true);
-        let (answer, last) = match decode_request(&line) {
-            Err(refusal) => (refusal, true),
-            Ok(request) => {
-                let (client, receiver) = supervisor.request(peer, request);
-                let guard = ClientGuard { supervisor: &supervisor, client };
-                let answer = answer_or_hangup(&stream, receiver).await?;
-                drop(guard);
-                (answer, false)
-            }
-        };
-        timeout(ANSWER_TIME, write_all(&stream, &encode_answer(answer))).await??;
-        connections.borrow_mut().set_busy(id, false);
-        if last {
-            return Ok(());
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let connection = self.supervisor.connections.borrow_mut().leave(self.id);
+        if let Some(connection) = connection
+            && let Phase::Waiting(client, _) = &*connection.phase.borrow()
+        {
+            self.supervisor.forget_client(*client);
         }
     }
 }
 
-/// Takes a client's pending request back when its connection ends, however it ends.
-struct ClientGuard<'a> {
-    supervisor: &'a Rc<Supervisor>,
-    client: yakiros_core::engine::ClientId,
-}
-
-impl Drop for ClientGuard<'_> {
-    fn drop(&mut self) {
-        self.supervisor.forget_client(self.client);
+/// Request, answer, request, answer, until the client has enough or breaks a limit.
+async fn converse(place: &Place<'_>, connection: &Connection) -> io::Result<()> {
+    loop {
+        let waiting = match &*connection.phase.borrow() {
+            Phase::Waiting(_, pending) => Some(Rc::clone(pending)),
+            _ => None,
+        };
+        if let Some(pending) = waiting {
+            let answer = answer_or_hangup(&connection.stream, &pending).await?;
+            connection.answer(answer, false);
+        }
+        if matches!(*connection.phase.borrow(), Phase::Writing { .. }) {
+            let last = timeout(ANSWER_TIME, connection.write_all()).await??;
+            connection.phase.replace(Phase::Reading);
+            place.admission.borrow_mut().set_busy(place.id, false);
+            if last {
+                return Ok(());
+            }
+        }
+        let line = timeout(REQUEST_TIME, connection.read_line()).await??;
+        let Some(line) = line else { return Ok(()) };
+        place.admission.borrow_mut().set_busy(place.id, true);
+        match decode_request(&line) {
+            Err(refusal) => connection.answer(refusal, true),
+            Ok(request) => {
+                // First: if it leads to an internal error, the next process image answers it.
+                let (client, pending) = place.supervisor.next_client();
+                connection.phase.replace(Phase::Waiting(client, Rc::clone(&pending)));
+                place.supervisor.request(client, pending, connection.peer, request);
+            }
+        }
     }
 }
 
 /// The answer, or an error when the client hangs up first.
-async fn answer_or_hangup(
-    stream: &UnixStream,
-    receiver: tokio::sync::oneshot::Receiver<Answer>,
-) -> io::Result<Answer> {
-    let mut receiver = std::pin::pin!(receiver);
+async fn answer_or_hangup(stream: &UnixStream, pending: &Pending) -> io::Result<Answer> {
+    let mut answer = std::pin::pin!(pending.answer());
     let mut hangup = std::pin::pin!(hangup(stream));
     std::future::poll_fn(|context| {
         use std::task::Poll;
-        if let Poll::Ready(answer) = receiver.as_mut().poll(context) {
-            return Poll::Ready(answer.map_err(io::Error::other));
+        if let Poll::Ready(answer) = answer.as_mut().poll(context) {
+            return Poll::Ready(Ok(answer));
         }
         hangup.as_mut().poll(context).map(Err)
     })
@@ -175,38 +197,4 @@ fn peek_now(stream: &UnixStream, buffer: &mut [u8]) -> io::Result<usize> {
     stream.try_io(tokio::io::Interest::READABLE, || {
         recv(stream.as_raw_fd(), buffer, MsgFlags::MSG_PEEK).map_err(io::Error::from)
     })
-}
-
-/// The next line without its newline; `None` at the end.
-async fn read_line(stream: &UnixStream, pending: &mut Vec<u8>) -> io::Result<Option<Vec<u8>>> {
-    loop {
-        if let Some(end) = pending.iter().position(|byte| *byte == b'\n') {
-            let mut line: Vec<u8> = pending.drain(..=end).collect();
-            line.pop();
-            return Ok(Some(line));
-        }
-        if pending.len() > REQUEST_LIMIT {
-            return Err(io::ErrorKind::InvalidData.into());
-        }
-        stream.readable().await?;
-        let mut chunk = [0_u8; 2048];
-        match stream.try_read(&mut chunk) {
-            Ok(0) => return Ok(None),
-            Ok(count) => pending.extend_from_slice(&chunk[..count]),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error),
-        }
-    }
-}
-
-async fn write_all(stream: &UnixStream, mut bytes: &[u8]) -> io::Result<()> {
-    while !bytes.is_empty() {
-        stream.writable().await?;
-        match stream.try_write(bytes) {
-            Ok(count) => bytes = &bytes[count..],
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
 }

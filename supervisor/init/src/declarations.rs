@@ -59,20 +59,33 @@ impl Declarations {
     /// Begin to watch `directory`, which is created when it is absent. Without a watch (said in
     /// the log) files are read at the start and on request.
     pub fn new(directory: &Path) -> Self {
+        let mut new = Self::unwatched(directory);
+        new.create_and_watch();
+        new
+    }
+
+    /// The same after a take-over: a directory that is being replaced is waited for as usual.
+    pub fn resume(directory: &Path) -> Self {
+        let mut new = Self::unwatched(directory);
+        if new.add_watch().is_err() {
+            new.away = Some(Instant::now());
+        }
+        new
+    }
+
+    fn unwatched(directory: &Path) -> Self {
         let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK);
         let inotify = inotify.inspect_err(|error| {
             error!("failed to watch files: {error}; changes need a reload");
         });
-        let mut new = Self {
+        Self {
             directory: directory.to_path_buf(),
             inotify: inotify.ok(),
             watch: None,
             away: None,
             known: Files::new(),
             unfinished: Files::new(),
-        };
-        new.create_and_watch();
-        new
+        }
     }
 
     /// A descriptor that becomes readable when a file has changed.
@@ -213,6 +226,27 @@ impl Declarations {
         }
         let changes = paths.into_iter().map(read).collect();
         self.remember(changes)
+    }
+
+    /// The same after a take-over, with the files that were known before. One that is just being
+    /// written gives an event when its writer closes it.
+    pub fn take_over(&mut self, known: &[String]) -> Vec<FileChange> {
+        let as_shown = |file: &String| (file.clone(), PathBuf::from(file));
+        self.known = known.iter().map(as_shown).collect();
+        if self.away.is_some() {
+            return Vec::new();
+        }
+        let found = match yakiros_files::list(&self.directory) {
+            Ok(found) => found,
+            Err(error) => {
+                error!("failed to read {}: {error}", self.directory.display());
+                return Vec::new();
+            }
+        };
+        let mut paths = self.known.clone();
+        paths.extend(found);
+        let complete = paths.into_iter().filter(|(_, path)| !is_being_written(path));
+        self.remember(complete.map(read).collect())
     }
 
     fn remember(&mut self, changes: Vec<(PathBuf, FileChange)>) -> Vec<FileChange> {

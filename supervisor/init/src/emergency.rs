@@ -14,7 +14,7 @@ use tracing::error;
 use yakiros_core::engine::Halt;
 
 use crate::machine::CONSOLE;
-use crate::{shutdown, signals, sys};
+use crate::{reexec, shutdown, signals, sys};
 
 /// Pause before a shell that has ended is started again: one that cannot start at all must not
 /// fill the log.
@@ -26,11 +26,14 @@ const DRAIN_LIMIT: usize = 64 * 1024;
 /// Shells to try, in order.
 const SHELLS: &[&CStr] = &[c"/bin/sh", c"/bin/busybox"];
 
-/// From now on a panic of process 1 ends here instead of ending the machine.
+/// From now on a panic of process 1 ends here instead of ending the machine, unless a new process
+/// image can take over (see [`crate::reexec`]).
 pub fn on_panic() {
     std::panic::set_hook(Box::new(|info| {
         error!("internal error: {info}");
-        run("an internal error");
+        if !reexec::note_failure(&info.to_string()) {
+            run("an internal error");
+        }
     }));
 }
 

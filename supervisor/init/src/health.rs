@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
 use std::rc::Rc;
 
 use nix::sys::signal::{Signal, killpg};
@@ -23,6 +23,7 @@ use yakiros_core::component::{Check, Component, HttpTarget};
 use yakiros_core::engine::{Event, ProbeId, RunId};
 use yakiros_core::journal::Exit;
 
+use crate::reexec::Luggage;
 use crate::spawn;
 use crate::supervisor::Supervisor;
 use crate::sys;
@@ -42,6 +43,27 @@ enum Running {
 #[derive(Default)]
 pub struct Probes {
     running: HashMap<ProbeId, Running>,
+}
+
+impl Probes {
+    /// Commands that run, for the next process image: their processes go on.
+    pub fn pass(&self) -> Vec<(ProbeId, i32, RawFd)> {
+        let running = self.running.iter();
+        let commands = running.filter_map(|(probe, running)| match running {
+            Running::Command { pid, report } => Some((*probe, *pid, report.as_raw_fd())),
+            Running::Task(_) => None,
+        });
+        commands.collect()
+    }
+
+    /// From the process image before.
+    pub fn take(passed: Vec<(ProbeId, i32, RawFd)>, luggage: &mut Luggage) -> io::Result<Self> {
+        let mut running = HashMap::new();
+        for (probe, pid, fd) in passed {
+            running.insert(probe, Running::Command { pid, report: luggage.pipe(fd)? });
+        }
+        Ok(Self { running })
+    }
 }
 
 type Outcome = Result<(), Rc<str>>;

@@ -22,6 +22,7 @@ mod options;
 mod output;
 mod processes;
 mod readiness;
+mod reexec;
 mod shutdown;
 mod signals;
 mod spawn;
@@ -29,6 +30,7 @@ mod supervisor;
 mod sys;
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::rc::Rc;
 
@@ -36,12 +38,15 @@ use nix::libc;
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::{Instant, timeout_at};
 use tracing::{error, info, warn};
-use yakiros_core::engine::Halt;
+use yakiros_core::engine::{Config, Engine, Halt};
 
 use crate::cgroup::Cgroups;
 use crate::declarations::{Declarations, LOOK_AGAIN};
 use crate::options::{Command, LogTarget, Options, UsageError};
 use crate::supervisor::Supervisor;
+
+/// The state of the process image before.
+type Carried = io::Result<(reexec::State, reexec::Luggage)>;
 
 /// sysexits(3): the command line makes no sense.
 const EXIT_USAGE: u8 = 64;
@@ -53,7 +58,10 @@ const EXIT_FAILURE: u8 = 70;
 const EMERGENCY: &str = "--emergency";
 
 fn main() -> ExitCode {
-    let args = || std::env::args_os().skip(1);
+    // Before anything is opened: descriptors have come along.
+    let carried = reexec::resume();
+    let taken_over = if carried.is_some() { 2 } else { 0 };
+    let args = || std::env::args_os().skip(1 + taken_over);
     if std::process::id() == 1 {
         if args().next().is_some_and(|arg| arg == EMERGENCY) {
             // What failed once may fail again, and must not end process 1 then either.
@@ -63,10 +71,13 @@ fn main() -> ExitCode {
             emergency::run("a fault of its own");
         }
         let (options, mistakes) = options::parse_as_init(args());
-        run_as_init(&options, &mistakes)
+        run_as_init(&options, &mistakes, carried)
+    }
+    if args().next().is_some_and(|arg| arg == reexec::TRY_STATE) {
+        return reexec::try_state();
     }
     match options::parse(args()) {
-        Ok(Command::Run(options)) => run_as_user(&options),
+        Ok(Command::Run(options)) => run_as_user(&options, carried),
         Ok(Command::Help) => print(options::HELP),
         Ok(Command::Version) => print(concat!("graph-resolver ", env!("CARGO_PKG_VERSION"), "\n")),
         Err(error) => {
@@ -85,34 +96,39 @@ fn print(text: &str) -> ExitCode {
 }
 
 /// Process 1: from the first mount to power-off. Never returns.
-fn run_as_init(options: &Options, mistakes: &[UsageError]) -> ! {
+fn run_as_init(options: &Options, mistakes: &[UsageError], carried: Option<Carried>) -> ! {
     machine::open_standard_descriptors();
     sys::default_signals();
     faults::take_over();
-    let problems = machine::prepare(&options.cgroup_root);
+    let again = carried.is_some();
+    // All of that is done once.
+    let problems = if again { Vec::new() } else { machine::prepare(&options.cgroup_root) };
     log::install(options.log.unwrap_or(LogTarget::Kmsg));
     for problem in problems {
         warn!("{problem}");
     }
-    for mistake in mistakes {
+    for mistake in mistakes.iter().filter(|_| !again) {
         warn!("ignored on the command line: {mistake}");
     }
     emergency::on_panic();
-    match run(options) {
-        Ok(halt) => shutdown::finish(halt),
-        Err(error) => emergency::run(&error.to_string()),
+    // Nothing is to leave this function, not even a panic of the event loop itself.
+    match catch_unwind(AssertUnwindSafe(|| run(options, carried))) {
+        Ok(Ok(halt)) => shutdown::finish(halt),
+        Ok(Err(error)) => emergency::run(&error.to_string()),
+        Err(_) => emergency::run("an internal error"),
     }
 }
 
 /// Any other process: the same without the machine.
-fn run_as_user(options: &Options) -> ExitCode {
+fn run_as_user(options: &Options, carried: Option<Carried>) -> ExitCode {
     machine::open_standard_descriptors();
     sys::default_signals();
     log::install(options.log.unwrap_or(LogTarget::Stderr));
     if let Err(error) = nix::sys::prctl::set_child_subreaper(true) {
         error!("orphans of components will not be reaped here: {error}");
     }
-    match run(options) {
+    reexec::on_panic_of_user();
+    match run(options, carried) {
         Ok(_) => ExitCode::SUCCESS,
         Err(error) => {
             error!("{error}");
@@ -122,14 +138,19 @@ fn run_as_user(options: &Options) -> ExitCode {
 }
 
 /// Supervise until everything is stopped.
-fn run(options: &Options) -> io::Result<Halt> {
+fn run(options: &Options, carried: Option<Carried>) -> io::Result<Halt> {
     let at = |what: String| move |error: io::Error| io::Error::other(format!("failed to {what}: {error}"));
     let blocked = sys::block_signals().map_err(at("block signals".into()))?;
     let signals = sys::signalfd(&blocked).map_err(at("open a signal descriptor".into()))?;
     let common = machine::common().map_err(at("open /dev/null".into()))?;
     let state_dir = std::path::absolute(&options.state_dir)?;
     std::fs::create_dir_all(&state_dir).map_err(at(format!("create {}", state_dir.display())))?;
-    let declarations = Declarations::new(&options.config_dir);
+    let declarations = match carried {
+        None => Declarations::new(&options.config_dir),
+        Some(_) => Declarations::resume(&options.config_dir),
+    };
+    let carried = carried.transpose()?;
+    reexec::note_program();
     let cgroups = Cgroups::new(&options.cgroup_root);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
@@ -139,16 +160,41 @@ fn run(options: &Options) -> io::Result<Halt> {
     let local = LocalSet::new();
     local.block_on(&runtime, async {
         let socket = &options.control_socket;
-        let listener = control::open(socket).map_err(at(format!("open {}", socket.display())))?;
+        let config = Config { owner: nix::unistd::geteuid().as_raw() };
         let signals = sys::watch(signals)?;
-        let supervisor = Supervisor::new(state_dir, declarations, cgroups, common);
+        let (engine, listener, rest) = match carried {
+            None => {
+                let listener = control::open(socket).map_err(at(format!("open {}", socket.display())))?;
+                (Engine::new(config), Rc::new(listener), None)
+            }
+            Some((state, luggage)) => {
+                let (engine, listener, rest) = state.unpack(config, luggage)?;
+                (engine, listener, Some(rest))
+            }
+        };
+        let supervisor =
+            Supervisor::new(engine, state_dir, declarations, (cgroups, common), Rc::clone(&listener));
+        let again = rest.is_some();
+        let connections = match rest {
+            None => Vec::new(),
+            Some(rest) => {
+                let (taken, connections) = rest.take_over(&supervisor)?;
+                reexec::conclude(&supervisor, taken);
+                connections
+            }
+        };
         spawn_local(signals::serve(Rc::clone(&supervisor), signals));
         spawn_local(Rc::clone(&supervisor).run_timers());
-        supervisor.read_files();
-        spawn_local(control::serve(Rc::clone(&supervisor), listener));
+        if !again {
+            supervisor.read_files();
+        }
+        spawn_local(reexec::serve(Rc::clone(&supervisor)));
+        spawn_local(control::serve(Rc::clone(&supervisor), listener, connections));
         spawn_local(follow_files(Rc::clone(&supervisor)));
         spawn_local(settle());
-        info!("{} ready, watching {}", env!("CARGO_PKG_VERSION"), options.config_dir.display());
+        if !again {
+            info!("{} ready, watching {}", env!("CARGO_PKG_VERSION"), options.config_dir.display());
+        }
         let halt = supervisor.halted().await;
         // The client that asked for it gets its answer.
         tokio::time::sleep(shutdown::LAST_ANSWERS).await;

@@ -26,6 +26,7 @@ use tokio::net::UnixDatagram;
 use yakiros_core::engine::{Event, RunId};
 use yakiros_core::notify::{MESSAGE_LIMIT, Notification, parse};
 
+use crate::reexec::Luggage;
 use crate::supervisor::Supervisor;
 
 /// Messages read before the reader pauses. A start says a handful of things, a watchdog beats a
@@ -73,6 +74,17 @@ impl Socket {
         // A component that runs as another user reports too. Others may write, and are not heard.
         fs::set_permissions(&own.path, fs::Permissions::from_mode(0o666))?;
         Ok(own)
+    }
+
+    /// For the next process image.
+    pub fn pass(&self) -> (RawFd, PathBuf) {
+        (self.socket.as_raw_fd(), self.path.clone())
+    }
+
+    /// From the process image before.
+    pub fn take((fd, path): (RawFd, PathBuf), luggage: &mut Luggage) -> io::Result<Self> {
+        let socket = std::os::unix::net::UnixDatagram::from(luggage.socket(fd)?);
+        Ok(Self { socket: UnixDatagram::from_std(socket)?, path })
     }
 
     /// The variable that tells the process where it is.

@@ -13,7 +13,7 @@ mod stamp;
 use std::cell::RefCell;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -72,6 +72,11 @@ impl Log {
     pub fn new(state_dir: &Path, name: &str, read: OwnedFd) -> io::Result<Self> {
         let sink = RefCell::new(Sink::new(log_path(state_dir, name)));
         Ok(Self { pipe: sys::watch(read)?, name: name.into(), sink })
+    }
+
+    /// The pipe, for the next process image; the file is found again by its name.
+    pub fn pass(&self) -> RawFd {
+        self.pipe.as_raw_fd()
     }
 
     /// Copy until every writer has closed the pipe.

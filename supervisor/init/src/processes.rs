@@ -4,10 +4,11 @@
 //! component never has two processes. Descriptors: two for the log of each running component (its
 //! pipe and its file), and those of its start and readiness until these are over.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -15,11 +16,12 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
 use tokio::io::unix::AsyncFd;
 use tokio::task::{AbortHandle, spawn_local};
 use tracing::warn;
 use yakiros_core::component::{Check, Component};
-use yakiros_core::engine::{Event, ProbeId, RunId};
+use yakiros_core::engine::{Alive, Event, ProbeId, RunId, Stage};
 use yakiros_core::journal::Exit;
 
 use crate::cgroup::{Cgroup, Cgroups};
@@ -27,7 +29,8 @@ use crate::health;
 use crate::limits;
 use crate::notify::{self, Socket};
 use crate::output;
-use crate::readiness;
+use crate::readiness::{self, Channel};
+use crate::reexec::Luggage;
 use crate::spawn::{self, Common, Descriptors, Image};
 use crate::supervisor::Supervisor;
 use crate::sys;
@@ -59,10 +62,46 @@ struct Process {
     ready_signal: Option<i32>,
     /// The signal that it sends while it is well, and whether it came since the last look.
     beat: Option<(i32, bool)>,
+    /// The channel of its readiness, while that is waited for.
+    channel: Option<Rc<Channel>>,
+    socket: Option<Rc<Socket>>,
+    /// It has reported ready.
+    ready: bool,
+    /// How it ended, once it is reaped and only its group is waited for.
+    ended: Option<Exit>,
+}
+
+/// A [`Process`] for the next process image.
+#[derive(Debug, Serialize, Deserialize)]
+struct Passed {
+    run: RunId,
+    pid: Option<i32>,
+    name: Rc<str>,
+    cgroup: Option<Cgroup>,
+    report: Option<RawFd>,
+    failure: Option<(String, i32)>,
+    log: Option<RawFd>,
+    ready_signal: Option<i32>,
+    beat: Option<(i32, bool)>,
+    channel: Option<readiness::Passed>,
+    socket: Option<(RawFd, PathBuf)>,
+    ready: bool,
+    ended: Option<Exit>,
+}
+
+/// [`Processes`] for the next process image.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct PassedProcesses {
+    runs: Vec<Passed>,
+    pids: Vec<(i32, Role)>,
+    cgroups: HashMap<String, PathBuf>,
+    /// The limit of open files that the first image was started with.
+    files: (u64, u64),
 }
 
 /// What a child process is to us.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 enum Role {
     Component(RunId),
     /// A readiness command of this run.
@@ -71,6 +110,8 @@ enum Role {
     Health(ProbeId),
     /// Writes the limits of this run.
     Limits(RunId),
+    /// Tries whether a program can take over.
+    Trial,
 }
 
 /// See the module documentation.
@@ -79,6 +120,20 @@ pub struct Processes {
     common: Common,
     runs: HashMap<RunId, Process>,
     pids: HashMap<i32, Role>,
+}
+
+impl PassedProcesses {
+    /// All descriptors.
+    pub fn fds(&self) -> impl Iterator<Item = RawFd> {
+        self.runs.iter().flat_map(|passed| {
+            let channel = match passed.channel {
+                Some(readiness::Passed::Notify(fd)) => Some(fd),
+                _ => None,
+            };
+            let socket = passed.socket.as_ref().map(|(fd, _)| *fd);
+            [passed.report, passed.log, channel, socket].into_iter().flatten()
+        })
+    }
 }
 
 impl Processes {
@@ -154,6 +209,7 @@ impl Processes {
         let process = self.runs.get_mut(&run)?;
         (process.ready_signal == Some(signal)).then(|| {
             process.ready_signal = None;
+            process.ready = true;
             run
         })
     }
@@ -269,6 +325,35 @@ impl Processes {
         }
     }
 
+    /// A child that tries whether a program can take over.
+    pub fn note_trial(&mut self, pid: i32) {
+        self.pids.insert(pid, Role::Trial);
+    }
+
+    /// For the next process image.
+    pub fn pass(&self) -> PassedProcesses {
+        let files = (self.common.files.rlim_cur, self.common.files.rlim_max);
+        PassedProcesses {
+            runs: self.runs.iter().map(|(run, process)| process.pass(*run)).collect(),
+            pids: self.pids.iter().map(|(pid, role)| (*pid, *role)).collect(),
+            cgroups: self.cgroups.paths().clone(),
+            files,
+        }
+    }
+
+    /// What there is, for the engine to compare with.
+    pub fn alive(&self) -> BTreeMap<RunId, Alive> {
+        let alive = |process: &Process| Alive {
+            pid: process.pid,
+            stage: match (process.ready, &process.report, process.failure) {
+                (true, ..) => Stage::Ready,
+                (false, None, None) => Stage::Executed,
+                _ => Stage::Created,
+            },
+        };
+        self.runs.iter().map(|(run, process)| (*run, alive(process))).collect()
+    }
+
     /// Stop reading for a run and drop what belongs to it.
     fn release(&mut self, run: RunId) -> Option<Process> {
         let process = self.runs.remove(&run)?;
@@ -327,12 +412,16 @@ fn try_spawn(
         Some(Check::Signal(signal)) => Some((signal.0, false)),
         _ => None,
     };
-    if let Some(socket) = socket {
-        let speaks = Rc::new(socket).serve(Rc::clone(supervisor), run);
+    let socket = socket.map(Rc::new);
+    if let Some(socket) = &socket {
+        let speaks = Rc::clone(socket).serve(Rc::clone(supervisor), run);
         tasks.push(spawn_local(speaks).abort_handle());
     }
-    let watching = prepared.watch(supervisor, run, component).into_iter();
-    tasks.extend(watching.map(|task| spawn_local(task).abort_handle()));
+    let channel = prepared.into_channel().map(Rc::new);
+    if let Some(channel) = &channel {
+        let watching = Rc::clone(channel).watch(supervisor, run, component);
+        tasks.push(spawn_local(watching).abort_handle());
+    }
     own.pids.insert(pid, Role::Component(run));
     let process = Process {
         pid: Some(pid),
@@ -344,9 +433,110 @@ fn try_spawn(
         log: Some(log),
         ready_signal,
         beat,
+        channel,
+        socket,
+        ready: false,
+        ended: None,
     };
     own.runs.insert(run, process);
     Ok(pid)
+}
+
+impl Process {
+    fn pass(&self, run: RunId) -> Passed {
+        Passed {
+            run,
+            pid: self.pid,
+            name: Rc::clone(&self.name),
+            cgroup: self.cgroup.clone(),
+            report: self.report.as_ref().map(AsRawFd::as_raw_fd),
+            failure: self.failure.map(|(step, errno)| (step.to_owned(), errno)),
+            log: self.log.as_ref().map(|log| log.pass()),
+            ready_signal: self.ready_signal,
+            beat: self.beat,
+            channel: self.channel.as_ref().map(|channel| channel.pass()),
+            socket: self.socket.as_ref().map(|socket| socket.pass()),
+            ready: self.ready,
+            ended: self.ended,
+        }
+    }
+}
+
+/// Take the processes over from the process image before, and go on watching them.
+pub fn take_over(
+    supervisor: &Rc<Supervisor>,
+    passed: PassedProcesses,
+    luggage: &mut Luggage,
+) -> io::Result<()> {
+    {
+        let mut own = supervisor.processes.borrow_mut();
+        own.cgroups.set_paths(passed.cgroups);
+        own.common.files = libc::rlimit { rlim_cur: passed.files.0, rlim_max: passed.files.1 };
+        for (pid, role) in passed.pids {
+            match role {
+                Role::Trial => {}
+                // The engine asks for the change again; this one must not come after it.
+                Role::Limits(_) => {
+                    let _ = signal::kill(Pid::from_raw(pid), Signal::SIGKILL);
+                }
+                role => {
+                    own.pids.insert(pid, role);
+                }
+            }
+        }
+    }
+    passed.runs.into_iter().try_for_each(|process| adopt(supervisor, process, luggage))
+}
+
+fn adopt(supervisor: &Rc<Supervisor>, passed: Passed, luggage: &mut Luggage) -> io::Result<()> {
+    let run = passed.run;
+    let mut tasks = Vec::new();
+    let mut watch = |task: Pin<Box<dyn Future<Output = ()>>>| tasks.push(spawn_local(task).abort_handle());
+    let report = passed.report.map(|fd| sys::watch(luggage.pipe(fd)?)).transpose()?.map(Rc::new);
+    if report.is_some() {
+        watch(Box::pin(watch_exec(Rc::clone(supervisor), run)));
+    }
+    let log = passed.log.map(|fd| output::Log::new(&supervisor.state_dir, &passed.name, luggage.pipe(fd)?));
+    let log = log.transpose()?.map(Rc::new);
+    if let Some(log) = &log {
+        watch(Box::pin(Rc::clone(log).follow(Rc::clone(supervisor))));
+    }
+    let socket = passed.socket.map(|socket| Socket::take(socket, luggage)).transpose()?.map(Rc::new);
+    if let Some(socket) = &socket {
+        watch(Box::pin(Rc::clone(socket).serve(Rc::clone(supervisor), run)));
+    }
+    let channel = passed.channel.map(|channel| Channel::take(channel, luggage)).transpose()?.map(Rc::new);
+    if let (Some(channel), Some(component)) = (&channel, supervisor.started_with(run)) {
+        watch(Rc::clone(channel).watch(supervisor, run, &component));
+    }
+    let failure = passed.failure.map(|(step, errno)| (spawn::step(&step).unwrap_or("start"), errno));
+    let process = Process {
+        pid: passed.pid,
+        name: passed.name,
+        cgroup: passed.cgroup,
+        report,
+        failure,
+        tasks,
+        log,
+        ready_signal: passed.ready_signal,
+        beat: passed.beat,
+        channel,
+        socket,
+        ready: passed.ready,
+        ended: passed.ended,
+    };
+    supervisor.processes.borrow_mut().runs.insert(run, process);
+    if let Some(exit) = passed.ended {
+        spawn_local(drain(Rc::clone(supervisor), run, end_of(run, failure, exit)));
+    }
+    Ok(())
+}
+
+fn end_of(run: RunId, failure: Option<(&'static str, i32)>, exit: Exit) -> Event {
+    match failure {
+        Some((step, errno)) => Event::NotExecuted { run, step: step.into(), errno },
+        None => Event::Ended(run, exit),
+    }
 }
 
 /// Wait for exec to close the report pipe, or for the step that failed.
@@ -400,7 +590,8 @@ fn take_report(supervisor: &Rc<Supervisor>, run: RunId) -> bool {
 pub fn reaped(supervisor: &Rc<Supervisor>, pid: i32, exit: Exit) {
     let role = supervisor.processes.borrow_mut().pids.remove(&pid);
     match role {
-        Some(Role::Probe(run)) if exit == Exit::Code(0) => supervisor.dispatch(Event::Ready(run)),
+        Some(Role::Probe(run)) if exit == Exit::Code(0) => ready(supervisor, run),
+        Some(Role::Trial) => supervisor.reexec.trial_ended(exit),
         Some(Role::Probe(_)) | None => {}
         Some(Role::Limits(run)) => limits::reaped(supervisor, run, exit),
         Some(Role::Health(probe)) => health::reaped(supervisor, probe, exit),
@@ -408,9 +599,20 @@ pub fn reaped(supervisor: &Rc<Supervisor>, pid: i32, exit: Exit) {
     }
 }
 
+/// A process has reported ready: its channel is of no use any more.
+pub fn ready(supervisor: &Rc<Supervisor>, run: RunId) {
+    let channel = supervisor.processes.borrow_mut().runs.get_mut(&run).and_then(|process| {
+        process.ready = true;
+        process.channel.take()
+    });
+    drop(channel);
+    supervisor.dispatch(Event::Ready(run));
+}
+
 fn component_reaped(supervisor: &Rc<Supervisor>, run: RunId, exit: Exit) {
     if let Some(process) = supervisor.processes.borrow_mut().runs.get_mut(&run) {
         process.pid = None;
+        process.ended = Some(exit);
     }
     // The report may still be unread: the exit overtook it.
     take_report(supervisor, run);
@@ -426,10 +628,7 @@ fn component_reaped(supervisor: &Rc<Supervisor>, run: RunId, exit: Exit) {
         }
         (process.failure, occupied)
     };
-    let event = match failure {
-        Some((step, errno)) => Event::NotExecuted { run, step: step.into(), errno },
-        None => Event::Ended(run, exit),
-    };
+    let event = end_of(run, failure, exit);
     if occupied {
         spawn_local(drain(Rc::clone(supervisor), run, event));
     } else {
@@ -482,6 +681,10 @@ mod tests {
             log: None,
             ready_signal: None,
             beat: None,
+            channel: None,
+            socket: None,
+            ready: false,
+            ended: None,
         }
     }
 

@@ -3,19 +3,23 @@
 //! Prepared before the process exists, watched until the first report, then closed. None of it
 //! blocks, and all of it ends with the run.
 
+use std::cell::Cell;
 use std::fs;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+use tokio::io::unix::AsyncFd;
 use yakiros_core::component::{Component, Readiness};
-use yakiros_core::engine::{Event, RunId};
+use yakiros_core::engine::RunId;
 
-use crate::processes::Processes;
+use crate::processes::{self, Processes};
+use crate::reexec::Luggage;
 use crate::spawn::{self, NOTIFY_FD};
 use crate::supervisor::Supervisor;
 use crate::sys;
@@ -28,7 +32,7 @@ const FILE_STEP: Duration = Duration::from_millis(2);
 const FILE_STEP_MAX: Duration = Duration::from_millis(100);
 
 /// What tells one file from another of the same name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Identity {
     device: u64,
     inode: u64,
@@ -51,6 +55,7 @@ pub enum Prepared {
 }
 
 /// A readiness file, and what stood in its place before the start.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct FileChannel {
     path: PathBuf,
     before: Option<Identity>,
@@ -60,6 +65,28 @@ pub struct FileChannel {
 pub struct NotifyPipe {
     read: OwnedFd,
     write: OwnedFd,
+}
+
+/// A channel that is watched until the first report.
+pub enum Channel {
+    /// See [`FileChannel`].
+    File(FileChannel),
+    /// When the command is to be run next; at once at first.
+    Command(Cell<Duration>),
+    /// The reading end of `NOTIFY_FD`.
+    Notify(AsyncFd<OwnedFd>),
+}
+
+/// A [`Channel`] for the next process image.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Passed {
+    /// See [`FileChannel`].
+    File(FileChannel),
+    /// When the command is to be run next.
+    Command(Duration),
+    /// The reading end of `NOTIFY_FD`.
+    Notify(RawFd),
 }
 
 type Watching = Pin<Box<dyn Future<Output = ()>>>;
@@ -110,39 +137,68 @@ impl Prepared {
         }
     }
 
-    /// The tasks that wait for the report. Each may report; the engine takes the first.
-    pub fn watch(self, supervisor: &Rc<Supervisor>, run: RunId, component: &Rc<Component>) -> Vec<Watching> {
-        let ready = {
-            let supervisor = Rc::clone(supervisor);
-            move || supervisor.dispatch(Event::Ready(run))
-        };
+    /// What is to be watched, once the process has its end of it.
+    pub fn into_channel(self) -> Option<Channel> {
         match self {
-            Self::None | Self::Signal(_) => Vec::new(),
-            Self::File(channel) => vec![Box::pin(async move {
-                channel.appears().await;
-                ready();
-            })],
-            Self::Command => {
-                let (supervisor, component) = (Rc::clone(supervisor), Rc::clone(component));
-                vec![Box::pin(ask_again_and_again(supervisor, run, component))]
-            }
-            Self::Notify(channel) => vec![Box::pin(async move {
-                if newline_comes(channel.read).await {
-                    ready();
-                }
-            })],
+            Self::None | Self::Signal(_) => None,
+            Self::File(channel) => Some(Channel::File(channel)),
+            Self::Command => Some(Channel::Command(Cell::default())),
+            Self::Notify(pipe) => sys::watch(pipe.read).ok().map(Channel::Notify),
         }
+    }
+}
+
+impl Channel {
+    /// The task that waits for the report.
+    pub fn watch(
+        self: Rc<Self>,
+        supervisor: &Rc<Supervisor>,
+        run: RunId,
+        component: &Rc<Component>,
+    ) -> Watching {
+        let supervisor = Rc::clone(supervisor);
+        if let Self::Command(_) = *self {
+            return Box::pin(ask_again_and_again(self, supervisor, run, Rc::clone(component)));
+        }
+        Box::pin(async move {
+            let came = match &*self {
+                Self::File(channel) => channel.appears().await,
+                Self::Notify(pipe) => newline_comes(pipe).await,
+                Self::Command(_) => false,
+            };
+            if came {
+                processes::ready(&supervisor, run);
+            }
+        })
+    }
+
+    /// For the next process image.
+    pub fn pass(&self) -> Passed {
+        match self {
+            Self::File(channel) => Passed::File(channel.clone()),
+            Self::Command(next) => Passed::Command(next.get()),
+            Self::Notify(pipe) => Passed::Notify(pipe.as_raw_fd()),
+        }
+    }
+
+    /// From the process image before.
+    pub fn take(passed: Passed, luggage: &mut Luggage) -> io::Result<Self> {
+        Ok(match passed {
+            Passed::File(channel) => Self::File(channel),
+            Passed::Command(next) => Self::Command(Cell::new(next)),
+            Passed::Notify(fd) => Self::Notify(sys::watch(luggage.pipe(fd)?)?),
+        })
     }
 }
 
 impl FileChannel {
     /// Until the file is there and is not the one from before the start.
-    async fn appears(&self) {
+    async fn appears(&self) -> bool {
         let mut step = FILE_STEP;
         loop {
             let now = identity(&self.path);
             if now.is_some() && now != self.before {
-                return;
+                return true;
             }
             tokio::time::sleep(step).await;
             step = (step * 2).min(FILE_STEP_MAX);
@@ -151,10 +207,7 @@ impl FileChannel {
 }
 
 /// Whether a newline comes through the pipe before its end.
-async fn newline_comes(read: OwnedFd) -> bool {
-    let Ok(pipe) = sys::watch(read) else {
-        return false;
-    };
+async fn newline_comes(pipe: &AsyncFd<OwnedFd>) -> bool {
     let mut buffer = [0_u8; 64];
     loop {
         let Ok(mut ready) = pipe.readable().await else {
@@ -171,15 +224,21 @@ async fn newline_comes(read: OwnedFd) -> bool {
 
 /// Run the readiness command, wait the interval, run it again. The engine's limit ends it, and
 /// an exit status of 0 is reported when the command is reaped.
-async fn ask_again_and_again(supervisor: Rc<Supervisor>, run: RunId, component: Rc<Component>) {
+async fn ask_again_and_again(
+    channel: Rc<Channel>,
+    supervisor: Rc<Supervisor>,
+    run: RunId,
+    component: Rc<Component>,
+) {
     let lifecycle = &component.lifecycle;
-    let Readiness::Command(command) = &lifecycle.readiness else {
+    let (Readiness::Command(command), Channel::Command(next)) = (&lifecycle.readiness, &*channel) else {
         return;
     };
     let words = spawn::words(command);
     loop {
-        Processes::probe(&supervisor, run, &words);
-        tokio::time::sleep(lifecycle.readiness_interval).await;
+        tokio::time::sleep(next.get().saturating_sub(sys::now())).await;
         supervisor.processes.borrow().kill_probes(run);
+        Processes::probe(&supervisor, run, &words);
+        next.set(sys::now().saturating_add(lifecycle.readiness_interval));
     }
 }

@@ -11,6 +11,8 @@ use yakiros_core::engine::{Event, Halt};
 use yakiros_core::journal::Exit;
 
 use crate::processes;
+#[cfg(debug_assertions)]
+use crate::reexec;
 use crate::supervisor::Supervisor;
 use crate::sys::{self, Received};
 
@@ -23,6 +25,8 @@ const ERROR_PAUSE: Duration = Duration::from_millis(100);
 
 /// Act on signals for ever.
 pub async fn serve(supervisor: Rc<Supervisor>, signals: AsyncFd<OwnedFd>) {
+    // Those that ended before this process image began gave their signal to the one before.
+    reap(&supervisor).await;
     loop {
         let mut ready = match signals.readable().await {
             Ok(ready) => ready,
@@ -67,6 +71,8 @@ async fn act(supervisor: &Rc<Supervisor>, received: Received) {
         }
         libc::SIGUSR1 => supervisor.read_files(),
         libc::SIGUSR2 => supervisor.dump(),
+        #[cfg(debug_assertions)]
+        reexec::FAIL_NOW | reexec::FAIL_LATER => supervisor.reexec.fail(received.signal),
         // Everything else means nothing to a supervisor.
         _ => {}
     }

@@ -168,6 +168,11 @@ pub fn read_report(bytes: &[u8]) -> Option<(&'static str, i32)> {
     Some((step, errno))
 }
 
+/// A step by its name, as it was passed from the process image before.
+pub fn step(name: &str) -> Option<&'static str> {
+    STEPS.iter().copied().find(|step| *step == name)
+}
+
 /// Create the process. Returns its id; how far it came is told by the report pipe.
 pub fn start(image: &Image, fds: &Descriptors<'_>, common: &Common) -> io::Result<i32> {
     let pointers = |texts: &[CString]| -> Vec<*const libc::c_char> {

@@ -6,21 +6,27 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::rc::Rc;
 
-use tokio::sync::{Notify, oneshot};
+use tokio::net::UnixListener;
+use tokio::sync::Notify;
 use tracing::{error, info, warn};
+use yakiros_core::component::Component;
 use yakiros_core::control::{Answer, LogPosition, Request, Until};
-use yakiros_core::engine::{ClientId, Config, Effect, Engine, Event, Halt, Peer};
+use yakiros_core::engine::Config;
+use yakiros_core::engine::{ClientId, Effect, Engine, Event, Halt, Peer, RunId, Snapshot};
 use yakiros_core::journal::{Record, State};
 
 use crate::cgroup::Cgroups;
+use crate::control::{Connections, Pending};
 use crate::declarations::Declarations;
 use crate::health::{self, Probes};
 use crate::limits::{self, Changes};
 use crate::output;
 use crate::processes::Processes;
+use crate::reexec::{self, Reexec};
 use crate::spawn::Common;
 use crate::sys;
 
@@ -39,8 +45,15 @@ pub struct Supervisor {
     /// Component files.
     pub declarations: RefCell<Declarations>,
     /// Clients whose answer is due.
-    clients: RefCell<HashMap<ClientId, oneshot::Sender<Answer>>>,
-    last_client: Cell<u64>,
+    pub clients: RefCell<HashMap<ClientId, Rc<Pending>>>,
+    /// The number of the last client.
+    pub last_client: Cell<u64>,
+    /// Connections of clients.
+    pub connections: RefCell<Connections>,
+    /// Where clients connect.
+    pub listener: Rc<UnixListener>,
+    /// The next process image.
+    pub reexec: Reexec,
     /// The engine's deadline may have changed.
     timer: Notify,
     halt: Cell<Option<Halt>>,
@@ -50,11 +63,16 @@ pub struct Supervisor {
 }
 
 impl Supervisor {
-    /// A supervisor without a component.
-    pub fn new(state_dir: PathBuf, declarations: Declarations, cgroups: Cgroups, common: Common) -> Rc<Self> {
-        let owner = nix::unistd::geteuid().as_raw();
+    /// A supervisor of what the engine knows.
+    pub fn new(
+        engine: Engine,
+        state_dir: PathBuf,
+        declarations: Declarations,
+        (cgroups, common): (Cgroups, Common),
+        listener: Rc<UnixListener>,
+    ) -> Rc<Self> {
         Rc::new(Self {
-            engine: RefCell::new(Engine::new(Config { owner })),
+            engine: RefCell::new(engine),
             queue: RefCell::default(),
             dispatching: Cell::new(false),
             processes: RefCell::new(Processes::new(cgroups, common)),
@@ -63,6 +81,9 @@ impl Supervisor {
             declarations: RefCell::new(declarations),
             clients: RefCell::default(),
             last_client: Cell::new(0),
+            connections: RefCell::default(),
+            listener,
+            reexec: Reexec::default(),
             timer: Notify::new(),
             halt: Cell::new(None),
             halted: Notify::new(),
@@ -85,14 +106,23 @@ impl Supervisor {
         loop {
             let next = self.queue.borrow_mut().pop_front();
             let Some(event) = next else { break };
-            let effects = self.engine.borrow_mut().handle(sys::now(), event);
-            for effect in effects {
-                self.perform(effect);
+            if catch_unwind(AssertUnwindSafe(|| self.act(event))).is_err() {
+                // Nothing is borrowed any more, and nobody else has run: a new process image takes
+                // over from here.
+                reexec::after_failure(self);
             }
         }
         self.dispatching.set(false);
         if self.engine.borrow().deadline() != deadline {
             self.timer.notify_one();
+        }
+    }
+
+    fn act(self: &Rc<Self>, event: Event) {
+        let effects = self.engine.borrow_mut().handle(sys::now(), event);
+        self.reexec.fail_if_asked_to();
+        for effect in effects {
+            self.perform(effect);
         }
     }
 
@@ -112,13 +142,8 @@ impl Supervisor {
                 self.processes.borrow_mut().forget(&name);
                 output::remove(&self.state_dir, &name);
             }
-            Effect::Reply(client, mut answer) => {
-                answer.set_origin(sys::origin_ms());
-                if let Some(sender) = self.clients.borrow_mut().remove(&client) {
-                    // A client that went away in the meantime has no use for it.
-                    let _ = sender.send(answer);
-                }
-            }
+            Effect::Reply(client, answer) => self.reply(client, answer),
+            Effect::Reexecute(client) => self.reexec.ask(client),
             Effect::ReadFiles => {
                 let changes = self.declarations.borrow_mut().read_all();
                 self.queue.borrow_mut().push_back(Event::Files(changes));
@@ -131,21 +156,45 @@ impl Supervisor {
         }
     }
 
-    /// Ask on behalf of a client. The answer comes through the receiver.
-    pub fn request(self: &Rc<Self>, peer: Peer, request: Request) -> (ClientId, oneshot::Receiver<Answer>) {
+    /// Answer a client, unless it went away in the meantime.
+    pub fn reply(&self, client: ClientId, mut answer: Answer) {
+        answer.set_origin(sys::origin_ms());
+        if let Some(pending) = self.clients.borrow_mut().remove(&client) {
+            pending.give(answer);
+        }
+    }
+
+    /// The engine as data.
+    pub fn snapshot(&self) -> Option<Snapshot> {
+        Some(self.engine.try_borrow().ok()?.snapshot())
+    }
+
+    /// The declaration that a process was started with.
+    pub fn started_with(&self, run: RunId) -> Option<Rc<Component>> {
+        self.engine.borrow().started_with(run)
+    }
+
+    /// The journal's revision.
+    pub fn revision(&self) -> u64 {
+        self.engine.borrow().journal().revision()
+    }
+
+    /// A number for a client, and where its answer will be.
+    pub fn next_client(&self) -> (ClientId, Rc<Pending>) {
         let client = ClientId(self.last_client.get() + 1);
         self.last_client.set(client.0);
-        let (sender, receiver) = oneshot::channel();
+        (client, Rc::default())
+    }
+
+    /// Ask on behalf of a client.
+    pub fn request(self: &Rc<Self>, client: ClientId, pending: Rc<Pending>, peer: Peer, request: Request) {
         // What was written to a file before the request was sent counts for its answer.
         self.take_file_changes();
         if let Some(answer) = self.answer_from_logs(&request) {
-            // A client that went away in the meantime has no use for it.
-            let _ = sender.send(answer);
-            return (client, receiver);
+            return pending.give(answer);
         }
-        self.clients.borrow_mut().insert(client, sender);
+        self.clients.borrow_mut().insert(client, pending);
         self.dispatch(Event::Request { client, peer, request });
-        (client, receiver)
     }
 
     /// The client is gone.
@@ -206,6 +255,12 @@ impl Supervisor {
         if !changes.is_empty() {
             self.dispatch(Event::Files(changes));
         }
+    }
+
+    /// Read all component files again after a take-over.
+    pub fn take_files_over(self: &Rc<Self>, known: &[String]) {
+        let changes = self.declarations.borrow_mut().take_over(known);
+        self.dispatch(Event::Files(changes));
     }
 
     /// Read all component files again.

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read as _};
-use std::os::fd::{AsFd, AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
 use std::time::Duration;
 
 use nix::fcntl::OFlag;
@@ -212,4 +212,49 @@ pub fn read_small(path: &std::path::Path) -> io::Result<String> {
     let mut text = String::new();
     File::open(path)?.take(LIMIT).read_to_string(&mut text)?;
     Ok(text)
+}
+
+/// What a descriptor is, as one of `S_IFMT`.
+pub fn kind_of(fd: impl AsFd) -> io::Result<libc::mode_t> {
+    Ok(nix::sys::stat::fstat(fd)?.st_mode & libc::S_IFMT)
+}
+
+/// Have a descriptor closed by exec, or not.
+pub fn set_close_on_exec(fd: RawFd, close: bool) -> io::Result<()> {
+    // SAFETY: a call on two numbers that changes nothing but this flag.
+    match unsafe { libc::fcntl(fd, libc::F_SETFD, if close { libc::FD_CLOEXEC } else { 0 }) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// A file in memory that can be sealed.
+pub fn memory_file(name: &std::ffi::CStr) -> io::Result<File> {
+    // SAFETY: the name is a C string; the descriptor is new and nobody else owns it.
+    unsafe {
+        let fd = libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING);
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(File::from_raw_fd(fd))
+    }
+}
+
+/// Seals without which a state is not taken: nobody can have changed it since it was written.
+const SEALS: libc::c_int = libc::F_SEAL_SEAL | libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_WRITE;
+
+/// Let nobody change a file in memory any more, whoever has it open.
+pub fn seal(file: &File) -> io::Result<()> {
+    // SAFETY: a call on an open descriptor.
+    match unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, SEALS) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Whether nobody can change it any more.
+pub fn is_sealed(file: &File) -> bool {
+    // SAFETY: a call on an open descriptor. A negative answer has all bits set, the sign's too.
+    let seals = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GET_SEALS) };
+    seals >= 0 && seals & SEALS == SEALS
 }

@@ -132,6 +132,10 @@ impl Engine {
                 // The performer answers this one: the core has no files.
                 self.refuse(client, "the log is not kept here".to_owned());
             }
+            Request::Reexec if self.halting.is_some() => {
+                self.refuse(client, "everything is being stopped".to_owned());
+            }
+            Request::Reexec => self.effects.push(Effect::Reexecute(client)),
             Request::Poweroff => self.halt_by_request(client, Halt::PowerOff, &cause),
             Request::Reboot => self.halt_by_request(client, Halt::Reboot, &cause),
         }

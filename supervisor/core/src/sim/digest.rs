@@ -77,6 +77,7 @@ impl Digest {
                 self.answer(answer);
             }
             Effect::ReadFiles => self.number(8),
+            Effect::Reexecute(client) => self.number(10 + (client.0 << 8)),
             Effect::Changed(record) => self.record(record),
             Effect::Halt(_) => self.number(9),
         }

@@ -381,6 +381,7 @@ impl World {
             Effect::Signal(..)
             | Effect::Forget(_)
             | Effect::ReadFiles
+            | Effect::Reexecute(_)
             | Effect::Changed(_)
             | Effect::Halt(_) => {}
         }

@@ -157,6 +157,16 @@ Example:
   graphctl scc",
     ),
     (
+        "reexec",
+        "\
+Example:
+  graphctl reexec
+
+To upgrade process 1, move its new program into the place of the old one first. It is
+tried with a copy of the supervisor's state; if it cannot take over, everything runs on as before.
+Otherwise the answer comes from the new program and says how long it took.",
+    ),
+    (
         "poweroff",
         "\
 Example:

@@ -42,16 +42,22 @@ impl Guest {
 
     /// Start with the component files that are in `dir/graph.d` already.
     pub fn start_in(dir: tempfile::TempDir) -> Option<Self> {
-        Some(Self::start_as(dir, unshare_flags()?))
+        let program = Path::new(env!("CARGO_BIN_EXE_graph-resolver"));
+        Some(Self::start_program(dir, unshare_flags()?, program))
     }
 
     /// Start in the namespaces that these flags of unshare(1) ask for.
     pub fn start_as(dir: tempfile::TempDir, flags: &str) -> Self {
+        Self::start_program(dir, flags, Path::new(env!("CARGO_BIN_EXE_graph-resolver")))
+    }
+
+    /// The same with another program than the one under test.
+    pub fn start_program(dir: tempfile::TempDir, flags: &str, program: &Path) -> Self {
         let path = |name: &str| dir.path().join(name);
         let log = fs::File::create(path("supervisor.log")).expect("log");
         let child = Command::new("unshare")
             .args([flags, "--mount-proc", "--kill-child"])
-            .arg(env!("CARGO_BIN_EXE_graph-resolver"))
+            .arg(program)
             .arg("--config-dir")
             .arg(path("graph.d"))
             .arg("--control-socket")
@@ -149,6 +155,11 @@ impl Guest {
     pub fn wait(&self, name: &str, state: State, since: Option<u64>) -> u64 {
         let until = Until::State { name: name.to_owned(), state, since };
         self.wait_until(until)
+    }
+
+    /// The newest revision.
+    pub fn revision(&self) -> u64 {
+        self.records(0).last().map_or(0, |record| record.revision)
     }
 
     pub fn settle(&self) -> u64 {

@@ -14,4 +14,5 @@ mod guest;
 mod hostile;
 mod life;
 mod live;
+mod reexec;
 mod speaker;

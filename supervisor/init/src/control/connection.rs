@@ -1,0 +1,216 @@
+//! One connection and how far its conversation has come, in a form that can be passed to the next
+//! process image at any moment: no request, and no answer, is lost on the way.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsRawFd as _, RawFd};
+use std::rc::Rc;
+
+use serde::{Deserialize, Serialize};
+use tokio::net::UnixStream;
+use tokio::sync::Notify;
+use yakiros_core::control::{Answer, REQUEST_LIMIT, encode_answer};
+use yakiros_core::engine::{ClientId, Peer};
+
+use crate::reexec::Luggage;
+
+/// An answer that is due.
+#[derive(Default)]
+pub struct Pending {
+    answer: RefCell<Option<Answer>>,
+    came: Notify,
+}
+
+impl Pending {
+    /// Here it is.
+    pub fn give(&self, answer: Answer) {
+        self.answer.replace(Some(answer));
+        self.came.notify_one();
+    }
+
+    /// Wait for it.
+    pub async fn answer(&self) -> Answer {
+        loop {
+            if let Some(answer) = self.answer.take() {
+                return answer;
+            }
+            self.came.notified().await;
+        }
+    }
+}
+
+/// A client and the answer that is due.
+pub type Due = (ClientId, Rc<Pending>);
+
+/// How far a conversation has come.
+pub(super) enum Phase {
+    /// The client is to send a request.
+    Reading,
+    /// Its answer is due.
+    Waiting(ClientId, Rc<Pending>),
+    /// It is being sent its answer.
+    Writing {
+        bytes: Rc<[u8]>,
+        sent: Cell<usize>,
+        /// The conversation ends with it.
+        last: bool,
+    },
+}
+
+/// See the module documentation.
+pub struct Connection {
+    pub(super) stream: UnixStream,
+    pub(super) peer: Peer,
+    /// Bytes of requests that are not taken yet.
+    unread: RefCell<Vec<u8>>,
+    pub(super) phase: RefCell<Phase>,
+}
+
+/// A [`Connection`] for the next process image.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Passed {
+    fd: RawFd,
+    unread: Vec<u8>,
+    phase: PassedPhase,
+}
+
+impl Passed {
+    /// Its descriptor.
+    pub fn fd(&self) -> RawFd {
+        self.fd
+    }
+}
+
+/// A [`Phase`] for the next process image.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum PassedPhase {
+    Reading,
+    Waiting(ClientId),
+    Writing { bytes: Vec<u8>, last: bool },
+}
+
+/// All connections.
+#[derive(Default)]
+pub struct Connections {
+    all: BTreeMap<u64, Rc<Connection>>,
+    last: u64,
+}
+
+impl Connections {
+    pub(super) fn enter(&mut self, connection: &Rc<Connection>) -> u64 {
+        self.last += 1;
+        self.all.insert(self.last, Rc::clone(connection));
+        self.last
+    }
+
+    pub(super) fn leave(&mut self, id: u64) -> Option<Rc<Connection>> {
+        self.all.remove(&id)
+    }
+
+    /// For the next process image.
+    pub fn pass(&self) -> Vec<Passed> {
+        self.all.values().map(|connection| connection.pass()).collect()
+    }
+}
+
+impl Connection {
+    pub(super) fn new(stream: UnixStream, peer: Peer) -> Self {
+        Self { stream, peer, unread: RefCell::default(), phase: RefCell::new(Phase::Reading) }
+    }
+
+    fn pass(&self) -> Passed {
+        let writing = |bytes: &[u8], last| PassedPhase::Writing { bytes: bytes.to_vec(), last };
+        let phase = match &*self.phase.borrow() {
+            Phase::Reading => PassedPhase::Reading,
+            Phase::Waiting(client, pending) => match &*pending.answer.borrow() {
+                Some(answer) => writing(&encode_answer(answer.clone()), false),
+                None => PassedPhase::Waiting(*client),
+            },
+            Phase::Writing { bytes, sent, last } => writing(&bytes[sent.get().min(bytes.len())..], *last),
+        };
+        Passed { fd: self.stream.as_raw_fd(), unread: self.unread.borrow().clone(), phase }
+    }
+
+    /// From the process image before, with the client whose answer is due.
+    pub fn take(passed: Passed, luggage: &mut Luggage) -> io::Result<(Self, Option<Due>)> {
+        let stream = std::os::unix::net::UnixStream::from(luggage.socket(passed.fd)?);
+        let stream = UnixStream::from_std(stream)?;
+        let peer = super::peer_of(&stream)?;
+        let connection = Self::new(stream, peer);
+        connection.unread.replace(passed.unread);
+        let mut client = None;
+        connection.phase.replace(match passed.phase {
+            PassedPhase::Reading => Phase::Reading,
+            PassedPhase::Waiting(id) => {
+                let pending = Rc::new(Pending::default());
+                client = Some((id, Rc::clone(&pending)));
+                Phase::Waiting(id, pending)
+            }
+            PassedPhase::Writing { bytes, last } => {
+                Phase::Writing { bytes: bytes.into(), sent: Cell::new(0), last }
+            }
+        });
+        Ok((connection, client))
+    }
+
+    /// What is to be sent next.
+    pub(super) fn answer(&self, answer: Answer, last: bool) {
+        let bytes = encode_answer(answer).into();
+        self.phase.replace(Phase::Writing { bytes, sent: Cell::new(0), last });
+    }
+
+    /// Send the answer. Whether it was the last.
+    pub(super) async fn write_all(&self) -> io::Result<bool> {
+        loop {
+            let left = match &*self.phase.borrow() {
+                Phase::Writing { bytes, sent, last } if sent.get() >= bytes.len() => return Ok(*last),
+                Phase::Writing { bytes, sent, .. } => (Rc::clone(bytes), sent.get()),
+                _ => return Ok(true),
+            };
+            self.stream.writable().await?;
+            match self.stream.try_write(&left.0[left.1..]) {
+                Ok(count) => self.note_sent(count),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn note_sent(&self, count: usize) {
+        if let Phase::Writing { sent, .. } = &*self.phase.borrow() {
+            sent.set(sent.get() + count);
+        }
+    }
+
+    /// The next line without its newline; `None` at the end.
+    pub(super) async fn read_line(&self) -> io::Result<Option<Vec<u8>>> {
+        loop {
+            if let Some(line) = self.take_line()? {
+                return Ok(Some(line));
+            }
+            self.stream.readable().await?;
+            let mut chunk = [0_u8; 2048];
+            match self.stream.try_read(&mut chunk) {
+                Ok(0) => return Ok(None),
+                Ok(count) => self.unread.borrow_mut().extend_from_slice(&chunk[..count]),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn take_line(&self) -> io::Result<Option<Vec<u8>>> {
+        let mut unread = self.unread.borrow_mut();
+        if let Some(end) = unread.iter().position(|byte| *byte == b'\n') {
+            let mut line: Vec<u8> = unread.drain(..=end).collect();
+            line.pop();
+            return Ok(Some(line));
+        }
+        if unread.len() > REQUEST_LIMIT {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        Ok(None)
+    }
+}

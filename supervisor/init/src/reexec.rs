@@ -1,0 +1,233 @@
+//! The supervisor executes itself again and everything runs on: asked for (`graphctl reexec`, which
+//! is how process 1 is upgraded in place), or by itself after an internal error.
+//!
+//! Guarantees:
+//! * Components notice nothing: their processes, pipes, sockets, timers and counters go on. So do
+//!   clients: who waits gets the answer from the new process image.
+//! * A program that cannot take over is never executed in place of this one: it is tried as a child
+//!   first, with a copy of the state. Whatever fails before exec leaves everything as it was.
+//! * After an internal error the program that runs takes over from itself. The event that led to it
+//!   is dropped, and what was left half done is mended (see `yakiros_core::engine::Facts`). More than
+//!   [`FAILURES`] in [`FAILURE_WINDOW`] are one too many: then it is the emergency shell's turn.
+//!
+//! What travels: the state as JSON in a sealed memfd, and the descriptors that it names, which are the
+//! only ones that are not closed by exec. Signals stay blocked across it, so none is lost. What fails
+//! in the new image before it has taken over leads to the emergency shell: the descriptors are open
+//! then, and components run on.
+
+mod image;
+mod luggage;
+mod trial;
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::rc::Rc;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{Notify, oneshot};
+use tracing::{error, info};
+use yakiros_core::control::Answer;
+use yakiros_core::engine::{ClientId, Facts};
+use yakiros_core::journal::Exit;
+
+use crate::supervisor::Supervisor;
+use crate::{emergency, sys};
+
+pub use image::{State, note_program, resume};
+pub use luggage::Luggage;
+pub use trial::{TRY_STATE, try_state};
+
+/// The argument that names the descriptor of the state.
+pub const STATE_FD: &str = "--state-fd";
+
+/// Internal errors within [`FAILURE_WINDOW`] after which the program takes over from itself.
+const FAILURES: usize = 3;
+
+/// See [`FAILURES`]. An error that comes back is caused by what the program does all the time; one
+/// a minute apart is rather caused by something rare, and better survived than not.
+const FAILURE_WINDOW: Duration = Duration::from_secs(60);
+
+/// Signals with which tests have a program with debug assertions fail: at once between two events,
+/// or in the midst of the next one. No other program knows them.
+#[cfg(debug_assertions)]
+pub const FAIL_NOW: i32 = 63;
+
+/// See [`FAIL_NOW`].
+#[cfg(debug_assertions)]
+pub const FAIL_LATER: i32 = 62;
+
+/// There is a supervisor that can be taken over.
+static SUPERVISING: AtomicBool = AtomicBool::new(false);
+
+/// What the last internal error was.
+static FAILURE: Mutex<String> = Mutex::new(String::new());
+
+/// An internal error has happened, anywhere.
+static FAILED: Notify = Notify::const_new();
+
+/// What the supervisor keeps for the next process image.
+#[derive(Default)]
+pub struct Reexec {
+    /// Who asked, and when.
+    asked: RefCell<Vec<(ClientId, Duration)>>,
+    wanted: Notify,
+    trial: RefCell<Option<oneshot::Sender<Exit>>>,
+    /// Times of internal errors.
+    failures: RefCell<Vec<Duration>>,
+    fails: Cell<bool>,
+}
+
+impl Reexec {
+    /// A client wants it.
+    pub fn ask(&self, client: ClientId) {
+        self.asked.borrow_mut().push((client, sys::now()));
+        self.wanted.notify_one();
+    }
+
+    /// The child that tried has ended.
+    pub fn trial_ended(&self, exit: Exit) {
+        if let Some(trial) = self.trial.borrow_mut().take() {
+            // Nobody listens any more once its time is over.
+            let _ = trial.send(exit);
+        }
+    }
+
+    /// Fail, for a test.
+    #[cfg(debug_assertions)]
+    pub fn fail(&self, signal: i32) {
+        assert_ne!(signal, FAIL_NOW, "a test asked for it");
+        self.fails.set(true);
+    }
+
+    /// Fail between an event and its effects if a test asked for it.
+    pub fn fail_if_asked_to(&self) {
+        assert!(!self.fails.take(), "a test asked for it");
+    }
+}
+
+/// Note an internal error. Whether a new process image will take over.
+pub fn note_failure(what: &str) -> bool {
+    if let Ok(mut failure) = FAILURE.lock() {
+        what.clone_into(&mut failure);
+    }
+    FAILED.notify_one();
+    SUPERVISING.load(Ordering::Relaxed)
+}
+
+/// Execute the program again whenever that is wanted or needed, for ever.
+pub async fn serve(supervisor: Rc<Supervisor>) {
+    SUPERVISING.store(true, Ordering::Relaxed);
+    loop {
+        let mut failed = std::pin::pin!(FAILED.notified());
+        let mut wanted = std::pin::pin!(supervisor.reexec.wanted.notified());
+        let has_failed = std::future::poll_fn(|context| {
+            use std::task::Poll;
+            if failed.as_mut().poll(context).is_ready() {
+                return Poll::Ready(true);
+            }
+            wanted.as_mut().poll(context).map(|()| false)
+        })
+        .await;
+        if has_failed {
+            after_failure(&supervisor);
+        }
+        let asked = supervisor.reexec.asked.take();
+        if asked.is_empty() {
+            continue;
+        }
+        let Err(error) = replace(&supervisor, &asked).await;
+        error!("not executed again: {error}");
+        for (client, _) in asked {
+            let message = format!("{error}; everything runs on as before");
+            supervisor.reply(client, Answer::Refused { message, near: Vec::new() });
+        }
+    }
+}
+
+/// By request. Returns only if it is not possible.
+async fn replace(
+    supervisor: &Rc<Supervisor>,
+    asked: &[(ClientId, Duration)],
+) -> io::Result<std::convert::Infallible> {
+    let program = image::program()?;
+    let mut state = State::of(supervisor).ok_or_else(|| io::Error::other("the state is in use"))?;
+    state.asked = asked.to_vec();
+    trial::run(supervisor, &program, &state.write()?).await?;
+    // It may have changed in the meantime.
+    let mut state = State::of(supervisor).ok_or_else(|| io::Error::other("the state is in use"))?;
+    state.asked = asked.to_vec();
+    info!("executing {} in place", program.display());
+    state.execute(&program)
+}
+
+/// After an internal error, with nothing borrowed. Never returns.
+pub fn after_failure(supervisor: &Rc<Supervisor>) -> ! {
+    let now = sys::now();
+    let recent = {
+        let mut failures = supervisor.reexec.failures.borrow_mut();
+        failures.retain(|time| now.saturating_sub(*time) < FAILURE_WINDOW);
+        failures.push(now);
+        failures.len()
+    };
+    let what = FAILURE.lock().map(|what| what.clone()).unwrap_or_default();
+    if recent > FAILURES {
+        give_up(&format!("{recent} internal errors within {FAILURE_WINDOW:?}"));
+    }
+    let Some(mut state) = State::of(supervisor) else {
+        give_up("an internal error while the state was in use");
+    };
+    state.failed = Some(what);
+    // The file it came from may be another by now, and the failure is not the time to try it.
+    let Err(error) = state.execute(image::RUNNING.as_ref());
+    give_up(&format!("an internal error, and {error}"));
+}
+
+/// Process 1 must not end; any other is better ended than without supervision.
+fn give_up(reason: &str) -> ! {
+    SUPERVISING.store(false, Ordering::Relaxed);
+    if std::process::id() == 1 {
+        emergency::run(reason);
+    }
+    error!("{reason}: components run on unsupervised");
+    std::process::exit(i32::from(crate::EXIT_FAILURE));
+}
+
+/// After the take-over: tell the engine what there is, and those who asked that it is done.
+pub fn conclude(supervisor: &Rc<Supervisor>, taken: image::Taken) {
+    let image::Taken { asked, failed, failures, files } = taken;
+    supervisor.reexec.failures.replace(failures);
+    let waiting = supervisor.clients.borrow();
+    let told = |client: &ClientId| asked.iter().any(|(other, _)| other == client);
+    let clients = waiting.keys().filter(|client| failed.is_some() || !told(client)).copied().collect();
+    drop(waiting);
+    let facts = Facts {
+        interrupted: failed.is_some(),
+        processes: supervisor.processes.borrow().alive(),
+        probes: supervisor.probes.borrow().pass().into_iter().map(|(probe, ..)| probe).collect(),
+        limits: Vec::new(),
+        clients,
+    };
+    let kept = facts.processes.len();
+    if let Some(what) = &failed {
+        error!("took over {kept} processes after an internal error, what led to it was dropped: {what}");
+    }
+    supervisor.dispatch(yakiros_core::engine::Event::Resumed(facts));
+    supervisor.take_files_over(&files);
+    let version = env!("CARGO_PKG_VERSION");
+    for (client, since) in asked {
+        let took = sys::now().saturating_sub(since).as_micros();
+        let message = format!("{version} took over in {took} µs; {kept} processes kept");
+        info!("{message}");
+        supervisor.reply(client, Answer::Done { message, revision: supervisor.revision() });
+    }
+}
+
+/// A panic in user mode: said, and survived while there is a supervisor.
+pub fn on_panic_of_user() {
+    std::panic::set_hook(Box::new(|info| {
+        error!("internal error: {info}");
+        note_failure(&info.to_string());
+    }));
+}

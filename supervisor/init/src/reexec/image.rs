@@ -1,0 +1,244 @@
+//! The state as it travels from one process image to the next.
+
+use std::ffi::{CString, OsStr};
+use std::fs::File;
+use std::io::{self, BufWriter, Read as _, Seek as _, Write};
+use std::os::fd::{AsRawFd as _, FromRawFd as _, RawFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use yakiros_core::engine::{ClientId, Config, Engine, ProbeId, Snapshot};
+
+use super::{Luggage, STATE_FD};
+use crate::control::{self, Connection};
+use crate::health::Probes;
+use crate::processes::{self, PassedProcesses};
+use crate::supervisor::Supervisor;
+use crate::sys;
+
+/// The program that runs, whatever has become of its file.
+pub const RUNNING: &str = "/proc/self/exe";
+
+/// The most bytes of a state: 30,000 components with everything that is known of them. What cannot
+/// be held twice in the memory of a small machine is refused before anything is done.
+const LIMIT: u64 = 64 * 1024 * 1024;
+
+/// Where the program was executed from at first.
+static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+
+/// Everything that outlives a process image. A field that is added needs `#[serde(default)]`.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct State {
+    engine: Snapshot,
+    processes: PassedProcesses,
+    probes: Vec<(ProbeId, i32, RawFd)>,
+    connections: Vec<control::Passed>,
+    listener: RawFd,
+    last_client: u64,
+    fds: Vec<RawFd>,
+    /// Who asked for the take-over, and when.
+    pub(super) asked: Vec<(ClientId, Duration)>,
+    /// The internal error that made it necessary.
+    pub(super) failed: Option<String>,
+    /// Times of internal errors.
+    failures: Vec<Duration>,
+}
+
+/// What is left to be done once everything has its place.
+pub struct Taken {
+    pub(super) asked: Vec<(ClientId, Duration)>,
+    pub(super) failed: Option<String>,
+    pub(super) failures: Vec<Duration>,
+    pub(super) files: Vec<String>,
+}
+
+/// Note where the program lies, while that can be told.
+pub fn note_program() {
+    if let Ok(path) = std::fs::read_link(RUNNING) {
+        // The kernel marks one that was replaced before we looked.
+        let name = path.as_os_str().as_bytes();
+        let name = name.strip_suffix(b" (deleted)").unwrap_or(name);
+        let _ = PROGRAM.set(OsStr::from_bytes(name).into());
+    }
+}
+
+/// The file of the program, as it is now.
+pub(super) fn program() -> io::Result<PathBuf> {
+    let path = PROGRAM.get().ok_or_else(|| io::Error::other("the program's file is not known"))?;
+    std::fs::metadata(path).map_err(|error| io::Error::other(format!("{}: {error}", path.display())))?;
+    Ok(path.clone())
+}
+
+impl State {
+    /// Everything there is now; `None` while something of it is in use.
+    pub(super) fn of(supervisor: &Supervisor) -> Option<Self> {
+        let mut state = Self {
+            engine: supervisor.snapshot()?,
+            processes: supervisor.processes.try_borrow().ok()?.pass(),
+            probes: supervisor.probes.try_borrow().ok()?.pass(),
+            connections: supervisor.connections.try_borrow().ok()?.pass(),
+            listener: supervisor.listener.as_raw_fd(),
+            last_client: supervisor.last_client.get(),
+            fds: Vec::new(),
+            asked: Vec::new(),
+            failed: None,
+            failures: supervisor.reexec.failures.borrow().clone(),
+        };
+        let probes = state.probes.iter().map(|(_, _, fd)| *fd);
+        let connections = state.connections.iter().map(control::Passed::fd);
+        state.fds = state.processes.fds().chain(probes).chain(connections).chain([state.listener]).collect();
+        Some(state)
+    }
+
+    /// Into memory that nobody can change.
+    pub(super) fn write(&self) -> io::Result<File> {
+        let file = sys::memory_file(c"graph-resolver-state")?;
+        let mut writer = BufWriter::new(Bounded { file: &file, left: LIMIT });
+        serde_json::to_writer(&mut writer, self)?;
+        writer.flush()?;
+        drop(writer);
+        sys::seal(&file)?;
+        Ok(file)
+    }
+
+    /// From memory that nobody can have changed.
+    pub(super) fn read(mut file: &File) -> io::Result<Self> {
+        if !sys::is_sealed(file) {
+            return Err(io::Error::other("the state is not sealed"));
+        }
+        file.rewind()?;
+        let mut bytes = Vec::new();
+        file.take(LIMIT).read_to_end(&mut bytes)?;
+        Ok(serde_json::from_slice(&bytes)?)
+    }
+
+    /// Whether an engine can be made of it.
+    pub(super) fn try_out(self) -> io::Result<()> {
+        Engine::restore(Config::default(), self.engine).map(drop).map_err(io::Error::other)
+    }
+
+    /// Execute `program` with this state in place of this process. Returns only if that fails, and
+    /// then everything is as before.
+    pub(super) fn execute(&self, program: &Path) -> io::Result<std::convert::Infallible> {
+        let file = self.write()?;
+        let state = file.as_raw_fd();
+        let number = state.to_string();
+        let mut words = vec![OsStr::new("graph-resolver").to_owned(), STATE_FD.into(), number.into()];
+        words.extend(arguments());
+        let words = words.iter().map(|word| CString::new(word.as_bytes())).collect::<Result<Vec<_>, _>>()?;
+        let path = CString::new(program.as_os_str().as_bytes())?;
+        let outcome = self.open_on_exec(state).and_then(|()| {
+            let Err(errno) = nix::unistd::execv(&path, &words);
+            Err(io::Error::other(format!("failed to execute {}: {}", program.display(), errno.desc())))
+        });
+        for fd in self.fds.iter().copied() {
+            // It is ours and open.
+            let _ = sys::set_close_on_exec(fd, true);
+        }
+        outcome
+    }
+
+    fn open_on_exec(&self, state: RawFd) -> io::Result<()> {
+        self.fds.iter().copied().chain([state]).try_for_each(|fd| sys::set_close_on_exec(fd, false))
+    }
+}
+
+/// The arguments that this image was given by whoever started the first one.
+fn arguments() -> impl Iterator<Item = std::ffi::OsString> {
+    let taken_over = std::env::args_os().nth(1).is_some_and(|arg| arg == STATE_FD);
+    std::env::args_os().skip(if taken_over { 3 } else { 1 })
+}
+
+/// The state that came with this image, if one did. To be called before any descriptor is opened.
+pub fn resume() -> Option<io::Result<(State, Luggage)>> {
+    let mut args = std::env::args_os().skip(1);
+    if args.next()? != STATE_FD {
+        return None;
+    }
+    let number = args.next().and_then(|text| text.to_str()?.parse::<RawFd>().ok()).filter(|fd| *fd > 2);
+    let Some(number) = number else {
+        return Some(Err(io::Error::other(format!("{STATE_FD} needs the number of a descriptor"))));
+    };
+    // SAFETY: nothing has been opened yet; the number was passed to be owned.
+    let file = unsafe { File::from_raw_fd(number) };
+    Some(State::read(&file).map(|state| {
+        drop(file);
+        // SAFETY: as above.
+        let luggage = unsafe { Luggage::new(&state.fds) };
+        (state, luggage)
+    }))
+}
+
+/// An engine, the listening socket, and the rest of a state.
+pub type Unpacked = (Engine, Rc<tokio::net::UnixListener>, Rest);
+
+/// What needs a supervisor to be taken over.
+pub struct Rest {
+    processes: PassedProcesses,
+    probes: Vec<(ProbeId, i32, RawFd)>,
+    connections: Vec<control::Passed>,
+    last_client: u64,
+    luggage: Luggage,
+    taken: Taken,
+}
+
+impl State {
+    /// Make an engine of it, in the event loop.
+    pub fn unpack(self, config: Config, mut luggage: Luggage) -> io::Result<Unpacked> {
+        let files = self.engine.files().map(str::to_owned).collect();
+        let engine = Engine::restore(config, self.engine).map_err(io::Error::other)?;
+        let listener = std::os::unix::net::UnixListener::from(luggage.socket(self.listener)?);
+        let listener = Rc::new(tokio::net::UnixListener::from_std(listener)?);
+        let taken = Taken { asked: self.asked, failed: self.failed, failures: self.failures, files };
+        let rest = Rest {
+            processes: self.processes,
+            probes: self.probes,
+            connections: self.connections,
+            last_client: self.last_client,
+            luggage,
+            taken,
+        };
+        Ok((engine, listener, rest))
+    }
+}
+
+impl Rest {
+    /// Give everything its place. What is left is for [`super::conclude`].
+    pub fn take_over(mut self, supervisor: &Rc<Supervisor>) -> io::Result<(Taken, Vec<Rc<Connection>>)> {
+        processes::take_over(supervisor, self.processes, &mut self.luggage)?;
+        supervisor.probes.replace(Probes::take(self.probes, &mut self.luggage)?);
+        supervisor.last_client.set(self.last_client);
+        let mut connections = Vec::new();
+        for passed in self.connections {
+            let (connection, client) = Connection::take(passed, &mut self.luggage)?;
+            supervisor.clients.borrow_mut().extend(client);
+            connections.push(Rc::new(connection));
+        }
+        Ok((self.taken, connections))
+    }
+}
+
+/// Writes so many bytes and no more.
+struct Bounded<'a> {
+    file: &'a File,
+    left: u64,
+}
+
+impl Write for Bounded<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let Some(left) = self.left.checked_sub(bytes.len() as u64) else {
+            return Err(io::Error::other(format!("the state has more than {LIMIT} bytes")));
+        };
+        let written = self.file.write(bytes)?;
+        self.left = left;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}

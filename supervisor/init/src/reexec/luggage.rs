@@ -1,0 +1,68 @@
+//! The descriptors that come with the state: taken one by one, each by who needs it and only if it is
+//! of the right kind.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::os::fd::{FromRawFd as _, OwnedFd, RawFd};
+
+use nix::libc;
+
+use crate::sys;
+
+/// Descriptors that nobody has taken yet.
+pub struct Luggage {
+    left: BTreeSet<RawFd>,
+}
+
+impl Luggage {
+    /// Take charge of these, and close every other but 0, 1 and 2.
+    ///
+    /// # Safety
+    /// Nobody owns any of them, nor any other from 3 on.
+    pub unsafe fn new(fds: &[RawFd]) -> Self {
+        let left: BTreeSet<RawFd> = fds.iter().copied().filter(|fd| *fd > 2).collect();
+        let mut next = 3;
+        for fd in left.iter().copied().chain([RawFd::MAX]) {
+            if fd > next {
+                // SAFETY: nobody owns these, by the caller's promise.
+                unsafe { libc::syscall(libc::SYS_close_range, next, fd - 1, 0) };
+            }
+            next = fd.saturating_add(1);
+        }
+        Self { left }
+    }
+
+    /// The end of a pipe.
+    pub fn pipe(&mut self, fd: RawFd) -> io::Result<OwnedFd> {
+        self.take(fd, libc::S_IFIFO)
+    }
+
+    /// A socket.
+    pub fn socket(&mut self, fd: RawFd) -> io::Result<OwnedFd> {
+        self.take(fd, libc::S_IFSOCK)
+    }
+
+    fn take(&mut self, fd: RawFd, kind: libc::mode_t) -> io::Result<OwnedFd> {
+        if !self.left.remove(&fd) {
+            return Err(io::Error::other(format!("descriptor {fd} is named twice, or did not come along")));
+        }
+        // SAFETY: it was in our charge and nobody else's, and is so no longer.
+        let owned = unsafe { OwnedFd::from_raw_fd(fd) };
+        let found = sys::kind_of(&owned)?;
+        if found != kind {
+            let message = format!("descriptor {fd} is of kind {found:o} and not {kind:o}");
+            return Err(io::Error::other(message));
+        }
+        sys::set_close_on_exec(fd, true)?;
+        Ok(owned)
+    }
+}
+
+impl Drop for Luggage {
+    fn drop(&mut self) {
+        for fd in &self.left {
+            // SAFETY: it is in our charge and nobody else's.
+            unsafe { libc::close(*fd) };
+        }
+    }
+}

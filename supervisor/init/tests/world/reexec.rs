@@ -1,0 +1,292 @@
+//! The supervisor executes itself again: in order, when it cannot, and after an internal error.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use yakiros_core::control::{Answer, AnswerLine, Request, Until, encode_request};
+use yakiros_core::journal::State;
+
+use crate::guest::{Guest, PATIENCE, sleeper, unshare_flags, until};
+
+/// What all of them look at: they run from the start and are never to change.
+const STEADY: [&str; 4] = ["steady", "user", "writer", "probed"];
+
+/// Signals with which a program with debug assertions fails.
+const FAIL_NOW: &str = "63";
+const FAIL_LATER: &str = "62";
+
+fn reexecute(guest: &Guest) {
+    match guest.ask(Request::Reexec) {
+        Answer::Done { message, .. } => assert!(message.contains("processes kept"), "{message}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn start() -> Option<Guest> {
+    let guest = Guest::start("reexec")?;
+    for name in STEADY {
+        guest.wait(name, State::Active, None);
+    }
+    Some(guest)
+}
+
+fn pids(guest: &Guest) -> Vec<Option<i32>> {
+    STEADY.iter().map(|name| guest.component(name).pid).collect()
+}
+
+/// The numbers that the writer wrote, which have to follow one another.
+fn check_log(guest: &Guest) -> u64 {
+    let read = |name: &str| fs::read_to_string(guest.dir.path().join("state").join(name)).unwrap_or_default();
+    let text = read("writer.log.1") + &read("writer.log");
+    let lines = text.lines().map(|line| line.rsplit(' ').next().unwrap_or_default());
+    let numbers: Vec<u64> = lines.filter_map(|word| word.parse().ok()).collect();
+    for pair in numbers.windows(2) {
+        assert_eq!(pair[1], pair[0] + 1, "lines are missing or came twice");
+    }
+    *numbers.last().expect("lines")
+}
+
+/// A request whose answer is read later.
+fn begin(guest: &Guest, request: Request) -> BufReader<UnixStream> {
+    let mut stream = UnixStream::connect(guest.socket()).expect("control socket");
+    stream.set_read_timeout(Some(PATIENCE)).expect("read timeout");
+    stream.write_all(&encode_request(request).expect("request")).expect("request");
+    BufReader::new(stream)
+}
+
+fn answer(client: &mut BufReader<UnixStream>) -> Answer {
+    let mut line = String::new();
+    client.read_line(&mut line).expect("answer");
+    serde_json::from_str::<AnswerLine>(&line).unwrap_or_else(|error| panic!("{error}: {line:?}")).answer
+}
+
+fn until_state(name: &str, state: State) -> Request {
+    let until = Until::State { name: name.to_owned(), state, since: None };
+    Request::Wait { until, timeout_ms: None }
+}
+
+#[test]
+fn nothing_is_seen_of_a_re_execution() {
+    let Some(guest) = start() else { return };
+    let victim = guest.component("user").pid.expect("running");
+    let before = guest.revision();
+    guest.kill(victim, "KILL");
+    guest.wait("user", State::Active, Some(before));
+    let pending = ["by-fd", "by-file", "by-command"];
+    let mut clients = pending.map(|name| begin(&guest, until_state(name, State::Active)));
+    // A request of which only a part has come.
+    let line = encode_request(until_state("steady", State::Active)).expect("request");
+    let mut half = UnixStream::connect(guest.socket()).expect("control socket");
+    half.write_all(&line[..7]).expect("half a request");
+    let (pids_before, uptime) = (pids(&guest), guest.component("steady").uptime_ms);
+    let records = guest.records(0);
+    let written = check_log(&guest);
+    for _ in 0..10 {
+        reexecute(&guest);
+    }
+    assert_eq!(guest.records(0), records, "nothing happened");
+    assert_eq!(pids(&guest), pids_before);
+    let user = guest.component("user");
+    assert_eq!(user.restarts, 1, "counts are kept");
+    assert!(guest.component("steady").uptime_ms >= uptime);
+    fs::write(guest.dir.path().join("go"), "").expect("the file");
+    for (name, client) in pending.iter().zip(&mut clients) {
+        match answer(client) {
+            Answer::Done { .. } => assert_eq!(guest.component(name).state, State::Active),
+            other => panic!("{name}: {other:?}"),
+        }
+    }
+    half.write_all(&line[7..]).expect("the rest");
+    assert!(matches!(answer(&mut BufReader::new(half)), Answer::Done { .. }));
+    until("new lines", || (check_log(&guest) > written + 10).then_some(()));
+    assert_eq!(guest.component("probed").state, State::Active);
+    // Files are watched, and processes too.
+    guest.declare("new.toml", &sleeper("new", ""));
+    let since = guest.wait("new", State::Active, None);
+    guest.kill(user.pid.expect("running"), "KILL");
+    guest.wait("user", State::Active, Some(since));
+    guest.undeclare("new.toml");
+    guest.wait("new", State::Removed, Some(since));
+}
+
+#[test]
+fn what_ends_meanwhile_is_noticed() {
+    let Some(guest) = start() else { return };
+    for round in 0..20 {
+        let before = Some(guest.revision());
+        let pid = guest.component("user").pid.expect("running").to_string();
+        let mut client = begin(&guest, Request::Reexec);
+        assert!(guest.inside(&["kill", "-KILL", &pid]).success());
+        assert!(matches!(answer(&mut client), Answer::Done { .. }), "round {round}");
+        guest.wait("user", State::Failed, before);
+        guest.ask(Request::Start { name: "user".to_owned(), timeout_ms: None });
+    }
+}
+
+#[test]
+fn many_re_executions_leave_nothing_behind() {
+    let Some(guest) = start() else { return };
+    let before = pids(&guest);
+    // Between two probes, each of which has a child and a descriptor; a connection that was just
+    // closed has one too.
+    let counts = |wanted: Option<usize>| {
+        let init = guest.init_pid();
+        until("a moment without a probe", || {
+            let children = fs::read_to_string(format!("/proc/{init}/task/{init}/children")).ok()?;
+            let children = children.split_whitespace().count();
+            let fds = fs::read_dir(format!("/proc/{init}/fd")).ok()?.count();
+            // The three that are not ready are there too.
+            (children == STEADY.len() + 3 && wanted.is_none_or(|wanted| wanted >= fds)).then_some(fds)
+        })
+    };
+    reexecute(&guest);
+    let first = counts(None);
+    for _ in 0..200 {
+        reexecute(&guest);
+    }
+    counts(Some(first));
+    assert_eq!(pids(&guest), before);
+    check_log(&guest);
+}
+
+#[test]
+fn a_program_that_cannot_take_over_changes_nothing() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let program = dir.path().join("program");
+    let good = Path::new(env!("CARGO_BIN_EXE_graph-resolver"));
+    fs::copy(good, &program).expect("a copy");
+    fs::create_dir(dir.path().join("graph.d")).expect("configuration directory");
+    fs::write(dir.path().join("graph.d/a.toml"), sleeper("a", "")).expect("component file");
+    let Some(flags) = unshare_flags() else { return };
+    let guest = Guest::start_program(dir, flags, &program);
+    guest.wait("a", State::Active, None);
+    let pid = guest.component("a").pid;
+    let beside = program.with_extension("new");
+    let put = |from: &str| {
+        fs::copy(from, &beside).expect("another program");
+        fs::rename(&beside, &program).expect("another program");
+    };
+    let text = beside.with_extension("text");
+    fs::write(&text, "no program").expect("a text");
+    let text = text.to_str().expect("a path").to_owned();
+    for (other, part) in
+        [("/bin/false", "exited with status 1"), (text.as_str(), "cannot take over"), ("", "No such file")]
+    {
+        match other {
+            "" => fs::remove_file(&program).expect("no program"),
+            other => put(other),
+        }
+        match guest.ask(Request::Reexec) {
+            Answer::Refused { message, .. } => {
+                assert!(message.contains(part), "{message}");
+                assert!(message.contains("everything runs on as before"), "{message}");
+            }
+            other => panic!("{part}: {other:?}"),
+        }
+        assert_eq!(guest.component("a").pid, pid);
+    }
+    put(good.to_str().expect("a path"));
+    reexecute(&guest);
+    assert_eq!(guest.component("a").pid, pid);
+}
+
+#[test]
+#[cfg(debug_assertions)]
+fn an_internal_error_is_survived() {
+    let Some(guest) = start() else { return };
+    let before = pids(&guest);
+    let mut client = begin(&guest, until_state("by-file", State::Active));
+    for signal in [FAIL_NOW, FAIL_LATER] {
+        let seen = guest.log().matches("after an internal error").count();
+        let since = Some(guest.revision());
+        assert!(guest.inside(&["kill", &format!("-{signal}"), "1"]).success());
+        // What fails later does so over the next event.
+        guest.declare("new.toml", &sleeper("new", &format!("# {signal}")));
+        until("the take-over", || {
+            (guest.log().matches("after an internal error").count() > seen).then_some(())
+        });
+        guest.wait("new", State::Active, None);
+        guest.undeclare("new.toml");
+        guest.wait("new", State::Removed, since);
+        assert_eq!(pids(&guest), before);
+    }
+    fs::write(guest.dir.path().join("go"), "").expect("the file");
+    assert!(matches!(answer(&mut client), Answer::Done { .. }));
+    check_log(&guest);
+}
+
+/// A supervisor in user mode, ended with the test.
+struct User {
+    child: Child,
+    dir: tempfile::TempDir,
+}
+
+impl User {
+    fn start() -> Self {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let path = |name: &str| dir.path().join(name);
+        fs::create_dir(path("graph.d")).expect("configuration directory");
+        fs::write(path("graph.d/a.toml"), sleeper("a", "")).expect("component file");
+        let log = fs::File::create(path("log")).expect("log");
+        let child = Command::new(env!("CARGO_BIN_EXE_graph-resolver"))
+            .args(["--config-dir", "graph.d", "--control-socket", "sock", "--state-dir", "state"])
+            .args(["--cgroup-root", "no-cgroups"])
+            .current_dir(dir.path())
+            .stdin(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .expect("graph-resolver");
+        until("the control socket", || UnixStream::connect(dir.path().join("sock")).ok());
+        Self { child, dir }
+    }
+
+    fn ask(&self, request: Request) -> Answer {
+        let mut stream = UnixStream::connect(self.dir.path().join("sock")).expect("control socket");
+        stream.set_read_timeout(Some(PATIENCE)).expect("read timeout");
+        stream.write_all(&encode_request(request).expect("request")).expect("request");
+        answer(&mut BufReader::new(stream))
+    }
+
+    fn pid_of_a(&self) -> Option<i32> {
+        match self.ask(Request::Status { name: Some("a".to_owned()), after: None }) {
+            Answer::Status(page) => page.components[0].pid,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+impl Drop for User {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn user_mode_does_it_too_and_gives_up_at_last() {
+    let mut user = User::start();
+    assert!(matches!(user.ask(until_state("a", State::Active)), Answer::Done { .. }));
+    let pid = user.pid_of_a();
+    for _ in 0..3 {
+        assert!(matches!(user.ask(Request::Reexec), Answer::Done { .. }));
+        assert_eq!(user.pid_of_a(), pid);
+    }
+    if cfg!(debug_assertions) {
+        let supervisor = user.child.id().to_string();
+        for errors in 1..=4 {
+            assert!(Command::new("kill").args([&format!("-{FAIL_NOW}"), &supervisor]).status().is_ok());
+            let said = || fs::read_to_string(user.dir.path().join("log")).unwrap_or_default();
+            until("the error", || (said().matches("internal error: ").count() == errors).then_some(()));
+            if errors < 4 {
+                assert_eq!(user.pid_of_a(), pid, "after {errors} errors");
+            }
+        }
+        let status = until("the end", || user.child.try_wait().expect("status"));
+        assert_eq!(status.code(), Some(70));
+    }
+    let pid = pid.expect("running").to_string();
+    assert!(Command::new("kill").args(["-KILL", &pid]).status().is_ok());
+}
