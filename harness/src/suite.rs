@@ -209,14 +209,18 @@ mod tests {
                 assert!(root.join("supervisor/init/tests/cases").join(case).exists(), "{proof}");
                 named += 1;
             }
-            for suite in &SUITES {
-                let Some(name) = proof.strip_prefix(suite.name).and_then(|rest| rest.strip_prefix('/'))
-                else {
-                    continue;
-                };
-                assert!(suite.scenarios.iter().any(|scenario| scenario.name == name), "{proof}");
-                named += 1;
+            // What else is written as code there: paths with a dot, commands with a blank, and the pattern itself.
+            let Some((suite, name)) = proof.split_once('/').filter(|_| !proof.contains([' ', '.', 'S']))
+            else {
+                continue;
+            };
+            if root.join(proof).exists() {
+                continue;
             }
+            let suite = SUITES.iter().find(|known| known.name == suite);
+            let scenarios = suite.map_or(&[][..], |suite| suite.scenarios);
+            assert!(scenarios.iter().any(|scenario| scenario.name == name), "{proof}");
+            named += 1;
         }
         let scenarios: usize = SUITES.iter().map(|suite| suite.scenarios.len()).sum();
         assert!(named >= scenarios, "{named} proofs are named, there are {scenarios} scenarios");

@@ -1,7 +1,8 @@
 //! `graphctl`: asks and commands the supervisor.
 //!
 //! Exit codes: 0 done, 1 refused or failed, 2 usage, 3 no supervisor. Nothing is read from the
-//! terminal and every call has a time limit, so it is safe in scripts.
+//! terminal and every call has a time limit but those that wait on purpose (`wait` without `--timeout`, `-f`,
+//! `--watch`), so it is safe in scripts.
 
 mod arguments;
 mod client;

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::unit::{AfterStop, Unit};
 use super::{Effect, Engine, FileChange, FileContent, Input};
-use crate::component::{Component, Handoff, KERNEL, KERNEL_CAPABILITIES, Kind};
+use crate::component::{Component, Handoff, KERNEL, KERNEL_CAPABILITIES};
 use crate::control::RejectedFile;
 use crate::diagnostic::{Diagnostic, rules};
 use crate::graph::{Graph, Level, NodeId};
@@ -320,7 +320,6 @@ impl Engine {
         let renew = match unit.state {
             State::Failed | State::Backoff => true,
             State::Starting | State::ReadyWait => moved.is_some() || readiness_moved,
-            State::Done => moved.is_some() && now.kind == Kind::Oneshot,
             _ => moved.is_some(),
         };
         let limits_moved = now.resources != before.resources;

@@ -211,7 +211,7 @@ impl Engine {
         let Some(unit) = self.unit_mut(id) else { return };
         let lifecycle = &unit.component.lifecycle;
         let told = unit.process.as_ref().filter(|process| process.told);
-        let grace = told.map(|process| process.component.hotswap.shutdown_grace);
+        let grace = told.map(|_| unit.component.hotswap.shutdown_grace);
         let ready_limit = (lifecycle.readiness != Readiness::None).then(|| unit.readiness_limit());
         let watched = lifecycle.health.is_some() && !unit.watch.is_armed();
         let oneshot = unit.component.kind == Kind::Oneshot;
@@ -220,7 +220,7 @@ impl Engine {
         let due = match unit.state {
             State::ReadyWait => ready_limit.map(|limit| (limit, Due::Readiness(id))),
             State::Stopping => grace.map(|grace| (grace, Due::Grace(id))),
-            State::Backoff => Some((unit.next_pause(), Due::Pause(id))).filter(|_| lost && !halting),
+            State::Backoff if lost && !halting => Some((unit.next_pause(), Due::Pause(id))),
             State::Failed if !oneshot && lost && !halting => Some((unit.next_pause(), Due::Pause(id))),
             _ => None,
         };

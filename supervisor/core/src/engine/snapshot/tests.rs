@@ -7,6 +7,7 @@ use crate::component::parse;
 use crate::control::{Request, Until};
 use crate::engine::{Alive, ProbeId, RunId, Stage};
 use crate::engine::{ClientId, Effect, Event, Facts, FileChange, FileContent, Peer};
+use crate::journal::Exit;
 
 /// A snapshot as version 1 wrote it when it was new. Every later program has to read it: if this
 /// test fails, a field was added without `#[serde(default)]`, or one was renamed or removed.
@@ -209,4 +210,24 @@ fn a_process_that_is_not_there_is_started_again() {
     let last = engine.journal().since(0).filter(|record| &*record.component == "base");
     let causes: Vec<_> = last.map(|record| record.cause.to_string()).collect();
     assert!(causes.iter().any(|cause| cause.contains("internal error")), "{causes:?}");
+}
+
+#[test]
+fn a_pause_under_way_is_neither_ended_nor_made_longer() {
+    let mut engine = Engine::new(Config::default());
+    let text = "[component]\nname = \"a\"\nbinary = \"/bin/a\"\n[lifecycle]\nrestart_max = 1\n";
+    let component = parse(text).component.expect("a component");
+    let change =
+        FileChange { file: "a.toml".to_owned(), content: FileContent::Component(Box::new(component)) };
+    let now = Duration::from_secs(1);
+    engine.handle(now, Event::Files(vec![change]));
+    for run in [RunId(1), RunId(2)] {
+        engine.handle(now, Event::Executed(run));
+        engine.handle(now, Event::Ended(run, Exit::Code(1)));
+    }
+    assert_eq!(engine.state("a"), State::Backoff);
+    let before = value_of(&engine);
+    let mut after = restore(before.clone()).expect("a sound snapshot");
+    after.handle(now, Event::Resumed(Facts { interrupted: true, ..Facts::default() }));
+    assert_eq!(value_of(&after), before);
 }

@@ -159,3 +159,16 @@ fn a_change_of_limits_that_was_lost_is_asked_for_again() {
     bench.give(Event::Resumed(Facts { limits: Vec::new(), ..there }));
     assert_eq!(bench.limited(), [Some(2)]);
 }
+
+#[test]
+fn a_oneshot_that_is_done_and_becomes_a_service_is_started() {
+    let mut bench = Bench::new(&[&service("a", "type = \"oneshot\"")]);
+    let run = bench.run("a");
+    bench.give(Event::Executed(run));
+    bench.give(Event::Ended(run, Exit::Code(0)));
+    assert_eq!(bench.engine.state("a"), State::Done);
+    bench.declare("0.toml", &service("a", ""));
+    assert_ne!(bench.run("a"), run);
+    bench.execute("a");
+    assert_eq!(bench.engine.state("a"), State::Active);
+}
