@@ -1,5 +1,6 @@
 //! Single promises of the engine. Their combination is the simulation's business.
 
+mod capabilities;
 mod notify;
 mod probes;
 mod reload;

@@ -19,6 +19,7 @@ mod requirements;
 mod restarts;
 mod shutdown;
 mod single;
+mod watchdog;
 
 use crate::engine::{Effect, Engine, Event};
 
@@ -58,7 +59,7 @@ pub(super) trait Checker {
 type Row = (&'static str, fn() -> Box<dyn Checker>);
 
 /// All checkers by name, in alphabetical order.
-const ALL: [Row; 16] = [
+const ALL: [Row; 17] = [
     ("convergence", || Box::new(convergence::Convergence)),
     ("declarations", || Box::<declarations::Declarations>::default()),
     ("grace", || Box::new(grace::Grace)),
@@ -75,6 +76,7 @@ const ALL: [Row; 16] = [
     ("restarts", || Box::<restarts::Restarts>::default()),
     ("shutdown", || Box::<shutdown::Shutdown>::default()),
     ("single", || Box::new(single::Single)),
+    ("watchdog", || Box::<watchdog::Watchdogs>::default()),
 ];
 
 /// The names of all checkers.

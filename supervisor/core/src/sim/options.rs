@@ -81,6 +81,10 @@ options! {
     readiness_timeout_s = Between(1, 30);
     /// Percent of services that are probed.
     probed = Between(0, 60);
+    /// Longest start grace of those that are probed, in seconds.
+    start_grace_s = Sometimes(50, 1, 120);
+    /// Percent of services that have a watchdog.
+    watched = Between(0, 40);
     /// Restarts allowed in the window before backing off.
     restart_max = Between(1, 6);
     /// The window.
@@ -106,6 +110,8 @@ options! {
     probe_hangs = Sometimes(40, 1, 30);
     /// Percent of changes of limits that fail, while faults last.
     limit_failures = Sometimes(40, 1, 60);
+    /// Percent of signs of life that are the last of a process, while faults last.
+    silences = Sometimes(50, 1, 20);
     /// Percent of ticks that come late, while faults last.
     late_ticks = Sometimes(40, 1, 50);
     /// How late.
@@ -134,6 +140,8 @@ options! {
     early_kill_weight = Sometimes(40, 1, 6);
     /// How often several processes die at once.
     massacre_weight = Sometimes(30, 1, 2);
+    /// How often a process says something about itself.
+    notify_weight = Sometimes(50, 1, 10);
     /// How often a client asks for a change.
     change_weight = Sometimes(80, 1, 10);
     /// How often a client asks a question.

@@ -52,6 +52,8 @@ pub(super) enum Plan {
     Answer(ProbeId, bool),
     /// A change of limits is done, or has failed.
     Limit(RunId, bool),
+    /// A sign of life is due.
+    Beat(RunId),
     /// A cancelled probe is over.
     Vanish(ProbeId),
 }
@@ -274,6 +276,7 @@ impl World {
             Plan::End(run, exit) => self.end(run, exit),
             Plan::Answer(probe, passes) => self.answer_probe(probe, passes),
             Plan::Limit(run, done) => self.report_limits(run, done),
+            Plan::Beat(run) => self.beat(run),
             Plan::Vanish(probe) => self.give(Event::Probed { probe, outcome: Err("cancelled".into()) }),
         }
     }

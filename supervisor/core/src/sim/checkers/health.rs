@@ -23,8 +23,25 @@ struct Probe {
 #[derive(Clone, Debug, Default)]
 struct Count {
     health: Option<Health>,
-    /// Failures in a row.
+    /// Failures in a row that count.
     failures: u32,
+    /// When the component came up.
+    since: Duration,
+    /// A probe has passed since then.
+    passed: bool,
+}
+
+impl Count {
+    /// A probe has passed or failed.
+    fn take(&mut self, passed: bool, now: Duration) {
+        self.passed |= passed;
+        let grace = self.health.as_ref().map_or(Duration::ZERO, |health| health.start_grace);
+        if passed {
+            self.failures = 0;
+        } else if self.passed || now.saturating_sub(self.since) >= grace {
+            self.failures += 1;
+        }
+    }
 }
 
 /// All probes under way, and all counts.
@@ -44,8 +61,7 @@ impl Checker for Probes {
             Event::Probed { probe, outcome } => {
                 // One that was cancelled has counted when its time was over.
                 if let Some(open) = self.open.remove(probe) {
-                    let count = &mut self.counts[open.number];
-                    count.failures = if outcome.is_ok() { 0 } else { count.failures + 1 };
+                    self.counts[open.number].take(outcome.is_ok(), model.now);
                     self.answered = Some(open.number);
                 }
             }
@@ -77,7 +93,8 @@ impl Probes {
         for (count, slot) in self.counts.iter_mut().zip(&model.slots) {
             let health = slot.declared.as_ref().and_then(|d| d.component.lifecycle.health.as_ref());
             if slot.declared.is_some() && count.health.as_ref() != health {
-                *count = Count { health: health.cloned(), failures: 0 };
+                // The start grace goes on from the start.
+                *count = Count { health: health.cloned(), failures: 0, ..count.clone() };
             }
         }
     }
@@ -108,7 +125,7 @@ impl Probes {
             return Err("a probe that is over is cancelled".to_owned());
         };
         if now.saturating_sub(open.sent) >= open.timeout {
-            self.counts[open.number].failures += 1;
+            self.counts[open.number].take(false, now);
         }
         Ok(())
     }
@@ -128,6 +145,8 @@ impl Probes {
         };
         if !record.to.is_up() {
             count.failures = 0;
+        } else if !record.from.is_up() {
+            (count.since, count.passed) = (model.now, false);
         }
         if right {
             return Ok(());

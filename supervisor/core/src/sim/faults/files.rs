@@ -138,6 +138,9 @@ impl World {
         if component.kind == Kind::Service && self.random.percent(self.options.probed) {
             component.lifecycle.health = Some(self.draw_health());
         }
+        if component.kind == Kind::Service && self.random.percent(self.options.watched) {
+            component.lifecycle.watchdog = Some(Duration::from_secs(5 + self.random.below(60)));
+        }
     }
 
     /// Long intervals, so that a run of an hour stays short.
@@ -150,7 +153,7 @@ impl World {
             timeout: Duration::from_secs(1 + self.random.below(2 * interval)),
             fail_threshold: fail as u32,
             restart_threshold: (fail + self.random.below(4)) as u32,
-            start_grace: Duration::ZERO,
+            start_grace: Duration::from_secs(self.random.below(self.options.start_grace_s + 1)),
             jitter: None,
         }
     }

@@ -37,6 +37,9 @@ impl World {
         if component.lifecycle.readiness == Readiness::Notify && !silent {
             self.plan(self.options.ready_ms.min(self.most_ready_ms(component)), Plan::Ready(run));
         }
+        if let Some(interval) = component.lifecycle.watchdog {
+            self.plan_beat(run, interval);
+        }
         if component.kind == Kind::Oneshot {
             let code = i32::from(faults && self.random.percent(self.options.oneshot_failures));
             self.plan(self.options.oneshot_ms, Plan::End(run, Exit::Code(code)));

@@ -1,0 +1,115 @@
+//! A component with a watchdog that falls silent is stopped exactly when its interval is over, one
+//! that triggers it at once, and no other for that reason. Only one that fell silent gets SIGABRT.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::{Checker, Verdict};
+use crate::component::Signal;
+use crate::engine::{Effect, Engine, Event, RunId};
+use crate::journal::{Cause, Record, State};
+use crate::notify::Watchdog;
+use crate::sim::model::Model;
+
+/// The watchdog of one process, by the onlooker's own clock.
+#[derive(Clone, Copy, Debug, Default)]
+struct Dog {
+    /// The interval in force; zero when it is not watched.
+    interval: Duration,
+    /// When it came up, or said last that it is alive.
+    last: Duration,
+    /// It was stopped for its silence.
+    expired: bool,
+}
+
+/// See the module documentation.
+#[derive(Debug, Default)]
+pub(super) struct Watchdogs {
+    dogs: BTreeMap<RunId, Dog>,
+    /// Who triggered its watchdog in this step.
+    triggered: Option<RunId>,
+}
+
+fn is_watched(state: State) -> bool {
+    matches!(state, State::Active | State::Degraded)
+}
+
+impl Checker for Watchdogs {
+    fn event(&mut self, model: &Model, event: &Event) -> Verdict {
+        self.triggered = None;
+        match event {
+            Event::Notified(run, said) => {
+                let watched = model.owner(*run).is_some_and(|number| is_watched(model.slots[number].state));
+                if said.watchdog == Some(Watchdog::Trigger) && watched {
+                    self.triggered = Some(*run);
+                }
+                if let Some(dog) = self.dogs.get_mut(run) {
+                    dog.interval = said.watchdog_interval.unwrap_or(dog.interval);
+                    let heard = said.watchdog == Some(Watchdog::Beat) || said.watchdog_interval.is_some();
+                    if heard && watched {
+                        dog.last = model.now;
+                    }
+                }
+            }
+            Event::Ended(run, _) | Event::NotExecuted { run, .. } | Event::Unsupported { run, .. } => {
+                self.dogs.remove(run);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn effect(&mut self, model: &Model, effect: &Effect) -> Verdict {
+        match effect {
+            Effect::Spawn { run, component, .. } => {
+                let interval = component.lifecycle.watchdog.unwrap_or_default();
+                self.dogs.insert(*run, Dog { interval, ..Dog::default() });
+                Ok(())
+            }
+            Effect::Signal(run, Signal::ABORT) => match self.dogs.get(run) {
+                Some(dog) if dog.expired => Ok(()),
+                _ => Err(format!("run {} is aborted and was not silent", run.0)),
+            },
+            Effect::Changed(record) => self.change(model, record),
+            _ => Ok(()),
+        }
+    }
+
+    fn step(&mut self, model: &Model, _engine: &Engine) -> Verdict {
+        for (number, process) in model.processes() {
+            let slot = &model.slots[number];
+            let Some(dog) = self.dogs.get(&process.run).filter(|_| is_watched(slot.state)) else { continue };
+            if !dog.interval.is_zero() && model.now >= dog.last + dog.interval {
+                return Err(format!("{} is silent since {:?} and runs on", slot.name, dog.last));
+            }
+            if self.triggered == Some(process.run) {
+                return Err(format!("{} has triggered its watchdog and runs on", slot.name));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Watchdogs {
+    fn change(&mut self, model: &Model, record: &Record) -> Verdict {
+        let name = &record.component;
+        let number = model.number(name).ok_or("a record names a stranger")?;
+        let Some(run) = model.slots[number].process.as_ref().map(|process| process.run) else {
+            return Ok(());
+        };
+        let Some(dog) = self.dogs.get_mut(&run) else { return Ok(()) };
+        if is_watched(record.to) && !is_watched(record.from) {
+            dog.last = model.now;
+        }
+        let right = match record.cause {
+            _ if record.to != State::Stopping => true,
+            Cause::WatchdogExpired { .. } => {
+                dog.expired = true;
+                !dog.interval.is_zero() && model.now >= dog.last + dog.interval
+            }
+            Cause::WatchdogTriggered => self.triggered == Some(run),
+            _ => true,
+        };
+        if right { Ok(()) } else { Err(format!("{name} is stopped: {}, which is not true", record.cause)) }
+    }
+}

@@ -1,0 +1,52 @@
+//! What processes say about themselves: signs of life, words about reloads and ends, and much that
+//! means nothing.
+
+use std::time::Duration;
+
+use crate::engine::{Event, RunId};
+use crate::notify::{Notification, Watchdog, parse};
+use crate::sim::world::{Plan, Step, World};
+
+/// Messages besides signs of life. `READY=1` is left out: that a process is ready, it says in its
+/// own time.
+const MESSAGES: [&str; 8] = [
+    "STATUS=busy",
+    "RELOADING=1",
+    "STOPPING=1\nERRNO=5",
+    "WATCHDOG=1\nSTATUS=",
+    "WATCHDOG=trigger",
+    "WATCHDOG_USEC=0",
+    "WATCHDOG_USEC=7000000",
+    "NONSENSE",
+];
+
+impl World {
+    /// The next sign of life comes within its interval, from half of it on.
+    pub(super) fn plan_beat(&mut self, run: RunId, interval: Duration) {
+        let half = interval / 2;
+        let more = Duration::from_millis(self.random.below(half.as_millis() as u64));
+        self.plan_after(half + more, Plan::Beat(run));
+    }
+
+    /// A process says that it is alive, or falls silent for ever.
+    pub(in crate::sim) fn beat(&mut self, run: RunId) -> Step {
+        let Some(process) = self.model.process(run) else { return Ok(()) };
+        let Some(interval) = process.declared.component.lifecycle.watchdog else { return Ok(()) };
+        if !self.model.calm && self.random.percent(self.options.silences) {
+            return Ok(());
+        }
+        self.plan_beat(run, interval);
+        let said = Notification { watchdog: Some(Watchdog::Beat), ..Notification::default() };
+        self.give(Event::Notified(run, said))
+    }
+
+    /// One of the messages, from one of the processes that have a socket.
+    pub(super) fn say_something(&mut self) -> Step {
+        let speakers = self.model.processes().filter(|(_, p)| p.declared.component.has_notify_socket());
+        let speakers: Vec<_> = speakers.map(|(_, process)| process.run).collect();
+        let speaker = self.random.below(speakers.len() as u64) as usize;
+        let Some(run) = speakers.get(speaker).copied() else { return Ok(()) };
+        let message = MESSAGES[self.random.below(MESSAGES.len() as u64) as usize];
+        self.give(Event::Notified(run, parse(message.as_bytes())))
+    }
+}
