@@ -24,9 +24,9 @@ pub struct Bench {
     /// Only graph-resolver
     #[arg(long)]
     alone: bool,
-    /// This graph-resolver instead of one built now
-    #[arg(long, value_name = "FILE")]
-    resolver: Option<PathBuf>,
+    /// A folder with graph-resolver and test-stamp, both static, instead of those built now
+    #[arg(long, value_name = "FOLDER")]
+    programs: Option<PathBuf>,
     /// Starts of 100 services of which the median counts
     #[arg(long, value_name = "N", default_value_t = 5)]
     rounds: usize,
@@ -56,10 +56,14 @@ pub fn run(arguments: &Bench) -> i32 {
 }
 
 fn measure(arguments: &Bench) -> Result<peers::Report, Box<dyn std::error::Error>> {
-    let programs = Programs::build()?;
+    let built = if arguments.programs.is_none() { Some(Programs::build()?) } else { None };
+    let program = |name: &str| match (&arguments.programs, &built) {
+        (Some(folder), _) => folder.join(name),
+        (None, Some(programs)) => programs.path(name),
+        (None, None) => PathBuf::from(name),
+    };
     let folder = tempfile::tempdir()?;
-    let resolver = arguments.resolver.clone().unwrap_or_else(|| programs.path("graph-resolver"));
-    let mut contestants = vec![own(&resolver, folder.path())?];
+    let mut contestants = vec![own(&program("graph-resolver"), folder.path())?];
     let cache = Cache::from_env()?;
     let mut leases = Vec::new();
     for init in PEERS.iter().filter(|_| !arguments.alone) {
@@ -71,7 +75,7 @@ fn measure(arguments: &Bench) -> Result<peers::Report, Box<dyn std::error::Error
     }
     let setup = Setup {
         contestants,
-        service: programs.path("test-stamp"),
+        service: program("test-stamp"),
         rounds: arguments.rounds,
         watch_seconds: arguments.watch,
         say: |text| eprintln!("{text}"),

@@ -1,28 +1,30 @@
 //! Health probes: asks, and reports each outcome to the engine exactly once.
 //!
-//! Nothing here waits in the event loop. Sockets are asked by a small task on the same thread, a
-//! command is a child in the component's cgroup, a file and a signal are looked at on the spot.
-//! How long a probe may take is the engine's business, which cancels it: a task is dropped with
-//! its socket, a command is killed with its whole process group.
+//! Nothing here waits in the event loop. Sockets that do not answer at once (see [`connect`]) are
+//! asked by a small task on the same thread, a command is a child in the component's cgroup, a file
+//! and a signal are looked at on the spot. How long a probe may take is the engine's business, which
+//! cancels it: a task is dropped with its socket, a command is killed with its whole process group.
 //!
 //! A probed file has to be on a local file system: looking at one on a dead network mount would
 //! hold up everything.
 
+mod connect;
+
 use std::collections::HashMap;
 use std::fs;
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
 use std::rc::Rc;
 
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::TcpStream;
 use tokio::task::{AbortHandle, spawn_local};
 use yakiros_core::component::{Check, Component, HttpTarget};
 use yakiros_core::engine::{Event, ProbeId, RunId};
 use yakiros_core::journal::Exit;
 
+use crate::health::connect::Attempt;
 use crate::reexec::Luggage;
 use crate::spawn;
 use crate::supervisor::Supervisor;
@@ -97,9 +99,15 @@ pub fn begin(supervisor: &Rc<Supervisor>, probe: ProbeId, run: RunId, component:
                 Err(error) => over(supervisor, probe, Err(reason(check, &error))),
             }
         }
-        Check::Tcp(address) => task(Question::Tcp(*address)),
         Check::Http(target) => task(Question::Http(target.clone())),
-        Check::Unix(path) => task(Question::Unix(path.clone())),
+        Check::Tcp(address) => match connect::tcp(*address) {
+            Attempt::Over(answer) => over(supervisor, probe, answer.map_err(|error| reason(check, &error))),
+            Attempt::Pending(socket) => task(Question::Connection(socket)),
+        },
+        Check::Unix(path) => match connect::unix(path) {
+            Attempt::Over(answer) => over(supervisor, probe, answer.map_err(|error| reason(check, &error))),
+            Attempt::Pending(socket) => task(Question::Connection(socket)),
+        },
     }
 }
 
@@ -158,15 +166,14 @@ fn reason(check: &Check, error: &io::Error) -> Rc<str> {
 
 /// What is asked of a socket.
 enum Question {
-    Tcp(SocketAddr),
+    /// Whether the connection that is under way comes to stand.
+    Connection(OwnedFd),
     Http(HttpTarget),
-    Unix(String),
 }
 
 async fn ask(supervisor: Rc<Supervisor>, probe: ProbeId, component: Rc<Component>, question: Question) {
     let answer = match question {
-        Question::Tcp(address) => TcpStream::connect(address).await.map(drop),
-        Question::Unix(path) => UnixStream::connect(path).await.map(drop),
+        Question::Connection(socket) => finish(socket).await,
         Question::Http(target) => get(&target).await,
     };
     let check = component.lifecycle.health.as_ref().map(|health| &health.check);
@@ -177,6 +184,13 @@ async fn ask(supervisor: Rc<Supervisor>, probe: ProbeId, component: Rc<Component
     };
     supervisor.probes.borrow_mut().running.remove(&probe);
     over(&supervisor, probe, outcome);
+}
+
+/// Wait for what becomes of a connection.
+async fn finish(socket: OwnedFd) -> io::Result<()> {
+    let stream = TcpStream::from_std(socket.into())?;
+    stream.writable().await?;
+    stream.take_error()?.map_or(Ok(()), Err)
 }
 
 /// GET the target; only a status of 2xx is well.

@@ -9,6 +9,7 @@ use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::time::Duration;
 
 use tokio::net::UnixListener;
 use tokio::sync::Notify;
@@ -29,6 +30,10 @@ use crate::processes::Processes;
 use crate::reexec::{self, Reexec};
 use crate::spawn::Common;
 use crate::sys;
+
+/// How late what is due may be done, so that hundreds of probes in a second wake the supervisor fifty times and not
+/// hundreds. Limits and intervals are declared in seconds.
+const TIMER_SLACK: Duration = Duration::from_millis(20);
 
 /// Everything that outlives a single event.
 pub struct Supervisor {
@@ -299,7 +304,7 @@ impl Supervisor {
             match deadline {
                 None => changed.await,
                 Some(at) => {
-                    let left = at.saturating_sub(sys::now());
+                    let left = with_slack(at).saturating_sub(sys::now());
                     if tokio::time::timeout(left, changed).await.is_err() {
                         self.dispatch(Event::Tick);
                     }
@@ -319,6 +324,13 @@ impl Supervisor {
     }
 }
 
+/// The next moment at which what is due by `at` is done, together with all that came due before it.
+fn with_slack(at: Duration) -> Duration {
+    let step = TIMER_SLACK.as_millis();
+    let millis = at.as_nanos().div_ceil(1_000_000).div_ceil(step) * step;
+    u64::try_from(millis).map_or(Duration::MAX, Duration::from_millis)
+}
+
 /// What an operator reads in the log: failures, and what follows from them. The rest is in the
 /// journal.
 fn log_change(record: &Record) {
@@ -331,5 +343,18 @@ fn log_change(record: &Record) {
         State::Cycle => error!("{name} can never start: {cause}"),
         State::Removed => info!("{name} removed"),
         _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_due_within_the_slack_is_done_together_and_never_early() {
+        let at = |millis| with_slack(Duration::from_millis(millis)).as_millis();
+        assert_eq!([at(0), at(1), at(20), at(21), at(40)], [0, 20, 20, 40, 40]);
+        assert_eq!(with_slack(Duration::from_nanos(20_000_001)).as_millis(), 40);
+        assert_eq!(with_slack(Duration::MAX), Duration::MAX);
     }
 }
