@@ -21,10 +21,12 @@ struct Tally {
 type Stage = (&'static str, fn(&mut Tally) -> i32);
 
 /// In order; the first that fails ends the run, since the later ones take longer and say less.
-const STAGES: [Stage; 5] = [
+const STAGES: [Stage; 7] = [
     ("format", |_| cargo(&["fmt", "--all", "--check"])),
     ("lint", |_| cargo(&["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"])),
     ("unit, property, simulation and namespace tests", cargo_test),
+    ("ten thousand seeds of the simulation", |_| crate::sim::run(&["--seeds".into(), "10000".into()])),
+    ("mutations of the engine", |_| crate::sim::run(&["--mutations".into()])),
     ("scenarios on Alpine's kernel", |tally| vm_test(Kernel::Alpine, tally)),
     ("scenarios on Debian's kernel", |tally| vm_test(Kernel::Debian, tally)),
 ];

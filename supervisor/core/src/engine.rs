@@ -34,7 +34,7 @@ mod timers;
 mod unit;
 mod upgrade;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -45,6 +45,7 @@ use crate::control::{Answer, Request};
 use crate::diagnostic::Diagnostic;
 use crate::graph::{Graph, Level, NodeId};
 use crate::journal::{Cause, Exit, Journal, Record, State};
+use crate::mutation::{Mutation, broken};
 use crate::notify::Notification;
 
 use declare::Files;
@@ -564,11 +565,17 @@ impl Engine {
             if touched.is_empty() {
                 return;
             }
+            let touched = if broken(Mutation::HashOrder) { shuffled(touched) } else { touched };
             for id in touched {
                 self.reconsider(id);
             }
         }
     }
+}
+
+/// In the order of a hash map, another one each time. See [`Mutation::HashOrder`].
+fn shuffled(ids: Vec<NodeId>) -> Vec<NodeId> {
+    ids.into_iter().collect::<HashSet<_>>().into_iter().collect()
 }
 
 #[cfg(test)]

@@ -20,6 +20,8 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::mutation::{Mutation, broken};
+
 /// A component's place in the graph. Ids of removed nodes are used again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct NodeId(u32);
@@ -372,7 +374,7 @@ impl Graph {
                     continue;
                 }
                 node.unmet -= 1;
-                if node.unmet == 0 {
+                if node.unmet == 0 && !broken(Mutation::ForgetGranted) {
                     self.touched.push(*requirer);
                 }
             }

@@ -12,6 +12,7 @@
 //! * [`notify`]: what a component says about itself (sd_notify).
 //! * [`control`]: what `graphctl` and the supervisor say to each other.
 //! * [`sim`]: the engine under a fake world, with checkers.
+//! * [`mutation`]: ways to break the engine, to check the checkers; empty in what is shipped.
 
 pub mod analysis;
 pub mod component;
@@ -20,5 +21,6 @@ pub mod diagnostic;
 pub mod engine;
 pub mod graph;
 pub mod journal;
+pub mod mutation;
 pub mod notify;
 pub mod sim;

@@ -4,6 +4,8 @@
 //! run twice and compared. The first failure ends the run; it is shown with everything that was
 //! drawn from its seed, its last events, and the command that shows it again.
 
+#[cfg(feature = "mutations")]
+mod mutations;
 mod seeds;
 
 use std::process::ExitCode;
@@ -21,6 +23,7 @@ Examples:
   cargo xtask sim --seed 4711              one, again
   cargo xtask sim --seed 4711 --trace      everything that happens in it
   cargo xtask sim --seed 4711 --options    what is drawn from it
+  cargo xtask sim --mutations              break the engine on purpose: which checker sees it, and how soon
   cargo xtask sim --unchecked              the engine's speed alone
 
 Exit codes: 0 every promise kept, 1 one broken, 2 usage.";
@@ -43,14 +46,17 @@ struct Arguments {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     jobs: Option<u16>,
     /// Print what is drawn from the seeds, and run nothing
-    #[arg(long, conflicts_with_all = ["unchecked"])]
+    #[arg(long, conflicts_with_all = ["mutations", "unchecked"])]
     options: bool,
     /// Print everything that goes into the engine and comes out of it
-    #[arg(long, requires = "seed", conflicts_with_all = ["options", "unchecked", "json"])]
+    #[arg(long, requires = "seed", conflicts_with_all = ["options", "mutations", "unchecked", "json"])]
     trace: bool,
     /// Run each seed once and without checkers, to measure the engine
     #[arg(long)]
     unchecked: bool,
+    /// Break the engine in every way that is known, and see which checker notices
+    #[arg(long, conflicts_with_all = ["seed", "unchecked"])]
+    mutations: bool,
     /// Print the outcome as JSON
     #[arg(long)]
     json: bool,
@@ -80,6 +86,9 @@ fn main() -> ExitCode {
     }
     // A panic of the engine is an outcome of its seed, and is shown as such.
     std::panic::set_hook(Box::new(|_| {}));
+    if arguments.mutations {
+        return check_checkers(&arguments);
+    }
     seeds::run(&arguments)
 }
 
@@ -93,6 +102,17 @@ fn print_options(arguments: &Arguments) -> ExitCode {
         }
     }
     ExitCode::SUCCESS
+}
+
+#[cfg(feature = "mutations")]
+fn check_checkers(arguments: &Arguments) -> ExitCode {
+    mutations::run(arguments)
+}
+
+#[cfg(not(feature = "mutations"))]
+fn check_checkers(_: &Arguments) -> ExitCode {
+    eprintln!("this build cannot break the engine: build it with the feature `mutations`");
+    ExitCode::from(2)
 }
 
 fn print_json(value: &impl Serialize) {

@@ -16,6 +16,7 @@ use crate::control::RejectedFile;
 use crate::diagnostic::{Diagnostic, rules};
 use crate::graph::{Graph, Level, NodeId};
 use crate::journal::{Cause, Record, State};
+use crate::mutation::{Mutation, broken};
 
 /// One file.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -210,7 +211,9 @@ impl Engine {
         for id in moved {
             let on = self.graph.in_cycle(id);
             let input = if on { Input::CycleOn } else { Input::CycleOff };
-            self.feed(id, input, Cause::Cycle);
+            if on || !broken(Mutation::StayInCycle) {
+                self.feed(id, input, Cause::Cycle);
+            }
         }
     }
 
@@ -322,6 +325,7 @@ impl Engine {
             State::Starting | State::ReadyWait => moved.is_some() || readiness_moved,
             _ => moved.is_some(),
         };
+        let renew = renew && !broken(Mutation::KeepOldDeclaration);
         let limits_moved = now.resources != before.resources;
         let key = moved.unwrap_or(if readiness_moved { "lifecycle.readiness" } else { "" });
         let handoff = Some(now.lifecycle.handoff).filter(|handoff| *handoff != Handoff::None);

@@ -22,6 +22,7 @@ use crate::component::Health as Declared;
 use crate::control::Health;
 use crate::graph::NodeId;
 use crate::journal::{Cause, State, unhealthy_text};
+use crate::mutation::{Mutation, broken};
 
 /// What is known about the health of one component.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -194,7 +195,9 @@ impl Engine {
         let (Some(health), Some(process)) = (&unit.component.lifecycle.health, &unit.process) else {
             return;
         };
-        if let Some(current) = &mut unit.watch.current {
+        if let Some(current) = &mut unit.watch.current
+            && !broken(Mutation::ProbeTwice)
+        {
             let hangs = current.limit.is_none() && now.saturating_sub(current.cancelled) >= health.interval;
             if hangs {
                 current.cancelled = now;
@@ -273,6 +276,7 @@ impl Engine {
             Ok(()) => (Input::Healthy, Cause::Healthy),
             Err(_) if in_grace => return,
             Err(_) if failures < health.fail_threshold.min(health.restart_threshold) => return,
+            Err(_) if failures == health.fail_threshold && broken(Mutation::CountOneLess) => return,
             Err(reason) if failures < health.restart_threshold => {
                 (Input::Unhealthy, Cause::Unhealthy { failures, reason })
             }

@@ -12,6 +12,7 @@ use super::{Action, Effect, Engine, Halt, Halting, Input, RunId, decide};
 use crate::component::{Kind, Readiness, Signal};
 use crate::graph::{CapId, Level, NodeId};
 use crate::journal::{Cause, Record, State};
+use crate::mutation::{Mutation, broken};
 
 /// After a kill, the time until it is tried again. A process that outlives it hangs in the
 /// kernel; nothing else is started in its place, and it is killed again now and then.
@@ -47,6 +48,9 @@ impl Engine {
             Action::Refuse => self.fail_with_pause(id, cause),
             Action::Overdue => self.terminate(id, AfterStop::Fail(cause.clone()), cause),
             Action::Finish => self.finish(id, cause),
+            Action::Terminate if input == Input::Renew && broken(Mutation::StartBeforeEnd) => {
+                self.launch(id, cause);
+            }
             Action::Terminate => self.terminate(id, AfterStop::Rest, cause),
             Action::Kill => self.kill(id),
             Action::Settle => self.settle_stop(id, cause),
@@ -69,8 +73,11 @@ impl Engine {
             self.feed(id, Input::Lost, cause);
         }
         let Some(unit) = self.unit(id) else { return };
-        let free = !unit.held && !unit.doomed && self.halting.is_none();
-        if free && unit.state == State::Inactive && self.graph.may_start(id) {
+        let free = (!unit.held || broken(Mutation::StartHeld))
+            && !unit.doomed
+            && (self.halting.is_none() || broken(Mutation::StartInShutdown));
+        let may_start = self.graph.may_start(id) || broken(Mutation::SkipRequirements);
+        if free && unit.state == State::Inactive && may_start {
             self.feed(id, Input::Met, Cause::RequirementsUp);
         }
     }
@@ -134,6 +141,7 @@ impl Engine {
     /// Every change of state goes through here: journal, graph, counters, detail.
     pub(super) fn enter(&mut self, id: NodeId, to: State, cause: Cause, detail: Option<String>) {
         let after = self.antecedent(id, to, &cause);
+        let after = if broken(Mutation::NameWrongCause) { after.map(|after| after + 1) } else { after };
         let time_ms = u64::try_from(self.now.as_millis()).unwrap_or(u64::MAX);
         let Some(unit) = self.units.get_mut(id.index()).and_then(Option::as_mut) else {
             return;
@@ -168,7 +176,12 @@ impl Engine {
             self.moving += usize::from(!to.is_resting());
             self.moving -= usize::from(!from.is_resting());
         }
-        self.graph.set_level(id, level_of(to));
+        let level = match to {
+            State::Stopping if broken(Mutation::KeepLevel) => self.graph.level(id),
+            State::Degraded if broken(Mutation::HideDegraded) => Level::Up,
+            _ => level_of(to),
+        };
+        self.graph.set_level(id, level);
         self.graph.set_may_rise(id, may_rise && self.halting.is_none());
     }
 
@@ -218,9 +231,14 @@ impl Engine {
         match (component.kind, &component.lifecycle.readiness) {
             (Kind::Oneshot, _) => {}
             (Kind::Service, Readiness::None) => self.enter(id, State::Active, cause, None),
+            (Kind::Service, _) if broken(Mutation::ReadyAtOnce) => {
+                self.enter(id, State::Active, cause, None);
+            }
             (Kind::Service, _) => {
                 self.enter(id, State::ReadyWait, cause, None);
-                self.arm_unit(id, limit, Due::Readiness(id));
+                if !broken(Mutation::DropReadiness) {
+                    self.arm_unit(id, limit, Due::Readiness(id));
+                }
             }
         }
     }
@@ -269,13 +287,16 @@ impl Engine {
             unit.restarts += 1;
         }
         match pause {
+            None if broken(Mutation::ForgetRestart) => {}
             None => self.rest(id, Cause::Restart),
             Some(pause) => {
                 let pause_s = pause.as_secs();
                 let cause = Cause::TooManyRestarts { pause_s };
                 let detail = format!("{cause}; last: {last}");
                 self.enter(id, State::Backoff, cause, Some(detail));
-                self.arm_unit(id, pause, Due::Pause(id));
+                if !broken(Mutation::DropPause) {
+                    self.arm_unit(id, pause, Due::Pause(id));
+                }
             }
         }
     }
@@ -346,6 +367,9 @@ impl Engine {
     /// stand on it, need one of its capabilities and have no other provider of it. When everything
     /// stops, other providers and optional needs count too.
     fn blockers(&self, id: NodeId) -> Vec<NodeId> {
+        if broken(Mutation::ForgetDependents) {
+            return Vec::new();
+        }
         // Edges may have changed since others began to wait for this one: never wait in a ring.
         let waiting = self.waiting_for(id);
         let halting = self.halting.is_some();
@@ -401,7 +425,12 @@ impl Engine {
             self.effects.push(Effect::Signal(run, Signal::ABORT));
         }
         self.effects.push(Effect::Terminate(run));
-        self.arm_unit(id, grace, Due::Grace(id));
+        if broken(Mutation::KillAtOnce) {
+            self.effects.push(Effect::Kill(run));
+        }
+        if !broken(Mutation::DropGrace) {
+            self.arm_unit(id, grace, Due::Grace(id));
+        }
     }
 
     fn kill(&mut self, id: NodeId) {
@@ -526,7 +555,7 @@ impl Engine {
 
     /// Once no process is left, the machine may go down.
     pub(super) fn finish_halt(&mut self) {
-        if self.runs.is_empty() {
+        if self.runs.is_empty() || broken(Mutation::HaltEarly) {
             self.send_halt();
         }
     }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{Effect, Engine, RunId};
 use crate::graph::NodeId;
 use crate::journal::{Cause, Record};
+use crate::mutation::{Mutation, broken};
 
 /// The limits of one process.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -56,7 +57,7 @@ impl Engine {
             return;
         };
         let limits = &mut process.limits;
-        limits.again = limits.busy;
+        limits.again = limits.busy && !broken(Mutation::ForgetLimits);
         if !std::mem::replace(&mut limits.busy, true) {
             let run = process.run;
             self.effects.push(Effect::Limit { run, component });

@@ -13,6 +13,7 @@ use crate::component::keys::nearest;
 use crate::component::{KERNEL, Kind};
 use crate::control::{Answer, Request, Until};
 use crate::journal::{Cause, State};
+use crate::mutation::{Mutation, broken};
 
 /// The most clients that may wait at a time. Each costs a connection and a look at every change;
 /// a machine with more than this has a client that leaks them.
@@ -142,6 +143,12 @@ impl Engine {
     }
 
     pub(super) fn reply(&mut self, client: ClientId, answer: Answer) {
+        if broken(Mutation::LoseAnswer) && matches!(answer, Answer::TimedOut { .. }) {
+            return;
+        }
+        if broken(Mutation::AnswerTwice) && matches!(answer, Answer::Refused { .. }) {
+            self.effects.push(Effect::Reply(client, answer.clone()));
+        }
         self.effects.push(Effect::Reply(client, answer));
     }
 
@@ -439,6 +446,7 @@ impl Engine {
             Goal::Stopped { name, run } => {
                 let process = self.find(name).and_then(|unit| unit.process.as_ref());
                 let gone = process.is_none_or(|process| Some(process.run) != *run);
+                let gone = gone || broken(Mutation::AnswerEarly);
                 gone.then(|| format!("{name} is stopped")).and_then(|message| done(message, now))
             }
         }

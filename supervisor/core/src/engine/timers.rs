@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{ClientId, Engine, Input};
 use crate::graph::NodeId;
 use crate::journal::Cause;
+use crate::mutation::{Mutation, broken};
 
 /// Where a timer stands in the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -67,7 +68,9 @@ impl Timers {
     }
 
     pub(super) fn disarm(&mut self, key: TimerKey) {
-        self.queue.remove(&key);
+        if !broken(Mutation::LeakTimers) {
+            self.queue.remove(&key);
+        }
     }
 
     /// When and for what a timer is armed.

@@ -1,0 +1,84 @@
+//! Ways to break the engine on purpose, to see that the checkers of [`crate::sim`] see it.
+//!
+//! Without the feature `mutations` nothing is ever broken, and the compiler takes every question
+//! away: what is shipped has none of this in it.
+
+#[cfg(feature = "mutations")]
+use std::cell::Cell;
+
+macro_rules! mutations {
+    ($($name:ident: $what:literal,)+) => {
+        /// One way. See the module documentation.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Mutation {
+            $(#[doc = $what] $name,)+
+        }
+
+        #[cfg(feature = "mutations")]
+        impl Mutation {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$name,)+];
+
+            /// What is broken, in words.
+            pub fn what(self) -> &'static str {
+                match self {
+                    $(Self::$name => $what,)+
+                }
+            }
+        }
+    };
+}
+
+mutations! {
+    SkipRequirements: "starts without looking at requirements",
+    StartHeld: "starts what a user has stopped",
+    ForgetRestart: "leaves a failed service FAILED",
+    DropPause: "forgets the timer of a pause",
+    DropGrace: "forgets the timer of a grace",
+    DropReadiness: "forgets the timer of a readiness limit",
+    KillAtOnce: "kills together with SIGTERM",
+    StartBeforeEnd: "starts the new process before the old one has ended",
+    ForgetDependents: "stops a component before those that need it",
+    KeepOldDeclaration: "lets a process run on when its declaration changes",
+    ForgetLimits: "forgets that limits were changed again while a change was under way",
+    LoseAnswer: "loses the answer to a wait that runs out",
+    AnswerTwice: "answers a refusal twice",
+    AnswerEarly: "says that a component is stopped while it is not",
+    SkipRevision: "leaves out a revision",
+    NameWrongCause: "names the wrong record as the cause of a change",
+    KeepLevel: "does not withdraw the capabilities of what stops",
+    HideDegraded: "does not mark the capabilities of what is DEGRADED",
+    CountOneLess: "takes one more failed probe for DEGRADED than declared",
+    ProbeTwice: "sends a probe while one is under way",
+    ReadyAtOnce: "does not wait for a component to be ready",
+    LeakTimers: "keeps timers that nobody needs any more",
+    StayInCycle: "does not notice that a cycle is gone",
+    ForgetGranted: "does not tell dependents that a capability is up",
+    StartInShutdown: "starts components during the shutdown",
+    HaltEarly: "goes down before everything is stopped",
+    HashOrder: "acts on dependents in the order of a hash map",
+}
+
+#[cfg(feature = "mutations")]
+thread_local! {
+    static ACTIVE: Cell<Option<Mutation>> = const { Cell::new(None) };
+}
+
+/// Break every engine of this thread in one way, or in none.
+#[cfg(feature = "mutations")]
+pub fn break_engine(mutation: Option<Mutation>) {
+    ACTIVE.set(mutation);
+}
+
+/// Whether the engine is broken in this way.
+#[cfg(feature = "mutations")]
+pub(crate) fn broken(mutation: Mutation) -> bool {
+    ACTIVE.get() == Some(mutation)
+}
+
+/// Whether the engine is broken in this way: it is not.
+#[cfg(not(feature = "mutations"))]
+#[inline]
+pub(crate) const fn broken(_: Mutation) -> bool {
+    false
+}
