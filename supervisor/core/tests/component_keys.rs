@@ -129,6 +129,9 @@ fn samples(shape: Shape) -> (Vec<String>, Vec<String>) {
             &["-1", "nan", "inf", "1e12", "\"5 days\"", "\"\"", "true", "[]", "-0x1"],
         ),
         Shape::PositiveSeconds => both(&["0.5", "\"500ms\"", "7"], &["0", "\"0s\"", "-1", "true", "[]"]),
+        Shape::Interval => {
+            both(&["0.01", "\"10ms\"", "7"], &["0", "\"0s\"", "0.009", "0.000001", "-1", "true", "[]"])
+        }
         Shape::Number(low, high) => {
             let good = vec![low.to_string(), (low + 1).to_string(), format!("{high:#x}")];
             let mut bad: Vec<String> = owned(&["-1", "1.5", "\"3\"", "true", "[1]"]);

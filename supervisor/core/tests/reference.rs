@@ -49,6 +49,7 @@ fn takes(shape: Shape) -> String {
         Shape::FreeSignal => "`\"SIGUSR1\"`, `\"SIGUSR2\"`, or 34 to 64".to_owned(),
         Shape::Seconds => "seconds, or text with `ms`, `s`, `m`, `h`".to_owned(),
         Shape::PositiveSeconds => "seconds above 0, or text with `ms`, `s`, `m`, `h`".to_owned(),
+        Shape::Interval => "seconds from 0.01, or text with `ms`, `s`, `m`, `h`".to_owned(),
         Shape::Number(low, high) => format!("{low} to {high}"),
         Shape::Bytes => "bytes, or text with `K`, `M`, `G`, `T`".to_owned(),
         Shape::CpuMax => "`\"QUOTA PERIOD\"` in microseconds, each at least 1000".to_owned(),

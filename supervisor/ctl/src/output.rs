@@ -148,18 +148,19 @@ impl Output {
     }
 
     /// `pending`.
-    pub fn pending(&self, nodes: &[GraphNode]) {
-        let up: std::collections::HashSet<&str> = nodes
-            .iter()
-            .filter(|node| node.level > CapabilityStatus::Down)
-            .flat_map(|node| node.provides.iter().map(String::as_str))
-            .collect();
+    pub fn pending<'a>(&self, nodes: &'a [GraphNode]) {
+        let of = |node: &'a GraphNode| node.provides.iter().map(String::as_str);
+        let declared: std::collections::HashSet<&str> = nodes.iter().flat_map(of).collect();
+        let up = nodes.iter().filter(|node| node.level > CapabilityStatus::Down);
+        let up: std::collections::HashSet<&str> = up.flat_map(of).collect();
         let waiting: Vec<_> = nodes
             .iter()
             .filter(|node| matches!(node.state, State::Inactive | State::Cycle) && !node.held)
             .map(|node| {
-                let missing = node.requires.iter().map(String::as_str);
-                let missing: Vec<_> = missing.filter(|cap| !up.contains(cap)).collect();
+                // What is optional is waited for while somebody declares it.
+                let optional = node.optional.iter().filter(|cap| declared.contains(cap.as_str()));
+                let wanted = node.requires.iter().chain(optional).map(String::as_str);
+                let missing: Vec<_> = wanted.filter(|cap| !up.contains(cap)).collect();
                 (node, missing)
             })
             .collect();

@@ -8,8 +8,8 @@ use super::keys::Word;
 use super::reader::{FINDING_LIMIT, Reader};
 use super::values::{
     absolute_path, arguments, bytes, capabilities, cgroup_path, command, cpu_max, host_name, http_target,
-    list, list_or_truth, namespaces, positive_seconds, seconds, signal, signal_to_supervisor, socket_address,
-    text, truth, variables, word,
+    interval, list, list_or_truth, namespaces, positive_seconds, seconds, signal, signal_to_supervisor,
+    socket_address, text, truth, variables, word,
 };
 use super::{
     Check, CheckpointPolicy, Component, Handoff, Health, HotSwap, Isolation, KERNEL, Kind, Lifecycle,
@@ -187,13 +187,13 @@ fn lifecycle(r: &mut Reader<'_>, kind: Kind) -> Lifecycle {
         useless_for_oneshot(r, &readiness, health.as_ref());
     }
     let readiness_timeout = r.get(S, "readiness_timeout", positive_seconds).unwrap_or(READINESS_TIMEOUT);
-    let readiness_interval = r.get(S, "readiness_interval", positive_seconds).unwrap_or(READINESS_INTERVAL);
+    let readiness_interval = r.get(S, "readiness_interval", interval).unwrap_or(READINESS_INTERVAL);
     if r.has(S, "readiness_interval") && readiness_interval > readiness_timeout {
         let message = "`readiness_interval` is longer than `readiness_timeout`";
         let help = Some("the component would have FAILED before it is asked a second time".to_owned());
         r.report(&rules::RARE_CHECK, S, "readiness_interval", message, help);
     }
-    let watchdog = r.get(S, "watchdog_interval", positive_seconds);
+    let watchdog = r.get(S, "watchdog_interval", interval);
     if kind == Kind::Oneshot {
         without(r, S, "watchdog_interval", "a oneshot is not watched");
     }
@@ -310,7 +310,7 @@ fn check(r: &mut Reader<'_>) -> Option<Check> {
 fn health(r: &mut Reader<'_>) -> Option<Health> {
     const S: &str = "lifecycle";
     let check = check(r);
-    let interval = r.get(S, "health_interval", positive_seconds);
+    let interval = r.get(S, "health_interval", interval);
     let timeout = r.get(S, "health_timeout", positive_seconds);
     let fail = count(r, S, "health_fail_threshold", 3);
     let restart = count(r, S, "health_restart_threshold", 5);

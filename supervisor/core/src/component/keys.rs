@@ -4,8 +4,14 @@
 //! A new key is one row here and one `get` in `build`; a test sees to it that each row is read,
 //! takes what its shape says, and has the default that it claims.
 
+use std::time::Duration;
+
 use super::build::Method;
 use super::{Handoff, Kind, NAME_LIMIT, Namespace};
+
+/// The shortest time after which something is done again and again: shorter ones would keep the supervisor busy for one
+/// component, and a loaded machine is no more exact than a few milliseconds.
+pub const SHORTEST_INTERVAL: Duration = Duration::from_millis(10);
 
 /// A table of a component file.
 #[derive(Clone, Copy, Debug)]
@@ -60,6 +66,8 @@ pub enum Shape {
     Seconds,
     /// A time of more than zero.
     PositiveSeconds,
+    /// A time of at least [`SHORTEST_INTERVAL`].
+    Interval,
     /// A whole number from the first to the second.
     Number(u64, u64),
     /// A size in bytes, or with K, M, G or T.
@@ -263,7 +271,7 @@ const LIFECYCLE: &[Key] = &[
     ),
     key(
         "readiness_interval",
-        Shape::PositiveSeconds,
+        Shape::Interval,
         Fallback::Value("5"),
         "Time between two runs of `readiness_check`.",
     ),
@@ -283,7 +291,7 @@ const LIFECYCLE: &[Key] = &[
         NONE,
         "Healthy when the component has sent the supervisor this signal since the last probe.",
     ),
-    key("health_interval", Shape::PositiveSeconds, Fallback::Value("60"), "Time between two probes."),
+    key("health_interval", Shape::Interval, Fallback::Value("60"), "Time between two probes."),
     key(
         "health_timeout",
         Shape::PositiveSeconds,
@@ -318,7 +326,7 @@ const LIFECYCLE: &[Key] = &[
     ),
     key(
         "watchdog_interval",
-        Shape::PositiveSeconds,
+        Shape::Interval,
         NONE,
         "Longest time between two `WATCHDOG=1` on `NOTIFY_SOCKET` while the component is up. One that falls \
          silent gets SIGABRT and is started again. `WATCHDOG_USEC` tells the process.",

@@ -5,7 +5,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::keys::{Fallback, Key, SECTIONS, Section, Shape};
+use super::keys::{Fallback, Key, SECTIONS, SHORTEST_INTERVAL, Section, Shape};
 use super::{KERNEL, NAME_LIMIT, Signal, values};
 
 /// Letters, digits and what else a name may have; see `build::name`.
@@ -130,6 +130,10 @@ fn shape(shape: Shape) -> Value {
             {"type": "number", "minimum": 0, "maximum": values::LONGEST}, text(TIME)]}),
         Shape::PositiveSeconds => json!({"anyOf": [
             {"type": "number", "exclusiveMinimum": 0, "maximum": values::LONGEST}, text(POSITIVE_TIME)]}),
+        // A text may be too short all the same: its number and its unit cannot be told together here.
+        Shape::Interval => json!({"anyOf": [
+            {"type": "number", "minimum": SHORTEST_INTERVAL.as_secs_f64(), "maximum": values::LONGEST},
+            text(POSITIVE_TIME)]}),
         Shape::Number(low, high) => json!({"type": "integer", "minimum": low, "maximum": high}),
         Shape::Bytes => json!({"anyOf": [{"type": "integer", "minimum": 1}, text(SIZE)]}),
         Shape::CpuMax => text(QUOTA),

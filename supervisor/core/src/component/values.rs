@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use toml::de::{DeInteger, DeValue};
 
-use super::keys::{Word, nearest};
+use super::keys::{SHORTEST_INTERVAL, Word, nearest};
 use super::{Command, CpuMax, HttpTarget, Namespace};
 use crate::diagnostic::rules::{self, Rule};
 
@@ -396,6 +396,16 @@ pub(super) fn positive_seconds(value: &DeValue<'_>) -> Result<Duration, Problem>
     let time = seconds(value)?;
     if time.is_zero() {
         return Err(Problem::new(&rules::ZERO_TIME, "must be more than zero"));
+    }
+    Ok(time)
+}
+
+/// Like [`seconds`], long enough to be repeated for ever.
+pub(super) fn interval(value: &DeValue<'_>) -> Result<Duration, Problem> {
+    let time = positive_seconds(value)?;
+    if time < SHORTEST_INTERVAL {
+        let least = format!("must be at least {SHORTEST_INTERVAL:?}");
+        return Err(Problem::new(&rules::SHORT_INTERVAL, least));
     }
     Ok(time)
 }

@@ -262,6 +262,11 @@ rules! {
         ));
         good File(web!("[isolation]" "namespaces = [\"uts\"]" "hostname = \"web\""));
 
+    SHORT_INTERVAL Error "Y0219" "interval is too short"
+        "What is repeated more often than every 10 ms would keep the supervisor busy for one component."
+        bad File(web!("[lifecycle]" "health_file = \"/run/web\"" "health_interval = 0.001"));
+        good File(web!("[lifecycle]" "health_file = \"/run/web\"" "health_interval = 1"));
+
     READINESS_INCOMPLETE Error "Y0301" "method of readiness lacks its key"
         "`readiness = \"file\"` needs `readiness_file`, \"command\" needs `readiness_check`, and \
          \"signal\" needs `readiness_signal`."

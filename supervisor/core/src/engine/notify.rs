@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::timers::{Due, TimerKey};
 use super::unit::Unit;
 use super::{Engine, Input, RunId};
+use crate::component::keys::SHORTEST_INTERVAL;
 use crate::control::{Announced, Health};
 use crate::graph::NodeId;
 use crate::journal::{Cause, errno_text};
@@ -26,7 +27,8 @@ use crate::notify::{Notification, Watchdog as Call};
 /// ever.
 const EXTENSION_LIMIT: Duration = Duration::from_secs(3600);
 
-/// The longest interval of a watchdog that a process may ask for, as long as one can be declared.
+/// The longest interval of a watchdog that a process may ask for, as long as one can be declared;
+/// the shortest is [`SHORTEST_INTERVAL`].
 const INTERVAL_LIMIT: Duration = Duration::from_secs(366 * 24 * 3600);
 
 /// What one process has said.
@@ -70,7 +72,11 @@ impl Said {
         {
             self.reloaded = Some(began);
         }
-        let interval = said.watchdog_interval.map(|interval| interval.min(INTERVAL_LIMIT));
+        let in_range = |interval: Duration| match interval {
+            Duration::ZERO => interval,
+            _ => interval.clamp(SHORTEST_INTERVAL, INTERVAL_LIMIT),
+        };
+        let interval = said.watchdog_interval.map(in_range);
         self.interval = interval.or(self.interval);
     }
 

@@ -189,6 +189,9 @@ fn a_process_sets_its_own_interval_and_may_trigger_its_watchdog() {
     bench.say("a", "WATCHDOG_USEC=60000000");
     bench.pass(59 * SECOND);
     assert_eq!(bench.engine.state("a"), State::Active);
+    bench.say("a", "WATCHDOG_USEC=1");
+    bench.pass(Duration::from_millis(9));
+    assert_eq!(bench.engine.state("a"), State::Active, "no process makes the supervisor look all the time");
     bench.say("a", "WATCHDOG_USEC=0");
     bench.pass(1000 * SECOND);
     assert_eq!(bench.engine.state("a"), State::Active);
