@@ -13,20 +13,22 @@ mod connection;
 use std::cell::RefCell;
 use std::fs;
 use std::io;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
+use nix::sys::stat::{Mode, umask};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::{AbortHandle, spawn_local};
 use tokio::time::timeout;
-use tracing::warn;
+use tracing::{error, warn};
 use yakiros_core::control::{Answer, decode_request};
 use yakiros_core::engine::Peer;
 
 use crate::admission::{Admission, Verdict};
 use crate::supervisor::Supervisor;
+use crate::sys;
 
 use connection::Phase;
 
@@ -46,7 +48,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 type Places = Rc<RefCell<Admission<AbortHandle>>>;
 
 /// Open the socket. A left-over one is replaced.
-pub fn open(path: &Path) -> io::Result<UnixListener> {
+///
+/// Without a group everybody may connect; with one, only root and its members. A group that does
+/// not exist leaves the socket to root: what was meant to be closed is not opened to everybody.
+pub fn open(path: &Path, group: Option<&str>) -> io::Result<UnixListener> {
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent)?;
     }
@@ -54,10 +59,43 @@ pub fn open(path: &Path) -> io::Result<UnixListener> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let listener = UnixListener::bind(path)?;
-    // Everybody may ask; what changes things is refused by the peer's user id.
-    fs::set_permissions(path, fs::Permissions::from_mode(0o666))?;
+    // Closed to everybody until it is known who may connect.
+    let mask = umask(Mode::from_bits_truncate(0o777));
+    let listener = UnixListener::bind(path);
+    umask(mask);
+    let listener = listener?;
+    let mode = match group.map(group_id) {
+        // Everybody may ask; what changes things is refused by the peer's user id.
+        None => 0o666,
+        Some(Ok(group)) => {
+            chown(path, None, Some(group))?;
+            0o660
+        }
+        Some(Err(error)) => {
+            error!("--control-group: {error}: only root may connect to {}", path.display());
+            0o600
+        }
+    };
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
     Ok(listener)
+}
+
+/// A group's number, given as that or as its name in `/etc/group`. The C library is not asked: it
+/// would load others to answer, which may wait for a network.
+fn group_id(group: &str) -> Result<u32, String> {
+    if let Ok(number) = group.parse() {
+        return Ok(number);
+    }
+    let text = sys::read_small(Path::new("/etc/group")).map_err(|error| format!("/etc/group: {error}"))?;
+    find_group(&text, group).ok_or_else(|| format!("there is no group {group:?} in /etc/group"))
+}
+
+/// The number of a group in lines of `name:password:number:members`.
+fn find_group(text: &str, group: &str) -> Option<u32> {
+    text.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        (fields.next() == Some(group)).then(|| fields.nth(1)?.parse().ok()).flatten()
+    })
 }
 
 /// Accept for ever; `carried` connections are from the process image before.
@@ -197,4 +235,36 @@ fn peek_now(stream: &UnixStream, buffer: &mut [u8]) -> io::Result<usize> {
     stream.try_io(tokio::io::Interest::READABLE, || {
         recv(stream.as_raw_fd(), buffer, MsgFlags::MSG_PEEK).map_err(io::Error::from)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::MetadataExt as _;
+
+    #[test]
+    fn a_group_is_found_by_its_whole_name() {
+        let text = "root:x:0:\nwheels:x:7:\nwheel:x:10:me,you\nbroken\n:x:3:\n";
+        for (name, number) in [("wheel", Some(10)), ("whee", None), ("broken", None), ("root", Some(0))] {
+            assert_eq!(find_group(text, name), number, "{name}");
+        }
+        assert_eq!(group_id("12"), Ok(12));
+    }
+
+    #[test]
+    fn the_socket_is_open_to_whom_it_is_meant_for() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().expect("a runtime");
+        let _inside = runtime.enter();
+        let own = nix::unistd::getegid().as_raw();
+        let own_text = own.to_string();
+        for (group, mode) in [(None, 0o666), (Some(own_text.as_str()), 0o660), (Some("no such group"), 0o600)]
+        {
+            let path = dir.path().join("sock");
+            let listener = open(&path, group).expect("a socket");
+            let meta = fs::metadata(&path).expect("the socket");
+            assert_eq!((meta.mode() & 0o777, meta.gid()), (mode, own), "{group:?}");
+            drop(listener);
+        }
+    }
 }

@@ -164,7 +164,8 @@ fn run(options: &Options, carried: Option<Carried>) -> io::Result<Halt> {
         let signals = sys::watch(signals)?;
         let (engine, listener, rest) = match carried {
             None => {
-                let listener = control::open(socket).map_err(at(format!("open {}", socket.display())))?;
+                let listener = control::open(socket, options.control_group.as_deref())
+                    .map_err(at(format!("open {}", socket.display())))?;
                 (Engine::new(config), Rc::new(listener), None)
             }
             Some((state, luggage)) => {

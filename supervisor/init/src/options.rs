@@ -19,6 +19,10 @@ supervision, no mounts, no reboot.
 Options:
   --config-dir DIR       component files, *.toml    [default: /etc/graph.d]
   --control-socket PATH  socket for graphctl        [default: /run/graph-resolver.sock]
+  --control-group NAME|GID
+                         only root and this group may connect to the socket;
+                         what changes things is root's alone all the same
+                                                   [default: everybody may]
   --state-dir DIR        logs and readiness sockets [default: /run/graph]
   --cgroup-root PATH     cgroup v2 directory; components go to PATH/graph
                                                     [default: /sys/fs/cgroup]
@@ -50,6 +54,8 @@ pub struct Options {
     pub config_dir: PathBuf,
     /// Path of the control socket.
     pub control_socket: PathBuf,
+    /// The group that may connect, by name or number; everybody when absent.
+    pub control_group: Option<String>,
     /// Directory of logs and readiness sockets.
     pub state_dir: PathBuf,
     /// Mount point of cgroup v2, or a directory in it that is ours.
@@ -63,6 +69,7 @@ impl Default for Options {
         Self {
             config_dir: yakiros_files::DIRECTORY.into(),
             control_socket: SOCKET.into(),
+            control_group: None,
             state_dir: "/run/graph".into(),
             cgroup_root: "/sys/fs/cgroup".into(),
             log: None,
@@ -142,6 +149,7 @@ fn take(
         "--version" | "-V" => return Ok(Some(Command::Version)),
         "--config-dir" => options.config_dir = value()?.into(),
         "--control-socket" => options.control_socket = value()?.into(),
+        "--control-group" => options.control_group = Some(value()?.to_string_lossy().into_owned()),
         "--state-dir" => options.state_dir = value()?.into(),
         "--cgroup-root" => options.cgroup_root = value()?.into(),
         "--log" => options.log = Some(log_target(&value()?)?),
