@@ -49,6 +49,9 @@ impl Engine {
 
     /// The declared limits are others than those of the process.
     pub(super) fn change_limits(&mut self, id: NodeId) {
+        if broken(Mutation::ForgetLimits) {
+            return;
+        }
         let Some(unit) = self.unit_mut(id) else {
             return;
         };
@@ -57,7 +60,7 @@ impl Engine {
             return;
         };
         let limits = &mut process.limits;
-        limits.again = limits.busy && !broken(Mutation::ForgetLimits);
+        limits.again = limits.busy;
         if !std::mem::replace(&mut limits.busy, true) {
             let run = process.run;
             self.effects.push(Effect::Limit { run, component });

@@ -20,6 +20,7 @@ use crate::component::keys::SHORTEST_INTERVAL;
 use crate::control::{Announced, Health};
 use crate::graph::NodeId;
 use crate::journal::{Cause, errno_text};
+use crate::mutation::{Mutation, broken};
 use crate::notify::{Notification, Watchdog as Call};
 
 /// The most that a process may put off its limit of readiness or of its stop, all in all: above
@@ -188,6 +189,9 @@ impl Engine {
 
     /// The component is up, or has just said that it is alive: it has an interval until the next.
     pub(super) fn arm_watchdog(&mut self, id: NodeId) {
+        if broken(Mutation::DropWatchdog) {
+            return;
+        }
         let Some(interval) = self.unit(id).and_then(Unit::watchdog_interval) else {
             return;
         };
