@@ -3,6 +3,7 @@
 //!
 //! The files are written by a child with a time limit. Lowering a limit of memory makes the kernel
 //! reclaim before the write returns, for as long as it takes: nothing that process 1 may wait for.
+//! The child keeps none of the supervisor's descriptors, so that nothing stays open for it.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -140,6 +141,8 @@ fn start(writes: &[Write]) -> io::Result<(i32, OwnedFd)> {
 /// # Safety
 /// Only in a child process.
 unsafe fn write_all(writes: &[Write], report: libc::c_int) -> ! {
+    // SAFETY: as the caller promises.
+    unsafe { sys::close_all_but(&[report]) };
     let mut failed = false;
     for (number, write) in (0_u32..).zip(writes) {
         // SAFETY: as the caller promises.
@@ -233,7 +236,12 @@ mod tests {
         nix::unistd::mkfifo(&group.path().join("memory.max"), nix::sys::stat::Mode::S_IRWXU).expect("pipe");
         let resources = Resources { memory_max: Some(4096), ..Resources::default() };
         let (pid, report) = start(&writes(group.path(), &resources, true)).expect("a child");
-        std::thread::sleep(Duration::from_millis(50));
+        let open = || fs::read_dir(format!("/proc/{pid}/fd")).expect("descriptors").count();
+        let give_up = std::time::Instant::now() + Duration::from_secs(30);
+        while open() > 1 {
+            assert!(std::time::Instant::now() < give_up, "it keeps {} descriptors of its parent", open() - 1);
+            std::thread::sleep(Duration::from_millis(1));
+        }
         assert_eq!(signals::take(pid), None, "it hangs");
         kill(Pid::from_raw(pid), Signal::SIGKILL).expect("kill");
         assert_eq!(judge(&["memory.max"], &report, end_of(pid)), Err("not written within 10s".into()));

@@ -3,8 +3,11 @@
 //!
 //! The child gets: its own session, default signals and an empty mask, its cgroup from birth,
 //! 0 = `/dev/null`, 1 and 2 = its log, the notification descriptor if it asked for one, and no
-//! other descriptor; `/` as working directory, umask 022, its limits, and a fresh environment.
+//! other descriptor; `/` as working directory, umask 022, its limits, and a fresh environment, in
+//! which no name comes twice: what is declared replaces the base, and what the supervisor says of
+//! the process itself replaces both.
 
+use std::collections::HashSet;
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
@@ -75,13 +78,8 @@ impl Image {
     pub fn new(component: &Component, generation: u64, extra: &[String]) -> io::Result<Self> {
         let mut words = vec![component.binary.as_str()];
         words.extend(component.args.iter().map(String::as_str));
-        let mut environment = base_environment();
-        environment.push(format!("GRAPH_COMPONENT={}", component.name));
-        environment.push(format!("GRAPH_GENERATION={generation}"));
-        environment.extend(component.hotswap.env_vars.iter().filter_map(|v| variable(v)));
-        environment.extend_from_slice(extra);
         let watchdog = component.lifecycle.watchdog;
-        environment.extend(watchdog.map(|interval| format!("WATCHDOG_USEC={}", interval.as_micros())));
+        let environment = environment(component, generation, extra);
         let hostname = component.isolation.hostname.as_deref().map(c_string);
         Ok(Self {
             program: c_string(&component.binary)?,
@@ -109,6 +107,30 @@ impl Image {
             watched: false,
         })
     }
+}
+
+/// The variables of a component's process, each name once.
+fn environment(component: &Component, generation: u64, extra: &[String]) -> Vec<String> {
+    let mut all = base_environment();
+    all.extend(component.hotswap.env_vars.iter().filter_map(|text| variable(text)));
+    all.push(format!("GRAPH_COMPONENT={}", component.name));
+    all.push(format!("GRAPH_GENERATION={generation}"));
+    all.extend_from_slice(extra);
+    if let Some(interval) = component.lifecycle.watchdog {
+        all.push(format!("WATCHDOG_USEC={}", interval.as_micros()));
+        // The child writes its own.
+        all.retain(|text| name_of(text).as_bytes() != &OWN_NUMBER[..OWN_NUMBER.len() - 1]);
+    }
+    let mut seen = HashSet::new();
+    let last: Vec<bool> = all.iter().rev().map(|text| seen.insert(name_of(text).to_owned())).collect();
+    let mut last = last.into_iter().rev();
+    all.retain(|_| last.next().unwrap_or(true));
+    all
+}
+
+/// The name in `NAME=VALUE`.
+fn name_of(text: &str) -> &str {
+    text.split('=').next().unwrap_or_default()
 }
 
 fn base_environment() -> Vec<String> {
@@ -379,6 +401,26 @@ unsafe fn write_own_number(to: *mut u8, number: libc::pid_t) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_variable_comes_twice_and_declared_ones_replace_the_base() {
+        let text = "[component]\nname = \"a\"\nbinary = \"/bin/true\"\n[lifecycle]\nwatchdog_interval = 2\n\
+                    [hotswap]\nenv_vars = [\"PATH=/opt\", \"MODE=slow\", \"MODE=fast\", \"WATCHDOG_PID=1\", \
+                    \"GRAPH_COMPONENT=b\", \"NOTIFY_FD=9\"]\n";
+        let component = yakiros_core::component::parse(text).component.expect("a component");
+        let all = environment(&component, 7, &["NOTIFY_FD=3".to_owned()]);
+        let inherited = ["LANG", "LC_ALL", "TZ", "TERM"];
+        let ours: Vec<_> = all.iter().filter(|text| !inherited.contains(&name_of(text))).collect();
+        let expected = [
+            "PATH=/opt",
+            "MODE=fast",
+            "GRAPH_COMPONENT=a",
+            "GRAPH_GENERATION=7",
+            "NOTIFY_FD=3",
+            "WATCHDOG_USEC=2000000",
+        ];
+        assert_eq!(ours, expected);
+    }
 
     #[test]
     fn a_number_is_written_in_full() {
