@@ -430,7 +430,23 @@ impl Engine {
 
     /// Take one event at the time `now` (which never goes back) and return what is to be done.
     pub fn handle(&mut self, now: Duration, event: Event) -> Vec<Effect> {
+        self.handle_all(now, [event])
+    }
+
+    /// Take events that came together, in their order, before what is due at the time `now`.
+    pub fn handle_all(&mut self, now: Duration, events: impl IntoIterator<Item = Event>) -> Vec<Effect> {
         self.now = self.now.max(now);
+        for event in events {
+            self.take(event);
+        }
+        self.run_timers();
+        self.propagate();
+        self.finish_halt();
+        self.answer_waiters();
+        std::mem::take(&mut self.effects)
+    }
+
+    fn take(&mut self, event: Event) {
         match event {
             Event::Files(changes) => {
                 self.take_files(changes);
@@ -459,11 +475,6 @@ impl Engine {
             Event::Resolve => self.resolve(&Cause::Restart),
             Event::Resumed(facts) => self.resume(&facts),
         }
-        self.run_timers();
-        self.propagate();
-        self.finish_halt();
-        self.answer_waiters();
-        std::mem::take(&mut self.effects)
     }
 
     /// When [`Event::Tick`] is due; `None` while nothing is.

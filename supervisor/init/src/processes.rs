@@ -236,8 +236,9 @@ impl Processes {
         if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 
-    /// Whether `pid` is one of the processes of a run.
-    pub fn belongs(&self, run: RunId, pid: i32) -> bool {
+    /// Whether `pid` is one of the processes of a run. That takes more than a system call only if
+    /// `may_look` allows it.
+    pub fn belongs(&self, run: RunId, pid: i32, may_look: impl FnOnce() -> bool) -> bool {
         let Some(process) = self.runs.get(&run) else {
             return false;
         };
@@ -245,7 +246,14 @@ impl Processes {
             return false;
         };
         let in_cgroup = || process.cgroup.as_ref().is_some_and(|cgroup| cgroup.has_both(leader, pid));
-        pid == leader || notify::in_session(Pid::from_raw(leader), pid) || in_cgroup()
+        // 0 is for a process outside of this one's namespace.
+        let near = pid == leader || notify::in_session(Pid::from_raw(leader), pid);
+        near || (pid > 0 && process.cgroup.is_some() && may_look() && in_cgroup())
+    }
+
+    /// Where the processes of a run say something about themselves.
+    pub fn socket(&self, run: RunId) -> Option<Rc<Socket>> {
+        self.runs.get(&run)?.socket.clone()
     }
 
     /// A signal from a component that sends it while it is well. Whether it was one.

@@ -124,11 +124,24 @@ impl Supervisor {
     }
 
     fn act(self: &Rc<Self>, event: Event) {
-        let effects = self.engine.borrow_mut().handle(sys::now(), event);
+        let now = sys::now();
+        let mut events = self.said_before(now);
+        // What a process said was read before what still waited; everything else comes after it.
+        let place = if matches!(event, Event::Notified(..)) { 0 } else { events.len() };
+        events.insert(place, event);
+        let effects = self.engine.borrow_mut().handle_all(now, events);
         self.reexec.fail_if_asked_to();
         for effect in effects {
             self.perform(effect);
         }
+    }
+
+    /// What processes have said whose watchdogs would otherwise expire now.
+    fn said_before(&self, now: Duration) -> Vec<Event> {
+        let due = self.engine.borrow().watchdogs_due(now);
+        let socket = |run| Some((run, self.processes.borrow().socket(run)?));
+        let sockets: Vec<_> = due.into_iter().filter_map(socket).collect();
+        sockets.iter().flat_map(|(run, socket)| socket.take_waiting(self, *run)).collect()
     }
 
     fn perform(self: &Rc<Self>, effect: Effect) {

@@ -34,6 +34,23 @@ pub fn is_reading_pipe(fd: libc::c_int) -> bool {
     }
 }
 
+/// Close everything but some descriptors, given in rising order. Async-signal-safe.
+///
+/// # Safety
+/// Only in a child process that uses no other descriptor of its parent's.
+pub unsafe fn close_all_but(kept: &[libc::c_int]) {
+    let mut first = 0;
+    for fd in kept.iter().filter_map(|fd| libc::c_uint::try_from(*fd).ok()) {
+        if fd > first {
+            // SAFETY: a call on numbers.
+            unsafe { libc::syscall(libc::SYS_close_range, first, fd - 1, 0) };
+        }
+        first = fd + 1;
+    }
+    // SAFETY: as above.
+    unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, 0) };
+}
+
 /// Wait for a descriptor to become readable in the event loop.
 pub fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an `OwnedFd` always gives the same open descriptor and closes it only when dropped,

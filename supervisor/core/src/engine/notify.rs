@@ -204,6 +204,16 @@ impl Engine {
         }
     }
 
+    /// The processes whose time for a sign of life is over at the time `now`. One that has come and
+    /// was not read yet is to be given to [`Engine::handle_all`] before the event that is next.
+    pub fn watchdogs_due(&self, now: Duration) -> Vec<RunId> {
+        let due = self.timers.due(now).filter_map(|due| match due {
+            Due::Watchdog(id) => Some(self.unit(id)?.process.as_ref()?.run),
+            _ => None,
+        });
+        due.collect()
+    }
+
     /// The time for a sign of life is over.
     pub(super) fn watchdog_due(&mut self, id: NodeId, key: TimerKey) {
         let Some(unit) = self.unit_mut(id).filter(|unit| unit.watchdog.timer == Some(key)) else {

@@ -78,6 +78,11 @@ impl Timers {
         self.queue.get(&key).map(|due| (key.0, *due))
     }
 
+    /// What is due at the time `now`.
+    pub(super) fn due(&self, now: Duration) -> impl Iterator<Item = Due> {
+        self.queue.iter().take_while(move |(key, _)| key.0 <= now).map(|(_, due)| *due)
+    }
+
     pub(super) fn disarm_all(&mut self, due: Due) {
         self.queue.retain(|_, other| *other != due);
     }

@@ -4,7 +4,7 @@
 //! its `NOTIFY_SOCKET` and answers when it has.
 
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::Path;
 use std::process::Command;
@@ -101,16 +101,21 @@ fn obey(line: &str) -> String {
 /// Send the writing end of a pipe and wait until the other side has closed it.
 fn barrier(path: &str) -> String {
     let (read, write) = nix::unistd::pipe().expect("a pipe");
-    let own: OwnedFd =
-        socket(AddressFamily::Unix, SockType::Datagram, SockFlag::empty(), None).expect("a socket");
-    let address = UnixAddr::new(path).expect("an address");
-    let parts = [std::io::IoSlice::new(b"BARRIER=1")];
-    let descriptors = [write.as_raw_fd()];
-    let control = [ControlMessage::ScmRights(&descriptors)];
-    sendmsg(own.as_raw_fd(), &parts, &control, MsgFlags::empty(), Some(&address)).expect("sent");
+    send_descriptor(path, b"BARRIER=1", write.as_fd());
     drop(write);
     let count = nix::unistd::read(&read, &mut [0_u8; 1]).expect("the pipe");
     format!("closed {count}")
+}
+
+/// Send a message with a descriptor.
+pub fn send_descriptor(path: &str, message: &[u8], descriptor: BorrowedFd<'_>) {
+    let own: OwnedFd =
+        socket(AddressFamily::Unix, SockType::Datagram, SockFlag::empty(), None).expect("a socket");
+    let address = UnixAddr::new(path).expect("an address");
+    let parts = [std::io::IoSlice::new(message)];
+    let descriptors = [descriptor.as_raw_fd()];
+    let control = [ControlMessage::ScmRights(&descriptors)];
+    sendmsg(own.as_raw_fd(), &parts, &control, MsgFlags::empty(), Some(&address)).expect("sent");
 }
 
 /// Not a test: what the component runs.

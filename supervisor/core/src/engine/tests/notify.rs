@@ -165,6 +165,24 @@ fn a_silent_watchdog_restarts_after_its_dependents_are_gone() {
 }
 
 #[test]
+fn a_sign_of_life_that_comes_with_the_end_of_its_time_counts() {
+    let mut bench = Bench::new(&[&service("a", WATCHED), &service("b", WATCHED)]);
+    bench.execute("a");
+    bench.execute("b");
+    let (a, b) = (bench.run("a"), bench.run("b"));
+    let deadline = bench.engine.deadline().expect("a deadline");
+    let early = deadline.saturating_sub(Duration::from_nanos(1));
+    assert_eq!(bench.engine.watchdogs_due(early), []);
+    let mut due = bench.engine.watchdogs_due(deadline + SECOND);
+    due.sort_unstable();
+    assert_eq!(due, [a, b]);
+    let said = |text: &[u8]| Event::Notified(b, notify::parse(text));
+    bench.engine.handle_all(deadline + SECOND, [said(b"STATUS=late"), said(b"WATCHDOG=1"), Event::Tick]);
+    assert_eq!(bench.engine.state("a"), State::Stopping);
+    assert_eq!(bench.engine.state("b"), State::Active);
+}
+
+#[test]
 fn a_watchdog_counts_only_while_the_component_is_up() {
     let more = "[lifecycle]\nwatchdog_interval = 5\nreadiness = \"notify\"";
     let mut bench = Bench::new(&[&service("a", more)]);

@@ -1,10 +1,15 @@
 //! What a component says about itself, and its watchdog, with real sockets and processes.
 
 use std::fs;
+use std::io::Write as _;
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use nix::libc;
+use nix::sys::socket::{setsockopt, sockopt};
 use yakiros_core::control::{Announced, Answer, Health, Request};
 use yakiros_core::journal::{Cause, State};
 
@@ -108,6 +113,31 @@ fn a_barrier_is_answered_and_no_descriptor_is_kept() {
     until("the descriptors", || (descriptors(&guest) <= before).then_some(()));
 }
 
+/// For so long the connection that a stranger sends waits when it is closed.
+const LINGER: Duration = Duration::from_secs(200);
+
+#[test]
+fn what_a_stranger_sends_cannot_hold_up_process_1() {
+    let Some((guest, mut speaker)) = start(NOTIFY) else {
+        return;
+    };
+    let path = speaker.tell("variable NOTIFY_SOCKET");
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
+    let mut stream = TcpStream::connect(listener.local_addr().expect("an address")).expect("a connection");
+    let linger = libc::linger { l_onoff: 1, l_linger: LINGER.as_secs() as i32 };
+    setsockopt(&stream, sockopt::Linger, &linger).expect("linger");
+    stream.set_nonblocking(true).expect("non-blocking");
+    while stream.write(&[0; 4096]).is_ok() {}
+    let begun = Instant::now();
+    for _ in 0..3 {
+        speaker::send_descriptor(&path, b"READY=1", stream.as_fd());
+    }
+    drop(stream);
+    assert_eq!(speaker.tell("barrier -"), "closed 0");
+    assert_eq!(guest.component("speaker").state, State::ReadyWait);
+    assert!(begun.elapsed() < LINGER / 4, "{:?}", begun.elapsed());
+}
+
 /// Messages of a flood: more than any socket holds.
 const COUNT: u64 = 1200;
 
@@ -134,6 +164,35 @@ fn a_flood_is_held_up_and_harms_nobody() {
     assert!(took + 100 >= least, "{COUNT} messages were taken in {took} ms, not {least}");
     speaker.tell("READY=1");
     guest.wait("speaker", State::Active, None);
+}
+
+/// The interval of a watchdog that is held back from being heard for longer.
+const INTERVAL: Duration = Duration::from_secs(4);
+
+#[test]
+fn a_sign_of_life_that_waits_to_be_read_counts() {
+    let Some((guest, mut speaker)) = start("[lifecycle]\nwatchdog_interval = \"10m\"\n") else {
+        return;
+    };
+    guest.wait("speaker", State::Active, None);
+    // So many are read in one go.
+    for number in 0..30 {
+        speaker.tell(&format!("STATUS={number}"));
+    }
+    until("the last of them", || (guest.component("speaker").status_text? == "29").then_some(()));
+    let pid = guest.component("speaker").pid;
+    speaker.tell(&format!("WATCHDOG_USEC={}|WATCHDOG=1", INTERVAL.as_micros()));
+    until("the beat", || (guest.component("speaker").health == Health::Healthy).then_some(()));
+    let init = nix::unistd::Pid::from_raw(guest.init_pid());
+    nix::sys::signal::kill(init, nix::sys::signal::Signal::SIGSTOP).expect("stopped");
+    for number in 0..4 {
+        speaker.tell(&format!("STATUS=waiting {number}"));
+    }
+    speaker.tell("STATUS=alive|WATCHDOG_USEC=600000000|WATCHDOG=1");
+    std::thread::sleep(INTERVAL + Duration::from_millis(200));
+    nix::sys::signal::kill(init, nix::sys::signal::Signal::SIGCONT).expect("continued");
+    until("what was waiting", || (guest.component("speaker").status_text? == "alive").then_some(()));
+    assert_eq!((guest.component("speaker").state, guest.component("speaker").pid), (State::Active, pid));
 }
 
 #[test]
