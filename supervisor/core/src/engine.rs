@@ -139,6 +139,8 @@ pub enum Event {
     },
     /// The process said that it is ready, in the declared way.
     Ready(RunId),
+    /// The readiness command has failed, for this reason.
+    NotYetReady(RunId, Rc<str>),
     /// The process, or another of its component, said something about itself.
     Notified(RunId, Notification),
     /// What [`Effect::Limit`] asked for is done, or why it could not be.
@@ -465,6 +467,7 @@ impl Engine {
             }
             Event::Limited(run, outcome) => self.take_limited(run, outcome),
             Event::Notified(run, said) => self.take_notification(run, said),
+            Event::NotYetReady(run, answer) => self.note_answer(run, answer),
             Event::Ready(run) => self.feed_run(run, Input::Ready, Cause::Ready),
             Event::Ended(run, exit) => self.end_run(run, Input::Ended, Cause::Ended(exit)),
             Event::Tick => {}

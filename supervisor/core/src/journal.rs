@@ -196,6 +196,9 @@ pub enum Cause {
     NotReady {
         /// The time it had, in milliseconds.
         limit_ms: u64,
+        /// How its readiness command failed the last time, if it has one that was run.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        last: Option<Rc<str>>,
     },
     /// Its process ended.
     Ended(Exit),
@@ -248,9 +251,10 @@ impl fmt::Display for Cause {
                 write!(f, "no sign of life (WATCHDOG=1) within {limit:?}")
             }
             Self::WatchdogTriggered => f.write_str("it triggered its watchdog"),
-            Self::NotReady { limit_ms } => {
+            Self::NotReady { limit_ms, last } => {
                 let limit = Duration::from_millis(*limit_ms);
-                write!(f, "not ready within {limit:?}")
+                write!(f, "not ready within {limit:?}")?;
+                last.as_ref().map_or(Ok(()), |last| write!(f, "; the last answer was: {last}"))
             }
             Self::Ended(exit) => write!(f, "the process {exit}"),
             Self::Restart => f.write_str("restarted"),

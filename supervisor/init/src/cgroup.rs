@@ -4,9 +4,10 @@
 //! groups, which is said once at the start; limits then do not hold.
 
 use std::cell::Cell;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
+use std::ops::Bound::{Excluded, Unbounded};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -35,14 +36,19 @@ pub struct Cgroups {
     subtree: Option<PathBuf>,
     /// The path of each component that was started.
     paths: HashMap<String, PathBuf>,
+    /// How many runs have each path now.
+    live: BTreeMap<PathBuf, usize>,
+    /// The limits that each group was given last, by this process image.
+    written: HashMap<PathBuf, Written>,
 }
+
+/// Values by their file. A file that is not in it has what the kernel begins with.
+type Written = HashMap<&'static str, String>;
 
 /// The group of one process.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Cgroup {
     path: PathBuf,
-    /// Another component has the same path: emptying it would end that one too.
-    shared: bool,
     /// `cgroup.kill` was written.
     killed: Cell<bool>,
 }
@@ -58,7 +64,11 @@ impl Cgroups {
                 None
             }
         };
-        Self { subtree, paths: HashMap::new() }
+        Self::below(subtree)
+    }
+
+    fn below(subtree: Option<PathBuf>) -> Self {
+        Self { subtree, paths: HashMap::new(), live: BTreeMap::new(), written: HashMap::new() }
     }
 
     /// Where the groups are, for the next process image.
@@ -78,15 +88,48 @@ impl Cgroups {
         };
         let path = subtree.join(component.cgroup());
         let new = make_path(subtree, component.cgroup())?;
-        let shared = component.resources.cgroup.is_some()
-            && self.paths.iter().any(|(name, other)| *name != component.name && *other == path);
-        // In a shared group the limits that are not declared here may be declared there.
-        if !new && !shared {
-            lift_limits(&path, &component.resources);
-        }
-        write_limits(&path, &component.resources)?;
+        let known = self.written.remove(&path);
+        let known = if new { Some(Written::new()) } else { known };
+        let also = self.is_declared_elsewhere(&component.name, &path);
+        let written = write_limits(&path, &component.resources, also, known)?;
+        self.written.insert(path.clone(), written);
         self.paths.insert(component.name.clone(), path.clone());
-        Ok(Some(Cgroup { path, shared, killed: Cell::new(false) }))
+        Ok(Some(Cgroup { path, killed: Cell::new(false) }))
+    }
+
+    /// Whether another component that was started has this very group.
+    fn is_declared_elsewhere(&self, component: &str, path: &Path) -> bool {
+        self.paths.iter().any(|(name, other)| name != component && other == path)
+    }
+
+    /// A run has this group from now on.
+    pub fn hold(&mut self, cgroup: &Cgroup) {
+        *self.live.entry(cgroup.path.clone()).or_default() += 1;
+    }
+
+    /// The run that had this group is over.
+    pub fn let_go(&mut self, cgroup: &Cgroup) {
+        let left = self.live.remove(&cgroup.path).unwrap_or_default().saturating_sub(1);
+        if left > 0 {
+            self.live.insert(cgroup.path.clone(), left);
+        }
+    }
+
+    /// Whether the group of a run is also that of another one that lives now, or is inside of its
+    /// group, or has it inside: emptying it would end that one too.
+    pub fn is_shared(&self, cgroup: &Cgroup) -> bool {
+        let path = cgroup.path.as_path();
+        let after = self.live.range::<Path, _>((Excluded(path), Unbounded)).next();
+        self.live.get(path).is_some_and(|runs| *runs > 1)
+            || path.ancestors().skip(1).any(|above| self.live.contains_key(above))
+            || after.is_some_and(|(below, _)| below.starts_with(path))
+    }
+
+    /// Where a component's group is, whose limits are about to be changed by somebody else, and
+    /// whether another component has the same.
+    pub fn give_away(&mut self, cgroup: &Cgroup, component: &str) -> (PathBuf, bool) {
+        self.written.remove(&cgroup.path);
+        (cgroup.path.clone(), self.is_declared_elsewhere(component, &cgroup.path))
     }
 
     /// Remove the group of a component that is no longer declared.
@@ -94,6 +137,7 @@ impl Cgroups {
         if let Some(path) = self.paths.remove(name)
             && !self.paths.values().any(|other| *other == path)
         {
+            self.written.remove(&path);
             // Fails while a shared parent is in use, which is right.
             let _ = fs::remove_dir(path);
         }
@@ -110,16 +154,8 @@ impl Cgroup {
         Ok(directory.into())
     }
 
-    /// Where it is, and whether another component has the same.
-    pub fn place(&self) -> (PathBuf, bool) {
-        (self.path.clone(), self.shared)
-    }
-
-    /// End every process in it.
+    /// End every process in it. Not for a shared one.
     pub fn kill(&self) {
-        if self.shared {
-            return;
-        }
         match fs::write(self.path.join("cgroup.kill"), "1") {
             Ok(()) => self.killed.set(true),
             Err(error) => warn!("failed to empty {}: {error}", self.path.display()),
@@ -140,22 +176,19 @@ impl Cgroup {
         }
     }
 
-    /// Whether both processes are in it, by the kernel's word on the first, which is its leader. In
-    /// a shared group that says nothing on whose they are.
-    pub fn has_both(&self, leader: i32, other: i32) -> bool {
-        if self.shared {
-            return false;
-        }
+    /// Whether both processes are in the first one's group, by the kernel's word on both. In a
+    /// shared group that says nothing on whose they are.
+    pub fn has_both(leader: i32, other: i32) -> bool {
         let (Some(own), Some(other)) = (group_of(leader), group_of(other)) else {
             return false;
         };
         other.strip_prefix(&own).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
 
-    /// Whether a process is left in it. A shared group does not count: it is not ours alone.
+    /// Whether a process is left in it. A shared group says nothing: it is not ours alone.
     pub fn is_occupied(&self) -> bool {
         let events = sys::read_small(&self.path.join("cgroup.events"));
-        !self.shared && events.is_ok_and(|text| text.contains("populated 1"))
+        events.is_ok_and(|text| text.contains("populated 1"))
     }
 }
 
@@ -250,33 +283,43 @@ pub fn limits(resources: &Resources) -> [Limit; 6] {
     ]
 }
 
-/// Write the declared limits. A limit that cannot be set is an error: the component must not run
-/// without it.
-fn write_limits(path: &Path, resources: &Resources) -> io::Result<()> {
-    for (file, value, _) in limits(resources) {
-        if let Some(value) = value {
-            let written = write_existing(&path.join(file), &value);
-            written.inspect_err(|error| {
-                warn!("failed to write {value} to {}/{file}: {error}", path.display());
-            })?;
-        }
-    }
-    Ok(())
-}
-
-/// Take back the limits that are not declared: the group may have them from an earlier declaration.
-fn lift_limits(path: &Path, resources: &Resources) {
+/// Write the limits that are not as they are to be, and return what the group has then. What is not
+/// declared is taken back, unless another component has the same group and may declare it. Of a
+/// group that somebody else has made nothing is known, so everything is written.
+///
+/// A declared limit that cannot be set is an error: the component must not run without it.
+fn write_limits(
+    path: &Path,
+    resources: &Resources,
+    also_elsewhere: bool,
+    known: Option<Written>,
+) -> io::Result<Written> {
+    let unknown = known.is_none();
+    let mut written = known.unwrap_or_default();
     for (file, value, default) in limits(resources) {
-        if value.is_some() {
+        let declared = value.is_some();
+        if !declared && also_elsewhere {
             continue;
         }
-        match write_existing(&path.join(file), default) {
-            // Without the controller there was no limit either.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => warn!("failed to lift {}/{file}: {error}", path.display()),
-            Ok(()) => {}
+        let value = value.unwrap_or_else(|| default.to_owned());
+        let before = written.get(file).map_or(default, String::as_str);
+        if before == value && !unknown {
+            continue;
         }
+        match write_existing(&path.join(file), &value) {
+            Ok(()) => {}
+            // Without the controller there was no limit either.
+            Err(error) if !declared && error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => {
+                warn!("failed to write {value} to {}/{file}: {error}", path.display());
+                if declared {
+                    return Err(error);
+                }
+            }
+        }
+        written.insert(file, value);
     }
+    Ok(written)
 }
 
 /// Write to a file of the kernel's. It is never created, so that a missing one is told as missing.
@@ -296,15 +339,43 @@ mod tests {
             fs::write(group.path().join(file), "12345").expect("file");
         }
         let resources = Resources { cpu_weight: Some(50), ..Resources::default() };
-        lift_limits(group.path(), &resources);
-        write_limits(group.path(), &resources).expect("limits");
+        let known = write_limits(group.path(), &resources, false, None).expect("limits");
         assert_eq!(read("memory.max").as_deref(), Some("max"));
         assert_eq!(read("cpu.max").as_deref(), Some("max 100000"));
         assert_eq!(read("cpu.weight").as_deref(), Some("50"));
         // The controller is missing, and the limit is not asked for.
         assert_eq!(read("io.weight"), None);
         let asked = Resources { io_weight: Some(50), ..Resources::default() };
-        assert!(write_limits(group.path(), &asked).is_err());
+        assert!(write_limits(group.path(), &asked, false, None).is_err());
+        // What is as it was is not written again; what has changed is, and what is gone is lifted.
+        for file in ["memory.max", "cpu.weight", "cpu.max"] {
+            fs::write(group.path().join(file), "untouched").expect("file");
+        }
+        let known = write_limits(group.path(), &resources, false, Some(known)).expect("limits");
+        let all = || ["memory.max", "cpu.weight", "cpu.max"].map(|file| read(file).expect("a file"));
+        assert_eq!(all(), ["untouched", "untouched", "untouched"]);
+        let other = Resources { memory_max: Some(7), ..Resources::default() };
+        write_limits(group.path(), &other, false, Some(known)).expect("limits");
+        assert_eq!(all(), ["7", "100", "untouched"]);
+    }
+
+    #[test]
+    fn a_group_is_shared_while_two_runs_are_in_it_or_one_in_the_others() {
+        let mut all = Cgroups::below(None);
+        let group = |path: &str| Cgroup { path: path.into(), killed: Cell::new(false) };
+        let (web, back, beside) = (group("/g/web"), group("/g/web/a/back"), group("/g/web-b"));
+        all.hold(&web);
+        all.hold(&beside);
+        assert!(!all.is_shared(&web) && !all.is_shared(&beside));
+        // The first one in finds out too.
+        all.hold(&group("/g/web"));
+        assert!(all.is_shared(&web) && !all.is_shared(&beside));
+        all.let_go(&web);
+        assert!(!all.is_shared(&web));
+        all.hold(&back);
+        assert!(all.is_shared(&web) && all.is_shared(&back) && !all.is_shared(&beside));
+        all.let_go(&web);
+        assert!(!all.is_shared(&back));
     }
 
     #[test]

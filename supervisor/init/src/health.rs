@@ -28,7 +28,6 @@ use crate::health::connect::Attempt;
 use crate::reexec::Luggage;
 use crate::spawn;
 use crate::supervisor::Supervisor;
-use crate::sys;
 
 /// Bytes of an HTTP answer that are read: `HTTP/1.1 200`, which is all that counts.
 const STATUS_BYTES: usize = 12;
@@ -136,19 +135,7 @@ pub fn reaped(supervisor: &Rc<Supervisor>, probe: ProbeId, exit: Exit) {
     let Some(Running::Command { report, .. }) = running else {
         return;
     };
-    let mut buffer = [0_u8; 8];
-    let failure = match sys::read_now(&report, &mut buffer) {
-        Ok(Some(count)) => spawn::read_report(&buffer[..count]),
-        _ => None,
-    };
-    let outcome = match (failure, exit) {
-        (Some((step, errno)), _) => {
-            let error = io::Error::from_raw_os_error(errno);
-            Err(format!("health_check: failed to {step}: {error}").into())
-        }
-        (None, Exit::Code(0)) => Ok(()),
-        (None, exit) => Err(format!("health_check {exit}").into()),
-    };
+    let outcome = spawn::outcome("health_check", Some(&report), exit);
     over(supervisor, probe, outcome);
 }
 

@@ -61,8 +61,11 @@ pub fn begin(supervisor: &Rc<Supervisor>, run: RunId, component: &Component) {
     if let Err(error) = limited {
         return over(supervisor, run, Err(format!("files_max: {error}").into()));
     }
-    let writes =
-        supervisor.processes.borrow().cgroup(run).map(|(path, shared)| writes(&path, resources, shared));
+    let writes = supervisor
+        .processes
+        .borrow_mut()
+        .give_away_cgroup(run)
+        .map(|(path, shared)| writes(&path, resources, shared));
     // Without control groups limits do not hold, which was said at the start.
     let Some(writes) = writes else {
         return over(supervisor, run, Ok(()));

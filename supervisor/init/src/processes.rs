@@ -55,7 +55,7 @@ struct Process {
     report: Option<Rc<AsyncFd<OwnedFd>>>,
     /// What the report said, until the process is reaped.
     failure: Option<(&'static str, i32)>,
-    /// Tasks that end with the process: log, exec report, readiness.
+    /// Tasks that end with the process: log, exec report, notifications.
     tasks: Vec<AbortHandle>,
     log: Option<Rc<output::Log>>,
     /// The number of the signal that means ready, while it is waited for.
@@ -64,6 +64,8 @@ struct Process {
     beat: Option<(i32, bool)>,
     /// The channel of its readiness, while that is waited for.
     channel: Option<Rc<Channel>>,
+    /// The task that watches it.
+    watching: Option<AbortHandle>,
     socket: Option<Rc<Socket>>,
     /// It has reported ready.
     ready: bool,
@@ -120,6 +122,8 @@ pub struct Processes {
     common: Common,
     runs: HashMap<RunId, Process>,
     pids: HashMap<i32, Role>,
+    /// Where readiness commands tell why they could not be executed.
+    reports: HashMap<i32, OwnedFd>,
 }
 
 impl PassedProcesses {
@@ -139,7 +143,7 @@ impl PassedProcesses {
 impl Processes {
     /// No process yet.
     pub fn new(cgroups: Cgroups, common: Common) -> Self {
-        Self { cgroups, common, runs: HashMap::new(), pids: HashMap::new() }
+        Self { cgroups, common, runs: HashMap::new(), pids: HashMap::new(), reports: HashMap::new() }
     }
 
     /// Start a process. The event says what became of it so far.
@@ -174,7 +178,7 @@ impl Processes {
 
     /// End the process and everything in its group.
     pub fn kill(&self, run: RunId) {
-        if let Some(cgroup) = self.runs.get(&run).and_then(|process| process.cgroup.as_ref()) {
+        if let Some(cgroup) = self.own_cgroup(run) {
             cgroup.kill();
         }
         if let Some(pid) = self.pid(run) {
@@ -214,9 +218,29 @@ impl Processes {
         })
     }
 
-    /// The control group of a run, and whether another component has the same.
-    pub fn cgroup(&self, run: RunId) -> Option<(PathBuf, bool)> {
-        self.runs.get(&run)?.cgroup.as_ref().map(Cgroup::place)
+    /// The control group of a run, for its limits to be changed, and whether another component has
+    /// the same.
+    pub fn give_away_cgroup(&mut self, run: RunId) -> Option<(PathBuf, bool)> {
+        let process = self.runs.get(&run)?;
+        Some(self.cgroups.give_away(process.cgroup.as_ref()?, &process.name))
+    }
+
+    /// The control group of a run while no other one is in it.
+    fn own_cgroup(&self, run: RunId) -> Option<&Cgroup> {
+        let cgroup = self.runs.get(&run)?.cgroup.as_ref()?;
+        (!self.cgroups.is_shared(cgroup)).then_some(cgroup)
+    }
+
+    /// Whether something is left in a control group that is the run's alone.
+    fn is_occupied(&self, run: RunId) -> bool {
+        self.own_cgroup(run).is_some_and(Cgroup::is_occupied)
+    }
+
+    fn keep(&mut self, run: RunId, process: Process) {
+        if let Some(cgroup) = &process.cgroup {
+            self.cgroups.hold(cgroup);
+        }
+        self.runs.insert(run, process);
     }
 
     /// A child writes the limits of a run.
@@ -245,10 +269,9 @@ impl Processes {
         let Some(leader) = process.pid else {
             return false;
         };
-        let in_cgroup = || process.cgroup.as_ref().is_some_and(|cgroup| cgroup.has_both(leader, pid));
         // 0 is for a process outside of this one's namespace.
         let near = pid == leader || notify::in_session(Pid::from_raw(leader), pid);
-        near || (pid > 0 && process.cgroup.is_some() && may_look() && in_cgroup())
+        near || (pid > 0 && self.own_cgroup(run).is_some() && may_look() && Cgroup::has_both(leader, pid))
     }
 
     /// Where the processes of a run say something about themselves.
@@ -290,9 +313,21 @@ impl Processes {
         }
     }
 
-    /// Start the command of a health probe, in the cgroup of the component it asks about. Returns
-    /// its process id and where a failure before exec is reported.
+    /// Start the command of a health probe. Returns its process id and where a failure before exec
+    /// is reported.
     pub fn check(&mut self, probe: ProbeId, run: RunId, words: &[&str]) -> io::Result<(i32, OwnedFd)> {
+        self.start_command(run, words, Role::Health(probe))
+    }
+
+    /// Start a readiness command.
+    pub fn ask(&mut self, run: RunId, words: &[&str]) -> io::Result<()> {
+        let (pid, report) = self.start_command(run, words, Role::Probe(run))?;
+        self.reports.insert(pid, report);
+        Ok(())
+    }
+
+    /// Start a command that asks about a component, in its cgroup.
+    fn start_command(&mut self, run: RunId, words: &[&str], role: Role) -> io::Result<(i32, OwnedFd)> {
         let process = self.runs.get(&run).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
         let image = Image::probe(words, &process.name)?;
         let (read, report) = sys::pipe()?;
@@ -300,28 +335,8 @@ impl Processes {
         let fds =
             Descriptors { log: &self.common.null, notify: None, report: &report, cgroup: directory.as_ref() };
         let pid = spawn::start(&image, &fds, &self.common)?;
-        self.pids.insert(pid, Role::Health(probe));
+        self.pids.insert(pid, role);
         Ok((pid, read))
-    }
-
-    /// Start a readiness command.
-    pub fn probe(supervisor: &Rc<Supervisor>, run: RunId, words: &[&str]) {
-        let mut own = supervisor.processes.borrow_mut();
-        let own = &mut *own;
-        let Some(process) = own.runs.get(&run) else {
-            return;
-        };
-        let started = Image::probe(words, &process.name).and_then(|image| {
-            let (_read, report) = sys::pipe()?;
-            let fds = Descriptors { log: &own.common.null, notify: None, report: &report, cgroup: None };
-            spawn::start(&image, &fds, &own.common)
-        });
-        match started {
-            Ok(pid) => {
-                own.pids.insert(pid, Role::Probe(run));
-            }
-            Err(error) => warn!("failed to start the readiness command of {}: {error}", process.name),
-        }
     }
 
     /// Kill the readiness commands of a run that still run.
@@ -362,8 +377,34 @@ impl Processes {
         self.runs.iter().map(|(run, process)| (*run, alive(process))).collect()
     }
 
+    /// A process is ready: nothing asks any more whether it is.
+    pub fn is_ready(&mut self, run: RunId) {
+        self.stop_asking(run);
+        if let Some(process) = self.runs.get_mut(&run) {
+            process.ready = true;
+            process.channel = None;
+        }
+    }
+
+    /// End what watches for readiness, and the readiness commands that still run.
+    fn stop_asking(&mut self, run: RunId) {
+        let Some(process) = self.runs.get_mut(&run) else {
+            return;
+        };
+        if let Some(watching) = process.watching.take() {
+            watching.abort();
+        }
+        if matches!(process.channel.as_deref(), Some(Channel::Command(_))) {
+            self.kill_probes(run);
+        }
+    }
+
     /// Stop reading for a run and drop what belongs to it.
     fn release(&mut self, run: RunId) -> Option<Process> {
+        self.stop_asking(run);
+        if let Some(cgroup) = self.own_cgroup(run) {
+            cgroup.retire();
+        }
         let process = self.runs.remove(&run)?;
         for task in &process.tasks {
             task.abort();
@@ -372,7 +413,7 @@ impl Processes {
             log.finish();
         }
         if let Some(cgroup) = &process.cgroup {
-            cgroup.retire();
+            self.cgroups.let_go(cgroup);
         }
         Some(process)
     }
@@ -426,10 +467,8 @@ fn try_spawn(
         tasks.push(spawn_local(speaks).abort_handle());
     }
     let channel = prepared.into_channel().map(Rc::new);
-    if let Some(channel) = &channel {
-        let watching = Rc::clone(channel).watch(supervisor, run, component);
-        tasks.push(spawn_local(watching).abort_handle());
-    }
+    let watch = |channel: &Rc<Channel>| Rc::clone(channel).watch(supervisor, run, component);
+    let watching = channel.as_ref().map(|channel| spawn_local(watch(channel)).abort_handle());
     own.pids.insert(pid, Role::Component(run));
     let process = Process {
         pid: Some(pid),
@@ -442,11 +481,12 @@ fn try_spawn(
         ready_signal,
         beat,
         channel,
+        watching,
         socket,
         ready: false,
         ended: None,
     };
-    own.runs.insert(run, process);
+    own.keep(run, process);
     Ok(pid)
 }
 
@@ -514,8 +554,10 @@ fn adopt(supervisor: &Rc<Supervisor>, passed: Passed, luggage: &mut Luggage) -> 
         watch(Box::pin(Rc::clone(socket).serve(Rc::clone(supervisor), run)));
     }
     let channel = passed.channel.map(|channel| Channel::take(channel, luggage)).transpose()?.map(Rc::new);
+    let mut watching = None;
     if let (Some(channel), Some(component)) = (&channel, supervisor.started_with(run)) {
-        watch(Rc::clone(channel).watch(supervisor, run, &component));
+        let task = Rc::clone(channel).watch(supervisor, run, &component);
+        watching = Some(spawn_local(task).abort_handle());
     }
     let failure = passed.failure.map(|(step, errno)| (spawn::step(&step).unwrap_or("start"), errno));
     let process = Process {
@@ -529,11 +571,12 @@ fn adopt(supervisor: &Rc<Supervisor>, passed: Passed, luggage: &mut Luggage) -> 
         ready_signal: passed.ready_signal,
         beat: passed.beat,
         channel,
+        watching,
         socket,
         ready: passed.ready,
         ended: passed.ended,
     };
-    supervisor.processes.borrow_mut().runs.insert(run, process);
+    supervisor.processes.borrow_mut().keep(run, process);
     if let Some(exit) = passed.ended {
         spawn_local(drain(Rc::clone(supervisor), run, end_of(run, failure, exit)));
     }
@@ -598,23 +641,23 @@ fn take_report(supervisor: &Rc<Supervisor>, run: RunId) -> bool {
 pub fn reaped(supervisor: &Rc<Supervisor>, pid: i32, exit: Exit) {
     let role = supervisor.processes.borrow_mut().pids.remove(&pid);
     match role {
-        Some(Role::Probe(run)) if exit == Exit::Code(0) => ready(supervisor, run),
+        Some(Role::Probe(run)) => answered(supervisor, run, pid, exit),
         Some(Role::Trial) => supervisor.reexec.trial_ended(exit),
-        Some(Role::Probe(_)) | None => {}
+        None => {}
         Some(Role::Limits(run)) => limits::reaped(supervisor, run, exit),
         Some(Role::Health(probe)) => health::reaped(supervisor, probe, exit),
         Some(Role::Component(run)) => component_reaped(supervisor, run, exit),
     }
 }
 
-/// A process has reported ready: its channel is of no use any more.
-pub fn ready(supervisor: &Rc<Supervisor>, run: RunId) {
-    let channel = supervisor.processes.borrow_mut().runs.get_mut(&run).and_then(|process| {
-        process.ready = true;
-        process.channel.take()
-    });
-    drop(channel);
-    supervisor.dispatch(Event::Ready(run));
+/// A readiness command has ended.
+fn answered(supervisor: &Rc<Supervisor>, run: RunId, pid: i32, exit: Exit) {
+    let report = supervisor.processes.borrow_mut().reports.remove(&pid);
+    let event = match spawn::outcome("readiness_check", report.as_ref(), exit) {
+        Ok(()) => Event::Ready(run),
+        Err(reason) => Event::NotYetReady(run, reason),
+    };
+    supervisor.dispatch(event);
 }
 
 fn component_reaped(supervisor: &Rc<Supervisor>, run: RunId, exit: Exit) {
@@ -624,13 +667,13 @@ fn component_reaped(supervisor: &Rc<Supervisor>, run: RunId, exit: Exit) {
     }
     // The report may still be unread: the exit overtook it.
     take_report(supervisor, run);
-    supervisor.processes.borrow().kill_probes(run);
+    supervisor.processes.borrow_mut().stop_asking(run);
     let (failure, occupied) = {
         let own = supervisor.processes.borrow();
         let Some(process) = own.runs.get(&run) else {
             return;
         };
-        let occupied = process.cgroup.as_ref().is_some_and(Cgroup::is_occupied);
+        let occupied = own.is_occupied(run);
         if occupied && let Some(cgroup) = &process.cgroup {
             cgroup.kill();
         }
@@ -652,9 +695,7 @@ async fn drain(supervisor: Rc<Supervisor>, run: RunId, event: Event) {
         tokio::time::sleep(step).await;
         waited += step;
         step = (step * 2).min(DRAIN_STEP_MAX);
-        let own = supervisor.processes.borrow();
-        let cgroup = own.runs.get(&run).and_then(|p| p.cgroup.as_ref());
-        if !cgroup.is_some_and(Cgroup::is_occupied) {
+        if !supervisor.processes.borrow().is_occupied(run) {
             break;
         }
     }
@@ -690,6 +731,7 @@ mod tests {
             ready_signal: None,
             beat: None,
             channel: None,
+            watching: None,
             socket: None,
             ready: false,
             ended: None,

@@ -16,9 +16,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::io::unix::AsyncFd;
 use yakiros_core::component::{Component, Readiness};
-use yakiros_core::engine::RunId;
+use yakiros_core::engine::{Event, RunId};
 
-use crate::processes::{self, Processes};
 use crate::reexec::Luggage;
 use crate::spawn::{self, NOTIFY_FD};
 use crate::supervisor::Supervisor;
@@ -167,7 +166,7 @@ impl Channel {
                 Self::Command(_) => false,
             };
             if came {
-                processes::ready(&supervisor, run);
+                supervisor.dispatch(Event::Ready(run));
             }
         })
     }
@@ -222,8 +221,8 @@ async fn newline_comes(pipe: &AsyncFd<OwnedFd>) -> bool {
     }
 }
 
-/// Run the readiness command, wait the interval, run it again. The engine's limit ends it, and
-/// an exit status of 0 is reported when the command is reaped.
+/// Run the readiness command, wait the interval, run it again, until the first report of readiness or
+/// the end of the process. What it answers is told when it is reaped.
 async fn ask_again_and_again(
     channel: Rc<Channel>,
     supervisor: Rc<Supervisor>,
@@ -238,7 +237,11 @@ async fn ask_again_and_again(
     loop {
         tokio::time::sleep(next.get().saturating_sub(sys::now())).await;
         supervisor.processes.borrow().kill_probes(run);
-        Processes::probe(&supervisor, run, &words);
+        let asked = supervisor.processes.borrow_mut().ask(run, &words);
+        if let Err(error) = asked {
+            let reason = format!("readiness_check: failed to create a process: {error}").into();
+            supervisor.dispatch(Event::NotYetReady(run, reason));
+        }
         next.set(sys::now().saturating_add(lifecycle.readiness_interval));
     }
 }

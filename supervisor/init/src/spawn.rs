@@ -12,9 +12,11 @@ use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
 use std::ptr;
+use std::rc::Rc;
 
 use nix::libc;
 use yakiros_core::component::{Command, Component, Namespace};
+use yakiros_core::journal::Exit;
 
 use crate::sys;
 
@@ -188,6 +190,23 @@ pub fn read_report(bytes: &[u8]) -> Option<(&'static str, i32)> {
     let step = *STEPS.get(u32::from_ne_bytes(*step) as usize)?;
     let errno = i32::from_ne_bytes(*errno.first_chunk::<4>()?);
     Some((step, errno))
+}
+
+/// What a command that was run to ask something answers: an exit status of 0, or why not.
+pub fn outcome(key: &str, report: Option<&OwnedFd>, exit: Exit) -> Result<(), Rc<str>> {
+    let mut buffer = [0_u8; 8];
+    let failure = match report.map(|report| sys::read_now(report, &mut buffer)) {
+        Some(Ok(Some(count))) => read_report(&buffer[..count]),
+        _ => None,
+    };
+    match (failure, exit) {
+        (Some((step, errno)), _) => {
+            let error = io::Error::from_raw_os_error(errno);
+            Err(format!("{key}: failed to {step}: {error}").into())
+        }
+        (None, Exit::Code(0)) => Ok(()),
+        (None, exit) => Err(format!("{key} {exit}").into()),
+    }
 }
 
 /// A step by its name, as it was passed from the process image before.

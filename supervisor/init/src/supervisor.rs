@@ -129,6 +129,9 @@ impl Supervisor {
         // What a process said was read before what still waited; everything else comes after it.
         let place = if matches!(event, Event::Notified(..)) { 0 } else { events.len() };
         events.insert(place, event);
+        for run in events.iter().filter_map(reports_ready) {
+            self.processes.borrow_mut().is_ready(run);
+        }
         let effects = self.engine.borrow_mut().handle_all(now, events);
         self.reexec.fail_if_asked_to();
         for effect in effects {
@@ -342,6 +345,15 @@ fn with_slack(at: Duration) -> Duration {
     let step = TIMER_SLACK.as_millis();
     let millis = at.as_nanos().div_ceil(1_000_000).div_ceil(step) * step;
     u64::try_from(millis).map_or(Duration::MAX, Duration::from_millis)
+}
+
+/// The process that is ready, by what it says or by what was seen of it.
+fn reports_ready(event: &Event) -> Option<RunId> {
+    match event {
+        Event::Ready(run) => Some(*run),
+        Event::Notified(run, said) if said.ready => Some(*run),
+        _ => None,
+    }
 }
 
 /// What an operator reads in the log: failures, and what follows from them. The rest is in the

@@ -82,6 +82,15 @@ impl Engine {
         }
     }
 
+    /// The readiness command of a process has failed; it tells why should the process be late.
+    pub(super) fn note_answer(&mut self, run: RunId, answer: Rc<str>) {
+        let id = self.runs.get(&run).copied();
+        let process = id.and_then(|id| self.unit_mut(id)?.process.as_mut());
+        if let Some(process) = process {
+            process.answer = Some(answer);
+        }
+    }
+
     fn lost_cause(&self, id: NodeId) -> Cause {
         let mut missing = self.graph.missing(id);
         match missing.next() {
@@ -209,6 +218,7 @@ impl Engine {
             since: None,
             told: false,
             said: Said::default(),
+            answer: None,
             limits: Limits::default(),
         });
         let generation = unit.generation;

@@ -122,8 +122,11 @@ impl Engine {
         }
         unit.timer = None;
         let limit = unit.readiness_limit();
+        let last = unit.process.as_ref().and_then(|process| process.answer.clone());
         let cause = match input {
-            Input::Late => Cause::NotReady { limit_ms: u64::try_from(limit.as_millis()).unwrap_or(u64::MAX) },
+            Input::Late => {
+                Cause::NotReady { limit_ms: u64::try_from(limit.as_millis()).unwrap_or(u64::MAX), last }
+            }
             _ => Cause::Restart,
         };
         self.feed(id, input, cause);

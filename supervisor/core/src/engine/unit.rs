@@ -33,6 +33,9 @@ pub(super) struct Process {
     pub(super) told: bool,
     /// What it said about itself so far.
     pub(super) said: Said,
+    /// How its readiness command failed the last time.
+    #[serde(default)]
+    pub(super) answer: Option<Rc<str>>,
     /// Limits that are changed while it runs.
     #[serde(default)]
     pub(super) limits: Limits,

@@ -51,6 +51,7 @@ impl Digest {
             Event::Notified(run, _) => 16 + (run.0 << 8),
             Event::Resumed(_) => 17,
             Event::Limited(run, outcome) => 18 + u64::from(outcome.is_ok()) + (run.0 << 8),
+            Event::NotYetReady(run, _) => 20 + (run.0 << 8),
         });
     }
 

@@ -53,6 +53,13 @@ fn status(pid: i32, key: &str) -> u64 {
 #[test]
 fn an_idle_supervisor_does_not_wake_up() {
     let Some(guest) = start() else { return };
+    let asked = guest.dir.path().join("asked");
+    let command = format!("echo >> {}; sleep 0.1", asked.display());
+    let lifecycle = format!("[lifecycle]\nreadiness_check = {command:?}\nreadiness_interval = 0.5");
+    guest.declare("asked.toml", &sleeper("asked", &lifecycle));
+    guest.wait("asked", State::Active, None);
+    let runs = || fs::read_to_string(&asked).expect("what was asked").lines().count();
+    let asked_before = runs();
     let pid = guest.init_pid();
     let switches = || status(pid, "voluntary_ctxt_switches");
     // The last answer to this test is over when nothing happens for a moment.
@@ -64,6 +71,7 @@ fn an_idle_supervisor_does_not_wake_up() {
     let before = switches();
     sleep(QUIET);
     assert_eq!(switches() - before, 0, "it woke up within {QUIET:?}");
+    assert_eq!(runs(), asked_before, "the readiness command was run again after ACTIVE");
 }
 
 #[test]
