@@ -22,7 +22,7 @@ use nix::sys::stat::{Mode, umask};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::{AbortHandle, spawn_local};
 use tokio::time::timeout;
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 use yakiros_core::control::{Answer, decode_request};
 use yakiros_core::engine::Peer;
 
@@ -64,6 +64,11 @@ pub fn open(path: &Path, group: Option<&str>) -> io::Result<UnixListener> {
     let listener = UnixListener::bind(path);
     umask(mask);
     let listener = listener?;
+    if let Err(error) = sys::refuse_descriptors(&listener) {
+        info!(
+            "who may connect to the control socket may also hold this process up: {error}, as before Linux 6.16"
+        );
+    }
     let mode = match group.map(group_id) {
         // Everybody may ask; what changes things is refused by the peer's user id.
         None => 0o666,

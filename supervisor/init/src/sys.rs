@@ -51,6 +51,20 @@ pub unsafe fn close_all_but(kept: &[libc::c_int]) {
     unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, 0) };
 }
 
+/// Have the kernel refuse messages with descriptors to a socket, and to those that it accepts: the last
+/// close of one takes as long as its sender likes. Only Linux since 6.16 can (`SO_PASSRIGHTS`).
+pub fn refuse_descriptors(socket: impl AsFd) -> io::Result<()> {
+    /// As in the kernel's `asm-generic/socket.h`.
+    const SO_PASSRIGHTS: libc::c_int = 83;
+    let off: libc::c_int = 0;
+    let size = size_of_val(&off) as libc::socklen_t;
+    let fd = socket.as_fd().as_raw_fd();
+    // SAFETY: the pointer is to a local of that size.
+    let done =
+        unsafe { libc::setsockopt(fd, libc::SOL_SOCKET, SO_PASSRIGHTS, (&raw const off).cast(), size) };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Wait for a descriptor to become readable in the event loop.
 pub fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an `OwnedFd` always gives the same open descriptor and closes it only when dropped,

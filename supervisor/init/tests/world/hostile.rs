@@ -1,9 +1,11 @@
 //! Clients that mean harm, or just do not care.
 
-use std::io::{Read as _, Write as _};
+use std::io::{IoSlice, Read as _, Write as _};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use yakiros_core::control::{Request, Until, encode_request};
 use yakiros_core::journal::State;
 
@@ -59,6 +61,21 @@ fn hostile_clients_harm_nobody() {
     let after = resident_kib(&guest);
     let growth = after.saturating_sub(before);
     assert!(growth < GROWTH_LIMIT, "{before} KiB grew by {growth} KiB");
+}
+
+#[test]
+fn the_control_socket_takes_no_descriptors() {
+    let Some(guest) = Guest::start("live") else {
+        return;
+    };
+    if guest.log().contains("as before Linux 6.16") {
+        return eprintln!("skipped: this kernel cannot refuse descriptors");
+    }
+    let stream = UnixStream::connect(guest.socket()).expect("connection");
+    let descriptors = [stream.as_raw_fd()];
+    let control = [ControlMessage::ScmRights(&descriptors)];
+    let sent = sendmsg::<()>(stream.as_raw_fd(), &[IoSlice::new(b"{")], &control, MsgFlags::empty(), None);
+    assert_eq!(sent, Err(nix::errno::Errno::EPERM));
 }
 
 #[test]
