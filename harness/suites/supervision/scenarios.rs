@@ -3,6 +3,7 @@
 mod flood;
 mod probes;
 mod readiness;
+mod reexecution;
 mod requirements;
 mod restarts;
 mod waits;
@@ -19,6 +20,7 @@ use crate::vm::Vm;
 use flood::flood_of_a_hundred_components;
 use probes::two_hundred_probed_services;
 use readiness::{readiness_methods, readiness_timeouts};
+use reexecution::re_execution_under_load;
 use requirements::{provider_fail_over, requirement_lost_and_regained};
 use restarts::{flapping_service_backs_off, killed_group_runs_again};
 use waits::journal_waits;
@@ -29,7 +31,7 @@ const REACTION: Duration = Duration::from_secs(5);
 const LONG_BUDGET: Duration = Duration::from_secs(120);
 
 /// All scenarios of the suite.
-pub const SCENARIOS: [Scenario; 9] = [
+pub const SCENARIOS: [Scenario; 10] = [
     scenario!(
         readiness_methods,
         "each method holds a component and its dependents back until it reports, and a stale file is no report"
@@ -60,6 +62,9 @@ pub const SCENARIOS: [Scenario; 9] = [
         start: Start::Clone, budget: LONG_BUDGET),
     scenario!(flood_of_a_hundred_components,
         "while a hundred components write at full speed the supervisor answers, and does not grow",
+        start: Start::Clone, budget: LONG_BUDGET),
+    scenario!(re_execution_under_load,
+        "while clients ask a service, process 1 executes itself again 20 times and no question is lost",
         start: Start::Clone, budget: LONG_BUDGET),
 ];
 
