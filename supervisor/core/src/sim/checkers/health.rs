@@ -17,6 +17,8 @@ struct Probe {
     number: usize,
     sent: Duration,
     timeout: Duration,
+    /// It asks by a declaration that is no longer in force: whatever comes of it counts for nobody.
+    outdated: bool,
 }
 
 /// One component by the world's own count.
@@ -49,8 +51,8 @@ impl Count {
 pub(super) struct Probes {
     open: BTreeMap<ProbeId, Probe>,
     counts: Vec<Count>,
-    /// Whose probe ended in this step: its state has to fit the count afterwards.
-    answered: Option<usize>,
+    /// Whose probe ended in this step, and whether it passed: its state has to fit the count afterwards.
+    answered: Option<(usize, bool)>,
 }
 
 impl Checker for Probes {
@@ -62,7 +64,7 @@ impl Checker for Probes {
                 // One that was cancelled has counted when its time was over.
                 if let Some(open) = self.open.remove(probe) {
                     self.counts[open.number].take(outcome.is_ok(), model.now);
-                    self.answered = Some(open.number);
+                    self.answered = Some((open.number, outcome.is_ok()));
                 }
             }
             _ => {}
@@ -81,7 +83,7 @@ impl Checker for Probes {
 
     fn step(&mut self, model: &Model, _engine: &Engine) -> Verdict {
         match self.answered.take() {
-            Some(number) => judge(&self.counts[number], &model.slots[number]),
+            Some((number, passed)) => judge(&self.counts[number], passed, &model.slots[number]),
             None => Ok(()),
         }
     }
@@ -90,11 +92,13 @@ impl Checker for Probes {
 impl Probes {
     /// Another probe begins a new count.
     fn declare(&mut self, model: &Model) {
-        for (count, slot) in self.counts.iter_mut().zip(&model.slots) {
+        for (number, (count, slot)) in self.counts.iter_mut().zip(&model.slots).enumerate() {
             let health = slot.declared.as_ref().and_then(|d| d.component.lifecycle.health.as_ref());
             if slot.declared.is_some() && count.health.as_ref() != health {
                 // The start grace goes on from the start.
                 *count = Count { health: health.cloned(), failures: 0, ..count.clone() };
+                let open = self.open.values_mut().filter(|open| open.number == number);
+                open.for_each(|open| open.outdated = true);
             }
         }
     }
@@ -115,16 +119,17 @@ impl Probes {
         if self.open.values().any(|open| open.number == number) {
             return Err(format!("{name} is probed twice at once"));
         }
-        self.open.insert(probe, Probe { number, sent: model.now, timeout: health.timeout });
+        self.open.insert(probe, Probe { number, sent: model.now, timeout: health.timeout, outdated: false });
         Ok(())
     }
 
-    /// One that is cancelled at its limit has failed; an earlier end means that nobody asks any more.
+    /// One that is cancelled at its limit has failed; an earlier end means that nobody asks any
+    /// more, and so does the end of one whose declaration is no longer in force.
     fn cancel(&mut self, probe: ProbeId, now: Duration) -> Verdict {
         let Some(open) = self.open.remove(&probe) else {
             return Err("a probe that is over is cancelled".to_owned());
         };
-        if now.saturating_sub(open.sent) >= open.timeout {
+        if !open.outdated && now.saturating_sub(open.sent) >= open.timeout {
             self.counts[open.number].take(false, now);
         }
         Ok(())
@@ -133,6 +138,10 @@ impl Probes {
     /// Changes of state that speak of health have the count behind them.
     fn change(&mut self, model: &Model, record: &Record) -> Verdict {
         let Some(number) = model.number(&record.component) else { return Ok(()) };
+        // A remark on a component that stays where it is, such as limits that do not hold.
+        if record.from == record.to {
+            return Ok(());
+        }
         let count = &mut self.counts[number];
         let failures = count.failures;
         let thresholds = count.health.as_ref().map(|h| (h.fail_threshold, h.restart_threshold));
@@ -156,11 +165,12 @@ impl Probes {
 }
 
 /// After an outcome the state fits the count.
-fn judge(count: &Count, slot: &Slot) -> Verdict {
+fn judge(count: &Count, passed: bool, slot: &Slot) -> Verdict {
     let Some(health) = &count.health else { return Ok(()) };
     let wrong = match slot.state {
         State::Active => count.failures >= health.fail_threshold,
-        State::Degraded => count.failures == 0 || count.failures >= health.restart_threshold,
+        // A failure within the start grace does not count, but makes nothing well either.
+        State::Degraded => passed || count.failures >= health.restart_threshold,
         _ => false,
     };
     if wrong {
