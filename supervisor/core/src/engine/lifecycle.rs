@@ -380,8 +380,6 @@ impl Engine {
         if broken(Mutation::ForgetDependents) {
             return Vec::new();
         }
-        // Edges may have changed since others began to wait for this one: never wait in a ring.
-        let waiting = self.waiting_for(id);
         let halting = self.halting.is_some();
         // Where the graph has no order, on a cycle, what was started later stands on the earlier.
         let place = |id| (self.graph.rank(id), self.run_of(id));
@@ -397,7 +395,14 @@ impl Engine {
                 found.extend(users.filter(|user| wide_place(*user) > wide_place(id)));
             }
         }
-        found.retain(|user| self.run_of(*user).is_some() && !waiting.contains(user));
+        found.retain(|user| self.run_of(*user).is_some());
+        // Edges may have changed since others began to wait for this one: never wait in a ring. It
+        // takes one that waits already; looking for it everywhere would make a long chain quadratic.
+        let waits = |user: &NodeId| self.unit(*user).is_some_and(|unit| unit.waits_for > 0);
+        if found.iter().any(waits) {
+            let waiting = self.waiting_for(id);
+            found.retain(|user| !waiting.contains(user));
+        }
         found.sort_unstable();
         found.dedup();
         found
