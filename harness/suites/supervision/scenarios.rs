@@ -1,6 +1,9 @@
 //! The whole life of services, beyond what a first look shows: a file for each kind of promise.
 
+mod access;
+mod clock;
 mod flood;
+mod limits;
 mod probes;
 mod readiness;
 mod reexecution;
@@ -17,7 +20,10 @@ use crate::scenario;
 use crate::scenario::{Scenario, Start};
 use crate::vm::Vm;
 
+use access::control_group_limits_who_connects;
+use clock::clock_steps;
 use flood::flood_of_a_hundred_components;
+use limits::limits_change_live;
 use probes::two_hundred_probed_services;
 use readiness::{readiness_methods, readiness_timeouts};
 use reexecution::re_execution_under_load;
@@ -27,11 +33,13 @@ use waits::journal_waits;
 
 /// For a component to start, be stopped or be noticed.
 const REACTION: Duration = Duration::from_secs(5);
+/// A timer is late on a busy machine, and never early.
+const LATE: Duration = Duration::from_secs(2);
 /// For hundreds of processes on an emulated processor, or for a pause of 30 s.
 const LONG_BUDGET: Duration = Duration::from_secs(120);
 
 /// All scenarios of the suite.
-pub const SCENARIOS: [Scenario; 10] = [
+pub const SCENARIOS: [Scenario; 13] = [
     scenario!(
         readiness_methods,
         "each method holds a component and its dependents back until it reports, and a stale file is no report"
@@ -66,6 +74,17 @@ pub const SCENARIOS: [Scenario; 10] = [
     scenario!(re_execution_under_load,
         "while clients ask a service, process 1 executes itself again 20 times and no question is lost",
         start: Start::Clone, budget: LONG_BUDGET),
+    scenario!(clock_steps,
+        "while the wall clock is set a day forward and back, pauses, probes and waits are neither early nor late",
+        start: Start::Clone, budget: LONG_BUDGET),
+    scenario!(
+        control_group_limits_who_connects,
+        "with a control group its members may ask, nobody else connects, and root alone changes things"
+    ),
+    scenario!(
+        limits_change_live,
+        "changed limits hold for the process that runs, and one that cannot be written is named"
+    ),
 ];
 
 /// A record of the journal.

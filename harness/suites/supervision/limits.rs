@@ -1,0 +1,108 @@
+//! Limits that change while what they are for runs on.
+
+use super::{REACTION, idle};
+use crate::check;
+use crate::failure::Failure;
+use crate::vm::Vm;
+
+const GROUP: &str = "/sys/fs/cgroup/graph/limited";
+const FILE: &str = "limited.toml";
+
+/// A declaration of limits, and what the kernel shows of it.
+struct Limits {
+    declared: &'static str,
+    /// Files of the control group.
+    group: [(&'static str, &'static str); 3],
+    /// The soft and the hard limit of open files; with none declared they are those of its first moment.
+    open_files: Option<&'static str>,
+}
+
+/// Narrow, narrower in one and wider in others, and lifted.
+const CHANGES: [Limits; 3] = [
+    Limits {
+        declared: "memory_max = \"64M\"\npids_max = 20\ncpu_max = \"50000 100000\"\nfiles_max = 100",
+        group: [("memory.max", "67108864"), ("pids.max", "20"), ("cpu.max", "50000 100000")],
+        open_files: Some("100 100"),
+    },
+    Limits {
+        declared: "memory_max = \"48M\"\npids_max = 30\ncpu_max = \"20000 50000\"\nfiles_max = 200",
+        group: [("memory.max", "50331648"), ("pids.max", "30"), ("cpu.max", "20000 50000")],
+        open_files: Some("200 200"),
+    },
+    Limits {
+        declared: "",
+        group: [("memory.max", "max"), ("pids.max", "max"), ("cpu.max", "max 100000")],
+        open_files: None,
+    },
+];
+
+pub async fn limits_change_live(vm: &Vm) -> Result<(), Failure> {
+    declare(vm, "").await?;
+    vm.wait_state("limited", "ACTIVE", None, REACTION).await?;
+    let pid = vm.status().await?.component("limited")?.running_pid()?;
+    let unlimited = vm.sh(&open_files(pid)).await?;
+    for limits in &CHANGES {
+        declare(vm, limits.declared).await?;
+        let name = if limits.declared.is_empty() { "none" } else { limits.declared };
+        vm.step(&format!("declared: {}", name.replace('\n', ", ")), hold(vm, limits, pid, unlimited.trim()))
+            .await?;
+    }
+    vm.step("a limit that cannot be written is named", named(vm, pid)).await
+}
+
+async fn declare(vm: &Vm, limits: &str) -> Result<(), Failure> {
+    vm.declare(FILE, &idle("limited", &format!("[resources]\n{limits}"))).await
+}
+
+async fn hold(vm: &Vm, limits: &Limits, pid: i32, unlimited: &str) -> Result<(), Failure> {
+    for (file, value) in limits.group {
+        becomes(vm, &format!("cat {GROUP}/{file}"), value).await?;
+    }
+    becomes(vm, &open_files(pid), limits.open_files.unwrap_or(unlimited)).await?;
+    runs_on(vm, pid, None).await
+}
+
+/// The kernel is kept from taking one limit by a file that can only be read.
+async fn named(vm: &Vm, pid: i32) -> Result<(), Failure> {
+    const SAID: &str = "the new limits do not hold: pids.max: Read-only file system";
+    let file = format!("{GROUP}/pids.max");
+    vm.sh(&format!("mount -o bind {file} {file}; mount -o remount,ro,bind {file}")).await?;
+    declare(vm, "pids_max = 40").await?;
+    becomes(vm, &format!("graphctl status --json | grep -o '{SAID}'"), SAID).await?;
+    runs_on(vm, pid, Some(SAID)).await?;
+    vm.sh(&format!("umount {file}")).await?;
+    declare(vm, "pids_max = 50").await?;
+    becomes(vm, &format!("cat {file}"), "50").await?;
+    becomes(vm, &format!("graphctl status --json | grep -c '{SAID}' || true"), "0").await?;
+    runs_on(vm, pid, None).await
+}
+
+async fn runs_on(vm: &Vm, pid: i32, said: Option<&str>) -> Result<(), Failure> {
+    let status = vm.status().await?;
+    let limited = status.component("limited")?;
+    let detail = limited.detail.as_deref();
+    check!(
+        limited.state == "ACTIVE" && limited.pid == Some(pid) && limited.restarts == 0,
+        "after a change of its limits process {pid} is {limited:?}"
+    );
+    let right = said.map_or(detail.is_none(), |said| detail.is_some_and(|detail| detail.contains(said)));
+    check!(right, "after a change of its limits its detail is {detail:?}, not {said:?}");
+    Ok(())
+}
+
+fn open_files(pid: i32) -> String {
+    format!("awk '/^Max open files/ {{ print $4, $5 }}' /proc/{pid}/limits")
+}
+
+/// The supervisor follows a file when it hears of it, and writes limits beside its work: what a command prints becomes
+/// this.
+async fn becomes(vm: &Vm, command: &str, expected: &str) -> Result<(), Failure> {
+    let script = format!(
+        "n=0; until [ \"$({command})\" = '{expected}' ]; do n=$((n+1)); [ $n -le 50 ] || exit 1; sleep 0.1; done"
+    );
+    if vm.run(&["/bin/sh", "-c", &script], 2 * REACTION).await?.success() {
+        return Ok(());
+    }
+    let shown = vm.run(&["/bin/sh", "-c", command], REACTION).await?.text();
+    Err(Failure::supervisor(format!("`{command}` shows {:?} and not {expected:?}", shown.trim())))
+}
