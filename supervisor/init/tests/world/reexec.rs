@@ -152,12 +152,20 @@ fn many_re_executions_leave_nothing_behind() {
     check_log(&guest);
 }
 
+/// Copy a program that is to be executed. Another process does it: a descriptor for writing would be
+/// inherited by what other tests start at that moment, and the program could not be executed while
+/// one of them has it ("text file busy").
+fn copy_program(from: &Path, to: &Path) {
+    let status = Command::new("cp").arg(from).arg(to).status().expect("cp");
+    assert!(status.success(), "cp: {status}");
+}
+
 #[test]
 fn a_program_that_cannot_take_over_changes_nothing() {
     let dir = tempfile::tempdir().expect("temporary directory");
     let program = dir.path().join("program");
     let good = Path::new(env!("CARGO_BIN_EXE_graph-resolver"));
-    fs::copy(good, &program).expect("a copy");
+    copy_program(good, &program);
     fs::create_dir(dir.path().join("graph.d")).expect("configuration directory");
     fs::write(dir.path().join("graph.d/a.toml"), sleeper("a", "")).expect("component file");
     let Some(flags) = unshare_flags() else { return };
@@ -166,7 +174,7 @@ fn a_program_that_cannot_take_over_changes_nothing() {
     let pid = guest.component("a").pid;
     let beside = program.with_extension("new");
     let put = |from: &str| {
-        fs::copy(from, &beside).expect("another program");
+        copy_program(Path::new(from), &beside);
         fs::rename(&beside, &program).expect("another program");
     };
     let text = beside.with_extension("text");
