@@ -15,7 +15,7 @@ const WATCH_SECONDS: u64 = 30;
 
 #[derive(Args)]
 pub struct Bench {
-    /// Measure supervisors side by side: graph-resolver, and of Debian dinit, finit, s6 and runit. Needs root
+    /// Measure supervisors side by side: graph-resolver, and of Debian finit, s6 and runit. Needs root
     #[arg(long, required = true)]
     peers: bool,
     /// A folder with usr/sbin/dinit and its libraries, to be dinit's root: Debian has no package of it

@@ -30,7 +30,7 @@ struct Bar {
 /// The peer to which times are compared.
 const PACE: &str = "dinit";
 
-const BARS: [Bar; 9] = [
+const BARS: [Bar; 10] = [
     Bar {
         what: "Pss of process 1 with 1 service, kB",
         most: 1200.0,
@@ -67,6 +67,12 @@ const BARS: [Bar; 9] = [
         what: "wake-ups of 20 idle services",
         most: 0.0,
         read: |own, _| own.idle.as_ref().map(|idle| idle.wakeups as f64),
+        relative: false,
+    },
+    Bar {
+        what: "20 idle services, ms of CPU",
+        most: 0.0,
+        read: |own, _| own.idle.as_ref().map(|idle| idle.cpu_ms),
         relative: false,
     },
     Bar {
