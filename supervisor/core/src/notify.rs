@@ -88,10 +88,12 @@ fn shown(value: &[u8]) -> String {
     let text = String::from_utf8_lossy(value);
     let mut shown = String::new();
     for letter in text.chars() {
+        // The replacement may be longer than what it stands for.
+        let letter = if letter.is_control() { char::REPLACEMENT_CHARACTER } else { letter };
         if shown.len() + letter.len_utf8() > STATUS_LIMIT {
             break;
         }
-        shown.push(if letter.is_control() { char::REPLACEMENT_CHARACTER } else { letter });
+        shown.push(letter);
     }
     shown
 }

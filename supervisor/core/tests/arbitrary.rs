@@ -7,6 +7,8 @@
 mod component_file;
 #[path = "arbitrary/conversation.rs"]
 mod conversation;
+#[path = "arbitrary/notification.rs"]
+mod notification;
 #[path = "arbitrary/request_line.rs"]
 mod request_line;
 #[path = "arbitrary/takeover.rs"]
@@ -100,6 +102,7 @@ const SEEDS: &[(&str, &[&str])] = &[
     ("component_file", &["fuzz/seeds/component_file", "harness/suites", "supervisor/init/tests/cases"]),
     ("request_line", &["fuzz/seeds/request_line"]),
     ("conversation", &["fuzz/seeds/conversation"]),
+    ("notification", &["fuzz/seeds/notification"]),
 ];
 
 /// All seeds of a target.
@@ -143,6 +146,7 @@ const TARGETS: &[(&str, Check)] = &[
     ("component_file", component_file::check),
     ("request_line", request_line::check),
     ("conversation", conversation::check),
+    ("notification", notification::check),
 ];
 
 #[test]
@@ -178,6 +182,11 @@ proptest! {
     #[test]
     fn any_request_line_is_read(bytes in prop_oneof![4 => near_seed("request_line"), 1 => anything()]) {
         request_line::check(&bytes);
+    }
+
+    #[test]
+    fn any_notification_is_read(bytes in prop_oneof![4 => near_seed("notification"), 1 => anything()]) {
+        notification::check(&bytes);
     }
 }
 
