@@ -51,7 +51,6 @@ mutations! {
     HideDegraded: "does not mark the capabilities of what is DEGRADED",
     CountOneLess: "takes one more failed probe for DEGRADED than declared",
     ProbeTwice: "sends a probe while one is under way",
-    DeafToSilence: "forgets the timer of a watchdog",
     ReadyAtOnce: "does not wait for a component to be ready",
     LeakTimers: "keeps timers that nobody needs any more",
     StayInCycle: "does not notice that a cycle is gone",

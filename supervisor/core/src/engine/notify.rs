@@ -195,9 +195,6 @@ impl Engine {
         let Some(interval) = self.unit(id).and_then(Unit::watchdog_interval) else {
             return;
         };
-        if broken(Mutation::DeafToSilence) {
-            return;
-        }
         let timer = self.timers.arm(self.now.saturating_add(interval), Due::Watchdog(id));
         if let Some(unit) = self.unit_mut(id) {
             unit.watchdog.timer = Some(timer);

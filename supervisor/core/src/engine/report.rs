@@ -7,10 +7,9 @@ use super::Engine;
 use super::unit::Unit;
 use crate::component::KERNEL;
 use crate::control::{
-    CapabilityStatus, ComponentStatus, EventsPage, GraphNode, GraphPage, PAGE_BYTES, StatusPage, Summary,
-    WhyPage,
+    ComponentStatus, EventsPage, GraphNode, GraphPage, PAGE_BYTES, StatusPage, Summary, WhyPage,
 };
-use crate::graph::{Level, NodeId};
+use crate::graph::NodeId;
 use crate::journal::State;
 
 /// Estimated bytes of an entry besides its texts.
@@ -184,11 +183,7 @@ impl Engine {
         GraphNode {
             name,
             state: unit.map_or(State::Active, |unit| unit.state),
-            level: match self.graph.level(id) {
-                Level::Down => CapabilityStatus::Down,
-                Level::Degraded => CapabilityStatus::Degraded,
-                Level::Up => CapabilityStatus::Up,
-            },
+            level: self.graph.level(id).into(),
             held: unit.is_some_and(|unit| unit.held),
             provides: names(self.graph.provided(id)),
             requires: names(self.graph.required(id)),

@@ -6,7 +6,8 @@ use crate::engine::{Effect, Engine, Event, WAITER_LIMIT};
 use crate::journal::CAPACITY;
 use crate::sim::model::Model;
 
-/// Timers of a component: one of its life, one for its next probe, one for the probe under way.
+/// Timers of a component: while it is up one for its next probe, one for the probe under way and one
+/// for its watchdog; otherwise one of its life.
 const TIMERS_OF_ONE: usize = 3;
 
 /// Probes of a component: one under way, and cancelled ones that are not yet over. One is
