@@ -4,11 +4,12 @@
 //! component never has two processes. Descriptors: two for the log of each running component (its
 //! pipe and its file), and those of its start and readiness until these are over.
 
+mod passed;
+
 use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -30,10 +31,11 @@ use crate::limits;
 use crate::notify::{self, Socket};
 use crate::output;
 use crate::readiness::{self, Channel};
-use crate::reexec::Luggage;
 use crate::spawn::{self, Common, Descriptors, Image};
 use crate::supervisor::Supervisor;
 use crate::sys;
+
+pub use passed::{PassedProcesses, take_over};
 
 /// Longest time to wait for a killed group to become empty. What is left then hangs in the
 /// kernel; the component is not held back for it.
@@ -73,34 +75,6 @@ struct Process {
     ended: Option<Exit>,
 }
 
-/// A [`Process`] for the next process image.
-#[derive(Debug, Serialize, Deserialize)]
-struct Passed {
-    run: RunId,
-    pid: Option<i32>,
-    name: Rc<str>,
-    cgroup: Option<Cgroup>,
-    report: Option<RawFd>,
-    failure: Option<(String, i32)>,
-    log: Option<RawFd>,
-    ready_signal: Option<i32>,
-    beat: Option<(i32, bool)>,
-    channel: Option<readiness::Passed>,
-    socket: Option<(RawFd, PathBuf)>,
-    ready: bool,
-    ended: Option<Exit>,
-}
-
-/// [`Processes`] for the next process image.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct PassedProcesses {
-    runs: Vec<Passed>,
-    pids: Vec<(i32, Role)>,
-    cgroups: HashMap<String, PathBuf>,
-    /// The limit of open files that the first image was started with.
-    files: (u64, u64),
-}
-
 /// What a child process is to us.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -124,20 +98,6 @@ pub struct Processes {
     pids: HashMap<i32, Role>,
     /// Where readiness commands tell why they could not be executed.
     reports: HashMap<i32, OwnedFd>,
-}
-
-impl PassedProcesses {
-    /// All descriptors.
-    pub fn fds(&self) -> impl Iterator<Item = RawFd> {
-        self.runs.iter().flat_map(|passed| {
-            let channel = match passed.channel {
-                Some(readiness::Passed::Notify(fd)) => Some(fd),
-                _ => None,
-            };
-            let socket = passed.socket.as_ref().map(|(fd, _)| *fd);
-            [passed.report, passed.log, channel, socket].into_iter().flatten()
-        })
-    }
 }
 
 impl Processes {
@@ -353,17 +313,6 @@ impl Processes {
         self.pids.insert(pid, Role::Trial);
     }
 
-    /// For the next process image.
-    pub fn pass(&self) -> PassedProcesses {
-        let files = (self.common.files.rlim_cur, self.common.files.rlim_max);
-        PassedProcesses {
-            runs: self.runs.iter().map(|(run, process)| process.pass(*run)).collect(),
-            pids: self.pids.iter().map(|(pid, role)| (*pid, *role)).collect(),
-            cgroups: self.cgroups.paths().clone(),
-            files,
-        }
-    }
-
     /// What there is, for the engine to compare with.
     pub fn alive(&self) -> BTreeMap<RunId, Alive> {
         let alive = |process: &Process| Alive {
@@ -488,99 +437,6 @@ fn try_spawn(
     };
     own.keep(run, process);
     Ok(pid)
-}
-
-impl Process {
-    fn pass(&self, run: RunId) -> Passed {
-        Passed {
-            run,
-            pid: self.pid,
-            name: Rc::clone(&self.name),
-            cgroup: self.cgroup.clone(),
-            report: self.report.as_ref().map(AsRawFd::as_raw_fd),
-            failure: self.failure.map(|(step, errno)| (step.to_owned(), errno)),
-            log: self.log.as_ref().map(|log| log.pass()),
-            ready_signal: self.ready_signal,
-            beat: self.beat,
-            channel: self.channel.as_ref().map(|channel| channel.pass()),
-            socket: self.socket.as_ref().map(|socket| socket.pass()),
-            ready: self.ready,
-            ended: self.ended,
-        }
-    }
-}
-
-/// Take the processes over from the process image before, and go on watching them.
-pub fn take_over(
-    supervisor: &Rc<Supervisor>,
-    passed: PassedProcesses,
-    luggage: &mut Luggage,
-) -> io::Result<()> {
-    {
-        let mut own = supervisor.processes.borrow_mut();
-        own.cgroups.set_paths(passed.cgroups);
-        own.common.files = libc::rlimit { rlim_cur: passed.files.0, rlim_max: passed.files.1 };
-        for (pid, role) in passed.pids {
-            match role {
-                Role::Trial => {}
-                // The engine asks for the change again; this one must not come after it.
-                Role::Limits(_) => {
-                    let _ = signal::kill(Pid::from_raw(pid), Signal::SIGKILL);
-                }
-                role => {
-                    own.pids.insert(pid, role);
-                }
-            }
-        }
-    }
-    passed.runs.into_iter().try_for_each(|process| adopt(supervisor, process, luggage))
-}
-
-fn adopt(supervisor: &Rc<Supervisor>, passed: Passed, luggage: &mut Luggage) -> io::Result<()> {
-    let run = passed.run;
-    let mut tasks = Vec::new();
-    let mut watch = |task: Pin<Box<dyn Future<Output = ()>>>| tasks.push(spawn_local(task).abort_handle());
-    let report = passed.report.map(|fd| sys::watch(luggage.pipe(fd)?)).transpose()?.map(Rc::new);
-    if report.is_some() {
-        watch(Box::pin(watch_exec(Rc::clone(supervisor), run)));
-    }
-    let log = passed.log.map(|fd| output::Log::new(&supervisor.state_dir, &passed.name, luggage.pipe(fd)?));
-    let log = log.transpose()?.map(Rc::new);
-    if let Some(log) = &log {
-        watch(Box::pin(Rc::clone(log).follow(Rc::clone(supervisor))));
-    }
-    let socket = passed.socket.map(|socket| Socket::take(socket, luggage)).transpose()?.map(Rc::new);
-    if let Some(socket) = &socket {
-        watch(Box::pin(Rc::clone(socket).serve(Rc::clone(supervisor), run)));
-    }
-    let channel = passed.channel.map(|channel| Channel::take(channel, luggage)).transpose()?.map(Rc::new);
-    let mut watching = None;
-    if let (Some(channel), Some(component)) = (&channel, supervisor.started_with(run)) {
-        let task = Rc::clone(channel).watch(supervisor, run, &component);
-        watching = Some(spawn_local(task).abort_handle());
-    }
-    let failure = passed.failure.map(|(step, errno)| (spawn::step(&step).unwrap_or("start"), errno));
-    let process = Process {
-        pid: passed.pid,
-        name: passed.name,
-        cgroup: passed.cgroup,
-        report,
-        failure,
-        tasks,
-        log,
-        ready_signal: passed.ready_signal,
-        beat: passed.beat,
-        channel,
-        watching,
-        socket,
-        ready: passed.ready,
-        ended: passed.ended,
-    };
-    supervisor.processes.borrow_mut().keep(run, process);
-    if let Some(exit) = passed.ended {
-        spawn_local(drain(Rc::clone(supervisor), run, end_of(run, failure, exit)));
-    }
-    Ok(())
 }
 
 fn end_of(run: RunId, failure: Option<(&'static str, i32)>, exit: Exit) -> Event {
