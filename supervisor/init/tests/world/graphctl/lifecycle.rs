@@ -136,10 +136,11 @@ fn a_terminal_is_given_back_as_it_was() {
         return;
     };
     guest.wait("steady", State::Active, None);
-    // `script` gives it a terminal, whose Ctrl-C is a byte of its input.
+    // `script` gives it a terminal, whose Ctrl-C is a byte of its input. `exec`, because a shell that
+    // stayed would be interrupted as well, and its exit code reported.
     let mut child = Command::new("script")
         .args(["--quiet", "--return", "--command"])
-        .arg(format!("{} --socket {} status --watch", program().display(), guest.socket().display()))
+        .arg(format!("exec {} --socket {} status --watch", program().display(), guest.socket().display()))
         .arg("/dev/null")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
