@@ -201,3 +201,15 @@ fn an_undeclared_provider_does_not_wait_for_whom_another_serves() {
     bench.give(Event::Ended(base, Exit::Signal(15)));
     assert_eq!(bench.engine.state("base"), State::Removed);
 }
+
+#[test]
+fn the_kernel_is_extended_by_a_file_of_its_name() {
+    let mut bench = Bench::new(&[&service("a", "[requires]\ncapabilities = [\"kernel.kvm\"]")]);
+    assert_eq!(bench.engine.state("a"), State::Inactive);
+    bench.declare(
+        "kernel.toml",
+        "[component]\nname = \"kernel\"\n[provides]\ncapabilities = [\"kernel.kvm\"]",
+    );
+    assert_eq!(bench.engine.state("a"), State::Starting);
+    assert_eq!(bench.engine.names().count(), 1);
+}

@@ -1,4 +1,4 @@
-//! The start grace and the jitter of health probes.
+//! When health probes are sent: rhythm, jitter, start grace, and not at all.
 
 use super::*;
 
@@ -52,4 +52,69 @@ fn first_probes_are_spread_over_the_declared_jitter() {
         firsts.dedup();
         assert_eq!(firsts.len(), if jitter == 0 { 1 } else { 4 }, "{jitter}: {firsts:?}");
     }
+}
+
+#[test]
+fn probes_keep_their_rhythm_and_are_spread() {
+    let files: Vec<_> = (0..200).map(|n| service(&format!("c{n}"), PROBED)).collect();
+    let files: Vec<_> = files.iter().map(String::as_str).collect();
+    let mut bench = Bench::new(&files);
+    for n in 0..200 {
+        bench.execute(&format!("c{n}"));
+    }
+    let start = bench.now;
+    let mut times: BTreeMap<String, Vec<Duration>> = BTreeMap::new();
+    while bench.now < start + 60 * SECOND {
+        bench.now = bench.engine.deadline().expect("a deadline");
+        bench.effects.clear();
+        bench.give(Event::Tick);
+        let sent: Vec<_> = bench
+            .effects
+            .iter()
+            .filter_map(|effect| match effect {
+                Effect::Probe { probe, component, .. } => Some((*probe, component.name.clone())),
+                _ => None,
+            })
+            .collect();
+        assert!(sent.len() <= 5, "{} probes at once", sent.len());
+        for (probe, name) in sent {
+            times.entry(name).or_default().push(bench.now.saturating_sub(start));
+            bench.give(Event::Probed { probe, outcome: Ok(()) });
+        }
+    }
+    for (name, times) in times {
+        assert!((5 * SECOND..=10 * SECOND).contains(&times[0]), "{name}: {times:?}");
+        assert!(times.windows(2).all(|pair| pair[1] == pair[0] + 10 * SECOND), "{name}: {times:?}");
+    }
+}
+
+#[test]
+fn a_long_pause_is_not_made_up_for() {
+    let mut bench = Bench::new(&[&service("a", PROBED)]);
+    bench.execute("a");
+    probed(&mut bench, true);
+    let rhythm = bench.now;
+    bench.now += 95 * SECOND;
+    bench.give(Event::Tick);
+    let probe = sent(&mut bench).expect("one probe");
+    bench.give(Event::Probed { probe, outcome: Ok(()) });
+    assert_eq!(sent(&mut bench), None);
+    next_probe(&mut bench);
+    assert_eq!(bench.now, rhythm + 100 * SECOND);
+}
+
+#[test]
+fn nothing_is_probed_before_it_is_ready_or_after_it_is_told_to_stop() {
+    let mut bench = Bench::new(&[&service("a", &format!("{PROBED}readiness = \"notify\""))]);
+    bench.execute("a");
+    bench.now += 20 * SECOND;
+    bench.give(Event::Tick);
+    assert_eq!(sent(&mut bench), None);
+    let run = bench.run("a");
+    bench.give(Event::Ready(run));
+    let probe = next_probe(&mut bench);
+    bench.ask(0, Request::Stop { name: "a".to_owned(), timeout_ms: None });
+    assert!(bench.effects.iter().any(|e| matches!(e, Effect::CancelProbe(id) if *id == probe)));
+    bench.give(Event::Probed { probe, outcome: Err("cancelled".into()) });
+    assert_eq!(bench.engine.state("a"), State::Stopping);
 }
