@@ -1,5 +1,7 @@
 //! Small graphs with known answers, and long ones that must not overflow the stack.
 
+mod oracle;
+
 use super::*;
 use crate::control::CapabilityStatus;
 
