@@ -3,12 +3,14 @@
 //!
 //! Guarantees: nothing outside the namespaces changes but a control group that is removed at the end; a supervisor that
 //! cannot be had or does not come up is reported as skipped with the reason, never left out; figures come from the
-//! services themselves and from the kernel's books, so how often somebody looks does not change them.
+//! services themselves and from the kernel's books, so how often somebody looks does not change them. Among them is
+//! [`FLOOR`], a program that only waits and executes: what it takes, the machine takes.
 //!
 //! Needs root, and a process with one thread: children are set up between clone and exec.
 
 mod arena;
 mod bars;
+mod events;
 mod inits;
 mod measure;
 mod proc;
@@ -17,8 +19,8 @@ mod report;
 use std::io;
 use std::path::PathBuf;
 
-pub use bars::Verdict;
-pub use inits::{Init, PEERS, RESOLVER};
+pub use bars::{Outcome, Verdict};
+pub use inits::{FLOOR, Init, PEERS, RESOLVER};
 pub use report::{Figures, Report, Row};
 
 use arena::Field;

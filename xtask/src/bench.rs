@@ -3,7 +3,7 @@
 use clap::Args;
 use std::path::{Path, PathBuf};
 
-use yakiros_benches::peers::{self, Contestant, Init, PEERS, RESOLVER, Setup};
+use yakiros_benches::peers::{self, Contestant, FLOOR, Init, PEERS, RESOLVER, Setup};
 use yakiros_harness::programs::Programs;
 use yakiros_harness::progress::Preparation;
 use yakiros_reports::{EXIT_FAILED, EXIT_INFRA, EXIT_PASSED};
@@ -21,10 +21,10 @@ pub struct Bench {
     /// A folder with usr/sbin/dinit and its libraries, to be dinit's root: Debian has no package of it
     #[arg(long, value_name = "FOLDER")]
     dinit: Option<PathBuf>,
-    /// Only graph-resolver
+    /// Only graph-resolver, and the floor
     #[arg(long)]
     alone: bool,
-    /// A folder with graph-resolver and test-stamp, both static, instead of those built now
+    /// A folder with graph-resolver, test-floor and test-stamp, all static, instead of those built now
     #[arg(long, value_name = "FOLDER")]
     programs: Option<PathBuf>,
     /// Starts of 100 services of which the median counts
@@ -63,7 +63,9 @@ fn measure(arguments: &Bench) -> Result<peers::Report, Box<dyn std::error::Error
         (None, None) => PathBuf::from(name),
     };
     let folder = tempfile::tempdir()?;
-    let mut contestants = vec![own(&program("graph-resolver"), folder.path())?];
+    let ours = [(&RESOLVER, "graph-resolver"), (&FLOOR, "test-floor")];
+    let ours = ours.map(|(init, name)| own(init, &program(name), &folder.path().join(init.name)));
+    let mut contestants = ours.into_iter().collect::<Result<Vec<_>, _>>()?;
     let cache = Cache::from_env()?;
     let mut leases = Vec::new();
     for init in PEERS.iter().filter(|_| !arguments.alone) {
@@ -83,13 +85,13 @@ fn measure(arguments: &Bench) -> Result<peers::Report, Box<dyn std::error::Error
     Ok(peers::run(&setup)?)
 }
 
-/// Our own program, as it is in the guest.
-fn own(program: &Path, folder: &Path) -> std::io::Result<Contestant> {
+/// A program of our own, as it is in the guest.
+fn own(init: &'static Init, program: &Path, folder: &Path) -> std::io::Result<Contestant> {
     let sbin = folder.join("usr/sbin");
     std::fs::create_dir_all(&sbin)?;
-    std::fs::copy(program, sbin.join("graph-resolver"))?;
+    std::fs::copy(program, sbin.join(program.file_name().unwrap_or_default()))?;
     let version = env!("CARGO_PKG_VERSION").to_owned();
-    Ok(Contestant { init: &RESOLVER, version, root: Ok(folder.to_path_buf()) })
+    Ok(Contestant { init, version, root: Ok(folder.to_path_buf()) })
 }
 
 fn peer(init: &'static Init, cache: &Cache, leases: &mut Vec<Unpacked>) -> Contestant {

@@ -40,6 +40,14 @@ pub const RESOLVER: Init = Init {
     declare: declare_resolver,
 };
 
+/// No supervisor: what the machine itself takes to do what a supervisor does.
+pub const FLOOR: Init = Init {
+    name: "floor",
+    packages: &[],
+    argv: &["/sbin/test-floor", "--program", SERVICE, "--count-file", "/etc/count"],
+    declare: declare_floor,
+};
+
 /// The others. Debian has no package of dinit; its folder has to be given.
 pub const PEERS: [Init; 4] = [
     Init { name: "dinit", packages: &[], argv: &["/usr/sbin/dinit"], declare: declare_dinit },
@@ -90,6 +98,15 @@ fn declare_resolver(root: &Path, services: Services) -> io::Result<bool> {
             }
         }
     }
+    Ok(true)
+}
+
+/// One after the other is started when the one before is executed: independent ones and a chain are the same.
+fn declare_floor(root: &Path, services: Services) -> io::Result<bool> {
+    let (Services::Independent(count) | Services::Chain(count)) = services else {
+        return Ok(false);
+    };
+    fs::write(root.join("etc/count"), count.to_string())?;
     Ok(true)
 }
 

@@ -1,10 +1,12 @@
 //! What is done to the supervisors, and what is read off.
 
+use std::ops::RangeInclusive;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use super::Setup;
 use super::arena::{Arena, Field, now};
+use super::events::Events;
 use super::inits::Services;
 use super::proc::{self, Memory, Usage};
 use super::report::{Idle, Population, Row};
@@ -55,6 +57,14 @@ pub fn starts(field: &Field, setup: &Setup, rows: &mut [Row]) {
 
 /// Memory of each population, idleness of one, respawn in another.
 pub fn populations(field: &Field, setup: &Setup, rows: &mut [Row]) {
+    let events = Events::new();
+    if let Err(error) = &events {
+        let text =
+            format!("when programs are executed is not known: the kernel gives no process events: {error}");
+        for row in rows.iter_mut() {
+            row.note(text.clone());
+        }
+    }
     for services in POPULATIONS {
         for at in 0..rows.len() {
             (setup.say)(&format!("{} with {services} idle services", rows[at].name));
@@ -67,7 +77,7 @@ pub fn populations(field: &Field, setup: &Setup, rows: &mut [Row]) {
                     row.figures.idle = idle(arena, setup.watch_seconds);
                 }
                 if services == KILLED.0 {
-                    respawn(arena, row);
+                    respawn(arena, events.as_ref().ok(), row);
                 }
             });
         }
@@ -177,19 +187,32 @@ fn usage(pids: &[i32]) -> Option<Usage> {
 }
 
 /// Kill different services one after the other, each once, so that nobody's rate limit is met.
-fn respawn(arena: &Arena, row: &mut Row) {
+fn respawn(arena: &Arena, events: Option<&Events>, row: &mut Row) {
     let Ok((services, _)) = proc::inhabitants(arena.pid, "test-stamp") else { return };
     for pid in services.into_iter().take(KILLED.1) {
         let before = arena.stamps().len();
+        let lost = events.is_some_and(|events| events.take().is_err());
         let killed = now();
         let sent = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
         if sent.is_err() || wait_for_stamps(arena, before + 1).is_err() {
             return row.note(format!("a killed service did not come back: {}", arena.output()));
         }
         let born = arena.stamps().last().copied().unwrap_or(killed);
-        row.figures.respawn_ms.push(millis(born.saturating_sub(killed)));
+        row.figures.reborn_ms.push(millis(born.saturating_sub(killed)));
+        match events.map(|events| last_execution(arena, events, killed..=born)) {
+            Some(Some(executed)) if !lost => row.figures.respawn_ms.push(millis(executed - killed)),
+            None => {}
+            Some(_) => row.note("an execution was not seen: events were lost".to_owned()),
+        }
         sleep(BETWEEN_KILLS);
     }
+}
+
+/// When the process that was born last was executed: some execute an interpreter first, which does not count.
+fn last_execution(arena: &Arena, events: &Events, span: RangeInclusive<u64>) -> Option<u64> {
+    let all = events.take().ok()?;
+    let inside = all.iter().filter(|event| span.contains(&event.at) && proc::is_inside(event.pid, arena.pid));
+    inside.map(|event| event.at).max()
 }
 
 fn millis(nanoseconds: u64) -> f64 {

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::path::PathBuf;
 
 use serde::Serialize;
 
@@ -47,9 +48,13 @@ pub fn usage(pid: i32) -> io::Result<Usage> {
     })
 }
 
+/// Whether a process is in the namespace whose process 1 is `first`.
+pub fn is_inside(pid: i32, first: i32) -> bool {
+    matches!((namespace(pid), namespace(first)), (Ok(own), Ok(other)) if own == other)
+}
+
 /// The processes of the namespace whose process 1 is `pid`: those with the name `name`, and all others.
 pub fn inhabitants(pid: i32, name: &str) -> io::Result<(Vec<i32>, Vec<i32>)> {
-    let namespace = |pid: i32| fs::read_link(format!("/proc/{pid}/ns/pid"));
     let own = namespace(pid)?;
     let (mut named, mut others) = (Vec::new(), Vec::new());
     for entry in fs::read_dir("/proc")?.flatten() {
@@ -63,6 +68,11 @@ pub fn inhabitants(pid: i32, name: &str) -> io::Result<(Vec<i32>, Vec<i32>)> {
         if is_named { named.push(other) } else { others.push(other) }
     }
     Ok((named, others))
+}
+
+/// What tells a namespace of process numbers from all others.
+fn namespace(pid: i32) -> io::Result<PathBuf> {
+    fs::read_link(format!("/proc/{pid}/ns/pid"))
 }
 
 /// The number after a key.

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::Serialize;
 
 use super::Contestant;
-use super::bars::Verdict;
+use super::bars::{Outcome, Verdict};
 use super::proc::Memory;
 
 /// The most notes kept of one supervisor.
@@ -42,8 +42,10 @@ pub struct Figures {
     pub start_ms: Vec<f64>,
     /// Memory by the number of idle services.
     pub memory: Vec<Population>,
-    /// From SIGKILL to the main of the next process, in milliseconds.
+    /// From SIGKILL to the exec of the next process, in milliseconds; empty where the kernel does not tell.
     pub respawn_ms: Vec<f64>,
+    /// From SIGKILL to the main of the next process, in milliseconds.
+    pub reborn_ms: Vec<f64>,
     /// A chain of 1,000 services, in milliseconds.
     pub chain_ms: Option<f64>,
     /// 20 services with nothing to do.
@@ -96,9 +98,9 @@ impl Row {
 }
 
 impl Report {
-    /// Whether no bar is missed.
+    /// Whether no bar is missed that the machine lets anybody reach.
     pub fn passed(&self) -> bool {
-        self.verdicts.iter().all(|verdict| verdict.passed != Some(false))
+        self.verdicts.iter().all(|verdict| verdict.outcome != Outcome::Missed)
     }
 }
 
@@ -109,14 +111,20 @@ pub(super) fn median(values: &[f64]) -> Option<f64> {
     sorted.get(sorted.len() / 2).copied()
 }
 
+/// The greatest; nothing of nothing.
+pub(super) fn worst(values: &[f64]) -> Option<f64> {
+    values.iter().copied().reduce(f64::max)
+}
+
 /// Titles of the table.
-const TITLES: [&str; 8] = [
+const TITLES: [&str; 9] = [
     "supervisor",
     "Pss kB 1/20/100",
     "anonymous",
     "all processes",
     "100 started",
     "kill to exec (worst)",
+    "kill to main (worst)",
     "chain 1000",
     "idle wake-ups, CPU",
 ];
@@ -143,13 +151,18 @@ impl fmt::Display for Report {
         }
         writeln!(f)?;
         for verdict in &self.verdicts {
-            let word = match verdict.passed {
-                Some(true) => "good",
-                Some(false) => "MISSED",
-                None => "no peer",
+            let word = match verdict.outcome {
+                Outcome::Good => "good",
+                Outcome::Missed => "MISSED",
+                Outcome::Floor => "floor",
+                Outcome::NoPeer => "no peer",
             };
             let value = verdict.value.map_or_else(|| "-".to_owned(), |value| format!("{value:.2}"));
-            writeln!(f, "{word:8}{:45}{value:>10}  bar {:.2}", verdict.what, verdict.bar)?;
+            write!(f, "{word:8}{:45}{value:>10}  bar {:.2}", verdict.what, verdict.bar)?;
+            match (verdict.floor, verdict.floors) {
+                (Some(floor), Some(floors)) => writeln!(f, "  floor {floor:.2}, {floors:.2} times that")?,
+                _ => writeln!(f)?,
+            }
         }
         Ok(())
     }
@@ -162,7 +175,7 @@ fn cells(row: &Row) -> Vec<String> {
         texts.join("/")
     };
     let ms = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.2} ms"));
-    let worst = figures.respawn_ms.iter().copied().reduce(f64::max);
+    let with_worst = |all: &[f64]| format!("{} ({})", ms(median(all)), ms(worst(all)));
     let idle = figures.idle.as_ref();
     vec![
         format!("{} {}", row.name, row.version),
@@ -170,7 +183,8 @@ fn cells(row: &Row) -> Vec<String> {
         join(|one| one.own.anonymous),
         join(|one| one.all.pss),
         ms(median(&figures.start_ms)),
-        format!("{} ({})", ms(median(&figures.respawn_ms)), ms(worst)),
+        with_worst(&figures.respawn_ms),
+        with_worst(&figures.reborn_ms),
         ms(figures.chain_ms),
         idle.map_or_else(|| "-".to_owned(), |idle| format!("{}, {:.2} ms", idle.wakeups, idle.cpu_ms)),
     ]

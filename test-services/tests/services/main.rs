@@ -5,6 +5,7 @@ mod support;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
@@ -302,6 +303,34 @@ fn stamp_notes_its_birth_beside_those_of_others_and_lets_in_who_connects() {
     let mut end = Vec::new();
     UnixStream::connect(&socket).unwrap().read_to_end(&mut end).unwrap();
     assert_eq!((end.as_slice(), stamp.stop(Signal::SIGTERM).code()), (&[][..], Some(0)));
+}
+
+#[test]
+fn floor_runs_the_wanted_number_of_programs_again_and_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let [program, count, file] = ["program", "count", "file"].map(|name| folder.path().join(name));
+    fs::write(&count, "3\n").unwrap();
+    let script = format!("#!/bin/sh\necho $PPID >> {}\nexec sleep 1000\n", path_text(&file));
+    fs::write(&program, script).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let args = ["--program", path_text(&program), "--count-file", path_text(&count)];
+    let floor = Service::start(env!("CARGO_BIN_EXE_test-floor"), &args);
+    let parent = floor.pid();
+    let children = format!("/proc/{parent}/task/{parent}/children");
+    let children = || -> Vec<i32> {
+        let text = fs::read_to_string(&children).unwrap();
+        text.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
+    };
+    let lines = || fs::read_to_string(&file).unwrap_or_default();
+    until("three run", || lines().lines().count() == 3);
+    kill(Pid::from_raw(children()[0]), Signal::SIGKILL).unwrap();
+    until("another one runs", || lines().lines().count() == 4);
+    assert_eq!((lines(), children().len()), (format!("{parent}\n").repeat(4), 3));
+    let left = children();
+    floor.stop(Signal::SIGKILL);
+    for pid in left {
+        kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+    }
 }
 
 #[test]

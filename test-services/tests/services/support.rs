@@ -12,10 +12,11 @@ use nix::unistd::Pid;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// All services by name and path.
-pub const ALL: [(&str, &str); 11] = [
+pub const ALL: [(&str, &str); 12] = [
     ("test-echo-server", env!("CARGO_BIN_EXE_test-echo-server")),
     ("test-exit", env!("CARGO_BIN_EXE_test-exit")),
     ("test-flood", env!("CARGO_BIN_EXE_test-flood")),
+    ("test-floor", env!("CARGO_BIN_EXE_test-floor")),
     ("test-health-demo", env!("CARGO_BIN_EXE_test-health-demo")),
     ("test-idle", env!("CARGO_BIN_EXE_test-idle")),
     ("test-oneshot", env!("CARGO_BIN_EXE_test-oneshot")),
