@@ -299,6 +299,9 @@ pub(crate) fn errno_text(errno: i32) -> &'static str {
         28 => "no space left on device",
         30 => "read-only file system",
         40 => "too many levels of symbolic links",
+        107 => "nobody is at the other end",
+        110 => "no answer in time",
+        125 => "cancelled",
         _ => "error of the operating system",
     }
 }

@@ -1,19 +1,17 @@
 //! Health probes: asks, and reports each outcome to the engine exactly once.
 //!
 //! Nothing here waits in the event loop. Sockets that do not answer at once (see [`connect`]) are
-//! asked by a small task on the same thread, a command is a child in the component's cgroup, a file
-//! and a signal are looked at on the spot. How long a probe may take is the engine's business, which
-//! cancels it: a task is dropped with its socket, a command is killed with its whole process group.
-//!
-//! A probed file has to be on a local file system: looking at one on a dead network mount would
-//! hold up everything.
+//! asked by a small task on the same thread, a command is a child in the component's cgroup, a signal
+//! is looked at on the spot, and so is a file or the way to a socket where no file system has to be
+//! asked (see [`crate::lookup`]). How long a probe may take is the engine's business, which cancels
+//! it: a task is dropped with its socket or its child, a command is killed with its process group.
 
 mod connect;
 
 use std::collections::HashMap;
-use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
+use std::path::Path;
 use std::rc::Rc;
 
 use nix::sys::signal::{Signal, killpg};
@@ -25,6 +23,7 @@ use yakiros_core::engine::{Event, ProbeId, RunId};
 use yakiros_core::journal::Exit;
 
 use crate::health::connect::Attempt;
+use crate::lookup;
 use crate::reexec::Luggage;
 use crate::spawn;
 use crate::supervisor::Supervisor;
@@ -80,10 +79,10 @@ pub fn begin(supervisor: &Rc<Supervisor>, probe: ProbeId, run: RunId, component:
         keep(supervisor, probe, Running::Task(task.abort_handle()));
     };
     match check {
-        Check::File(path) => {
-            let found = fs::metadata(path).map(drop).map_err(|error| reason(check, &error));
-            over(supervisor, probe, found);
-        }
+        Check::File(path) => match supervisor.lookups.open(Path::new(path)) {
+            Some(found) => over(supervisor, probe, found.map(drop).map_err(|error| reason(check, &error))),
+            None => task(Question::Path(lookup::Question::Look, path.clone())),
+        },
         Check::Signal(signal) => {
             let came = supervisor.processes.borrow_mut().has_beaten(run, signal.0);
             let interval = health.interval;
@@ -103,10 +102,18 @@ pub fn begin(supervisor: &Rc<Supervisor>, probe: ProbeId, run: RunId, component:
             Attempt::Over(answer) => over(supervisor, probe, answer.map_err(|error| reason(check, &error))),
             Attempt::Pending(socket) => task(Question::Connection(socket)),
         },
-        Check::Unix(path) => match connect::unix(path) {
-            Attempt::Over(answer) => over(supervisor, probe, answer.map_err(|error| reason(check, &error))),
-            Attempt::Pending(socket) => task(Question::Connection(socket)),
-        },
+        Check::Unix(path) => {
+            let found = supervisor.lookups.open(Path::new(path));
+            match found
+                .map(|found| found.map_or_else(|error| Attempt::Over(Err(error)), |fd| connect::unix(&fd)))
+            {
+                Some(Attempt::Over(answer)) => {
+                    over(supervisor, probe, answer.map_err(|error| reason(check, &error)));
+                }
+                Some(Attempt::Pending(socket)) => task(Question::Connection(socket)),
+                None => task(Question::Path(lookup::Question::Connect, path.clone())),
+            }
+        }
     }
 }
 
@@ -151,17 +158,22 @@ fn reason(check: &Check, error: &io::Error) -> Rc<str> {
     format!("{check}: {error}").into()
 }
 
-/// What is asked of a socket.
+/// What is asked of a socket or a file system.
 enum Question {
     /// Whether the connection that is under way comes to stand.
     Connection(OwnedFd),
     Http(HttpTarget),
+    /// What is at a path, when that takes a child.
+    Path(lookup::Question, String),
 }
 
 async fn ask(supervisor: Rc<Supervisor>, probe: ProbeId, component: Rc<Component>, question: Question) {
     let answer = match question {
         Question::Connection(socket) => finish(socket).await,
         Question::Http(target) => get(&target).await,
+        Question::Path(question, path) => {
+            lookup::ask(&supervisor, question, Path::new(&path)).await.map(drop)
+        }
     };
     let check = component.lifecycle.health.as_ref().map(|health| &health.check);
     let outcome = match (answer, check) {

@@ -1,7 +1,7 @@
 //! `graph-resolver`: process 1, or a supervisor in user mode.
 //!
 //! It performs what `yakiros-core` decides. One thread, one event loop; what may block for long
-//! (file systems at the end) is left to children with a limit.
+//! (paths that components declare, file systems at the end) is left to children with a limit.
 //! Process 1 never ends: an internal panic or a failed start leads to a shell on the console (see
 //! [`emergency`]), the signals that report faults are ignored when somebody sends them, and every
 //! orphan is reaped whatever happens.
@@ -15,6 +15,7 @@ mod faults;
 mod health;
 mod limits;
 mod log;
+mod lookup;
 mod machine;
 mod memory;
 mod notify;

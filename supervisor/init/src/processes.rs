@@ -5,11 +5,12 @@
 //! pipe and its file), and those of its start and readiness until these are over.
 
 mod passed;
+mod pending;
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -21,19 +22,22 @@ use serde::{Deserialize, Serialize};
 use tokio::io::unix::AsyncFd;
 use tokio::task::{AbortHandle, spawn_local};
 use tracing::warn;
-use yakiros_core::component::{Check, Component};
+use yakiros_core::component::{Check, Component, Readiness};
 use yakiros_core::engine::{Alive, Event, ProbeId, RunId, Stage};
 use yakiros_core::journal::Exit;
 
 use crate::cgroup::{Cgroup, Cgroups};
 use crate::health;
 use crate::limits;
+use crate::lookup::Identity;
 use crate::notify::{self, Socket};
 use crate::output;
 use crate::readiness::{self, Channel};
 use crate::spawn::{self, Common, Descriptors, Image};
 use crate::supervisor::Supervisor;
 use crate::sys;
+
+use pending::Pending;
 
 pub use passed::{PassedProcesses, take_over};
 
@@ -98,46 +102,66 @@ pub struct Processes {
     pids: HashMap<i32, Role>,
     /// Where readiness commands tell why they could not be executed.
     reports: HashMap<i32, OwnedFd>,
+    /// Starts that wait for a file system.
+    pending: HashMap<RunId, Pending>,
 }
 
 impl Processes {
     /// No process yet.
     pub fn new(cgroups: Cgroups, common: Common) -> Self {
-        Self { cgroups, common, runs: HashMap::new(), pids: HashMap::new(), reports: HashMap::new() }
+        Self {
+            cgroups,
+            common,
+            runs: HashMap::new(),
+            pids: HashMap::new(),
+            reports: HashMap::new(),
+            pending: HashMap::new(),
+        }
     }
 
-    /// Start a process. The event says what became of it so far.
+    /// Start a process. The event says what became of it so far; there is none yet if a file system
+    /// has to be asked first (see [`pending`]).
     pub fn spawn(
         supervisor: &Rc<Supervisor>,
         run: RunId,
-        component: &Rc<Component>,
+        component: Rc<Component>,
         generation: u64,
-    ) -> Event {
+    ) -> Option<Event> {
         if let Some((_, what)) = component.isolation.unsupported().next() {
-            return Event::Unsupported { run, what: what.into() };
+            return Some(Event::Unsupported { run, what: what.into() });
         }
-        match try_spawn(supervisor, run, component, generation) {
-            Ok(pid) => Event::Created { run, pid },
-            Err((step, error)) => Event::NotExecuted {
-                run,
-                step: step.into(),
-                errno: error.raw_os_error().unwrap_or(libc::EIO),
-            },
-        }
+        let before = match &component.lifecycle.readiness {
+            Readiness::File(path) => supervisor.lookups.identity_now(Path::new(path)).map(Result::ok),
+            _ => Some(None),
+        };
+        let Some(before) = before else {
+            pending::begin(supervisor, run, component, generation);
+            return None;
+        };
+        Some(spawn_now(supervisor, run, &component, generation, before))
     }
 
-    /// SIGTERM to the process and its session's first group, so that a shell's child gets it too.
-    pub fn terminate(&self, run: RunId) {
+    /// SIGTERM to the process and its session's first group, so that a shell's child gets it too. A
+    /// start that waits is given up, and the event says so.
+    pub fn terminate(&mut self, run: RunId) -> Option<Event> {
+        if let Some(event) = self.give_up(run) {
+            return Some(event);
+        }
         if let Some(pid) = self.pid(run) {
             // Before setsid there is no group of that number.
             if signal::killpg(pid, Signal::SIGTERM) == Err(Errno::ESRCH) {
                 let _ = signal::kill(pid, Signal::SIGTERM);
             }
         }
+        None
     }
 
-    /// End the process and everything in its group.
-    pub fn kill(&self, run: RunId) {
+    /// End the process and everything in its group. A start that waits is given up, and the event
+    /// says so.
+    pub fn kill(&mut self, run: RunId) -> Option<Event> {
+        if let Some(event) = self.give_up(run) {
+            return Some(event);
+        }
         if let Some(cgroup) = self.own_cgroup(run) {
             cgroup.kill();
         }
@@ -145,6 +169,7 @@ impl Processes {
             let _ = signal::killpg(pid, Signal::SIGKILL);
             let _ = signal::kill(pid, Signal::SIGKILL);
         }
+        None
     }
 
     /// Send the process itself a signal.
@@ -323,7 +348,8 @@ impl Processes {
                 _ => Stage::Created,
             },
         };
-        self.runs.iter().map(|(run, process)| (*run, alive(process))).collect()
+        let waiting = self.pending.keys().map(|run| (*run, Alive { pid: None, stage: Stage::Created }));
+        self.runs.iter().map(|(run, process)| (*run, alive(process))).chain(waiting).collect()
     }
 
     /// A process is ready: nothing asks any more whether it is.
@@ -370,17 +396,35 @@ impl Processes {
 
 type StepError = (&'static str, io::Error);
 
+fn spawn_now(
+    supervisor: &Rc<Supervisor>,
+    run: RunId,
+    component: &Rc<Component>,
+    generation: u64,
+    before: Option<Identity>,
+) -> Event {
+    match try_spawn(supervisor, run, component, generation, before) {
+        Ok(pid) => Event::Created { run, pid },
+        Err((step, error)) => not_executed(run, step, error.raw_os_error().unwrap_or(libc::EIO)),
+    }
+}
+
+fn not_executed(run: RunId, step: &'static str, errno: i32) -> Event {
+    Event::NotExecuted { run, step: step.into(), errno }
+}
+
 fn try_spawn(
     supervisor: &Rc<Supervisor>,
     run: RunId,
     component: &Rc<Component>,
     generation: u64,
+    before: Option<Identity>,
 ) -> Result<i32, StepError> {
     let at = |step: &'static str| move |error| (step, error);
     let mut own = supervisor.processes.borrow_mut();
     let own = &mut *own;
     let cgroup = own.cgroups.prepare(component).map_err(at("prepare the cgroup"))?;
-    let prepared = readiness::prepare(component).map_err(at("prepare the readiness channel"))?;
+    let prepared = readiness::prepare(component, before).map_err(at("prepare the readiness channel"))?;
     let socket = component.has_notify_socket().then(|| Socket::open(run, &supervisor.state_dir));
     let socket = socket.transpose().map_err(at("prepare the notification socket"))?;
     let mut environment = prepared.environment();
@@ -441,7 +485,7 @@ fn try_spawn(
 
 fn end_of(run: RunId, failure: Option<(&'static str, i32)>, exit: Exit) -> Event {
     match failure {
-        Some((step, errno)) => Event::NotExecuted { run, step: step.into(), errno },
+        Some((step, errno)) => not_executed(run, step, errno),
         None => Event::Ended(run, exit),
     }
 }
@@ -493,13 +537,13 @@ fn take_report(supervisor: &Rc<Supervisor>, run: RunId) -> bool {
     true
 }
 
-/// A child of ours was reaped. Unknown ones are orphans, and that was all they needed.
+/// A child of ours was reaped. Those that nobody knows are orphans, and that was all they needed.
 pub fn reaped(supervisor: &Rc<Supervisor>, pid: i32, exit: Exit) {
     let role = supervisor.processes.borrow_mut().pids.remove(&pid);
     match role {
         Some(Role::Probe(run)) => answered(supervisor, run, pid, exit),
         Some(Role::Trial) => supervisor.reexec.trial_ended(exit),
-        None => {}
+        None => supervisor.lookups.reaped(pid),
         Some(Role::Limits(run)) => limits::reaped(supervisor, run, exit),
         Some(Role::Health(probe)) => health::reaped(supervisor, probe, exit),
         Some(Role::Component(run)) => component_reaped(supervisor, run, exit),
@@ -573,7 +617,6 @@ fn conclude(supervisor: &Rc<Supervisor>, run: RunId, event: Event) {
 mod tests {
     use super::*;
     use std::os::unix::process::CommandExt as _;
-    use std::path::Path;
 
     fn process(pid: Option<i32>) -> Process {
         Process {

@@ -4,11 +4,9 @@
 //! blocks, and all of it ends with the run.
 
 use std::cell::Cell;
-use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
-use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
@@ -18,6 +16,7 @@ use tokio::io::unix::AsyncFd;
 use yakiros_core::component::{Component, Readiness};
 use yakiros_core::engine::{Event, RunId};
 
+use crate::lookup::{self, Identity};
 use crate::reexec::Luggage;
 use crate::spawn::{self, NOTIFY_FD};
 use crate::supervisor::Supervisor;
@@ -29,14 +28,6 @@ const FILE_STEP: Duration = Duration::from_millis(2);
 
 /// See [`FILE_STEP`].
 const FILE_STEP_MAX: Duration = Duration::from_millis(100);
-
-/// What tells one file from another of the same name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Identity {
-    device: u64,
-    inode: u64,
-    changed: (i64, i64),
-}
 
 /// A readiness channel between its creation and its watch.
 pub enum Prepared {
@@ -90,13 +81,11 @@ pub enum Passed {
 
 type Watching = Pin<Box<dyn Future<Output = ()>>>;
 
-/// Set the channel up that `component` declares.
-pub fn prepare(component: &Component) -> io::Result<Prepared> {
+/// Set the channel up that `component` declares; `before` is what stands in the place of its file.
+pub fn prepare(component: &Component, before: Option<Identity>) -> io::Result<Prepared> {
     Ok(match &component.lifecycle.readiness {
         Readiness::None => Prepared::None,
-        Readiness::File(path) => {
-            Prepared::File(FileChannel { path: path.into(), before: identity(Path::new(path)) })
-        }
+        Readiness::File(path) => Prepared::File(FileChannel { path: path.into(), before }),
         Readiness::Command(_) => Prepared::Command,
         Readiness::Signal(signal) => Prepared::Signal(signal.0),
         Readiness::Notify => {
@@ -104,11 +93,6 @@ pub fn prepare(component: &Component) -> io::Result<Prepared> {
             Prepared::Notify(NotifyPipe { read, write })
         }
     })
-}
-
-fn identity(path: &Path) -> Option<Identity> {
-    let meta = fs::metadata(path).ok()?;
-    Some(Identity { device: meta.dev(), inode: meta.ino(), changed: (meta.ctime(), meta.ctime_nsec()) })
 }
 
 impl Prepared {
@@ -161,7 +145,7 @@ impl Channel {
         }
         Box::pin(async move {
             let came = match &*self {
-                Self::File(channel) => channel.appears().await,
+                Self::File(channel) => channel.appears(&supervisor).await,
                 Self::Notify(pipe) => newline_comes(pipe).await,
                 Self::Command(_) => false,
             };
@@ -192,10 +176,10 @@ impl Channel {
 
 impl FileChannel {
     /// Until the file is there and is not the one from before the start.
-    async fn appears(&self) -> bool {
+    async fn appears(&self, supervisor: &Rc<Supervisor>) -> bool {
         let mut step = FILE_STEP;
         loop {
-            let now = identity(&self.path);
+            let now = lookup::identity(supervisor, &self.path).await.ok();
             if now.is_some() && now != self.before {
                 return true;
             }

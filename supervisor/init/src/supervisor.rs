@@ -25,6 +25,7 @@ use crate::control::{Connections, Pending};
 use crate::declarations::Declarations;
 use crate::health::{self, Probes};
 use crate::limits::{self, Changes};
+use crate::lookup::Lookups;
 use crate::output;
 use crate::processes::Processes;
 use crate::reexec::{self, Reexec};
@@ -47,6 +48,8 @@ pub struct Supervisor {
     pub probes: RefCell<Probes>,
     /// Limits that are changed on what runs.
     pub changes: Changes,
+    /// Looks at what lies on file systems.
+    pub lookups: Lookups,
     /// Component files.
     pub declarations: RefCell<Declarations>,
     /// Clients whose answer is due.
@@ -83,6 +86,7 @@ impl Supervisor {
             processes: RefCell::new(Processes::new(cgroups, common)),
             probes: RefCell::default(),
             changes: Changes::default(),
+            lookups: Lookups::default(),
             declarations: RefCell::new(declarations),
             clients: RefCell::default(),
             last_client: Cell::new(0),
@@ -150,14 +154,20 @@ impl Supervisor {
     fn perform(self: &Rc<Self>, effect: Effect) {
         match effect {
             Effect::Spawn { run, component, generation } => {
-                let event = Processes::spawn(self, run, &component, generation);
-                self.queue.borrow_mut().push_back(event);
+                let event = Processes::spawn(self, run, component, generation);
+                self.queue.borrow_mut().extend(event);
             }
             Effect::Probe { probe, run, component } => health::begin(self, probe, run, &component),
             Effect::Limit { run, component } => limits::begin(self, run, &component),
             Effect::CancelProbe(probe) => health::cancel(self, probe),
-            Effect::Terminate(run) => self.processes.borrow().terminate(run),
-            Effect::Kill(run) => self.processes.borrow().kill(run),
+            Effect::Terminate(run) => {
+                let given_up = self.processes.borrow_mut().terminate(run);
+                self.queue.borrow_mut().extend(given_up);
+            }
+            Effect::Kill(run) => {
+                let given_up = self.processes.borrow_mut().kill(run);
+                self.queue.borrow_mut().extend(given_up);
+            }
             Effect::Signal(run, signal) => self.processes.borrow().signal(run, signal.0),
             Effect::Forget(name) => {
                 self.processes.borrow_mut().forget(&name);

@@ -28,9 +28,10 @@ pub fn tcp(address: SocketAddr) -> Attempt {
     }
 }
 
-/// Connect to a socket in the file system.
-pub fn unix(path: &str) -> Attempt {
-    match UnixAddr::new(path) {
+/// Connect to a socket in the file system that is open for reference: by its descriptor, for the way to it may have to
+/// be asked for by now.
+pub fn unix(found: &OwnedFd) -> Attempt {
+    match UnixAddr::new(format!("/proc/self/fd/{}", found.as_raw_fd()).as_str()) {
         Ok(address) => begin(AddressFamily::Unix, &address),
         Err(error) => Attempt::Over(Err(error.into())),
     }
@@ -57,6 +58,8 @@ fn begin(family: AddressFamily, address: &dyn SockaddrLike) -> Attempt {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nix::fcntl::OFlag;
+    use nix::sys::stat::Mode;
     use std::net::TcpListener;
     use std::os::unix::net::UnixListener;
 
@@ -76,8 +79,10 @@ mod tests {
         assert_eq!(outcome(tcp(address)), Some(Err(io::ErrorKind::ConnectionRefused)));
 
         let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("socket").to_str().expect("text").to_owned();
-        assert_eq!(outcome(unix(&path)), Some(Err(io::ErrorKind::NotFound)));
+        let path = folder.path().join("socket");
+        let unix = |path| {
+            unix(&nix::fcntl::open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).expect("a socket"))
+        };
         let listener = UnixListener::bind(&path).expect("a socket");
         assert_eq!(outcome(unix(&path)), Some(Ok(())));
         drop(listener);

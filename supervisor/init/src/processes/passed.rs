@@ -15,7 +15,7 @@ use tokio::task::spawn_local;
 use yakiros_core::engine::RunId;
 use yakiros_core::journal::Exit;
 
-use super::{Process, Processes, Role, drain, end_of, watch_exec};
+use super::{Process, Processes, Role, drain, end_of, pending, watch_exec};
 use crate::cgroup::Cgroup;
 use crate::notify::Socket;
 use crate::output;
@@ -51,6 +51,9 @@ pub struct PassedProcesses {
     cgroups: HashMap<String, PathBuf>,
     /// The limit of open files that the first image was started with.
     files: (u64, u64),
+    /// Starts that wait for a file system, with their generation.
+    #[serde(default)]
+    pending: Vec<(RunId, u64)>,
 }
 
 impl PassedProcesses {
@@ -76,6 +79,7 @@ impl Processes {
             pids: self.pids.iter().map(|(pid, role)| (*pid, *role)).collect(),
             cgroups: self.cgroups.paths().clone(),
             files,
+            pending: self.pending.iter().map(|(run, start)| (*run, start.generation)).collect(),
         }
     }
 }
@@ -121,6 +125,11 @@ pub fn take_over(
                     own.pids.insert(pid, role);
                 }
             }
+        }
+    }
+    for (run, generation) in passed.pending {
+        if let Some(component) = supervisor.started_with(run) {
+            pending::begin(supervisor, run, component, generation);
         }
     }
     passed.runs.into_iter().try_for_each(|process| adopt(supervisor, process, luggage))

@@ -36,6 +36,9 @@ pub struct State {
     engine: Snapshot,
     processes: PassedProcesses,
     probes: Vec<(ProbeId, i32, RawFd)>,
+    /// Children that look at file systems. What they find is asked for again.
+    #[serde(default)]
+    lookups: Vec<(i32, PathBuf)>,
     connections: Vec<control::Passed>,
     listener: RawFd,
     last_client: u64,
@@ -66,11 +69,9 @@ pub fn note_program() {
     }
 }
 
-/// The file of the program, as it is now.
+/// The file of the program.
 pub(super) fn program() -> io::Result<PathBuf> {
-    let path = PROGRAM.get().ok_or_else(|| io::Error::other("the program's file is not known"))?;
-    std::fs::metadata(path).map_err(|error| io::Error::other(format!("{}: {error}", path.display())))?;
-    Ok(path.clone())
+    PROGRAM.get().cloned().ok_or_else(|| io::Error::other("the program's file is not known"))
 }
 
 impl State {
@@ -80,6 +81,7 @@ impl State {
             engine: supervisor.snapshot()?,
             processes: supervisor.processes.try_borrow().ok()?.pass(),
             probes: supervisor.probes.try_borrow().ok()?.pass(),
+            lookups: supervisor.lookups.pass(),
             connections: supervisor.connections.try_borrow().ok()?.pass(),
             listener: supervisor.listener.as_raw_fd(),
             last_client: supervisor.last_client.get(),
@@ -180,6 +182,7 @@ pub type Unpacked = (Engine, Rc<tokio::net::UnixListener>, Rest);
 pub struct Rest {
     processes: PassedProcesses,
     probes: Vec<(ProbeId, i32, RawFd)>,
+    lookups: Vec<(i32, PathBuf)>,
     connections: Vec<control::Passed>,
     last_client: u64,
     luggage: Luggage,
@@ -197,6 +200,7 @@ impl State {
         let rest = Rest {
             processes: self.processes,
             probes: self.probes,
+            lookups: self.lookups,
             connections: self.connections,
             last_client: self.last_client,
             luggage,
@@ -209,6 +213,9 @@ impl State {
 impl Rest {
     /// Give everything its place. What is left is for [`super::conclude`].
     pub fn take_over(mut self, supervisor: &Rc<Supervisor>) -> io::Result<(Taken, Vec<Rc<Connection>>)> {
+        for (pid, path) in self.lookups {
+            supervisor.lookups.abandon(pid, path);
+        }
         processes::take_over(supervisor, self.processes, &mut self.luggage)?;
         supervisor.probes.replace(Probes::take(self.probes, &mut self.luggage)?);
         supervisor.last_client.set(self.last_client);

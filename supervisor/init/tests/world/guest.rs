@@ -203,13 +203,16 @@ impl Guest {
 
     /// Run a program in the namespaces of the supervisor and wait for it.
     pub fn inside(&self, words: &[&str]) -> ExitStatus {
-        let init = self.init_pid().to_string();
-        Command::new("nsenter")
-            .args(["-U", "-p", "-m", "--preserve-credentials", "-t", &init])
-            .args(words)
-            .stdout(Stdio::null())
-            .status()
-            .expect("nsenter")
+        let mut command = self.command_inside(&["-U", "-p", "-m"]);
+        command.args(words).stdout(Stdio::null()).status().expect("nsenter")
+    }
+
+    /// A command that is to run in these namespaces of the supervisor (flags of nsenter(1)), as the
+    /// user that it sees as root.
+    pub fn command_inside(&self, namespaces: &[&str]) -> Command {
+        let mut command = Command::new("nsenter");
+        command.args(namespaces).args(["--preserve-credentials", "-t", &self.init_pid().to_string()]);
+        command
     }
 
     /// The supervisor's number outside.
@@ -274,6 +277,29 @@ pub fn unshare_flags() -> Option<&'static str> {
         "no pid and mount namespaces to test in: {reasons}; allow user namespaces, run as root, or set {SKIP}=1"
     );
     None
+}
+
+/// A request whose answer is read later.
+pub fn begin(guest: &Guest, request: Request) -> BufReader<UnixStream> {
+    let mut stream = UnixStream::connect(guest.socket()).expect("control socket");
+    stream.set_read_timeout(Some(PATIENCE)).expect("read timeout");
+    stream.write_all(&encode_request(request).expect("request")).expect("request");
+    BufReader::new(stream)
+}
+
+/// That answer.
+pub fn answer(client: &mut BufReader<UnixStream>) -> Answer {
+    let mut line = String::new();
+    client.read_line(&mut line).expect("answer");
+    serde_json::from_str::<AnswerLine>(&line).unwrap_or_else(|error| panic!("{error}: {line:?}")).answer
+}
+
+/// Copy a program that is to be executed. Another process does it: a descriptor for writing would be
+/// inherited by what other tests start at that moment, and the program could not be executed while
+/// one of them has it ("text file busy").
+pub fn copy_program(from: &Path, to: &Path) {
+    let status = Command::new("cp").arg(from).arg(to).status().expect("cp");
+    assert!(status.success(), "cp: {status}");
 }
 
 /// A component that sleeps, with more lines of its file.

@@ -14,5 +14,6 @@ mod guest;
 mod hostile;
 mod life;
 mod live;
+mod lookup;
 mod reexec;
 mod speaker;

@@ -1,15 +1,15 @@
 //! The supervisor executes itself again: in order, when it cannot, and after an internal error.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufReader, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use yakiros_core::control::{Answer, AnswerLine, Request, Until, encode_request};
+use yakiros_core::control::{Answer, Request, Until, encode_request};
 use yakiros_core::journal::State;
 
-use crate::guest::{Guest, PATIENCE, sleeper, unshare_flags, until};
+use crate::guest::{Guest, PATIENCE, answer, begin, copy_program, sleeper, unshare_flags, until};
 
 /// What all of them look at: they run from the start and are never to change.
 const STEADY: [&str; 4] = ["steady", "user", "writer", "probed"];
@@ -47,20 +47,6 @@ fn check_log(guest: &Guest) -> u64 {
         assert_eq!(pair[1], pair[0] + 1, "lines are missing or came twice");
     }
     *numbers.last().expect("lines")
-}
-
-/// A request whose answer is read later.
-fn begin(guest: &Guest, request: Request) -> BufReader<UnixStream> {
-    let mut stream = UnixStream::connect(guest.socket()).expect("control socket");
-    stream.set_read_timeout(Some(PATIENCE)).expect("read timeout");
-    stream.write_all(&encode_request(request).expect("request")).expect("request");
-    BufReader::new(stream)
-}
-
-fn answer(client: &mut BufReader<UnixStream>) -> Answer {
-    let mut line = String::new();
-    client.read_line(&mut line).expect("answer");
-    serde_json::from_str::<AnswerLine>(&line).unwrap_or_else(|error| panic!("{error}: {line:?}")).answer
 }
 
 fn until_state(name: &str, state: State) -> Request {
@@ -150,14 +136,6 @@ fn many_re_executions_leave_nothing_behind() {
     counts(Some(first));
     assert_eq!(pids(&guest), before);
     check_log(&guest);
-}
-
-/// Copy a program that is to be executed. Another process does it: a descriptor for writing would be
-/// inherited by what other tests start at that moment, and the program could not be executed while
-/// one of them has it ("text file busy").
-fn copy_program(from: &Path, to: &Path) {
-    let status = Command::new("cp").arg(from).arg(to).status().expect("cp");
-    assert!(status.success(), "cp: {status}");
 }
 
 #[test]
