@@ -59,6 +59,8 @@ const EXIT_FAILURE: u8 = 70;
 const EMERGENCY: &str = "--emergency";
 
 fn main() -> ExitCode {
+    // One that was executed by a descriptor is called by its number otherwise. It cannot fail.
+    let _ = nix::sys::prctl::set_name(c"graph-resolver");
     // Before anything is opened: descriptors have come along.
     let carried = reexec::resume();
     let taken_over = if carried.is_some() { 2 } else { 0 };

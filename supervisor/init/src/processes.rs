@@ -542,7 +542,7 @@ pub fn reaped(supervisor: &Rc<Supervisor>, pid: i32, exit: Exit) {
     let role = supervisor.processes.borrow_mut().pids.remove(&pid);
     match role {
         Some(Role::Probe(run)) => answered(supervisor, run, pid, exit),
-        Some(Role::Trial) => supervisor.reexec.trial_ended(exit),
+        Some(Role::Trial) => supervisor.reexec.trial_ended(pid, exit),
         None => supervisor.lookups.reaped(pid),
         Some(Role::Limits(run)) => limits::reaped(supervisor, run, exit),
         Some(Role::Health(probe)) => health::reaped(supervisor, probe, exit),

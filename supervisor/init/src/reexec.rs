@@ -5,7 +5,8 @@
 //! * Components notice nothing: their processes, pipes, sockets, timers and counters go on. So do
 //!   clients: who waits gets the answer from the new process image.
 //! * A program that cannot take over is never executed in place of this one: it is tried as a child
-//!   first, with a copy of the state. Whatever fails before exec leaves everything as it was.
+//!   first, with a copy of the state, and has to tell what only who restored it can know. What is
+//!   executed is the very file that was tried. Whatever fails before exec leaves everything as it was.
 //! * After an internal error the program that runs takes over from itself. The event that led to it
 //!   is dropped, and what was left half done is mended (see `yakiros_core::engine::Facts`). More than
 //!   [`FAILURES`] in [`FAILURE_WINDOW`] are one too many: then it is the emergency shell's turn.
@@ -17,6 +18,7 @@
 
 mod image;
 mod luggage;
+mod program;
 mod trial;
 
 use std::cell::{Cell, RefCell};
@@ -35,8 +37,11 @@ use yakiros_core::journal::Exit;
 use crate::supervisor::Supervisor;
 use crate::{emergency, sys};
 
-pub use image::{State, note_program, resume};
+use program::Program;
+
+pub use image::{State, resume};
 pub use luggage::Luggage;
+pub use program::note_program;
 pub use trial::{TRY_STATE, try_state};
 
 /// The argument that names the descriptor of the state.
@@ -73,7 +78,8 @@ pub struct Reexec {
     /// Who asked, and when.
     asked: RefCell<Vec<(ClientId, Duration)>>,
     wanted: Notify,
-    trial: RefCell<Option<oneshot::Sender<Exit>>>,
+    /// The child that tries, and who waits for it.
+    trial: RefCell<Option<(i32, oneshot::Sender<Exit>)>>,
     /// Times of internal errors.
     failures: RefCell<Vec<Duration>>,
     fails: Cell<bool>,
@@ -86,11 +92,12 @@ impl Reexec {
         self.wanted.notify_one();
     }
 
-    /// The child that tried has ended.
-    pub fn trial_ended(&self, exit: Exit) {
-        if let Some(trial) = self.trial.borrow_mut().take() {
+    /// A child that tried has ended: the one that is waited for, or one whose time was over.
+    pub fn trial_ended(&self, pid: i32, exit: Exit) {
+        let trial = self.trial.borrow_mut().take_if(|(tried, _)| *tried == pid);
+        if let Some((_, waits)) = trial {
             // Nobody listens any more once its time is over.
-            let _ = trial.send(exit);
+            let _ = waits.send(exit);
         }
     }
 
@@ -151,14 +158,14 @@ async fn replace(
     supervisor: &Rc<Supervisor>,
     asked: &[(ClientId, Duration)],
 ) -> io::Result<std::convert::Infallible> {
-    let program = image::program()?;
+    let path = program::path()?;
     let mut state = State::of(supervisor).ok_or_else(|| io::Error::other("the state is in use"))?;
     state.asked = asked.to_vec();
-    trial::run(supervisor, &program, &state.write()?).await?;
+    let program = trial::run(supervisor, path, &state).await?;
     // It may have changed in the meantime.
     let mut state = State::of(supervisor).ok_or_else(|| io::Error::other("the state is in use"))?;
     state.asked = asked.to_vec();
-    info!("executing {} in place", program.display());
+    info!("executing {} in place", path.display());
     state.execute(&program)
 }
 
@@ -180,7 +187,7 @@ pub fn after_failure(supervisor: &Rc<Supervisor>) -> ! {
     };
     state.failed = Some(what);
     // The file it came from may be another by now, and the failure is not the time to try it.
-    let Err(error) = state.execute(image::RUNNING.as_ref());
+    let Err(error) = Program::running().and_then(|program| state.execute(&program));
     give_up(&format!("an internal error, and {error}"));
 }
 

@@ -5,14 +5,14 @@ use std::fs::File;
 use std::io::{self, BufWriter, Read as _, Seek as _, Write};
 use std::os::fd::{AsRawFd as _, FromRawFd as _, RawFd};
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::rc::Rc;
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use yakiros_core::engine::{ClientId, Config, Engine, ProbeId, Snapshot};
 
+use super::program::Program;
 use super::{Luggage, STATE_FD};
 use crate::control::{self, Connection};
 use crate::health::Probes;
@@ -20,15 +20,9 @@ use crate::processes::{self, PassedProcesses};
 use crate::supervisor::Supervisor;
 use crate::sys;
 
-/// The program that runs, whatever has become of its file.
-pub const RUNNING: &str = "/proc/self/exe";
-
 /// The most bytes of a state: 30,000 components with everything that is known of them. What cannot
 /// be held twice in the memory of a small machine is refused before anything is done.
 const LIMIT: u64 = 64 * 1024 * 1024;
-
-/// Where the program was executed from at first.
-static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
 
 /// Everything that outlives a process image. A field that is added needs `#[serde(default)]`.
 #[derive(Debug, Serialize, Deserialize)]
@@ -51,27 +45,21 @@ pub struct State {
     failures: Vec<Duration>,
 }
 
+/// The answer of a program that was tried with a state.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Proof {
+    /// The journal's revision in the restored engine.
+    revision: u64,
+    /// Connections that came with the state.
+    connections: usize,
+}
+
 /// What is left to be done once everything has its place.
 pub struct Taken {
     pub(super) asked: Vec<(ClientId, Duration)>,
     pub(super) failed: Option<String>,
     pub(super) failures: Vec<Duration>,
     pub(super) files: Vec<String>,
-}
-
-/// Note where the program lies, while that can be told.
-pub fn note_program() {
-    if let Ok(path) = std::fs::read_link(RUNNING) {
-        // The kernel marks one that was replaced before we looked.
-        let name = path.as_os_str().as_bytes();
-        let name = name.strip_suffix(b" (deleted)").unwrap_or(name);
-        let _ = PROGRAM.set(OsStr::from_bytes(name).into());
-    }
-}
-
-/// The file of the program.
-pub(super) fn program() -> io::Result<PathBuf> {
-    PROGRAM.get().cloned().ok_or_else(|| io::Error::other("the program's file is not known"))
 }
 
 impl State {
@@ -118,25 +106,28 @@ impl State {
         Ok(serde_json::from_slice(&bytes)?)
     }
 
-    /// Whether an engine can be made of it.
-    pub(super) fn try_out(self) -> io::Result<()> {
-        Engine::restore(Config::default(), self.engine).map(drop).map_err(io::Error::other)
+    /// Make an engine of it, and tell what only who has done so can know.
+    pub(super) fn try_out(self) -> io::Result<Proof> {
+        let connections = self.connections.len();
+        let engine = Engine::restore(Config::default(), self.engine).map_err(io::Error::other)?;
+        Ok(Proof { revision: engine.journal().revision(), connections })
+    }
+
+    /// What a program that can take over answers to this state of `supervisor`.
+    pub(super) fn proof(&self, supervisor: &Supervisor) -> Proof {
+        Proof { revision: supervisor.revision(), connections: self.connections.len() }
     }
 
     /// Execute `program` with this state in place of this process. Returns only if that fails, and
     /// then everything is as before.
-    pub(super) fn execute(&self, program: &Path) -> io::Result<std::convert::Infallible> {
+    pub(super) fn execute(&self, program: &Program) -> io::Result<std::convert::Infallible> {
         let file = self.write()?;
         let state = file.as_raw_fd();
         let number = state.to_string();
         let mut words = vec![OsStr::new("graph-resolver").to_owned(), STATE_FD.into(), number.into()];
         words.extend(arguments());
         let words = words.iter().map(|word| CString::new(word.as_bytes())).collect::<Result<Vec<_>, _>>()?;
-        let path = CString::new(program.as_os_str().as_bytes())?;
-        let outcome = self.open_on_exec(state).and_then(|()| {
-            let Err(errno) = nix::unistd::execv(&path, &words);
-            Err(io::Error::other(format!("failed to execute {}: {}", program.display(), errno.desc())))
-        });
+        let outcome = self.open_on_exec(state).and_then(|()| program.execute(&words));
         for fd in self.fds.iter().copied() {
             // It is ours and open.
             let _ = sys::set_close_on_exec(fd, true);

@@ -5,6 +5,8 @@ use std::io::{BufReader, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use yakiros_core::control::{Answer, Request, Until, encode_request};
 use yakiros_core::journal::State;
@@ -158,9 +160,15 @@ fn a_program_that_cannot_take_over_changes_nothing() {
     let text = beside.with_extension("text");
     fs::write(&text, "no program").expect("a text");
     let text = text.to_str().expect("a path").to_owned();
-    for (other, part) in
-        [("/bin/false", "exited with status 1"), (text.as_str(), "cannot take over"), ("", "No such file")]
-    {
+    let others = [
+        ("/bin/false", "exited with status 1"),
+        ("/bin/true", "does not answer as one that has restored the state"),
+        // It answers with its arguments.
+        ("/bin/echo", "does not answer as one that has restored the state"),
+        (text.as_str(), "Permission denied"),
+        ("", "No such file"),
+    ];
+    for (other, part) in others {
         match other {
             "" => fs::remove_file(&program).expect("no program"),
             other => put(other),
@@ -176,6 +184,57 @@ fn a_program_that_cannot_take_over_changes_nothing() {
     }
     put(good.to_str().expect("a path"));
     reexecute(&guest);
+    assert_eq!(guest.component("a").pid, pid);
+    let name = fs::read_to_string(format!("/proc/{}/comm", guest.init_pid())).expect("a name");
+    assert_eq!(name, "graph-resolver\n");
+}
+
+/// Sets it, also when a test fails.
+struct SetAtEnd<'a>(&'a AtomicBool);
+
+impl Drop for SetAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// The file changes all the time, also between the trial and the execution.
+#[test]
+fn what_is_executed_is_what_was_tried() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let path = |name: &str| dir.path().join(name);
+    copy_program(Path::new(env!("CARGO_BIN_EXE_graph-resolver")), &path("good"));
+    copy_program(Path::new("/bin/true"), &path("bad"));
+    fs::hard_link(path("good"), path("program")).expect("a program");
+    fs::create_dir(path("graph.d")).expect("configuration directory");
+    fs::write(path("graph.d/a.toml"), sleeper("a", "")).expect("component file");
+    let (good, bad, beside, program) = (path("good"), path("bad"), path("beside"), path("program"));
+    let Some(flags) = unshare_flags() else { return };
+    let guest = Guest::start_program(dir, flags, &program);
+    guest.wait("a", State::Active, None);
+    let pid = guest.component("a").pid;
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for from in [&bad, &good].into_iter().cycle() {
+                fs::hard_link(from, &beside).expect("a link");
+                fs::rename(&beside, &program).expect("another program");
+                std::thread::sleep(Duration::from_millis(2));
+                if over.load(Ordering::Relaxed) {
+                    return;
+                }
+            }
+        });
+        let _over = SetAtEnd(&over);
+        let mut outcomes = [0; 2];
+        while outcomes.iter().any(|count| *count < 20) {
+            match guest.ask(Request::Reexec) {
+                Answer::Done { .. } => outcomes[0] += 1,
+                Answer::Refused { .. } => outcomes[1] += 1,
+                other => panic!("{other:?}"),
+            }
+        }
+    });
     assert_eq!(guest.component("a").pid, pid);
 }
 
