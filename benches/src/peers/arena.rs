@@ -36,6 +36,9 @@ pub const STAMPS: &str = "stamps";
 /// Where what supervisor and services say goes.
 const OUTPUT: &str = "output.log";
 
+/// As in `linux/capability.h`.
+const CAP_SYS_RESOURCE: libc::c_ulong = 24;
+
 /// Environment of process 1, as a kernel gives it.
 const ENVIRONMENT: [&CStr; 2] = [c"HOME=/", c"TERM=linux"];
 
@@ -233,6 +236,12 @@ impl<'a> Plan<'a> {
             }
         }
         nix::unistd::setsid()?;
+        // As runtimes of containers do by default. With it process 1 could lower its OOM score, as that of a machine need
+        // not, and each child would have to raise its own.
+        // SAFETY: a call on numbers.
+        if unsafe { libc::prctl(libc::PR_CAPBSET_DROP, CAP_SYS_RESOURCE, 0, 0, 0) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
         Ok(())
     }
 }

@@ -18,7 +18,8 @@ use crate::NO_FILES;
 use crate::spawn::Common;
 use crate::sys::FILES_WANTED;
 
-/// The OOM score of process 1: its end would be the machine's.
+/// The OOM score of process 1 of a namespace: its end would be that of all in it. Process 1 of the machine is never chosen
+/// by the kernel, and with an ordinary score its children need not change theirs.
 const OOM_SCORE: &str = "-1000";
 
 /// An early file system: kind, place, flags, options.
@@ -68,7 +69,9 @@ pub fn prepare(cgroup_root: &Path) -> Vec<String> {
     if let Err(error) = raise_loopback() {
         problems.push(format!("failed to bring the loopback interface up: {error}"));
     }
-    if let Err(error) = fs::write("/proc/self/oom_score_adj", OOM_SCORE) {
+    if !is_whole_machine()
+        && let Err(error) = fs::write("/proc/self/oom_score_adj", OOM_SCORE)
+    {
         problems.push(format!("failed to lower the OOM score: {error}"));
     }
     // ctrl-alt-del sends SIGINT instead of restarting at once.

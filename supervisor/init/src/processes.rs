@@ -33,7 +33,7 @@ use crate::lookup::Identity;
 use crate::notify::{self, Socket};
 use crate::output;
 use crate::readiness::{self, Channel};
-use crate::spawn::{self, Common, Descriptors, Image};
+use crate::spawn::{self, Common, Descriptors, Image, Loan, Started};
 use crate::supervisor::Supervisor;
 use crate::sys;
 
@@ -100,6 +100,8 @@ pub struct Processes {
     common: Common,
     runs: HashMap<RunId, Process>,
     pids: HashMap<i32, Role>,
+    /// What children use that have not executed yet.
+    loans: HashMap<i32, Loan>,
     /// Where readiness commands tell why they could not be executed.
     reports: HashMap<i32, OwnedFd>,
     /// Starts that wait for a file system.
@@ -114,6 +116,7 @@ impl Processes {
             common,
             runs: HashMap::new(),
             pids: HashMap::new(),
+            loans: HashMap::new(),
             reports: HashMap::new(),
             pending: HashMap::new(),
         }
@@ -319,9 +322,27 @@ impl Processes {
         let directory = process.cgroup.as_ref().map(Cgroup::open).transpose()?;
         let fds =
             Descriptors { log: &self.common.null, notify: None, report: &report, cgroup: directory.as_ref() };
-        let pid = spawn::start(&image, &fds, &self.common)?;
+        let started = spawn::start(image, &fds, &self.common)?;
+        Ok((self.note(started, role), read))
+    }
+
+    /// A child was created.
+    fn note(&mut self, started: Started, role: Role) -> i32 {
+        let pid = started.pid;
         self.pids.insert(pid, role);
-        Ok((pid, read))
+        self.loans.extend(started.loan.map(|loan| (pid, loan)));
+        pid
+    }
+
+    /// Free what a child used before exec.
+    ///
+    /// # Safety
+    /// It must have executed or ended.
+    unsafe fn end_loan(&mut self, pid: i32) {
+        if let Some(loan) = self.loans.remove(&pid) {
+            // SAFETY: by the caller's promise.
+            unsafe { loan.end() };
+        }
     }
 
     /// Kill the readiness commands of a run that still run.
@@ -443,7 +464,7 @@ fn try_spawn(
         report: &report_write,
         cgroup: directory.as_ref(),
     };
-    let pid = spawn::start(&image, &fds, &own.common).map_err(at("create the process"))?;
+    let started = spawn::start(image, &fds, &own.common).map_err(at("create the process"))?;
     let log = Rc::new(log);
     let mut tasks = vec![
         spawn_local(Rc::clone(&log).follow(Rc::clone(supervisor))).abort_handle(),
@@ -462,7 +483,7 @@ fn try_spawn(
     let channel = prepared.into_channel().map(Rc::new);
     let watch = |channel: &Rc<Channel>| Rc::clone(channel).watch(supervisor, run, component);
     let watching = channel.as_ref().map(|channel| spawn_local(watch(channel)).abort_handle());
-    own.pids.insert(pid, Role::Component(run));
+    let pid = own.note(started, Role::Component(run));
     let process = Process {
         pid: Some(pid),
         name: component.name.as_str().into(),
@@ -525,8 +546,12 @@ fn take_report(supervisor: &Rc<Supervisor>, run: RunId) -> bool {
             }
             // The end of the pipe. An error cannot happen to a pipe of ours; then exec is
             // taken for done, and the exit tells the rest.
-            Ok(_) | Err(_) => {
+            result => {
                 process.report = None;
+                if let (Ok(_), Some(pid)) = (result, process.pid) {
+                    // SAFETY: the kernel has closed the pipe, which it does after taking the memory away.
+                    unsafe { own.end_loan(pid) };
+                }
                 true
             }
         }
@@ -539,7 +564,12 @@ fn take_report(supervisor: &Rc<Supervisor>, run: RunId) -> bool {
 
 /// A child of ours was reaped. Those that nobody knows are orphans, and that was all they needed.
 pub fn reaped(supervisor: &Rc<Supervisor>, pid: i32, exit: Exit) {
-    let role = supervisor.processes.borrow_mut().pids.remove(&pid);
+    let role = {
+        let mut own = supervisor.processes.borrow_mut();
+        // SAFETY: it has ended.
+        unsafe { own.end_loan(pid) };
+        own.pids.remove(&pid)
+    };
     match role {
         Some(Role::Probe(run)) => answered(supervisor, run, pid, exit),
         Some(Role::Trial) => supervisor.reexec.trial_ended(pid, exit),

@@ -1,5 +1,6 @@
 //! Starts one process: everything is prepared before the child exists, so that the child makes
 //! nothing but plain system calls, and every step that can fail is reported with its errno.
+//! Most children run in the supervisor's own memory until they execute (see [`loan`]).
 //!
 //! The child gets: its own session, default signals and an empty mask, its cgroup from birth,
 //! 0 = `/dev/null`, 1 and 2 = its log, the notification descriptor if it asked for one, and no
@@ -7,11 +8,13 @@
 //! which no name comes twice: what is declared replaces the base, and what the supervisor says of
 //! the process itself replaces both.
 
+mod child;
+mod loan;
+
 use std::collections::HashSet;
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
-use std::ptr;
 use std::rc::Rc;
 
 use nix::libc;
@@ -19,27 +22,17 @@ use yakiros_core::component::{Command, Component, Namespace};
 use yakiros_core::journal::Exit;
 
 use crate::sys;
+use child::OWN_NUMBER;
+use loan::Launch;
+
+pub use child::{read_report, step};
+pub use loan::Loan;
 
 /// Search path of components; the supervisor itself may have been started without one.
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The number of the notification descriptor in the child.
 pub const NOTIFY_FD: RawFd = 3;
-
-/// Steps of the child's set-up, in order. Each completes "failed to …".
-const STEPS: &[&str] = &[
-    "start a session",
-    "reset the signal mask",
-    "connect standard input to /dev/null",
-    "connect standard output to the log",
-    "connect standard error to the log",
-    "pass the notification descriptor",
-    "close inherited descriptors",
-    "set the limit of open files",
-    "set the host name",
-    "change to the directory /",
-    "execute the binary",
-];
 
 /// Everything the child needs, allocated by the parent.
 pub struct Image {
@@ -51,6 +44,8 @@ pub struct Image {
     namespaces: u64,
     /// Whether the child is told its own number, as whose watchdog is meant.
     watched: bool,
+    /// Whether the child may run in the supervisor's memory.
+    shares_memory: bool,
 }
 
 /// What the supervisor lends every child.
@@ -91,6 +86,7 @@ impl Image {
             files_max: component.resources.files_max,
             namespaces: clone_flags(&component.isolation.namespaces),
             watched: watchdog.is_some(),
+            shares_memory: may_share_memory(component),
         })
     }
 
@@ -107,8 +103,15 @@ impl Image {
             files_max: None,
             namespaces: 0,
             watched: false,
+            shares_memory: false,
         })
     }
+}
+
+/// Whether nothing can make the kernel end a process of this component's group for want of memory while it still has the
+/// supervisor's: whoever has that memory is ended with it, but for process 1 of the machine.
+fn may_share_memory(component: &Component) -> bool {
+    component.resources.memory_max.is_none() && component.cgroup() == component.name
 }
 
 /// The variables of a component's process, each name once.
@@ -184,14 +187,6 @@ fn clone_flags(namespaces: &[Namespace]) -> u64 {
         .fold(0, |all, flag| all | flag)
 }
 
-/// A failure of the child's set-up as it comes through the report pipe.
-pub fn read_report(bytes: &[u8]) -> Option<(&'static str, i32)> {
-    let (step, errno) = bytes.split_first_chunk::<4>()?;
-    let step = *STEPS.get(u32::from_ne_bytes(*step) as usize)?;
-    let errno = i32::from_ne_bytes(*errno.first_chunk::<4>()?);
-    Some((step, errno))
-}
-
 /// What a command that was run to ask something answers: an exit status of 0, or why not.
 pub fn outcome(key: &str, report: Option<&OwnedFd>, exit: Exit) -> Result<(), Rc<str>> {
     let mut buffer = [0_u8; 8];
@@ -209,51 +204,34 @@ pub fn outcome(key: &str, report: Option<&OwnedFd>, exit: Exit) -> Result<(), Rc
     }
 }
 
-/// A step by its name, as it was passed from the process image before.
-pub fn step(name: &str) -> Option<&'static str> {
-    STEPS.iter().copied().find(|step| *step == name)
+/// A process that was created. How far it came is told by the report pipe.
+pub struct Started {
+    /// Its id.
+    pub pid: i32,
+    /// What it uses until it has executed or ended.
+    pub loan: Option<Loan>,
 }
 
-/// Create the process. Returns its id; how far it came is told by the report pipe.
-pub fn start(image: &Image, fds: &Descriptors<'_>, common: &Common) -> io::Result<i32> {
-    let pointers = |texts: &[CString]| -> Vec<*const libc::c_char> {
-        let texts = texts.iter().map(|text| text.as_ptr());
-        texts.chain([ptr::null()]).collect()
-    };
-    let argv = pointers(&image.argv);
-    let mut environment = pointers(&image.environment);
-    let mut own_number = [0_u8; OWN_NUMBER_BYTES];
-    let own_number = own_number.as_mut_ptr();
-    if image.watched {
-        // Before the null at the end.
-        environment.insert(image.environment.len(), own_number.cast_const().cast());
-    }
-    let files =
-        image.files_max.map_or(common.files, |limit| libc::rlimit { rlim_cur: limit, rlim_max: limit });
+/// Create the process.
+pub fn start(image: Image, fds: &Descriptors<'_>, common: &Common) -> io::Result<Started> {
     // The number of the notification descriptor may be free in the supervisor, and then be that
     // of the report pipe. Both go when the child has its copies.
     let moved = clear_of_notify(fds.report)?;
     let report = moved.as_ref().unwrap_or(fds.report);
-    let plan = Plan {
-        program: image.program.as_ptr(),
-        argv: argv.as_ptr(),
-        environment: environment.as_ptr(),
-        hostname: image.hostname.as_deref(),
-        files,
-        null: common.null.as_raw_fd(),
-        log: fds.log.as_raw_fd(),
-        notify: fds.notify.map(std::os::fd::AsRawFd::as_raw_fd),
-        report: report.as_raw_fd(),
-        reset_oom: common.oom_lowered,
-        own_number,
-    };
+    // A score that is written is that of all who have the memory.
+    let shares = image.shares_memory && !common.oom_lowered;
+    let namespaces = image.namespaces;
+    let launch = Launch::new(image, fds, report, common);
+    if shares {
+        return launch.lend(fds.cgroup, namespaces);
+    }
     // SAFETY: the child calls `Plan::run` at once, which makes plain system calls on what the
     // parent prepared, allocates nothing and never returns.
-    match unsafe { sys::clone_child(fds.cgroup, image.namespaces) }? {
+    match unsafe { sys::clone_child(fds.cgroup, namespaces) }? {
         // SAFETY: this is the child of the clone above; the pointers of the plan are alive, for
         // it has a copy of the parent's memory.
-        0 => unsafe { plan.run() },
-        pid => Ok(pid),
+        0 => unsafe { launch.plan().run() },
+        pid => Ok(Started { pid, loan: None }),
     }
 }
 
@@ -265,156 +243,6 @@ fn clear_of_notify(fd: &OwnedFd) -> io::Result<Option<OwnedFd>> {
     let copy = nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(NOTIFY_FD + 1))?;
     // SAFETY: the descriptor is new, and nobody else owns it.
     Ok(Some(unsafe { OwnedFd::from_raw_fd(copy) }))
-}
-
-/// What the child does, in plain values.
-struct Plan<'a> {
-    program: *const libc::c_char,
-    argv: *const *const libc::c_char,
-    environment: *const *const libc::c_char,
-    hostname: Option<&'a std::ffi::CStr>,
-    files: libc::rlimit,
-    null: RawFd,
-    log: RawFd,
-    notify: Option<RawFd>,
-    report: RawFd,
-    reset_oom: bool,
-    /// [`OWN_NUMBER_BYTES`] for the variable that the child writes itself.
-    own_number: *mut u8,
-}
-
-impl Plan<'_> {
-    /// The child's whole life before exec.
-    ///
-    /// # Safety
-    /// Only in a child process of its own memory; the plan's pointers must be valid.
-    unsafe fn run(&self) -> ! {
-        // SAFETY: the calls are async-signal-safe, and their pointers are valid by the caller's
-        // promise or are to locals.
-        unsafe {
-            let failed = self.set_up();
-            let errno = *libc::__errno_location();
-            let mut message = [0_u8; 8];
-            message[..4].copy_from_slice(&failed.to_ne_bytes());
-            message[4..].copy_from_slice(&errno.to_ne_bytes());
-            libc::write(self.report, message.as_ptr().cast(), message.len());
-            libc::_exit(127)
-        }
-    }
-
-    /// Runs the steps in the order of [`STEPS`] and returns the one that failed.
-    ///
-    /// # Safety
-    /// As [`Plan::run`].
-    unsafe fn set_up(&self) -> u32 {
-        // SAFETY: as above; each call is checked.
-        unsafe {
-            if libc::setsid() < 0 {
-                return 0;
-            }
-            let mut mask = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
-            libc::sigemptyset(mask.as_mut_ptr());
-            if libc::sigprocmask(libc::SIG_SETMASK, mask.as_ptr(), ptr::null_mut()) != 0 {
-                return 1;
-            }
-            for (step, (from, to)) in [(self.null, 0), (self.log, 1), (self.log, 2)].into_iter().enumerate() {
-                if libc::dup2(from, to) < 0 {
-                    return 2 + step as u32;
-                }
-            }
-            if self.pass_notify() < 0 {
-                return 5;
-            }
-            let first = if self.notify.is_some() { NOTIFY_FD as libc::c_uint + 1 } else { 3 };
-            let all = libc::c_uint::MAX;
-            let on_exec = libc::CLOSE_RANGE_CLOEXEC;
-            if libc::syscall(libc::SYS_close_range, first, all, on_exec) != 0 {
-                return 6;
-            }
-            if libc::setrlimit(libc::RLIMIT_NOFILE, &raw const self.files) != 0 {
-                return 7;
-            }
-            if self.reset_oom {
-                reset_oom_score();
-            }
-            if let Some(name) = self.hostname
-                && libc::sethostname(name.as_ptr(), name.count_bytes()) != 0
-            {
-                return 8;
-            }
-            libc::umask(0o022);
-            if libc::chdir(c"/".as_ptr()) != 0 {
-                return 9;
-            }
-            write_own_number(self.own_number, libc::getpid());
-            libc::execve(self.program, self.argv, self.environment);
-            10
-        }
-    }
-
-    /// Bring the notification descriptor to its number.
-    ///
-    /// # Safety
-    /// As [`Plan::run`].
-    unsafe fn pass_notify(&self) -> libc::c_int {
-        let Some(fd) = self.notify else {
-            return 0;
-        };
-        // SAFETY: plain calls on numbers. `start` makes sure that none that is needed later has
-        // the number that is overwritten here.
-        unsafe {
-            if fd == NOTIFY_FD {
-                return libc::fcntl(fd, libc::F_SETFD, 0);
-            }
-            libc::dup2(fd, NOTIFY_FD)
-        }
-    }
-}
-
-/// Give a child the ordinary OOM score. A failure is not worth refusing a start for.
-///
-/// # Safety
-/// Only in a child process.
-unsafe fn reset_oom_score() {
-    // SAFETY: plain calls on a literal path and a literal text.
-    unsafe {
-        let path = c"/proc/self/oom_score_adj".as_ptr();
-        let fd = libc::open(path, libc::O_WRONLY | libc::O_CLOEXEC);
-        if fd >= 0 {
-            libc::write(fd, c"0".as_ptr().cast(), 1);
-            libc::close(fd);
-        }
-    }
-}
-
-/// The variable's name and the equals sign.
-const OWN_NUMBER: &[u8] = b"WATCHDOG_PID=";
-
-/// The longest process id has 10 digits in 32 bits; a null follows.
-const OWN_NUMBER_BYTES: usize = OWN_NUMBER.len() + 10 + 1;
-
-/// Write `WATCHDOG_PID=` and a number, by the child itself: nobody knows its number before.
-///
-/// # Safety
-/// The pointer must be to [`OWN_NUMBER_BYTES`] zeroes.
-unsafe fn write_own_number(to: *mut u8, number: libc::pid_t) {
-    let mut digits = [0_u8; 10];
-    let mut first = digits.len();
-    let mut left = number.unsigned_abs();
-    loop {
-        first -= 1;
-        digits[first] = b'0' + (left % 10) as u8;
-        left /= 10;
-        if left == 0 {
-            break;
-        }
-    }
-    // SAFETY: both lengths together are below the promised size.
-    unsafe {
-        ptr::copy_nonoverlapping(OWN_NUMBER.as_ptr(), to, OWN_NUMBER.len());
-        let digits = &digits[first..];
-        ptr::copy_nonoverlapping(digits.as_ptr(), to.add(OWN_NUMBER.len()), digits.len());
-    }
 }
 
 #[cfg(test)]
@@ -439,17 +267,6 @@ mod tests {
             "WATCHDOG_USEC=2000000",
         ];
         assert_eq!(ours, expected);
-    }
-
-    #[test]
-    fn a_number_is_written_in_full() {
-        for number in [1, 10, 4_194_304, i32::MAX] {
-            let mut text = [0_u8; OWN_NUMBER_BYTES];
-            // SAFETY: it has the promised size.
-            unsafe { write_own_number(text.as_mut_ptr(), number) };
-            let text = std::ffi::CStr::from_bytes_until_nul(&text).expect("a null");
-            assert_eq!(text.to_str(), Ok(&*format!("WATCHDOG_PID={number}")));
-        }
     }
 
     #[test]

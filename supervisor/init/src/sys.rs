@@ -202,31 +202,27 @@ const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
 /// See [`CLONE_CLEAR_SIGHAND`].
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
-/// Create a child with all signal handlers at their default, in `cgroup` from birth if given.
-/// Returns its process id in the parent and 0 in the child, like `fork`.
+/// What `clone3` is asked for: a child with all signal handlers at their default, in `cgroup` from birth if given, and what
+/// `flags` say.
+pub fn clone_args(cgroup: Option<&OwnedFd>, flags: u64) -> libc::clone_args {
+    // SAFETY: plain numbers, of which zero means nothing.
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    args.flags = CLONE_CLEAR_SIGHAND | flags;
+    args.exit_signal = libc::SIGCHLD as u64;
+    if let Some(cgroup) = cgroup {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = cgroup.as_raw_fd() as u64;
+    }
+    args
+}
+
+/// Create a child with a copy of this memory (see [`clone_args`]). Returns its process id in the parent and 0 in the child,
+/// like `fork`.
 ///
 /// # Safety
 /// The child may only make async-signal-safe calls until exec or exit.
 pub unsafe fn clone_child(cgroup: Option<&OwnedFd>, namespaces: u64) -> io::Result<libc::pid_t> {
-    let mut flags = CLONE_CLEAR_SIGHAND | namespaces;
-    let mut args = libc::clone_args {
-        flags: 0,
-        pidfd: 0,
-        child_tid: 0,
-        parent_tid: 0,
-        exit_signal: libc::SIGCHLD as u64,
-        stack: 0,
-        stack_size: 0,
-        tls: 0,
-        set_tid: 0,
-        set_tid_size: 0,
-        cgroup: 0,
-    };
-    if let Some(cgroup) = cgroup {
-        flags |= CLONE_INTO_CGROUP;
-        args.cgroup = cgroup.as_raw_fd() as u64;
-    }
-    args.flags = flags;
+    let args = clone_args(cgroup, namespaces);
     // SAFETY: the structure is complete and its size is given; without a stack and CLONE_VM the
     // child runs on a copy of this one. What the child may do is the caller's promise.
     let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of_val(&args)) };

@@ -1,0 +1,201 @@
+//! What a child does between its creation and exec.
+//!
+//! It may run in the supervisor's own memory, at the same time as the supervisor. So it makes raw system calls and
+//! nothing else: the C library's would write `errno`, which is the supervisor's. It takes no lock, allocates nothing, cannot
+//! panic, and writes to nothing but its stack and what the plan names as its own.
+
+use std::ffi::CStr;
+use std::os::fd::RawFd;
+use std::ptr;
+
+use nix::libc;
+use syscalls::{Errno, Sysno, syscall};
+
+use super::NOTIFY_FD;
+
+/// Steps of the child's set-up, in order. Each completes "failed to …".
+const STEPS: [&str; 11] = [
+    "start a session",
+    "reset the signal mask",
+    "connect standard input to /dev/null",
+    "connect standard output to the log",
+    "connect standard error to the log",
+    "pass the notification descriptor",
+    "close inherited descriptors",
+    "set the limit of open files",
+    "set the host name",
+    "change to the directory /",
+    "execute the binary",
+];
+
+/// The variable's name and the equals sign.
+pub const OWN_NUMBER: &[u8] = b"WATCHDOG_PID=";
+
+/// The longest process id has 10 digits in 32 bits; a null follows.
+pub const OWN_NUMBER_BYTES: usize = OWN_NUMBER.len() + 10 + 1;
+
+/// The kernel's signal mask has 64 bits.
+const MASK_BYTES: usize = 8;
+
+/// A step that did not work, by its place in [`STEPS`].
+struct Failure {
+    step: u32,
+    errno: Errno,
+}
+
+/// A failure of the child's set-up as it comes through the report pipe.
+pub fn read_report(bytes: &[u8]) -> Option<(&'static str, i32)> {
+    let (step, errno) = bytes.split_first_chunk::<4>()?;
+    let step = *STEPS.get(u32::from_ne_bytes(*step) as usize)?;
+    let errno = i32::from_ne_bytes(*errno.first_chunk::<4>()?);
+    Some((step, errno))
+}
+
+/// A step by its name, as it was passed from the process image before.
+pub fn step(name: &str) -> Option<&'static str> {
+    STEPS.iter().copied().find(|step| *step == name)
+}
+
+/// What the child does, in plain values.
+pub struct Plan {
+    pub program: *const libc::c_char,
+    pub argv: *const *const libc::c_char,
+    pub environment: *const *const libc::c_char,
+    /// Its start and its length.
+    pub hostname: Option<(*const libc::c_char, usize)>,
+    pub files: libc::rlimit,
+    pub null: RawFd,
+    pub log: RawFd,
+    pub notify: Option<RawFd>,
+    pub report: RawFd,
+    pub reset_oom: bool,
+    /// [`OWN_NUMBER_BYTES`] for the variable that the child writes itself.
+    pub own_number: *mut u8,
+}
+
+impl Plan {
+    /// The child's whole life before exec.
+    ///
+    /// # Safety
+    /// Only in a child process; the plan's pointers must be valid, and be nobody else's until it has executed or ended.
+    pub unsafe fn run(&self) -> ! {
+        // SAFETY: the pointers are valid by the caller's promise or are to locals.
+        unsafe {
+            if let Err(failure) = self.set_up() {
+                // The same eight bytes that `read_report` takes apart; they fit into an empty pipe.
+                let message = [failure.step, failure.errno.into_raw().cast_unsigned()];
+                let _ = syscall!(Sysno::write, self.report, message.as_ptr(), size_of_val(&message));
+            }
+            loop {
+                let _ = syscall!(Sysno::exit_group, 127);
+            }
+        }
+    }
+
+    /// Runs the steps in the order of [`STEPS`]; returns only when one has failed.
+    ///
+    /// # Safety
+    /// As [`Plan::run`].
+    unsafe fn set_up(&self) -> Result<(), Failure> {
+        let at = |step: u32| move |errno: Errno| Failure { step, errno };
+        let no_signals = 0_u64;
+        // SAFETY: as above.
+        unsafe {
+            syscall!(Sysno::setsid).map_err(at(0))?;
+            let (mask, none) = (&raw const no_signals, ptr::null_mut::<u64>());
+            syscall!(Sysno::rt_sigprocmask, libc::SIG_SETMASK, mask, none, MASK_BYTES).map_err(at(1))?;
+            syscall!(Sysno::dup3, self.null, 0, 0).map_err(at(2))?;
+            syscall!(Sysno::dup3, self.log, 1, 0).map_err(at(3))?;
+            syscall!(Sysno::dup3, self.log, 2, 0).map_err(at(4))?;
+            self.pass_notify().map_err(at(5))?;
+            let first = if self.notify.is_some() { NOTIFY_FD.wrapping_add(1) } else { NOTIFY_FD };
+            syscall!(Sysno::close_range, first, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC)
+                .map_err(at(6))?;
+            let (files, none) = (&raw const self.files, ptr::null_mut::<libc::rlimit>());
+            syscall!(Sysno::prlimit64, 0, libc::RLIMIT_NOFILE, files, none).map_err(at(7))?;
+            if self.reset_oom {
+                reset_oom_score();
+            }
+            if let Some((name, length)) = self.hostname {
+                syscall!(Sysno::sethostname, name, length).map_err(at(8))?;
+            }
+            let _ = syscall!(Sysno::umask, 0o022);
+            syscall!(Sysno::chdir, c"/".as_ptr()).map_err(at(9))?;
+            write_own_number(self.own_number, syscall!(Sysno::getpid).unwrap_or(0));
+            syscall!(Sysno::execve, self.program, self.argv, self.environment).map_err(at(10))?;
+        }
+        Ok(())
+    }
+
+    /// Bring the notification descriptor to its number.
+    ///
+    /// # Safety
+    /// As [`Plan::run`].
+    unsafe fn pass_notify(&self) -> Result<(), Errno> {
+        // SAFETY: plain calls on numbers. `start` makes sure that none that is needed later has
+        // the number that is overwritten here.
+        unsafe {
+            match self.notify {
+                None => Ok(()),
+                Some(NOTIFY_FD) => syscall!(Sysno::fcntl, NOTIFY_FD, libc::F_SETFD, 0).map(drop),
+                Some(fd) => syscall!(Sysno::dup3, fd, NOTIFY_FD, 0).map(drop),
+            }
+        }
+    }
+}
+
+/// Give a child the ordinary OOM score. A failure is not worth refusing a start for.
+///
+/// # Safety
+/// Only in a child process of its own memory: the score is that of all who have the memory.
+unsafe fn reset_oom_score() {
+    const PATH: &CStr = c"/proc/self/oom_score_adj";
+    let flags = libc::O_WRONLY | libc::O_CLOEXEC;
+    // SAFETY: plain calls on a literal path and a literal text.
+    unsafe {
+        if let Ok(fd) = syscall!(Sysno::openat, libc::AT_FDCWD, PATH.as_ptr(), flags) {
+            let _ = syscall!(Sysno::write, fd, c"0".as_ptr(), 1);
+            let _ = syscall!(Sysno::close, fd);
+        }
+    }
+}
+
+/// Write `WATCHDOG_PID=` and a number, by the child itself: nobody knows its number before.
+///
+/// # Safety
+/// The pointer must be to [`OWN_NUMBER_BYTES`] zeroes, and the number below 2^32.
+unsafe fn write_own_number(to: *mut u8, number: usize) {
+    let mut digits = 1;
+    let mut left = number / 10;
+    while left > 0 {
+        digits += 1;
+        left /= 10;
+    }
+    left = number;
+    // SAFETY: both lengths together are below the promised size.
+    unsafe {
+        ptr::copy_nonoverlapping(OWN_NUMBER.as_ptr(), to, OWN_NUMBER.len());
+        let mut at = to.add(OWN_NUMBER.len()).add(digits);
+        for _ in 0..digits {
+            at = at.sub(1);
+            at.write(b'0' + (left % 10) as u8);
+            left /= 10;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_is_written_in_full() {
+        for number in [1, 9, 10, 4_194_304, i32::MAX as usize] {
+            let mut text = [0_u8; OWN_NUMBER_BYTES];
+            // SAFETY: it has the promised size.
+            unsafe { write_own_number(text.as_mut_ptr(), number) };
+            let text = CStr::from_bytes_until_nul(&text).expect("a null");
+            assert_eq!(text.to_str(), Ok(&*format!("WATCHDOG_PID={number}")));
+        }
+    }
+}

@@ -1,0 +1,303 @@
+//! Children that run in the supervisor's own memory until they execute.
+//!
+//! A copy of the memory, as `fork` makes it, costs more than everything else at a start: the page tables are copied, each
+//! side pays a fault for each page that it writes to next, and exec takes the copy apart again. `vfork` copies nothing but
+//! holds its caller until exec, and exec may wait for a disk for ever. So the child is cloned with `CLONE_VM` and without
+//! `CLONE_VFORK`: on a stack of its own, with a plan of its own, while the supervisor goes on. A thread that waits in
+//! `vfork` would do as well; but with a second thread every other child of this program would be a copy of a process in
+//! which somebody else may hold a lock.
+//!
+//! What makes that safe:
+//! - The child makes raw system calls and writes to its stack and its plan only (see [`super::child`]). Descriptors, signal
+//!   handlers, mask, limits and working directory are its own from the clone on.
+//! - What it uses is lent: a [`Loan`] that is not ended is never freed, whatever becomes of its owner. It ends when the
+//!   report pipe was closed without a word (exec takes the memory away before it closes descriptors, as an exit does) or
+//!   when the child was reaped.
+//! - When the supervisor itself executes a program its old memory lives on, unchanged, until the last child has left it.
+//! - The kernel ends all who have the memory of a process that it ends for want of memory, process 1 of the machine
+//!   excepted; and an OOM score is written for all of them. So nothing is shared where the child's group has a limit of
+//!   memory, or where the child's score has to be changed before exec.
+
+use std::ffi::CString;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::ptr::{self, NonNull};
+
+use nix::libc;
+
+use super::child::{OWN_NUMBER_BYTES, Plan};
+use super::{Common, Descriptors, Image, Started};
+use crate::sys;
+
+/// Bytes of a child's stack. Its frames take a few hundred (a test holds it below half), and no signal handler can run on
+/// it: the child has none.
+const STACK_BYTES: usize = 8192;
+
+/// A piece of a stack, aligned as the processors' calling conventions ask of its ends.
+type Slot = u128;
+
+/// Everything that a child uses before exec.
+pub struct Launch {
+    plan: Plan,
+    stack: Box<[MaybeUninit<Slot>]>,
+    /// What the plan points to.
+    _image: Image,
+    _argv: Vec<*const libc::c_char>,
+    _environment: Vec<*const libc::c_char>,
+}
+
+/// A [`Launch`] that a child may still use. Dropping it frees nothing.
+pub struct Loan(NonNull<Launch>);
+
+impl Launch {
+    /// Lay out what the child needs.
+    pub fn new(image: Image, fds: &Descriptors<'_>, report: &OwnedFd, common: &Common) -> Box<Self> {
+        // The variable with the child's own number goes before the null at the end.
+        let own_number = Box::into_raw(Box::new([0_u8; OWN_NUMBER_BYTES])).cast::<u8>();
+        let own = image.watched.then_some(own_number.cast_const().cast());
+        let argv = pointers(&image.argv, None);
+        let environment = pointers(&image.environment, own);
+        let both = |limit| libc::rlimit { rlim_cur: limit, rlim_max: limit };
+        let plan = Plan {
+            program: image.program.as_ptr(),
+            argv: argv.as_ptr(),
+            environment: environment.as_ptr(),
+            hostname: image.hostname.as_ref().map(|name| (name.as_ptr(), name.count_bytes())),
+            files: image.files_max.map_or(common.files, both),
+            null: common.null.as_raw_fd(),
+            log: fds.log.as_raw_fd(),
+            notify: fds.notify.map(OwnedFd::as_raw_fd),
+            report: report.as_raw_fd(),
+            reset_oom: common.oom_lowered,
+            own_number,
+        };
+        let stack = Box::new_uninit_slice(STACK_BYTES / size_of::<Slot>());
+        Box::new(Self { plan, stack, _image: image, _argv: argv, _environment: environment })
+    }
+
+    /// What the child is to do.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Create a child that uses this, in the supervisor's memory.
+    pub fn lend(mut self: Box<Self>, cgroup: Option<&OwnedFd>, namespaces: u64) -> io::Result<Started> {
+        let mut args = sys::clone_args(cgroup, namespaces | libc::CLONE_VM as u64);
+        args.stack = self.stack.as_mut_ptr() as u64;
+        args.stack_size = STACK_BYTES as u64;
+        let lent = NonNull::from(Box::leak(self));
+        // SAFETY: the stack is the child's alone, and the plan is lent until the child has executed or ended.
+        let result = unsafe { clone_onto(&args, run, &raw const (*lent.as_ptr()).plan) };
+        let loan = Loan(lent);
+        if result > 0 {
+            return Ok(Started { pid: result as i32, loan: Some(loan) });
+        }
+        // SAFETY: there is no child.
+        unsafe { loan.end() };
+        Err(io::Error::from_raw_os_error(-result as i32))
+    }
+}
+
+impl Drop for Launch {
+    fn drop(&mut self) {
+        // SAFETY: it was made by `Box::into_raw` from a box of that type, and nobody uses it any more.
+        drop(unsafe { Box::from_raw(self.plan.own_number.cast::<[u8; OWN_NUMBER_BYTES]>()) });
+    }
+}
+
+impl Loan {
+    /// Free what was lent.
+    ///
+    /// # Safety
+    /// The child must have executed or ended.
+    pub unsafe fn end(self) {
+        // SAFETY: it was leaked by `Launch::lend`, and nobody uses it any more.
+        drop(unsafe { Box::from_raw(self.0.as_ptr()) });
+    }
+}
+
+/// Pointers to the texts, one more if there is one, and null.
+fn pointers(texts: &[CString], last: Option<*const libc::c_char>) -> Vec<*const libc::c_char> {
+    texts.iter().map(|text| text.as_ptr()).chain(last).chain([ptr::null()]).collect()
+}
+
+/// The child's first function.
+unsafe extern "C" fn run(plan: *const Plan) -> ! {
+    // SAFETY: `Launch::lend` gives a valid plan to a new child.
+    unsafe { (*plan).run() }
+}
+
+/// `clone3` whose child calls `entry` with `argument` on the stack of `args`. Returns as the system call does, in the parent
+/// only. A function can not do that: its child would return through the frame of its parent.
+///
+/// # Safety
+/// The stack must be aligned and nobody else's, and what `entry` does must be safe beside what the parent does.
+#[cfg(target_arch = "x86_64")]
+unsafe fn clone_onto(
+    args: &libc::clone_args,
+    entry: unsafe extern "C" fn(*const Plan) -> !,
+    argument: *const Plan,
+) -> isize {
+    let result: isize;
+    // SAFETY: the parent changes only the registers that are named; the child has registers and a stack of its own, and
+    // does not come back. The zero in the frame pointer ends a debugger's walk.
+    unsafe {
+        std::arch::asm!(
+            "syscall",
+            "test rax, rax",
+            "jnz 2f",
+            "xor ebp, ebp",
+            "mov rdi, r8",
+            "call r9",
+            "ud2",
+            "2:",
+            inlateout("rax") libc::SYS_clone3 as isize => result,
+            in("rdi") ptr::from_ref(args),
+            in("rsi") size_of_val(args),
+            in("r8") argument,
+            in("r9") entry,
+            lateout("rcx") _,
+            lateout("r11") _,
+        );
+    }
+    result
+}
+
+/// See the one for x86_64.
+///
+/// # Safety
+/// As there.
+#[cfg(target_arch = "aarch64")]
+unsafe fn clone_onto(
+    args: &libc::clone_args,
+    entry: unsafe extern "C" fn(*const Plan) -> !,
+    argument: *const Plan,
+) -> isize {
+    let result: isize;
+    // SAFETY: as above.
+    unsafe {
+        std::arch::asm!(
+            "svc #0",
+            "cbnz x0, 2f",
+            "mov x29, xzr",
+            "mov x0, x9",
+            "blr x10",
+            "brk #1",
+            "2:",
+            inlateout("x0") ptr::from_ref(args) => result,
+            in("x1") size_of_val(args),
+            in("x8") libc::SYS_clone3,
+            in("x9") argument,
+            in("x10") entry,
+        );
+    }
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sys::signal::{SigSet, Signal};
+    use nix::sys::wait::{WaitStatus, waitpid};
+    use nix::unistd::Pid;
+    use std::io::Read as _;
+
+    /// Bytes that no child writes by accident.
+    const UNTOUCHED: Slot = Slot::from_ne_bytes([0xA5; 16]);
+
+    struct Ended {
+        status: WaitStatus,
+        report: Vec<u8>,
+        output: String,
+        /// Bytes of its stack that the child has used.
+        depth: usize,
+    }
+
+    /// Run a command in this memory until it has ended.
+    fn run_shared(words: &[&str], common: &Common) -> Ended {
+        let image = Image::probe(words, "a").expect("an image");
+        let (mut output, log) = io::pipe().expect("a pipe");
+        let (mut read, report) = io::pipe().expect("a pipe");
+        let (log, report) = (OwnedFd::from(log), OwnedFd::from(report));
+        let fds = Descriptors { log: &log, notify: Some(&log), report: &report, cgroup: None };
+        let mut launch = Launch::new(image, &fds, &report, common);
+        launch.stack.fill(MaybeUninit::new(UNTOUCHED));
+        let started = launch.lend(None, 0).expect("a process");
+        drop((log, report));
+        let mut bytes = Vec::new();
+        read.read_to_end(&mut bytes).expect("a report");
+        let mut text = String::new();
+        output.read_to_string(&mut text).expect("its output");
+        let status = waitpid(Pid::from_raw(started.pid), None).expect("its end");
+        let loan = started.loan.expect("a loan");
+        // SAFETY: the child has ended, and the whole stack was written before.
+        let depth = unsafe {
+            let stack = &loan.0.as_ref().stack;
+            let untouched = stack.iter().take_while(|slot| slot.assume_init() == UNTOUCHED).count();
+            loan.end();
+            STACK_BYTES - untouched * size_of::<Slot>()
+        };
+        Ended { status, report: bytes, output: text, depth }
+    }
+
+    #[test]
+    fn a_child_starts_with_default_signals_and_no_descriptor_but_its_own() {
+        let common = crate::machine::common().expect("/dev/null");
+        SigSet::from(Signal::SIGUSR1).thread_block().expect("blocked here");
+        // Not by a shell, which would set its mask itself.
+        let ended = run_shared(&["/bin/cat", "/proc/self/status"], &common);
+        let status = |key: &str| {
+            let line = ended.output.lines().find_map(|line| line.strip_prefix(key)).expect("a line");
+            u64::from_str_radix(line.trim(), 16).expect("a mask")
+        };
+        assert_eq!(["SigBlk:", "SigCgt:"].map(status), [0, 0]);
+        let ended = run_shared(&["/bin/sh", "-c", "ls -l /proc/$$/fd; pwd; umask"], &common);
+        assert!(matches!(ended.status, WaitStatus::Exited(_, 0)), "{:?}", ended.status);
+        let lines: Vec<&str> = ended.output.lines().collect();
+        // 0 to 2, and the one for notifications.
+        assert_eq!(lines.iter().filter(|line| line.contains(" -> ")).count(), 4, "{lines:?}");
+        assert_eq!(lines[lines.len() - 2..], ["/", "0022"]);
+    }
+
+    #[test]
+    fn a_thousand_failures_name_their_step_and_leave_the_memory_alone() {
+        let common = crate::machine::common().expect("/dev/null");
+        let memory: Vec<Box<[usize; 32]>> = (0..1000).map(|number| Box::new([number; 32])).collect();
+        for _ in 0..1000 {
+            let ended = run_shared(&["/nonexistent/program", "with", "arguments"], &common);
+            assert_eq!(
+                crate::spawn::read_report(&ended.report),
+                Some(("execute the binary", libc::ENOENT)),
+                "{:?}",
+                ended.report
+            );
+            assert!(matches!(ended.status, WaitStatus::Exited(_, 127)), "{:?}", ended.status);
+            // Deep inside of an unoptimised build; the shipped one takes a tenth.
+            assert!(ended.depth > 0 && ended.depth < STACK_BYTES / 2, "{} bytes of stack", ended.depth);
+        }
+        assert!(memory.iter().enumerate().all(|(number, all)| **all == [number; 32]));
+    }
+
+    #[test]
+    fn a_failed_call_of_the_child_is_not_the_supervisors_errno() {
+        let common = crate::machine::common().expect("/dev/null");
+        // SAFETY: the C library's own place of this thread's `errno`.
+        let errno = unsafe { &mut *libc::__errno_location() };
+        for _ in 0..100 {
+            let image = Image::probe(&["/nonexistent/program"], "a").expect("an image");
+            let (mut read, report) = io::pipe().expect("a pipe");
+            let report = OwnedFd::from(report);
+            let fds = Descriptors { log: &common.null, notify: None, report: &report, cgroup: None };
+            let launch = Launch::new(image, &fds, &report, &common);
+            *errno = libc::EXDEV;
+            let started = launch.lend(None, 0).expect("a process");
+            drop(report);
+            read.read_to_end(&mut Vec::new()).expect("a report");
+            waitpid(Pid::from_raw(started.pid), None).expect("its end");
+            assert_eq!(*errno, libc::EXDEV);
+            // SAFETY: the child has ended.
+            unsafe { started.loan.expect("a loan").end() };
+        }
+    }
+}
