@@ -19,6 +19,7 @@ mod values;
 use std::fmt;
 use std::net::SocketAddr;
 use std::ops::Range;
+use std::rc::Rc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -54,6 +55,8 @@ pub const KERNEL_CAPABILITIES: &[&str] = &[
 ];
 
 /// What one component file declares. Its [`Default`] is a blank, not what a file that says nothing declares.
+///
+/// Most components declare the same in most sections, which they can share: see [`Component::share_with`].
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Component {
@@ -72,15 +75,15 @@ pub struct Component {
     /// Capabilities waited for when a provider is declared.
     pub optional: Vec<String>,
     /// Readiness, health, restart, reload and hand-over.
-    pub lifecycle: Lifecycle,
+    pub lifecycle: Rc<Lifecycle>,
     /// cgroup and limits.
-    pub resources: Resources,
+    pub resources: Rc<Resources>,
     /// Namespaces and root.
-    pub isolation: Isolation,
+    pub isolation: Rc<Isolation>,
     /// Storage policy of checkpoints.
-    pub checkpoint: CheckpointPolicy,
+    pub checkpoint: Rc<CheckpointPolicy>,
     /// Details of the hand-over.
-    pub hotswap: HotSwap,
+    pub hotswap: Rc<HotSwap>,
 }
 
 impl Component {
@@ -109,6 +112,15 @@ impl Component {
         differs.into_iter().find(|(differs, _)| *differs).map(|(_, key)| key)
     }
 
+    /// Hold each section that is equal to the other's together with it, so that it is kept once.
+    pub fn share_with(&mut self, other: &Self) {
+        share(&mut self.lifecycle, &other.lifecycle);
+        share(&mut self.resources, &other.resources);
+        share(&mut self.isolation, &other.isolation);
+        share(&mut self.checkpoint, &other.checkpoint);
+        share(&mut self.hotswap, &other.hotswap);
+    }
+
     /// Whether the process gets a `NOTIFY_SOCKET`.
     pub fn has_notify_socket(&self) -> bool {
         self.lifecycle.readiness == Readiness::Notify || self.lifecycle.watchdog.is_some()
@@ -117,6 +129,12 @@ impl Component {
     /// The cgroup below the supervisor's own, as a relative path.
     pub fn cgroup(&self) -> &str {
         self.resources.cgroup.as_deref().unwrap_or(&self.name)
+    }
+}
+
+fn share<T: PartialEq>(own: &mut Rc<T>, other: &Rc<T>) {
+    if own == other {
+        *own = Rc::clone(other);
     }
 }
 

@@ -368,7 +368,7 @@ pub struct Engine {
     config: Config,
     graph: Graph,
     /// By node index; `None` where the graph has no node, or the pseudo-component's.
-    units: Vec<Option<Unit>>,
+    units: Vec<Option<Box<Unit>>>,
     names: BTreeMap<Rc<str>, NodeId>,
     runs: BTreeMap<RunId, NodeId>,
     /// Whose probes are under way, or cancelled and not yet over.
@@ -542,11 +542,11 @@ impl Engine {
     }
 
     fn unit(&self, id: NodeId) -> Option<&Unit> {
-        self.units.get(id.index())?.as_ref()
+        self.units.get(id.index())?.as_deref()
     }
 
     fn unit_mut(&mut self, id: NodeId) -> Option<&mut Unit> {
-        self.units.get_mut(id.index())?.as_mut()
+        self.units.get_mut(id.index())?.as_deref_mut()
     }
 
     fn note_pid(&mut self, run: RunId, pid: i32) {

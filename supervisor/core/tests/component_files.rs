@@ -292,7 +292,7 @@ fn health_probes_are_read_and_checked() {
     ] {
         let parsed = with(line);
         let component = parsed.component.unwrap_or_else(|| panic!("{line}: {:?}", parsed.diagnostics));
-        let health = component.lifecycle.health.expect("a probe");
+        let health = component.lifecycle.health.clone().expect("a probe");
         assert_eq!(health.check.to_string(), said);
         assert_eq!((health.fail_threshold, health.restart_threshold), (3, 5));
         assert_eq!((health.interval.as_secs(), health.timeout.as_secs()), (5, 10));

@@ -44,10 +44,15 @@ use yakiros_core::engine::{Config, Engine, Halt};
 use crate::cgroup::Cgroups;
 use crate::declarations::{Declarations, LOOK_AGAIN};
 use crate::options::{Command, LogTarget, Options, UsageError};
+use crate::output::Logs;
 use crate::supervisor::Supervisor;
 
 /// The state of the process image before.
 type Carried = io::Result<(reexec::State, reexec::Luggage)>;
+
+/// Descriptors that the event loop is told of at once; of more it is told when these were dealt with. Logs, which are
+/// many, are one descriptor here.
+const IO_EVENTS: usize = 128;
 
 /// sysexits(3): the command line makes no sense.
 const EXIT_USAGE: u8 = 64;
@@ -155,9 +160,12 @@ fn run(options: &Options, carried: Option<Carried>) -> io::Result<Halt> {
     let carried = carried.transpose()?;
     reexec::note_program();
     let cgroups = Cgroups::new(&options.cgroup_root);
+    let logs = Logs::new().map_err(at("prepare to watch output".into()))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
+        .max_io_events_per_tick(IO_EVENTS)
+        .on_thread_park(memory::before_wait)
         .build()
         .map_err(at("build the event loop".into()))?;
     let local = LocalSet::new();
@@ -176,8 +184,13 @@ fn run(options: &Options, carried: Option<Carried>) -> io::Result<Halt> {
                 (engine, listener, Some(rest))
             }
         };
-        let supervisor =
-            Supervisor::new(engine, state_dir, declarations, (cgroups, common), Rc::clone(&listener));
+        let supervisor = Supervisor::new(
+            engine,
+            state_dir,
+            declarations,
+            (cgroups, common, Rc::clone(&logs)),
+            Rc::clone(&listener),
+        );
         let again = rest.is_some();
         let connections = match rest {
             None => Vec::new(),
@@ -195,7 +208,11 @@ fn run(options: &Options, carried: Option<Carried>) -> io::Result<Halt> {
         spawn_local(reexec::serve(Rc::clone(&supervisor)));
         spawn_local(control::serve(Rc::clone(&supervisor), listener, connections));
         spawn_local(follow_files(Rc::clone(&supervisor)));
-        spawn_local(settle());
+        spawn_local(copy_logs(Rc::clone(&supervisor), logs));
+        spawn_local(async {
+            tokio::time::sleep(memory::SETTLE_AFTER).await;
+            memory::settle();
+        });
         if !again {
             info!("{} ready, watching {}", env!("CARGO_PKG_VERSION"), options.config_dir.display());
         }
@@ -207,14 +224,10 @@ fn run(options: &Options, carried: Option<Carried>) -> io::Result<Halt> {
     })
 }
 
-/// Once starting is over: hold no memory that only starting needed, and as process 1 keep the rest from being paged out.
-async fn settle() {
-    tokio::time::sleep(memory::SETTLE_AFTER).await;
-    memory::give_back();
-    if std::process::id() == 1
-        && let Err(error) = memory::lock()
-    {
-        warn!("failed to lock memory, so acting may have to wait for a disk: {error}");
+/// Copy output for ever.
+async fn copy_logs(supervisor: Rc<Supervisor>, logs: Rc<Logs>) {
+    if let Err(error) = logs.copy(supervisor).await {
+        error!("failed to wait for output, which is lost from now on: {error}");
     }
 }
 

@@ -5,17 +5,41 @@
 //! never used are not held for that (`MLOCK_ONFAULT`). Children inherit no lock (mlockall(2)).
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use nix::libc;
+use tracing::warn;
 
 /// Time after the start at which starting is taken for done. Too early or too late costs nothing but pages that are
 /// read again, or are held for that long.
 pub const SETTLE_AFTER: Duration = Duration::from_secs(1);
 
+/// Starting is over, and [`before_wait`] has not seen to it yet.
+static STARTED: AtomicBool = AtomicBool::new(false);
+
+/// Starting is over: hold no memory that only starting needed, and as process 1 keep the rest from being paged out.
+/// That is done when there is nothing more to do, so that the program text of what comes until then is given back too.
+pub fn settle() {
+    STARTED.store(true, Ordering::Relaxed);
+}
+
+/// The event loop is about to wait.
+pub fn before_wait() {
+    if !STARTED.swap(false, Ordering::Relaxed) {
+        return;
+    }
+    give_back();
+    if std::process::id() == 1
+        && let Err(error) = lock()
+    {
+        warn!("failed to lock memory, so acting may have to wait for a disk: {error}");
+    }
+}
+
 /// Give back what starting needed: freed memory, and program text, of which most is not used again. The kernel has text
 /// in its page cache, from where a page that is used comes back without a read while it is there.
-pub fn give_back() {
+fn give_back() {
     // SAFETY: both only touch memory that nobody uses: malloc's own, and pages that the kernel can read again.
     unsafe {
         libc::malloc_trim(0);
@@ -25,7 +49,7 @@ pub fn give_back() {
 
 /// Keep in memory what has been used and what will be. Refused without the right to lock without limit: within a limit
 /// an allocation beyond it would fail later, and that would be the end.
-pub fn lock() -> io::Result<()> {
+fn lock() -> io::Result<()> {
     let mut before = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the pointers are to locals; the lock changes nothing but where pages may be.
     unsafe {

@@ -4,13 +4,14 @@
 //! Standard output and error go through a pipe that the event loop reads with a budget, so a
 //! component that floods neither stops the supervisor nor fills the memory: it is slowed by its
 //! own pipe. Logs take turns, one chunk at a time: however many components flood, whatever else has
-//! to be done waits for one chunk and not for one of each. A log and its predecessor have at most twice [`LOG_LIMIT`] bytes. A full disk or a
-//! missing directory loses output, never the component; a log that was removed is begun anew.
+//! to be done waits for one chunk and not for one of each. A log and its predecessor have at most
+//! twice [`LOG_LIMIT`] bytes. A full disk or a missing directory loses output, never the component; a
+//! log that was removed is begun anew.
 
 mod read;
 mod stamp;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
@@ -19,8 +20,9 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use memchr::memchr;
-use tokio::io::unix::AsyncFd;
-use tokio::sync::Mutex;
+use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use yakiros_core::engine::RunId;
 
 use crate::supervisor::Supervisor;
 use crate::sys;
@@ -39,13 +41,13 @@ const CHUNK: usize = 16 * 1024;
 /// more than one write.
 const BATCH: usize = 32 * 1024;
 
+/// Logs that are told of at once; the kernel tells of the others next.
+const AT_ONCE: usize = 16;
+
 /// The most bytes read from a pipe after its component has ended: what a pipe holds.
 const DRAIN_LIMIT: usize = 64 * 1024;
 
 thread_local! {
-    /// Whose turn it is to copy. It is passed on in the order of asking.
-    static TURN: Rc<Mutex<()>> = Rc::default();
-
     /// One set of buffers for all logs: nothing waits while they are in use.
     static BUFFERS: RefCell<Buffers> = RefCell::new(Buffers {
         chunk: vec![0; CHUNK],
@@ -60,18 +62,76 @@ struct Buffers {
     stamp: Stamp,
 }
 
+/// The output of all components, in one place of the event loop: a task and a registration for each log would take as
+/// much memory as everything else that is kept of its component.
+pub struct Logs {
+    poll: Epoll,
+    /// How often it was asked which logs have something.
+    round: Cell<u64>,
+}
+
+impl Logs {
+    /// No log yet.
+    pub fn new() -> io::Result<Rc<Self>> {
+        let poll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        Ok(Rc::new(Self { poll, round: Cell::new(0) }))
+    }
+
+    /// Copy what components write, for ever. An error is one of the event loop's.
+    pub async fn copy(self: Rc<Self>, supervisor: Rc<Supervisor>) -> io::Result<()> {
+        let watched = sys::watch(self.poll.0.try_clone()?)?;
+        let mut events = [EpollEvent::empty(); AT_ONCE];
+        loop {
+            let mut ready = watched.readable().await?;
+            match self.poll.wait(&mut events, EpollTimeout::ZERO) {
+                Ok(0) => ready.clear_ready(),
+                Ok(count) => {
+                    self.round.set(self.round.get() + 1);
+                    for event in &events[..count] {
+                        self.take_turn(&supervisor, RunId(event.data()));
+                        // After each turn the event loop looks at everything else.
+                        tokio::task::yield_now().await;
+                    }
+                }
+                Err(Errno::EINTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Copy one chunk of a run's output, if the run is not over by now.
+    fn take_turn(&self, supervisor: &Rc<Supervisor>, run: RunId) {
+        let copied = supervisor.processes.borrow().with_log(run, |log| {
+            log.note_turn(self.round.get());
+            let copied = log.copy_chunk();
+            if copied == Some(0) {
+                log.ignore();
+            }
+            copied.filter(|count| *count > 0).map(|_| Rc::clone(&log.name))
+        });
+        if let Some(name) = copied.flatten() {
+            supervisor.log_grew(&name);
+        }
+    }
+}
+
 /// The reading end of one component's output, and the file it goes to.
 pub struct Log {
-    pipe: AsyncFd<OwnedFd>,
+    pipe: OwnedFd,
     name: Rc<str>,
     sink: RefCell<Sink>,
+    /// The last round in which it had something.
+    turn: Cell<u64>,
+    logs: Rc<Logs>,
 }
 
 impl Log {
-    /// Begin to keep the output of `name`.
-    pub fn new(state_dir: &Path, name: &str, read: OwnedFd) -> io::Result<Self> {
+    /// Begin to keep the output of a run of the component of this name.
+    pub fn new(logs: &Rc<Logs>, run: RunId, place: (&Path, &str), pipe: OwnedFd) -> io::Result<Self> {
+        let (state_dir, name) = place;
+        logs.poll.add(&pipe, EpollEvent::new(EpollFlags::EPOLLIN, run.0))?;
         let sink = RefCell::new(Sink::new(log_path(state_dir, name)));
-        Ok(Self { pipe: sys::watch(read)?, name: name.into(), sink })
+        Ok(Self { pipe, name: name.into(), sink, turn: Cell::new(0), logs: Rc::clone(logs) })
     }
 
     /// The pipe, for the next process image; the file is found again by its name.
@@ -79,27 +139,17 @@ impl Log {
         self.pipe.as_raw_fd()
     }
 
-    /// Copy until every writer has closed the pipe.
-    pub async fn follow(self: Rc<Self>, supervisor: Rc<Supervisor>) {
-        let turns = TURN.with(Rc::clone);
-        loop {
-            let Ok(mut ready) = self.pipe.readable().await else {
-                return;
-            };
-            let turn = turns.lock().await;
-            match self.copy_chunk() {
-                Some(0) => return,
-                Some(_) => supervisor.log_grew(&self.name),
-                None => {
-                    self.sink.borrow_mut().idle = true;
-                    ready.clear_ready();
-                }
-            }
-            drop(ready);
-            // While this one has its turn, the event loop looks at everything else.
-            tokio::task::yield_now().await;
-            drop(turn);
+    /// It has something in this round.
+    fn note_turn(&self, round: u64) {
+        if self.turn.replace(round) + 1 < round {
+            self.sink.borrow_mut().idle = true;
         }
+    }
+
+    /// Every writer has closed the pipe.
+    fn ignore(&self) {
+        // It may not be watched any more, which is what is wanted.
+        let _ = self.logs.poll.delete(&self.pipe);
     }
 
     /// The component has ended: copy what is in the pipe now, and end its last line.
@@ -117,7 +167,7 @@ impl Log {
     /// Copy one chunk: its size, `Some(0)` at the end, `None` when there is nothing now.
     fn copy_chunk(&self) -> Option<usize> {
         BUFFERS.with_borrow_mut(|Buffers { chunk, batch, stamp }| {
-            let count = sys::read_now(self.pipe.get_ref(), chunk).unwrap_or(Some(0))?;
+            let count = sys::read_now(&self.pipe, chunk).unwrap_or(Some(0))?;
             if count > 0 {
                 let stamp = stamp.at(sys::wall_clock());
                 // A full /run loses output, never the component.
@@ -125,6 +175,13 @@ impl Log {
             }
             Some(count)
         })
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        // Closing is not enough: a child that is between its creation and exec has the pipe open too.
+        self.ignore();
     }
 }
 

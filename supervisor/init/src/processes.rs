@@ -31,7 +31,7 @@ use crate::health;
 use crate::limits;
 use crate::lookup::Identity;
 use crate::notify::{self, Socket};
-use crate::output;
+use crate::output::{Log, Logs};
 use crate::readiness::{self, Channel};
 use crate::spawn::{self, Common, Descriptors, Image, Loan, Started};
 use crate::supervisor::Supervisor;
@@ -61,9 +61,7 @@ struct Process {
     report: Option<Rc<AsyncFd<OwnedFd>>>,
     /// What the report said, until the process is reaped.
     failure: Option<(&'static str, i32)>,
-    /// Tasks that end with the process: log, exec report, notifications.
-    tasks: Vec<AbortHandle>,
-    log: Option<Rc<output::Log>>,
+    log: Option<Log>,
     /// The number of the signal that means ready, while it is waited for.
     ready_signal: Option<i32>,
     /// The signal that it sends while it is well, and whether it came since the last look.
@@ -73,6 +71,8 @@ struct Process {
     /// The task that watches it.
     watching: Option<AbortHandle>,
     socket: Option<Rc<Socket>>,
+    /// The task that reads it.
+    speaking: Option<AbortHandle>,
     /// It has reported ready.
     ready: bool,
     /// How it ended, once it is reaped and only its group is waited for.
@@ -98,7 +98,8 @@ enum Role {
 pub struct Processes {
     cgroups: Cgroups,
     common: Common,
-    runs: HashMap<RunId, Process>,
+    logs: Rc<Logs>,
+    runs: HashMap<RunId, Box<Process>>,
     pids: HashMap<i32, Role>,
     /// What children use that have not executed yet.
     loans: HashMap<i32, Loan>,
@@ -110,10 +111,11 @@ pub struct Processes {
 
 impl Processes {
     /// No process yet.
-    pub fn new(cgroups: Cgroups, common: Common) -> Self {
+    pub fn new(cgroups: Cgroups, common: Common, logs: Rc<Logs>) -> Self {
         Self {
             cgroups,
             common,
+            logs,
             runs: HashMap::new(),
             pids: HashMap::new(),
             loans: HashMap::new(),
@@ -228,7 +230,12 @@ impl Processes {
         if let Some(cgroup) = &process.cgroup {
             self.cgroups.hold(cgroup);
         }
-        self.runs.insert(run, process);
+        self.runs.insert(run, Box::new(process));
+    }
+
+    /// Look at the log of a run, unless that is over.
+    pub fn with_log<T>(&self, run: RunId, look: impl FnOnce(&Log) -> T) -> Option<T> {
+        self.runs.get(&run)?.log.as_ref().map(look)
     }
 
     /// A child writes the limits of a run.
@@ -396,14 +403,14 @@ impl Processes {
     }
 
     /// Stop reading for a run and drop what belongs to it.
-    fn release(&mut self, run: RunId) -> Option<Process> {
+    fn release(&mut self, run: RunId) -> Option<Box<Process>> {
         self.stop_asking(run);
         if let Some(cgroup) = self.own_cgroup(run) {
             cgroup.retire();
         }
         let process = self.runs.remove(&run)?;
-        for task in &process.tasks {
-            task.abort();
+        if let Some(speaking) = &process.speaking {
+            speaking.abort();
         }
         if let Some(log) = &process.log {
             log.finish();
@@ -454,7 +461,7 @@ fn try_spawn(
     let (log_read, log_write) = sys::pipe().map_err(at("create the log pipe"))?;
     let (report_read, report_write) = sys::pipe().map_err(at("create the report pipe"))?;
     let report = Rc::new(sys::watch(report_read).map_err(at("watch the report pipe"))?);
-    let log = output::Log::new(&supervisor.state_dir, &component.name, log_read)
+    let log = Log::new(&own.logs, run, (&supervisor.state_dir, &component.name), log_read)
         .map_err(at("watch the log pipe"))?;
     let directory = cgroup.as_ref().map(Cgroup::open).transpose();
     let directory = directory.map_err(at("open the cgroup"))?;
@@ -465,21 +472,18 @@ fn try_spawn(
         cgroup: directory.as_ref(),
     };
     let started = spawn::start(image, &fds, &own.common).map_err(at("create the process"))?;
-    let log = Rc::new(log);
-    let mut tasks = vec![
-        spawn_local(Rc::clone(&log).follow(Rc::clone(supervisor))).abort_handle(),
-        spawn_local(watch_exec(Rc::clone(supervisor), run)).abort_handle(),
-    ];
+    // It ends by itself with the report; a handle would keep its memory as long as the component runs.
+    spawn_local(watch_exec(Rc::clone(supervisor), run));
     let ready_signal = prepared.signal();
     let beat = match component.lifecycle.health.as_ref().map(|health| &health.check) {
         Some(Check::Signal(signal)) => Some((signal.0, false)),
         _ => None,
     };
     let socket = socket.map(Rc::new);
-    if let Some(socket) = &socket {
+    let speaking = socket.as_ref().map(|socket| {
         let speaks = Rc::clone(socket).serve(Rc::clone(supervisor), run);
-        tasks.push(spawn_local(speaks).abort_handle());
-    }
+        spawn_local(speaks).abort_handle()
+    });
     let channel = prepared.into_channel().map(Rc::new);
     let watch = |channel: &Rc<Channel>| Rc::clone(channel).watch(supervisor, run, component);
     let watching = channel.as_ref().map(|channel| spawn_local(watch(channel)).abort_handle());
@@ -490,7 +494,7 @@ fn try_spawn(
         cgroup,
         report: Some(report),
         failure: None,
-        tasks,
+        speaking,
         log: Some(log),
         ready_signal,
         beat,
@@ -655,7 +659,7 @@ mod tests {
             cgroup: None,
             report: None,
             failure: None,
-            tasks: Vec::new(),
+            speaking: None,
             log: None,
             ready_signal: None,
             beat: None,
@@ -670,13 +674,14 @@ mod tests {
     #[test]
     fn a_reaped_number_gets_no_signal() {
         let common = crate::machine::common().expect("/dev/null");
-        let mut processes = Processes::new(Cgroups::new(Path::new("/nonexistent")), common);
+        let mut processes =
+            Processes::new(Cgroups::new(Path::new("/nonexistent")), common, Logs::new().expect("epoll"));
         let mut other =
             std::process::Command::new("/bin/sleep").arg("1000").process_group(0).spawn().expect("sleep");
         let pid = i32::try_from(other.id()).expect("a process id");
         let run = RunId(1);
         for pid in [None, Some(pid)] {
-            processes.runs.insert(run, process(pid));
+            processes.runs.insert(run, Box::new(process(pid)));
             processes.terminate(run);
             processes.signal(run, libc::SIGTERM);
             processes.kill(run);

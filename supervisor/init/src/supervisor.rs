@@ -26,7 +26,7 @@ use crate::declarations::Declarations;
 use crate::health::{self, Probes};
 use crate::limits::{self, Changes};
 use crate::lookup::Lookups;
-use crate::output;
+use crate::output::{self, Logs};
 use crate::processes::Processes;
 use crate::reexec::{self, Reexec};
 use crate::spawn::Common;
@@ -76,14 +76,14 @@ impl Supervisor {
         engine: Engine,
         state_dir: PathBuf,
         declarations: Declarations,
-        (cgroups, common): (Cgroups, Common),
+        (cgroups, common, logs): (Cgroups, Common, Rc<Logs>),
         listener: Rc<UnixListener>,
     ) -> Rc<Self> {
         Rc::new(Self {
             engine: RefCell::new(engine),
             queue: RefCell::default(),
             dispatching: Cell::new(false),
-            processes: RefCell::new(Processes::new(cgroups, common)),
+            processes: RefCell::new(Processes::new(cgroups, common, logs)),
             probes: RefCell::default(),
             changes: Changes::default(),
             lookups: Lookups::default(),

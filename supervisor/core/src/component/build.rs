@@ -90,11 +90,11 @@ pub(super) fn component(r: &mut Reader<'_>) -> Option<Component> {
         provides,
         requires,
         optional,
-        lifecycle,
-        resources,
-        isolation,
-        checkpoint,
-        hotswap,
+        lifecycle: lifecycle.into(),
+        resources: resources.into(),
+        isolation: isolation.into(),
+        checkpoint: checkpoint.into(),
+        hotswap: hotswap.into(),
     })
 }
 

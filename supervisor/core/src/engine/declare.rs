@@ -28,14 +28,40 @@ pub(super) struct Entry {
     errors: Vec<Diagnostic>,
 }
 
+/// Who declares a name. Nearly always one file, so this allocates nothing then.
+#[derive(Debug, Default)]
+struct Claim {
+    /// The file in force.
+    owner: Option<Rc<str>>,
+    /// The file in force declares the name; it may not in the midst of a batch of changes.
+    declares: bool,
+    /// The other files that declare it.
+    others: BTreeSet<Rc<str>>,
+}
+
 /// All files and who declares which name.
 #[derive(Debug, Default)]
 pub(super) struct Files {
     pub(super) entries: BTreeMap<Rc<str>, Entry>,
-    /// Files that declare a name.
-    claims: BTreeMap<String, BTreeSet<Rc<str>>>,
-    /// The file in force for a name.
-    pub(super) owners: BTreeMap<String, Rc<str>>,
+    /// By the name that is declared.
+    claims: BTreeMap<Box<str>, Claim>,
+    /// What was declared last, for the next to share what is the same.
+    alike: Rc<Component>,
+}
+
+impl Claim {
+    /// The file in force from now on: the one that was while it declares the name, then the first of the others.
+    fn settle(&mut self) -> Option<Rc<str>> {
+        if !self.declares {
+            self.owner = self.others.pop_first();
+            self.declares = self.owner.is_some();
+            if self.others.is_empty() {
+                // A set keeps room for eleven after the last one is taken out.
+                self.others = BTreeSet::new();
+            }
+        }
+        self.owner.clone()
+    }
 }
 
 impl Files {
@@ -43,27 +69,35 @@ impl Files {
     pub(super) fn restore(mut entries: BTreeMap<Rc<str>, Entry>, owners: BTreeMap<String, Rc<str>>) -> Self {
         let mut files = Self::default();
         for (file, entry) in &mut entries {
-            if let Some(component) = &entry.component {
-                files.claims.entry(component.name.clone()).or_default().insert(Rc::clone(file));
+            if let Some(component) = &mut entry.component {
+                Rc::make_mut(component).share_with(&files.alike);
+                files.alike = Rc::clone(component);
+                files.claim(&component.name, file);
             }
         }
         files.entries = entries;
         for (name, owner) in owners {
-            if let Some(owner) = files.claims.get(&name).and_then(|claims| claims.get(&owner)) {
-                files.owners.insert(name, Rc::clone(owner));
+            if let Some(claim) = files.claims.get_mut(name.as_str()) {
+                claim.declares = claim.others.remove(&owner);
+                claim.owner = claim.declares.then_some(owner);
             }
         }
-        let unowned: Vec<_> =
-            files.claims.keys().filter(|name| !files.owners.contains_key(*name)).cloned().collect();
-        for name in unowned {
-            files.owner(&name);
-        }
+        files.claims.values_mut().for_each(|claim| drop(claim.settle()));
         files
+    }
+
+    /// The file in force for each name.
+    pub(super) fn owners(&self) -> impl Iterator<Item = (&str, &Rc<str>)> {
+        self.claims.iter().filter_map(|(name, claim)| Some((&**name, claim.owner.as_ref()?)))
     }
 
     /// The declaration in force for `name`.
     pub(super) fn in_force(&self, name: &str) -> Option<&Rc<Component>> {
-        self.entries.get(self.owners.get(name)?)?.component.as_ref()
+        self.entries.get(self.owner_of(name)?)?.component.as_ref()
+    }
+
+    fn owner_of(&self, name: &str) -> Option<&Rc<str>> {
+        self.claims.get(name)?.owner.as_ref()
     }
 
     /// Those of `names` that no file declares.
@@ -75,11 +109,13 @@ impl Files {
     fn apply(&mut self, change: FileChange, names: &mut BTreeSet<String>) {
         let file: Rc<str> = change.file.into();
         match change.content {
-            FileContent::Component(component) => {
+            FileContent::Component(mut component) => {
                 self.disclaim(&file, names);
                 names.insert(component.name.clone());
-                self.claims.entry(component.name.clone()).or_default().insert(Rc::clone(&file));
-                let entry = Entry { component: Some(Rc::new(*component)), errors: Vec::new() };
+                self.claim(&component.name, &file);
+                component.share_with(&self.alike);
+                self.alike = Rc::new(*component);
+                let entry = Entry { component: Some(Rc::clone(&self.alike)), errors: Vec::new() };
                 self.entries.insert(file, entry);
             }
             FileContent::Rejected(errors) => {
@@ -92,29 +128,35 @@ impl Files {
         }
     }
 
+    fn claim(&mut self, name: &str, file: &Rc<str>) {
+        match self.claims.get_mut(name) {
+            Some(claim) if claim.owner.as_ref() == Some(file) => claim.declares = true,
+            Some(claim) => drop(claim.others.insert(Rc::clone(file))),
+            None => {
+                let others = BTreeSet::from([Rc::clone(file)]);
+                self.claims.insert(name.into(), Claim { others, ..Claim::default() });
+            }
+        }
+    }
+
     fn disclaim(&mut self, file: &Rc<str>, names: &mut BTreeSet<String>) {
         let entry = self.entries.get(file);
         let Some(old) = entry.and_then(|entry| entry.component.as_ref()) else {
             return;
         };
         names.insert(old.name.clone());
-        if let Some(claims) = self.claims.get_mut(&old.name) {
-            claims.remove(file);
-            if claims.is_empty() {
-                self.claims.remove(&old.name);
-            }
+        if let Some(claim) = self.claims.get_mut(old.name.as_str()) {
+            claim.others.remove(file);
+            claim.declares &= claim.owner.as_ref() != Some(file);
         }
     }
 
     /// The declaration in force for `name`, after a change, and its file.
     fn owner(&mut self, name: &str) -> Option<(Rc<str>, Rc<Component>)> {
-        let Some(claims) = self.claims.get(name) else {
-            self.owners.remove(name);
+        let Some(owner) = self.claims.get_mut(name)?.settle() else {
+            self.claims.remove(name);
             return None;
         };
-        let owner = self.owners.get(name).filter(|file| claims.contains(*file));
-        let owner = Rc::clone(owner.or_else(|| claims.first())?);
-        self.owners.insert(name.to_owned(), Rc::clone(&owner));
         let component = self.entries.get(&owner)?.component.clone()?;
         Some((owner, component))
     }
@@ -125,7 +167,7 @@ impl Files {
             return entry.errors.clone();
         }
         let name = entry.component.as_ref().map(|component| &component.name);
-        let owner = name.and_then(|name| self.owners.get(name));
+        let owner = name.and_then(|name| self.owner_of(name));
         match (name, owner) {
             (Some(name), Some(owner)) if owner != file => {
                 let message = format!("component {name:?} is declared by {owner} and by {file}");
@@ -307,7 +349,7 @@ impl Engine {
         if self.units.len() <= id.index() {
             self.units.resize_with(id.index() + 1, || None);
         }
-        self.units[id.index()] = Some(unit);
+        self.units[id.index()] = Some(Box::new(unit));
     }
 
     /// A declaration has changed: start anew only what the process can see, or what was given up.

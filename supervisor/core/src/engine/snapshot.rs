@@ -115,7 +115,7 @@ impl Engine {
             version: VERSION,
             now: *now,
             files: files.entries.clone(),
-            owners: files.owners.clone(),
+            owners: files.owners().map(|(name, file)| (name.to_owned(), Rc::clone(file))).collect(),
             units: units.collect(),
             places: graph.places(),
             journal: journal.clone(),
@@ -202,7 +202,7 @@ impl Engine {
             if self.units.len() <= id.index() {
                 self.units.resize_with(id.index() + 1, || None);
             }
-            self.units[id.index()] = Some(unit);
+            self.units[id.index()] = Some(Box::new(unit));
         }
         self.count_blockers();
         Ok(())

@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::path::PathBuf;
-use std::pin::Pin;
 use std::rc::Rc;
 
 use nix::libc;
@@ -18,7 +17,7 @@ use yakiros_core::journal::Exit;
 use super::{Process, Processes, Role, drain, end_of, pending, watch_exec};
 use crate::cgroup::Cgroup;
 use crate::notify::Socket;
-use crate::output;
+use crate::output::Log;
 use crate::readiness::{self, Channel};
 use crate::reexec::Luggage;
 use crate::spawn;
@@ -93,7 +92,7 @@ impl Process {
             cgroup: self.cgroup.clone(),
             report: self.report.as_ref().map(AsRawFd::as_raw_fd),
             failure: self.failure.map(|(step, errno)| (step.to_owned(), errno)),
-            log: self.log.as_ref().map(|log| log.pass()),
+            log: self.log.as_ref().map(Log::pass),
             ready_signal: self.ready_signal,
             beat: self.beat,
             channel: self.channel.as_ref().map(|channel| channel.pass()),
@@ -137,21 +136,17 @@ pub fn take_over(
 
 fn adopt(supervisor: &Rc<Supervisor>, passed: Passed, luggage: &mut Luggage) -> io::Result<()> {
     let run = passed.run;
-    let mut tasks = Vec::new();
-    let mut watch = |task: Pin<Box<dyn Future<Output = ()>>>| tasks.push(spawn_local(task).abort_handle());
     let report = passed.report.map(|fd| sys::watch(luggage.pipe(fd)?)).transpose()?.map(Rc::new);
     if report.is_some() {
-        watch(Box::pin(watch_exec(Rc::clone(supervisor), run)));
+        spawn_local(watch_exec(Rc::clone(supervisor), run));
     }
-    let log = passed.log.map(|fd| output::Log::new(&supervisor.state_dir, &passed.name, luggage.pipe(fd)?));
-    let log = log.transpose()?.map(Rc::new);
-    if let Some(log) = &log {
-        watch(Box::pin(Rc::clone(log).follow(Rc::clone(supervisor))));
-    }
+    let logs = Rc::clone(&supervisor.processes.borrow().logs);
+    let place = (&*supervisor.state_dir, &*passed.name);
+    let log = passed.log.map(|fd| Log::new(&logs, run, place, luggage.pipe(fd)?)).transpose()?;
     let socket = passed.socket.map(|socket| Socket::take(socket, luggage)).transpose()?.map(Rc::new);
-    if let Some(socket) = &socket {
-        watch(Box::pin(Rc::clone(socket).serve(Rc::clone(supervisor), run)));
-    }
+    let speaking = socket
+        .as_ref()
+        .map(|socket| spawn_local(Rc::clone(socket).serve(Rc::clone(supervisor), run)).abort_handle());
     let channel = passed.channel.map(|channel| Channel::take(channel, luggage)).transpose()?.map(Rc::new);
     let mut watching = None;
     if let (Some(channel), Some(component)) = (&channel, supervisor.started_with(run)) {
@@ -165,7 +160,7 @@ fn adopt(supervisor: &Rc<Supervisor>, passed: Passed, luggage: &mut Luggage) -> 
         cgroup: passed.cgroup,
         report,
         failure,
-        tasks,
+        speaking,
         log,
         ready_signal: passed.ready_signal,
         beat: passed.beat,

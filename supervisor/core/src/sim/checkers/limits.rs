@@ -14,7 +14,7 @@ use crate::sim::model::Model;
 /// What one process has got.
 #[derive(Debug)]
 struct Given {
-    resources: Resources,
+    resources: Rc<Resources>,
     /// A change is under way.
     busy: bool,
 }

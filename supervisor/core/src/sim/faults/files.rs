@@ -2,6 +2,7 @@
 //! The rules are the documented ones: a file that becomes unusable keeps in force what it declared
 //! before; of two that declare a name, the one in force stays until it goes.
 
+use std::rc::Rc;
 use std::sync::LazyLock;
 use std::time::Duration;
 
@@ -14,11 +15,13 @@ use crate::sim::world::{Step, World};
 /// Files that may declare one name: the first letter of their names.
 const LETTERS: [char; 2] = ['c', 'd'];
 
-/// What every component has in common, as the parser gives it.
-static TEMPLATE: LazyLock<Component> = LazyLock::new(|| {
-    let parsed = parse("[component]\nname = \"c\"\nbinary = \"/bin/c\"\n");
-    parsed.component.unwrap_or_else(|| panic!("{:?}", parsed.diagnostics))
-});
+thread_local! {
+    /// What every component has in common, as the parser gives it.
+    static TEMPLATE: Component = {
+        let parsed = parse("[component]\nname = \"c\"\nbinary = \"/bin/c\"\n");
+        parsed.component.unwrap_or_else(|| panic!("{:?}", parsed.diagnostics))
+    };
+}
 
 /// What the parser says about a file that is not usable.
 static BROKEN: LazyLock<Vec<Diagnostic>> = LazyLock::new(|| parse("[component").diagnostics);
@@ -103,7 +106,7 @@ impl World {
     }
 
     fn draw_component(&mut self, number: usize) -> Component {
-        let mut component = TEMPLATE.clone();
+        let mut component = TEMPLATE.with(Component::clone);
         component.name = self.model.slots[number].name.to_string();
         component.args = vec![self.random.below(3).to_string()];
         let caps = self.options.capabilities;
@@ -120,7 +123,7 @@ impl World {
         if self.random.percent(self.options.oneshots) {
             component.kind = Kind::Oneshot;
         } else if self.random.percent(self.options.readiness) {
-            component.lifecycle.readiness = Readiness::Notify;
+            Rc::make_mut(&mut component.lifecycle).readiness = Readiness::Notify;
         }
         self.draw_lifecycle(&mut component);
         component
@@ -128,18 +131,19 @@ impl World {
 
     fn draw_lifecycle(&mut self, component: &mut Component) {
         let options = &self.options;
-        let lifecycle = &mut component.lifecycle;
+        let lifecycle = Rc::make_mut(&mut component.lifecycle);
         lifecycle.readiness_timeout = Duration::from_secs(options.readiness_timeout_s);
         lifecycle.restart_max = options.restart_max as u32;
         lifecycle.restart_window = Duration::from_secs(options.restart_window_s);
-        component.resources.memory_max = self.random.percent(20).then(|| 1 << (20 + self.random.below(3)));
-        component.hotswap.shutdown_grace = Duration::from_millis(options.grace_ms);
+        let memory_max = self.random.percent(20).then(|| 1 << (20 + self.random.below(3)));
+        Rc::make_mut(&mut component.resources).memory_max = memory_max;
+        Rc::make_mut(&mut component.hotswap).shutdown_grace = Duration::from_millis(options.grace_ms);
         lifecycle.reload_signal = self.random.percent(50).then_some(Signal(1));
         if component.kind == Kind::Service && self.random.percent(self.options.probed) {
-            component.lifecycle.health = Some(self.draw_health());
+            lifecycle.health = Some(self.draw_health());
         }
         if component.kind == Kind::Service && self.random.percent(self.options.watched) {
-            component.lifecycle.watchdog = Some(Duration::from_secs(5 + self.random.below(60)));
+            lifecycle.watchdog = Some(Duration::from_secs(5 + self.random.below(60)));
         }
     }
 
@@ -174,7 +178,7 @@ impl World {
             self.model.kernel = Set::default();
             return FileChange { file, content: FileContent::Gone };
         }
-        let mut component = TEMPLATE.clone();
+        let mut component = TEMPLATE.with(Component::clone);
         KERNEL.clone_into(&mut component.name);
         component.binary.clear();
         component.provides = self.draw_capabilities(1, self.options.capabilities);
