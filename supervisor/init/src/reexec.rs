@@ -9,7 +9,8 @@
 //!   executed is the very file that was tried. Whatever fails before exec leaves everything as it was.
 //! * After an internal error the program that runs takes over from itself. The event that led to it
 //!   is dropped, and what was left half done is mended (see `yakiros_core::engine::Facts`). More than
-//!   [`FAILURES`] in [`FAILURE_WINDOW`] are one too many: then it is the emergency shell's turn.
+//!   [`FAILURES`] in [`FAILURE_WINDOW`] are one too many, and so is one on the way to the next
+//!   process image: then it is the emergency shell's turn.
 //!
 //! What travels: the state as JSON in a sealed memfd, and the descriptors that it names, which are the
 //! only ones that are not closed by exec. Signals stay blocked across it, so none is lost. What fails
@@ -23,12 +24,14 @@ mod trial;
 
 use std::cell::{Cell, RefCell};
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot};
+use tokio::task::spawn_local;
 use tracing::{error, info};
 use yakiros_core::control::Answer;
 use yakiros_core::engine::{ClientId, Facts};
@@ -55,13 +58,17 @@ const FAILURES: usize = 3;
 const FAILURE_WINDOW: Duration = Duration::from_secs(60);
 
 /// Signals with which tests have a program with debug assertions fail: at once between two events,
-/// or in the midst of the next one. No other program knows them.
+/// in the midst of the next one, or when the state is taken next. No other program knows them.
 #[cfg(debug_assertions)]
 pub const FAIL_NOW: i32 = 63;
 
 /// See [`FAIL_NOW`].
 #[cfg(debug_assertions)]
 pub const FAIL_LATER: i32 = 62;
+
+/// See [`FAIL_NOW`].
+#[cfg(debug_assertions)]
+pub const FAIL_TAKING: i32 = 61;
 
 /// There is a supervisor that can be taken over.
 static SUPERVISING: AtomicBool = AtomicBool::new(false);
@@ -83,6 +90,7 @@ pub struct Reexec {
     /// Times of internal errors.
     failures: RefCell<Vec<Duration>>,
     fails: Cell<bool>,
+    fails_taking: Cell<bool>,
 }
 
 impl Reexec {
@@ -105,7 +113,13 @@ impl Reexec {
     #[cfg(debug_assertions)]
     pub fn fail(&self, signal: i32) {
         assert_ne!(signal, FAIL_NOW, "a test asked for it");
-        self.fails.set(true);
+        let later = if signal == FAIL_LATER { &self.fails } else { &self.fails_taking };
+        later.set(true);
+    }
+
+    /// Fail while the state is taken if a test asked for it.
+    fn fail_taking_if_asked_to(&self) {
+        assert!(!self.fails_taking.take(), "a test asked for it");
     }
 
     /// Fail between an event and its effects if a test asked for it.
@@ -126,24 +140,10 @@ pub fn note_failure(what: &str) -> bool {
 /// Execute the program again whenever that is wanted or needed, for ever.
 pub async fn serve(supervisor: Rc<Supervisor>) {
     SUPERVISING.store(true, Ordering::Relaxed);
+    spawn_local(follow_failures(Rc::clone(&supervisor)));
     loop {
-        let mut failed = std::pin::pin!(FAILED.notified());
-        let mut wanted = std::pin::pin!(supervisor.reexec.wanted.notified());
-        let has_failed = std::future::poll_fn(|context| {
-            use std::task::Poll;
-            if failed.as_mut().poll(context).is_ready() {
-                return Poll::Ready(true);
-            }
-            wanted.as_mut().poll(context).map(|()| false)
-        })
-        .await;
-        if has_failed {
-            after_failure(&supervisor);
-        }
+        supervisor.reexec.wanted.notified().await;
         let asked = supervisor.reexec.asked.take();
-        if asked.is_empty() {
-            continue;
-        }
         let Err(error) = replace(&supervisor, &asked).await;
         error!("not executed again: {error}");
         for (client, _) in asked {
@@ -151,6 +151,13 @@ pub async fn serve(supervisor: Rc<Supervisor>) {
             supervisor.reply(client, Answer::Refused { message, near: Vec::new() });
         }
     }
+}
+
+/// Act on the first internal error of any task, this one's neighbours in this module included: it does
+/// nothing else, so that it is there.
+async fn follow_failures(supervisor: Rc<Supervisor>) {
+    FAILED.notified().await;
+    after_failure(&supervisor);
 }
 
 /// By request. Returns only if it is not possible.
@@ -171,6 +178,16 @@ async fn replace(
 
 /// After an internal error, with nothing borrowed. Never returns.
 pub fn after_failure(supervisor: &Rc<Supervisor>) -> ! {
+    // Another one on the way is one too many: nobody else acts on it.
+    SUPERVISING.store(false, Ordering::Relaxed);
+    let reason = catch_unwind(AssertUnwindSafe(|| execute_from_here(supervisor)));
+    give_up(
+        &reason.unwrap_or_else(|_| "an internal error, and another one while its state was taken".into()),
+    );
+}
+
+/// Execute the program that runs with the state as it is. Returns only if that fails, with the reason.
+fn execute_from_here(supervisor: &Rc<Supervisor>) -> String {
     let now = sys::now();
     let recent = {
         let mut failures = supervisor.reexec.failures.borrow_mut();
@@ -180,15 +197,15 @@ pub fn after_failure(supervisor: &Rc<Supervisor>) -> ! {
     };
     let what = FAILURE.lock().map(|what| what.clone()).unwrap_or_default();
     if recent > FAILURES {
-        give_up(&format!("{recent} internal errors within {FAILURE_WINDOW:?}"));
+        return format!("{recent} internal errors within {FAILURE_WINDOW:?}");
     }
     let Some(mut state) = State::of(supervisor) else {
-        give_up("an internal error while the state was in use");
+        return "an internal error while the state was in use".to_owned();
     };
     state.failed = Some(what);
     // The file it came from may be another by now, and the failure is not the time to try it.
     let Err(error) = Program::running().and_then(|program| state.execute(&program));
-    give_up(&format!("an internal error, and {error}"));
+    format!("an internal error, and {error}")
 }
 
 /// Process 1 must not end; any other is better ended than without supervision.

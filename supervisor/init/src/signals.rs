@@ -72,7 +72,9 @@ async fn act(supervisor: &Rc<Supervisor>, received: Received) {
         libc::SIGUSR1 => supervisor.read_files(),
         libc::SIGUSR2 => supervisor.dump(),
         #[cfg(debug_assertions)]
-        reexec::FAIL_NOW | reexec::FAIL_LATER => supervisor.reexec.fail(received.signal),
+        reexec::FAIL_NOW | reexec::FAIL_LATER | reexec::FAIL_TAKING => {
+            supervisor.reexec.fail(received.signal);
+        }
         // Everything else means nothing to a supervisor.
         _ => {}
     }

@@ -65,6 +65,7 @@ pub struct Taken {
 impl State {
     /// Everything there is now; `None` while something of it is in use.
     pub(super) fn of(supervisor: &Supervisor) -> Option<Self> {
+        supervisor.reexec.fail_taking_if_asked_to();
         let mut state = Self {
             engine: supervisor.snapshot()?,
             processes: supervisor.processes.try_borrow().ok()?.pass(),

@@ -19,6 +19,7 @@ const STEADY: [&str; 4] = ["steady", "user", "writer", "probed"];
 /// Signals with which a program with debug assertions fails.
 const FAIL_NOW: &str = "63";
 const FAIL_LATER: &str = "62";
+const FAIL_TAKING: &str = "61";
 
 fn reexecute(guest: &Guest) {
     match guest.ask(Request::Reexec) {
@@ -261,6 +262,49 @@ fn an_internal_error_is_survived() {
     fs::write(guest.dir.path().join("go"), "").expect("the file");
     assert!(matches!(answer(&mut client), Answer::Done { .. }));
     check_log(&guest);
+}
+
+/// The task that acts on internal errors is not the one that has them.
+#[test]
+#[cfg(debug_assertions)]
+fn an_internal_error_of_a_requested_take_over_is_survived() {
+    let Some(guest) = start() else { return };
+    let before = pids(&guest);
+    assert!(guest.inside(&["kill", &format!("-{FAIL_TAKING}"), "1"]).success());
+    match guest.ask(Request::Reexec) {
+        Answer::Refused { message, .. } => assert!(message.contains("ask again"), "{message}"),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(guest.log().matches("after an internal error").count(), 1, "{}", guest.log());
+    reexecute(&guest);
+    assert_eq!(pids(&guest), before);
+    check_log(&guest);
+}
+
+#[test]
+#[cfg(debug_assertions)]
+fn an_internal_error_on_the_way_to_the_next_image_leads_to_the_emergency_shell() {
+    let Some(guest) = start() else { return };
+    let writer = guest.component("writer").pid.expect("running").to_string();
+    for signal in [FAIL_TAKING, FAIL_NOW] {
+        assert!(guest.inside(&["kill", &format!("-{signal}"), "1"]).success());
+    }
+    until("the emergency shell", || guest.log().contains("a shell is on the console").then_some(()));
+    assert!(guest.inside(&["kill", "-0", &writer]).success(), "components run on");
+    // Any other process ends instead.
+    let mut user = User::start();
+    assert!(matches!(user.ask(until_state("a", State::Active)), Answer::Done { .. }));
+    let pid = user.pid_of_a().expect("running").to_string();
+    let kill = |signal: &str, pid: &str| {
+        let status = Command::new("kill").args([&format!("-{signal}"), pid]).status().expect("kill");
+        assert!(status.success());
+    };
+    for signal in [FAIL_TAKING, FAIL_NOW] {
+        kill(signal, &user.child.id().to_string());
+    }
+    let status = until("the end", || user.child.try_wait().expect("status"));
+    kill("KILL", &pid);
+    assert_eq!(status.code(), Some(70));
 }
 
 /// A supervisor in user mode, ended with the test.
