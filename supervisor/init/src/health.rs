@@ -18,6 +18,7 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use tokio::net::TcpStream;
 use tokio::task::{AbortHandle, spawn_local};
+use tracing::error;
 use yakiros_core::component::{Check, Component, HttpTarget};
 use yakiros_core::engine::{Event, ProbeId, RunId};
 use yakiros_core::journal::Exit;
@@ -55,14 +56,19 @@ impl Probes {
         });
         commands.collect()
     }
+}
 
-    /// From the process image before.
-    pub fn take(passed: Vec<(ProbeId, i32, RawFd)>, luggage: &mut Luggage) -> io::Result<Self> {
-        let mut running = HashMap::new();
-        for (probe, pid, fd) in passed {
-            running.insert(probe, Running::Command { pid, report: luggage.pipe(fd)? });
+/// Take over the commands of the process image before. One whose report was lost is ended, and the
+/// engine asks for its probe again.
+pub fn take_over(supervisor: &Supervisor, passed: Vec<(ProbeId, i32, RawFd)>, luggage: &mut Luggage) {
+    for (probe, pid, fd) in passed {
+        match luggage.pipe(fd) {
+            Ok(report) => keep(supervisor, probe, Running::Command { pid, report }),
+            Err(error) => {
+                error!("the command of a health probe was lost on the way and is ended: {error}");
+                supervisor.processes.borrow_mut().disown(pid);
+            }
         }
-        Ok(Self { running })
     }
 }
 

@@ -152,7 +152,12 @@ fn run(options: &Options, carried: Option<Carried>) -> io::Result<Halt> {
     let signals = sys::signalfd(&blocked).map_err(at("open a signal descriptor".into()))?;
     let common = machine::common().map_err(at("open /dev/null".into()))?;
     let state_dir = std::path::absolute(&options.state_dir)?;
-    std::fs::create_dir_all(&state_dir).map_err(at(format!("create {}", state_dir.display())))?;
+    let created = std::fs::create_dir_all(&state_dir);
+    match created.map_err(at(format!("create {}", state_dir.display()))) {
+        // What runs already goes on, without its logs.
+        Err(error) if carried.is_some() => error!("{error}"),
+        created => created?,
+    }
     let declarations = match carried {
         None => Declarations::new(&options.config_dir),
         Some(_) => Declarations::resume(&options.config_dir),
@@ -173,17 +178,25 @@ fn run(options: &Options, carried: Option<Carried>) -> io::Result<Halt> {
         let socket = &options.control_socket;
         let config = Config { owner: nix::unistd::geteuid().as_raw() };
         let signals = sys::watch(signals)?;
+        let open = || {
+            let listener = control::open(socket, options.control_group.as_deref());
+            listener.map_err(at(format!("open {}", socket.display())))
+        };
         let (engine, listener, rest) = match carried {
-            None => {
-                let listener = control::open(socket, options.control_group.as_deref())
-                    .map_err(at(format!("open {}", socket.display())))?;
-                (Engine::new(config), Rc::new(listener), None)
-            }
+            None => (Engine::new(config), open()?, None),
             Some((state, luggage)) => {
-                let (engine, listener, rest) = state.unpack(config, luggage)?;
-                (engine, listener, Some(rest))
+                let unpacked = state.unpack(config, luggage).and_then(|(engine, listener, rest)| {
+                    let again = |error| {
+                        error!("the control socket was lost on the way and is opened anew: {error}");
+                        open()
+                    };
+                    Ok((engine, listener.or_else(again)?, Some(rest)))
+                });
+                // From within: nothing that has come along is closed.
+                unpacked.unwrap_or_else(|error| reexec::give_up(&error.to_string()))
             }
         };
+        let listener = Rc::new(listener);
         let supervisor = Supervisor::new(
             engine,
             state_dir,
@@ -195,7 +208,7 @@ fn run(options: &Options, carried: Option<Carried>) -> io::Result<Halt> {
         let connections = match rest {
             None => Vec::new(),
             Some(rest) => {
-                let (taken, connections) = rest.take_over(&supervisor)?;
+                let (taken, connections) = rest.take_over(&supervisor);
                 reexec::conclude(&supervisor, taken);
                 connections
             }

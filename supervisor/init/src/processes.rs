@@ -361,6 +361,14 @@ impl Processes {
         }
     }
 
+    /// End a child that nobody listens to any more.
+    pub fn disown(&mut self, pid: i32) {
+        self.pids.remove(&pid);
+        // It is not reaped yet: the number is its own, and that of its group if it leads one by now.
+        let _ = signal::killpg(Pid::from_raw(pid), Signal::SIGKILL);
+        let _ = signal::kill(Pid::from_raw(pid), Signal::SIGKILL);
+    }
+
     /// A child that tries whether a program can take over.
     pub fn note_trial(&mut self, pid: i32) {
         self.pids.insert(pid, Role::Trial);

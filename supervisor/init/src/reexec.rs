@@ -70,6 +70,10 @@ pub const FAIL_LATER: i32 = 62;
 #[cfg(debug_assertions)]
 pub const FAIL_TAKING: i32 = 61;
 
+/// A signal after which such a program loses some descriptors when it executes itself.
+#[cfg(debug_assertions)]
+pub const LOSE: i32 = 60;
+
 /// There is a supervisor that can be taken over.
 static SUPERVISING: AtomicBool = AtomicBool::new(false);
 
@@ -91,6 +95,7 @@ pub struct Reexec {
     failures: RefCell<Vec<Duration>>,
     fails: Cell<bool>,
     fails_taking: Cell<bool>,
+    loses: Cell<bool>,
 }
 
 impl Reexec {
@@ -113,7 +118,11 @@ impl Reexec {
     #[cfg(debug_assertions)]
     pub fn fail(&self, signal: i32) {
         assert_ne!(signal, FAIL_NOW, "a test asked for it");
-        let later = if signal == FAIL_LATER { &self.fails } else { &self.fails_taking };
+        let later = match signal {
+            FAIL_LATER => &self.fails,
+            FAIL_TAKING => &self.fails_taking,
+            _ => &self.loses,
+        };
         later.set(true);
     }
 
@@ -208,8 +217,9 @@ fn execute_from_here(supervisor: &Rc<Supervisor>) -> String {
     format!("an internal error, and {error}")
 }
 
-/// Process 1 must not end; any other is better ended than without supervision.
-fn give_up(reason: &str) -> ! {
+/// Nothing supervises any more. Process 1 must not end; any other is better ended than without
+/// supervision. Nothing is closed: what components write is still read in the emergency.
+pub fn give_up(reason: &str) -> ! {
     SUPERVISING.store(false, Ordering::Relaxed);
     if std::process::id() == 1 {
         emergency::run(reason);

@@ -72,7 +72,7 @@ async fn act(supervisor: &Rc<Supervisor>, received: Received) {
         libc::SIGUSR1 => supervisor.read_files(),
         libc::SIGUSR2 => supervisor.dump(),
         #[cfg(debug_assertions)]
-        reexec::FAIL_NOW | reexec::FAIL_LATER | reexec::FAIL_TAKING => {
+        reexec::FAIL_NOW | reexec::FAIL_LATER | reexec::FAIL_TAKING | reexec::LOSE => {
             supervisor.reexec.fail(received.signal);
         }
         // Everything else means nothing to a supervisor.

@@ -11,6 +11,7 @@ use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 use tokio::task::spawn_local;
+use tracing::error;
 use yakiros_core::engine::RunId;
 use yakiros_core::journal::Exit;
 
@@ -73,8 +74,11 @@ impl Processes {
     /// For the next process image.
     pub fn pass(&self) -> PassedProcesses {
         let files = (self.common.files.rlim_cur, self.common.files.rlim_max);
+        let mut runs: Vec<_> = self.runs.iter().map(|(run, process)| process.pass(*run)).collect();
+        // The same processes give the same state.
+        runs.sort_by_key(|passed| passed.run);
         PassedProcesses {
-            runs: self.runs.iter().map(|(run, process)| process.pass(*run)).collect(),
+            runs,
             pids: self.pids.iter().map(|(pid, role)| (*pid, *role)).collect(),
             cgroups: self.cgroups.paths().clone(),
             files,
@@ -104,11 +108,7 @@ impl Process {
 }
 
 /// Take the processes over from the process image before, and go on watching them.
-pub fn take_over(
-    supervisor: &Rc<Supervisor>,
-    passed: PassedProcesses,
-    luggage: &mut Luggage,
-) -> io::Result<()> {
+pub fn take_over(supervisor: &Rc<Supervisor>, passed: PassedProcesses, luggage: &mut Luggage) {
     {
         let mut own = supervisor.processes.borrow_mut();
         own.cgroups.set_paths(passed.cgroups);
@@ -131,23 +131,52 @@ pub fn take_over(
             pending::begin(supervisor, run, component, generation);
         }
     }
-    passed.runs.into_iter().try_for_each(|process| adopt(supervisor, process, luggage))
+    for process in passed.runs {
+        adopt(supervisor, process, luggage);
+    }
 }
 
-fn adopt(supervisor: &Rc<Supervisor>, passed: Passed, luggage: &mut Luggage) -> io::Result<()> {
+/// What of a process did not come along.
+#[derive(Default)]
+struct Lost(Option<(&'static str, io::Error)>);
+
+impl Lost {
+    /// Take something if it was passed.
+    fn found<P, T>(
+        &mut self,
+        what: &'static str,
+        passed: Option<P>,
+        take: impl FnOnce(P) -> io::Result<T>,
+    ) -> Option<T> {
+        match take(passed?) {
+            Ok(taken) => Some(taken),
+            Err(error) => {
+                self.0.get_or_insert((what, error));
+                None
+            }
+        }
+    }
+}
+
+/// Take one process over. If something of it was lost it is ended, and the engine goes on from there as
+/// from any other end: without its log it would end by itself, without its socket nobody would hear it.
+fn adopt(supervisor: &Rc<Supervisor>, passed: Passed, luggage: &mut Luggage) {
     let run = passed.run;
-    let report = passed.report.map(|fd| sys::watch(luggage.pipe(fd)?)).transpose()?.map(Rc::new);
+    let mut lost = Lost::default();
+    let report = lost.found("report of its start", passed.report, |fd| sys::watch(luggage.pipe(fd)?));
     if report.is_some() {
         spawn_local(watch_exec(Rc::clone(supervisor), run));
     }
     let logs = Rc::clone(&supervisor.processes.borrow().logs);
     let place = (&*supervisor.state_dir, &*passed.name);
-    let log = passed.log.map(|fd| Log::new(&logs, run, place, luggage.pipe(fd)?)).transpose()?;
-    let socket = passed.socket.map(|socket| Socket::take(socket, luggage)).transpose()?.map(Rc::new);
+    let log = lost.found("output", passed.log, |fd| Log::new(&logs, run, place, luggage.pipe(fd)?));
+    let socket = lost.found("notification socket", passed.socket, |socket| Socket::take(socket, luggage));
+    let socket = socket.map(Rc::new);
     let speaking = socket
         .as_ref()
         .map(|socket| spawn_local(Rc::clone(socket).serve(Rc::clone(supervisor), run)).abort_handle());
-    let channel = passed.channel.map(|channel| Channel::take(channel, luggage)).transpose()?.map(Rc::new);
+    let channel = lost.found("readiness channel", passed.channel, |channel| Channel::take(channel, luggage));
+    let (report, channel) = (report.map(Rc::new), channel.map(Rc::new));
     let mut watching = None;
     if let (Some(channel), Some(component)) = (&channel, supervisor.started_with(run)) {
         let task = Rc::clone(channel).watch(supervisor, run, &component);
@@ -170,9 +199,12 @@ fn adopt(supervisor: &Rc<Supervisor>, passed: Passed, luggage: &mut Luggage) -> 
         ready: passed.ready,
         ended: passed.ended,
     };
+    let name = Rc::clone(&process.name);
     supervisor.processes.borrow_mut().keep(run, process);
     if let Some(exit) = passed.ended {
         spawn_local(drain(Rc::clone(supervisor), run, end_of(run, failure, exit)));
+    } else if let Lost(Some((what, error))) = lost {
+        error!("{name} is ended, for its {what} was lost on the way: {error}");
+        supervisor.processes.borrow_mut().kill(run);
     }
-    Ok(())
 }

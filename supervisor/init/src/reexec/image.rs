@@ -10,12 +10,13 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tracing::error;
 use yakiros_core::engine::{ClientId, Config, Engine, ProbeId, Snapshot};
 
 use super::program::Program;
 use super::{Luggage, STATE_FD};
 use crate::control::{self, Connection};
-use crate::health::Probes;
+use crate::health;
 use crate::processes::{self, PassedProcesses};
 use crate::supervisor::Supervisor;
 use crate::sys;
@@ -43,6 +44,10 @@ pub struct State {
     pub(super) failed: Option<String>,
     /// Times of internal errors.
     failures: Vec<Duration>,
+    /// For a test.
+    #[cfg(debug_assertions)]
+    #[serde(skip)]
+    loses: bool,
 }
 
 /// The answer of a program that was tried with a state.
@@ -78,6 +83,8 @@ impl State {
             asked: Vec::new(),
             failed: None,
             failures: supervisor.reexec.failures.borrow().clone(),
+            #[cfg(debug_assertions)]
+            loses: supervisor.reexec.loses.get(),
         };
         let probes = state.probes.iter().map(|(_, _, fd)| *fd);
         let connections = state.connections.iter().map(control::Passed::fd);
@@ -128,6 +135,11 @@ impl State {
         let mut words = vec![OsStr::new("graph-resolver").to_owned(), STATE_FD.into(), number.into()];
         words.extend(arguments());
         let words = words.iter().map(|word| CString::new(word.as_bytes())).collect::<Result<Vec<_>, _>>()?;
+        #[cfg(debug_assertions)]
+        if self.loses {
+            let client = self.connections.first().map(control::Passed::fd);
+            lose(self.processes.fds().next().into_iter().chain(client).chain([self.listener]))?;
+        }
         let outcome = self.open_on_exec(state).and_then(|()| program.execute(&words));
         for fd in self.fds.iter().copied() {
             // It is ours and open.
@@ -139,6 +151,17 @@ impl State {
     fn open_on_exec(&self, state: RawFd) -> io::Result<()> {
         self.fds.iter().copied().chain([state]).try_for_each(|fd| sys::set_close_on_exec(fd, false))
     }
+}
+
+/// For a test, have descriptors lead nowhere.
+#[cfg(debug_assertions)]
+fn lose(fds: impl Iterator<Item = RawFd>) -> io::Result<()> {
+    let null = File::open("/dev/null")?;
+    for fd in fds {
+        // SAFETY: a call on two open descriptors of this process, which ends with exec.
+        unsafe { nix::libc::dup2(null.as_raw_fd(), fd) };
+    }
+    Ok(())
 }
 
 /// The arguments that this image was given by whoever started the first one.
@@ -167,8 +190,8 @@ pub fn resume() -> Option<io::Result<(State, Luggage)>> {
     }))
 }
 
-/// An engine, the listening socket, and the rest of a state.
-pub type Unpacked = (Engine, Rc<tokio::net::UnixListener>, Rest);
+/// An engine, the listening socket unless it was lost, and the rest of a state.
+pub type Unpacked = (Engine, io::Result<tokio::net::UnixListener>, Rest);
 
 /// What needs a supervisor to be taken over.
 pub struct Rest {
@@ -186,8 +209,8 @@ impl State {
     pub fn unpack(self, config: Config, mut luggage: Luggage) -> io::Result<Unpacked> {
         let files = self.engine.files().map(str::to_owned).collect();
         let engine = Engine::restore(config, self.engine).map_err(io::Error::other)?;
-        let listener = std::os::unix::net::UnixListener::from(luggage.socket(self.listener)?);
-        let listener = Rc::new(tokio::net::UnixListener::from_std(listener)?);
+        let listener = luggage.socket(self.listener);
+        let listener = listener.and_then(|fd| tokio::net::UnixListener::from_std(fd.into()));
         let taken = Taken { asked: self.asked, failed: self.failed, failures: self.failures, files };
         let rest = Rest {
             processes: self.processes,
@@ -204,20 +227,28 @@ impl State {
 
 impl Rest {
     /// Give everything its place. What is left is for [`super::conclude`].
-    pub fn take_over(mut self, supervisor: &Rc<Supervisor>) -> io::Result<(Taken, Vec<Rc<Connection>>)> {
+    ///
+    /// A descriptor that did not come along, or is not what it should be, costs whom it belongs to: a
+    /// process is ended, a probe made again, a client cut off, each with a word in the log.
+    pub fn take_over(mut self, supervisor: &Rc<Supervisor>) -> (Taken, Vec<Rc<Connection>>) {
         for (pid, path) in self.lookups {
             supervisor.lookups.abandon(pid, path);
         }
-        processes::take_over(supervisor, self.processes, &mut self.luggage)?;
-        supervisor.probes.replace(Probes::take(self.probes, &mut self.luggage)?);
+        processes::take_over(supervisor, self.processes, &mut self.luggage);
+        health::take_over(supervisor, self.probes, &mut self.luggage);
         supervisor.last_client.set(self.last_client);
         let mut connections = Vec::new();
         for passed in self.connections {
-            let (connection, client) = Connection::take(passed, &mut self.luggage)?;
-            supervisor.clients.borrow_mut().extend(client);
-            connections.push(Rc::new(connection));
+            match Connection::take(passed, &mut self.luggage) {
+                Ok((connection, client)) => {
+                    supervisor.clients.borrow_mut().extend(client);
+                    connections.push(Rc::new(connection));
+                }
+                Err(error) => error!("the connection of a client was lost on the way: {error}"),
+            }
         }
-        Ok((self.taken, connections))
+        self.luggage.finish();
+        (self.taken, connections)
     }
 }
 

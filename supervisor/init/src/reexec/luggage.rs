@@ -1,5 +1,9 @@
 //! The descriptors that come with the state: taken one by one, each by who needs it and only if it is
 //! of the right kind.
+//!
+//! Guarantee: one that nobody has taken stays open until everything has its place ([`Luggage::finish`]).
+//! If a take-over ends before, the emergency shell goes on reading the pipes of components, and nobody
+//! who writes to one ends by SIGPIPE.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -42,6 +46,14 @@ impl Luggage {
         self.take(fd, libc::S_IFSOCK)
     }
 
+    /// Everything has its place: close what nobody took.
+    pub fn finish(self) {
+        for fd in self.left {
+            // SAFETY: it is in our charge and nobody else's.
+            unsafe { libc::close(fd) };
+        }
+    }
+
     fn take(&mut self, fd: RawFd, kind: libc::mode_t) -> io::Result<OwnedFd> {
         if !self.left.remove(&fd) {
             return Err(io::Error::other(format!("descriptor {fd} is named twice, or did not come along")));
@@ -55,14 +67,5 @@ impl Luggage {
         }
         sys::set_close_on_exec(fd, true)?;
         Ok(owned)
-    }
-}
-
-impl Drop for Luggage {
-    fn drop(&mut self) {
-        for fd in &self.left {
-            // SAFETY: it is in our charge and nobody else's.
-            unsafe { libc::close(*fd) };
-        }
     }
 }

@@ -1,7 +1,7 @@
 //! The supervisor executes itself again: in order, when it cannot, and after an internal error.
 
 use std::fs;
-use std::io::{BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -20,6 +20,9 @@ const STEADY: [&str; 4] = ["steady", "user", "writer", "probed"];
 const FAIL_NOW: &str = "63";
 const FAIL_LATER: &str = "62";
 const FAIL_TAKING: &str = "61";
+
+/// A signal after which it loses some descriptors when it executes itself.
+const LOSE: &str = "60";
 
 fn reexecute(guest: &Guest) {
     match guest.ask(Request::Reexec) {
@@ -264,6 +267,68 @@ fn an_internal_error_is_survived() {
     check_log(&guest);
 }
 
+/// The emergency shell must not find the console of who runs this test.
+#[cfg(debug_assertions)]
+fn hide_console(guest: &Guest) {
+    let console = "/dev/console";
+    if Path::new(console).exists() {
+        assert!(guest.inside(&["mount", "--bind", "/dev/null", console]).success());
+    }
+}
+
+/// The writer starts another child after each of its lines.
+#[cfg(debug_assertions)]
+fn check_goes_on(guest: &Guest, writer: i32) {
+    let path = format!("/proc/{}/root/proc/{writer}/task/{writer}/children", guest.init_pid());
+    let mut seen = std::collections::BTreeSet::new();
+    until("more lines of the writer", || {
+        seen.insert(fs::read_to_string(&path).unwrap_or_default());
+        (seen.len() > 20).then_some(())
+    });
+}
+
+#[test]
+#[cfg(debug_assertions)]
+fn what_is_lost_on_the_way_costs_only_whom_it_belongs_to() {
+    let Some(guest) = start() else { return };
+    let mut first = begin(&guest, until_state("by-file", State::Active));
+    let mut second = begin(&guest, until_state("by-file", State::Active));
+    let (before, others) = (pids(&guest), ["by-fd", "by-file"]);
+    let others_before = others.map(|name| guest.component(name).pid);
+    let lost = guest.component("by-command").pid;
+    assert!(guest.inside(&["kill", &format!("-{LOSE}"), "1"]).success());
+    reexecute(&guest);
+    // The first process, the first client and the listener.
+    let mut line = String::new();
+    assert_eq!(first.read_line(&mut line).ok(), Some(0), "cut off: {line}");
+    until("another process", || guest.component("by-command").pid.filter(|pid| Some(*pid) != lost));
+    assert_eq!(pids(&guest), before);
+    assert_eq!(others.map(|name| guest.component(name).pid), others_before);
+    for part in ["by-command is ended, for its output was lost", "of a client was lost", "is opened anew"] {
+        assert_eq!(guest.log().matches(part).count(), 1, "{part}: {}", guest.log());
+    }
+    reexecute(&guest);
+    fs::write(guest.dir.path().join("go"), "").expect("the file");
+    assert!(matches!(answer(&mut second), Answer::Done { .. }));
+    check_log(&guest);
+}
+
+#[test]
+#[cfg(debug_assertions)]
+fn a_take_over_that_is_not_possible_closes_nothing() {
+    let Some(guest) = start() else { return };
+    let writer = guest.component("writer").pid.expect("running");
+    assert!(guest.inside(&["kill", &format!("-{LOSE}"), "1"]).success());
+    let mut client = UnixStream::connect(guest.socket()).expect("control socket");
+    // The listener is lost, and cannot be opened anew.
+    fs::remove_file(guest.socket()).expect("the socket's name");
+    fs::create_dir(guest.socket()).expect("a directory in its place");
+    hide_console(&guest);
+    client.write_all(&encode_request(Request::Reexec).expect("request")).expect("request");
+    until("the emergency shell", || guest.log().contains("a shell is on the console").then_some(()));
+    check_goes_on(&guest, writer);
+}
+
 /// The task that acts on internal errors is not the one that has them.
 #[test]
 #[cfg(debug_assertions)]
@@ -285,12 +350,13 @@ fn an_internal_error_of_a_requested_take_over_is_survived() {
 #[cfg(debug_assertions)]
 fn an_internal_error_on_the_way_to_the_next_image_leads_to_the_emergency_shell() {
     let Some(guest) = start() else { return };
-    let writer = guest.component("writer").pid.expect("running").to_string();
+    let writer = guest.component("writer").pid.expect("running");
+    hide_console(&guest);
     for signal in [FAIL_TAKING, FAIL_NOW] {
         assert!(guest.inside(&["kill", &format!("-{signal}"), "1"]).success());
     }
     until("the emergency shell", || guest.log().contains("a shell is on the console").then_some(()));
-    assert!(guest.inside(&["kill", "-0", &writer]).success(), "components run on");
+    check_goes_on(&guest, writer);
     // Any other process ends instead.
     let mut user = User::start();
     assert!(matches!(user.ask(until_state("a", State::Active)), Answer::Done { .. }));
