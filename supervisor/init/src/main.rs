@@ -36,6 +36,7 @@ use std::process::ExitCode;
 use std::rc::Rc;
 
 use nix::libc;
+use nix::sys::stat::{Mode, umask};
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::{Instant, timeout_at};
 use tracing::{error, info, warn};
@@ -53,6 +54,10 @@ type Carried = io::Result<(reexec::State, reexec::Luggage)>;
 /// Descriptors that the event loop is told of at once; of more it is told when these were dealt with. Logs, which are
 /// many, are one descriptor here.
 const IO_EVENTS: usize = 128;
+
+/// Nobody but the owner writes to what the supervisor creates, whatever it was started with: a directory that anybody may
+/// write to would let them have process 1 write where they like.
+const UMASK: Mode = Mode::from_bits_truncate(0o022);
 
 /// sysexits(3): the command line makes no sense.
 const EXIT_USAGE: u8 = 64;
@@ -148,6 +153,11 @@ fn run_as_user(options: &Options, carried: Option<Carried>) -> ExitCode {
 /// Supervise until everything is stopped.
 fn run(options: &Options, carried: Option<Carried>) -> io::Result<Halt> {
     let at = |what: String| move |error: io::Error| io::Error::other(format!("failed to {what}: {error}"));
+    let inherited = umask(UMASK);
+    if std::process::id() != 1 {
+        // A user's own may be stricter.
+        umask(inherited | UMASK);
+    }
     let blocked = sys::block_signals().map_err(at("block signals".into()))?;
     let signals = sys::signalfd(&blocked).map_err(at("open a signal descriptor".into()))?;
     let common = machine::common().map_err(at("open /dev/null".into()))?;

@@ -15,7 +15,7 @@ use std::cell::{Cell, RefCell};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
-use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -243,7 +243,10 @@ impl Sink {
     }
 
     fn open(&mut self) -> io::Result<()> {
-        let file = OpenOptions::new().create(true).append(true).read(true).open(&self.path)?;
+        let mut options = OpenOptions::new();
+        // The name is the log's own: a link there would lead elsewhere.
+        options.create(true).append(true).read(true).custom_flags(nix::libc::O_NOFOLLOW);
+        let file = options.open(&self.path)?;
         self.size = file.metadata()?.len();
         let mut last = [b'\n'];
         if let Some(at) = self.size.checked_sub(1) {

@@ -1,7 +1,9 @@
 //! Clients that mean harm, or just do not care.
 
+use std::fs;
 use std::io::{IoSlice, Read as _, Write as _};
 use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
@@ -9,14 +11,14 @@ use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use yakiros_core::control::{Request, Until, encode_request};
 use yakiros_core::journal::State;
 
-use crate::guest::{Guest, PATIENCE};
+use crate::guest::{Guest, PATIENCE, unshare_flags, until};
 
 /// The most memory that a flood of clients may leave behind in process 1.
 const GROWTH_LIMIT: u64 = 4 * 1024;
 
 fn resident_kib(guest: &Guest) -> u64 {
     let path = format!("/proc/{}/smaps_rollup", guest.init_pid());
-    let text = std::fs::read_to_string(path).expect("smaps_rollup");
+    let text = fs::read_to_string(path).expect("smaps_rollup");
     let line = text.lines().find(|line| line.starts_with("Rss:"));
     let words = line.and_then(|line| line.split_whitespace().nth(1));
     words.and_then(|kib| kib.parse().ok()).expect("a size")
@@ -76,6 +78,30 @@ fn the_control_socket_takes_no_descriptors() {
     let control = [ControlMessage::ScmRights(&descriptors)];
     let sent = sendmsg::<()>(stream.as_raw_fd(), &[IoSlice::new(b"{")], &control, MsgFlags::empty(), None);
     assert_eq!(sent, Err(nix::errno::Errno::EPERM));
+}
+
+#[test]
+fn a_loose_umask_opens_nothing_to_others() {
+    let Some(flags) = unshare_flags() else {
+        return;
+    };
+    let dir = tempfile::tempdir().expect("temporary directory");
+    fs::create_dir(dir.path().join("graph.d")).expect("configuration directory");
+    let file =
+        "[component]\nname = \"writer\"\nbinary = \"/bin/echo\"\nargs = [\"done\"]\ntype = \"oneshot\"\n";
+    fs::write(dir.path().join("graph.d/writer.toml"), file).expect("component file");
+    let program = dir.path().join("loose");
+    let script = format!("#!/bin/sh\numask 0\nexec {} \"$@\"\n", env!("CARGO_BIN_EXE_graph-resolver"));
+    fs::write(&program, script).expect("a script");
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("its mode");
+    let guest = Guest::start_program(dir, flags, &program);
+    guest.wait("writer", State::Done, None);
+    let state = guest.dir.path().join("state");
+    let log = until("the log", || state.join("writer.log").exists().then(|| state.join("writer.log")));
+    for path in [state, log] {
+        let mode = fs::metadata(&path).expect("a mode").mode();
+        assert_eq!(mode & 0o022, 0, "{} has the mode {mode:o}", path.display());
+    }
 }
 
 #[test]
