@@ -10,7 +10,8 @@
 
 use std::time::Duration;
 
-/// The longest message that is read, in bytes: systemd's own limit (`NOTIFY_BUFFER_MAX`).
+/// The longest message that is read, in bytes: systemd's own limit (`NOTIFY_BUFFER_MAX`). Of a longer
+/// one nothing counts: its last line would be torn, and say something else.
 pub const MESSAGE_LIMIT: usize = 4096;
 
 /// The longest `STATUS=` text that is kept, in bytes: two lines of a terminal.
@@ -46,11 +47,14 @@ pub enum Watchdog {
     Trigger,
 }
 
-/// Read one message.
+/// Read one message. One above [`MESSAGE_LIMIT`] says nothing.
 pub fn parse(message: &[u8]) -> Notification {
     let mut found = Notification::default();
     let mut since = None;
-    for line in message[..message.len().min(MESSAGE_LIMIT)].split(|byte| *byte == b'\n') {
+    if message.len() > MESSAGE_LIMIT {
+        return found;
+    }
+    for line in message.split(|byte| *byte == b'\n') {
         let Some(at) = line.iter().position(|byte| *byte == b'=') else {
             continue;
         };
@@ -151,8 +155,24 @@ mod tests {
         assert_eq!(status(b"STATUS=\x1b[2Jgone\x07"), "\u{fffd}[2Jgone\u{fffd}");
         assert_eq!(status(b"STATUS="), "");
         let mut long = b"STATUS=".to_vec();
-        long.extend("ä".repeat(MESSAGE_LIMIT).bytes());
+        long.extend("ä".repeat(STATUS_LIMIT).bytes());
         let long = status(&long);
         assert_eq!(long, "ä".repeat(STATUS_LIMIT / 2));
+    }
+
+    #[test]
+    fn of_too_long_a_message_nothing_counts() {
+        let long = |length: usize| {
+            let end = b"\nWATCHDOG_USEC=60000000";
+            let mut message = b"X_PAD=".to_vec();
+            message.resize(length - end.len(), b'x');
+            message.extend(end);
+            message
+        };
+        let longest = parse(&long(MESSAGE_LIMIT));
+        assert_eq!(longest.watchdog_interval, Some(Duration::from_secs(60)));
+        let torn = long(MESSAGE_LIMIT + 7);
+        assert!(torn[..MESSAGE_LIMIT].ends_with(b"=6"), "cut there it would mean 6 microseconds");
+        assert_eq!(parse(&torn[..=MESSAGE_LIMIT]), Notification::default());
     }
 }
