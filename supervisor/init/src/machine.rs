@@ -22,6 +22,10 @@ use crate::sys::FILES_WANTED;
 /// by the kernel, and with an ordinary score its children need not change theirs.
 const OOM_SCORE: &str = "-1000";
 
+/// Messages that a datagram socket holds before its senders are held up: as many as systemd sets as process 1. The
+/// kernel's own 10 hold a component up whenever its supervisor is busy for a moment.
+const DATAGRAMS: u32 = 512;
+
 /// An early file system: kind, place, flags, options.
 type Early = (&'static str, &'static str, MsFlags, &'static str);
 
@@ -74,6 +78,9 @@ pub fn prepare(cgroup_root: &Path) -> Vec<String> {
     {
         problems.push(format!("failed to lower the OOM score: {error}"));
     }
+    if let Err(error) = lengthen_queues(Path::new("/proc/sys/net/unix/max_dgram_qlen")) {
+        problems.push(format!("failed to lengthen the queues of sockets: {error}"));
+    }
     // ctrl-alt-del sends SIGINT instead of restarting at once.
     // SAFETY: a call on a number; without the right to it nothing happens.
     unsafe { libc::reboot(libc::LINUX_REBOOT_CMD_CAD_OFF) };
@@ -91,6 +98,12 @@ fn mount_early(kind: &str, place: &Path, flags: MsFlags, options: &str) -> io::R
         Err(nix::errno::Errno::EBUSY) | Ok(()) => Ok(()),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Let datagram sockets that are made from now on hold [`DATAGRAMS`], unless they hold more already.
+fn lengthen_queues(setting: &Path) -> io::Result<()> {
+    let now: u32 = fs::read_to_string(setting)?.trim().parse().map_err(io::Error::other)?;
+    if now < DATAGRAMS { fs::write(setting, DATAGRAMS.to_string()) } else { Ok(()) }
 }
 
 /// Whether something is mounted on `place`: it lies on another device than its parent.
@@ -173,3 +186,20 @@ pub fn is_whole_machine() -> bool {
 
 /// The console, for those who have to talk to a person.
 pub const CONSOLE: &CStr = c"/dev/console";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queues_are_lengthened_and_never_shortened() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let setting = dir.path().join("max_dgram_qlen");
+        for (before, after) in [("10\n", "512"), ("511\n", "512"), ("512\n", "512\n"), ("4096\n", "4096\n")] {
+            fs::write(&setting, before).expect("a setting");
+            lengthen_queues(&setting).expect("lengthened");
+            assert_eq!(fs::read_to_string(&setting).expect("a setting"), after);
+        }
+        assert!(lengthen_queues(&dir.path().join("none")).is_err());
+    }
+}

@@ -226,6 +226,7 @@ fn run(options: &Options, carried: Option<Carried>) -> io::Result<Halt> {
         spawn_local(signals::serve(Rc::clone(&supervisor), signals));
         spawn_local(Rc::clone(&supervisor).run_timers());
         if !again {
+            notify::clear(&supervisor.state_dir);
             supervisor.read_files();
         }
         spawn_local(reexec::serve(Rc::clone(&supervisor)));

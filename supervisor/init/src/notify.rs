@@ -2,14 +2,17 @@
 //!
 //! The socket is there for the whole life of a run. Who speaks is the kernel's word (SO_PASSCRED):
 //! only the component's own process, one in its cgroup, or one in its session counts; whatever
-//! anybody else sends is dropped. A sender that was reaped before its message was read cannot be
-//! told from a stranger: one that ends at once waits for `BARRIER=1` first, as systemd-notify does.
+//! anybody else sends is dropped. What the component's own process said is read before it is reaped. Any
+//! other sender that was reaped before its message was read cannot be told from a stranger: one that
+//! ends at once waits for `BARRIER=1` first, as systemd-notify does.
 //!
 //! Nothing that comes can hold up or cost the supervisor what the sender chooses:
 //!
+//! * Strangers do not reach the socket: only the component's environment has its name, which is
+//!   random. A full queue would keep the component's own messages out.
 //! * Descriptors are never received here (see [`queue`]): a child takes each message that carries
 //!   some, once it has been acted on, and closes all of them. For `BARRIER=1` that is the answer;
-//!   nothing else is done with any.
+//!   nothing else is done with any. What stands behind such a message is read all the same.
 //! * Messages are read at a rate ([`Budget`]). A component that floods is held up by the kernel
 //!   once its budget is spent. Messages of others have a budget of their own, far larger, so that
 //!   they do not stand in front of the component's for long; what costs more than a system call or
@@ -17,14 +20,18 @@
 //! * Before a watchdog is taken for silent, what waits in the socket is read.
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::fmt::Write as _;
 use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
+use nix::libc;
 use nix::sys::socket::{setsockopt, sockopt};
 use nix::unistd::{Pid, getsid};
 use tokio::io::Interest;
@@ -38,6 +45,14 @@ use crate::supervisor::Supervisor;
 use crate::sys;
 
 mod queue;
+
+pub use queue::reaped;
+
+/// Where the sockets are, below the state directory.
+const DIRECTORY: &str = "notify";
+
+/// Random bytes in the name of a socket: enough that nobody meets one by trying.
+const SECRET_BYTES: usize = 16;
 
 /// The time in which a spent budget is full again, and the pause when one is spent.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -56,7 +71,7 @@ const COSTLY: u32 = 2 * OWN;
 
 /// The most messages that are read at once for a watchdog that is about to expire: more than a
 /// socket holds unless its system was told otherwise (`net.unix.max_dgram_qlen`, 10 or 512).
-const LAST_LOOK: u32 = 1024;
+const LAST_LOOK: usize = 1024;
 
 /// So much in [`PAUSE`], and as much again only when that is over.
 #[derive(Debug)]
@@ -99,8 +114,37 @@ struct Reading {
     own: Budget,
     others: Budget,
     costly: Budget,
-    /// The message at the head carries descriptors and was acted on.
-    acted: bool,
+    /// Messages that were acted on and are still at the head of the queue: the first carries
+    /// descriptors.
+    acted: VecDeque<Acted>,
+    /// Bytes of all of them.
+    behind: usize,
+    /// A child is about to take the first; until it has said so, where the next begins is not known.
+    taking: bool,
+}
+
+/// A message that was acted on and is still in the queue.
+struct Acted {
+    length: usize,
+    laden: bool,
+}
+
+impl Reading {
+    fn keep(&mut self, message: Acted) {
+        self.behind += message.length;
+        self.acted.push_back(message);
+    }
+
+    /// The first of them has left the queue.
+    fn first_is_gone(&mut self) {
+        self.behind -= self.acted.pop_front().map_or(0, |message| message.length);
+    }
+
+    /// What has left the queue is not known: what is in it is acted on again.
+    fn begin_anew(&mut self) {
+        self.acted.clear();
+        self.behind = 0;
+    }
 }
 
 /// One run's socket. Its name in the file system goes with it.
@@ -119,7 +163,7 @@ impl Drop for Socket {
         let _ = fs::remove_file(&self.path);
         // After this nothing more comes in, and what is in goes with the last one to close it.
         let closed = self.messages.shutdown(std::net::Shutdown::Read);
-        if closed.is_ok() && queue::look(self.messages.as_raw_fd(), &mut [0]).is_err() {
+        if closed.is_ok() && queue::look(self.messages.as_raw_fd(), 0, &mut [0]).is_err() {
             return;
         }
         match queue::outlive(self.messages.as_raw_fd()) {
@@ -129,27 +173,43 @@ impl Drop for Socket {
     }
 }
 
-/// What to do about the head of the queue.
+/// What became of a look at the queue.
 enum Next {
-    /// It was read; what it says, unless it is a stranger's.
+    /// A message was read; what it says, unless it is a stranger's.
     Said(Option<Notification>),
-    /// It carries descriptors, and was read and left there.
-    Laden(Option<Notification>),
+    /// The head carries descriptors and was acted on, and there is nothing more to read.
+    Laden,
     /// A budget is spent.
     Later,
+}
+
+/// End what a supervisor before this one has left: nobody serves it.
+pub fn clear(state_dir: &Path) {
+    if let Err(error) = fs::remove_dir_all(state_dir.join(DIRECTORY))
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        warn!("failed to remove sockets of a supervisor before this one: {error}");
+    }
 }
 
 impl Socket {
     /// Bind the socket of a run.
     pub fn open(run: RunId, state_dir: &Path) -> io::Result<Self> {
-        let directory = state_dir.join("notify");
+        let directory = state_dir.join(DIRECTORY);
         fs::create_dir_all(&directory)?;
-        let path = directory.join(run.0.to_string());
-        // Left over from a supervisor before this one.
-        let _ = fs::remove_file(&path);
-        let own = Self::new(UnixDatagram::bind(&path)?, path);
+        // Whoever knows a name may use it, and nobody can list them.
+        fs::set_permissions(&directory, fs::Permissions::from_mode(0o711))?;
+        let path = directory.join(secret()?);
+        // Too long a name would be of no use to anybody.
+        SocketAddr::from_pathname(&path)?;
+        // For ever shown to everybody (/proc/net/unix) is the name that a socket was bound to.
+        let bound = directory.join(run.0.to_string());
+        let _ = fs::remove_file(&bound);
+        let mut own = Self::new(UnixDatagram::bind(&bound)?, bound);
         setsockopt(&own.messages, sockopt::PassCred, &true)?;
-        // A component that runs as another user reports too. Others may write, and are not heard.
+        fs::rename(&own.path, &path)?;
+        own.path = path;
+        // A component that runs as another user reports too. Until here the umask kept others out.
         fs::set_permissions(&own.path, fs::Permissions::from_mode(0o666))?;
         Ok(own)
     }
@@ -170,7 +230,9 @@ impl Socket {
             own: Budget::new(OWN),
             others: Budget::new(OTHERS),
             costly: Budget::new(COSTLY),
-            acted: false,
+            acted: VecDeque::new(),
+            behind: 0,
+            taking: false,
         };
         Self { messages, path, reading: RefCell::new(reading), gate: None }
     }
@@ -189,16 +251,14 @@ impl Socket {
         };
         loop {
             let readable = self.messages.readable().await;
-            let read = || self.next(&supervisor, run, false);
+            let read = || self.next(&supervisor, run);
             let next = readable.and_then(|()| self.messages.try_io(Interest::READABLE, read));
             match next {
                 Ok(Next::Said(said)) => dispatch(said),
-                Ok(Next::Laden(said)) => {
-                    dispatch(said);
-                    match queue::hand_over(self.messages.as_raw_fd()).await {
-                        Ok(()) => self.reading.borrow_mut().acted = false,
+                Ok(Next::Laden) => {
+                    if self.hand_over().await.is_err() {
                         // Too many children, or none to be had: they end, and then it goes on.
-                        Err(_) => tokio::time::sleep(PAUSE).await,
+                        tokio::time::sleep(PAUSE).await;
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -208,52 +268,77 @@ impl Socket {
         }
     }
 
-    /// What waits in the socket, up to the first message that carries descriptors.
+    /// What waits in the socket, whatever its budgets.
     pub fn take_waiting(&self, supervisor: &Supervisor, run: RunId) -> Vec<Event> {
-        let mut events = Vec::new();
-        for _ in 0..LAST_LOOK {
-            match self.next(supervisor, run, true) {
-                Ok(Next::Said(said)) => events.extend(said.map(|said| Event::Notified(run, said))),
-                Ok(Next::Laden(said)) => {
-                    events.extend(said.map(|said| Event::Notified(run, said)));
-                    break;
-                }
-                Ok(Next::Later) | Err(_) => break,
-            }
+        let reading = &mut *self.reading.borrow_mut();
+        if reading.taking {
+            return Vec::new();
         }
-        events
+        let read = || self.read(reading, supervisor, run).ok();
+        let said = std::iter::repeat_with(read).take(LAST_LOOK).map_while(|said| said);
+        said.flatten().map(|said| Event::Notified(run, said)).collect()
     }
 
-    /// Read one message. In a hurry it is read even if that exceeds a budget.
-    fn next(&self, supervisor: &Supervisor, run: RunId, hurried: bool) -> io::Result<Next> {
+    /// Have a child remove the head of the queue.
+    async fn hand_over(&self) -> io::Result<()> {
+        self.reading.borrow_mut().taking = true;
+        let taken = queue::hand_over(self.messages.as_raw_fd()).await;
         let mut reading = self.reading.borrow_mut();
-        let reading = &mut *reading;
+        reading.taking = false;
+        match taken {
+            Ok(true) => reading.first_is_gone(),
+            Ok(false) => reading.begin_anew(),
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// Read one message, as far as the budgets go; else see to the head of the queue.
+    fn next(&self, supervisor: &Supervisor, run: RunId) -> io::Result<Next> {
+        let reading = &mut *self.reading.borrow_mut();
         let now = sys::now();
-        let affordable = reading.own.has(now) && reading.others.has(now);
-        if !(hurried || affordable) {
-            return Ok(Next::Later);
+        if reading.own.has(now) && reading.others.has(now) {
+            match self.read(reading, supervisor, run) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && !reading.acted.is_empty() => {}
+                said => return said.map(Next::Said),
+            }
         }
-        let mut bytes = [0_u8; MESSAGE_LIMIT];
-        let head = queue::look(self.messages.as_raw_fd(), &mut bytes)?;
-        if head.laden && reading.acted {
-            return Ok(if hurried { Next::Later } else { Next::Laden(None) });
+        match reading.acted.front() {
+            Some(Acted { laden: true, .. }) if reading.costly.take(now) => Ok(Next::Laden),
+            Some(Acted { laden: false, .. }) => {
+                queue::remove(self.messages.as_raw_fd());
+                reading.first_is_gone();
+                Ok(Next::Said(None))
+            }
+            _ => Ok(Next::Later),
         }
-        if head.laden && !reading.costly.take(now) {
-            return Ok(Next::Later);
-        }
+    }
+
+    /// Read the first message that was not acted on. It leaves the queue unless it, or one in front
+    /// of it, carries descriptors.
+    fn read(
+        &self,
+        reading: &mut Reading,
+        supervisor: &Supervisor,
+        run: RunId,
+    ) -> io::Result<Option<Notification>> {
+        let now = sys::now();
+        // One more than is read of a message tells that it is longer.
+        let mut bytes = [0_u8; MESSAGE_LIMIT + 1];
+        let fd = self.messages.as_raw_fd();
+        let head = queue::look(fd, reading.behind, &mut bytes)?;
         let heard = head
             .sender
             .is_some_and(|pid| supervisor.processes.borrow().belongs(run, pid, || reading.costly.take(now)));
         let budget = if heard { &mut reading.own } else { &mut reading.others };
         budget.take(now);
-        let said = heard.then(|| parse(&bytes[..head.length]));
-        let said = said.filter(|said| *said != Notification::default());
-        if head.laden {
-            reading.acted = true;
-            return Ok(Next::Laden(said));
+        if head.laden || !reading.acted.is_empty() {
+            reading.keep(Acted { length: head.length, laden: head.laden });
+        } else {
+            queue::remove(fd);
         }
-        queue::remove(self.messages.as_raw_fd());
-        Ok(Next::Said(said))
+        let said = heard.then(|| parse(&bytes[..head.length.min(bytes.len())]));
+        Ok(said.filter(|said| *said != Notification::default()))
     }
 
     /// Keep a socket for ever that cannot be closed without a wait: the better of two evils, and
@@ -264,6 +349,21 @@ impl Socket {
         }
         warn!("{} stays open, for no process could be created to close it: {error}", self.path.display());
     }
+}
+
+/// A name that nobody can guess. The kernel is asked in the one way that never waits.
+fn secret() -> io::Result<String> {
+    let mut bytes = [0_u8; SECRET_BYTES];
+    // SAFETY: the pointer is to a local of that size.
+    let count = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), SECRET_BYTES, libc::GRND_INSECURE) };
+    if usize::try_from(count) != Ok(SECRET_BYTES) {
+        return Err(io::Error::last_os_error());
+    }
+    let mut name = String::new();
+    for byte in bytes {
+        let _infallible = write!(name, "{byte:02x}");
+    }
+    Ok(name)
 }
 
 /// Whether `pid` is in the session that `leader` began: its children, unless they left it.
@@ -288,7 +388,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
         let mut stream =
             TcpStream::connect(listener.local_addr().expect("an address")).expect("a connection");
-        let linger = nix::libc::linger { l_onoff: 1, l_linger: LINGER.as_secs() as i32 };
+        let linger = libc::linger { l_onoff: 1, l_linger: LINGER.as_secs() as i32 };
         setsockopt(&stream, sockopt::Linger, &linger).expect("linger");
         stream.set_nonblocking(true).expect("non-blocking");
         while stream.write(&[0; 4096]).is_ok() {}
@@ -321,11 +421,11 @@ mod tests {
             send(&socket.path, &stream);
             drop(stream);
             let mut bytes = [0; MESSAGE_LIMIT];
-            let head = queue::look(fd, &mut bytes).expect("a message");
+            let head = queue::look(fd, 0, &mut bytes).expect("a message");
             let said = (&bytes[..head.length], head.laden, head.sender);
             assert_eq!(said, (&b"BARRIER=1"[..], true, Some(nix::unistd::getpid().as_raw())));
-            queue::hand_over(fd).await.expect("a child");
-            assert!(queue::look(fd, &mut bytes).is_err(), "it was taken");
+            assert!(queue::hand_over(fd).await.expect("a child"), "it says so");
+            assert!(queue::look(fd, 0, &mut bytes).is_err(), "it was taken");
             drop(socket);
             assert!(begun.elapsed() < LINGER / 2, "{:?}", begun.elapsed());
         });
@@ -343,6 +443,42 @@ mod tests {
             drop(socket);
             // What a process has let go of is closed before its next system call returns.
             assert!(begun.elapsed() < LINGER / 2, "{:?}", begun.elapsed());
+        });
+    }
+
+    #[test]
+    fn nobody_is_told_where_a_socket_is_but_the_component() {
+        in_event_loop(async || {
+            let dir = tempfile::tempdir().expect("temporary directory");
+            let [one, other] = [7, 8].map(|run| Socket::open(RunId(run), dir.path()).expect("a socket"));
+            let directory = dir.path().join(DIRECTORY);
+            let mode = fs::metadata(&directory).expect("the directory").permissions().mode();
+            assert_eq!(mode & 0o777, 0o711, "others go through it by name, and list nothing");
+            let listed = fs::read_to_string("/proc/net/unix").expect("the sockets of the machine");
+            for (socket, run) in [(&one, "7"), (&other, "8")] {
+                assert!(listed.contains(&directory.join(run).display().to_string()), "it is there: {listed}");
+                assert!(
+                    !listed.contains(&socket.path.display().to_string()),
+                    "and tells no more than its run"
+                );
+            }
+            let name = |socket: &Socket| socket.path.file_name().expect("a name").to_owned();
+            assert_eq!([name(&one).len(), name(&other).len()], [2 * SECRET_BYTES; 2]);
+            assert_ne!(name(&one), name(&other));
+            drop((one, other));
+            assert_eq!(fs::read_dir(&directory).expect("the directory").count(), 0);
+        });
+    }
+
+    #[test]
+    fn a_name_that_no_client_could_use_is_refused() {
+        in_event_loop(async || {
+            let dir = tempfile::tempdir().expect("temporary directory");
+            let deep = dir.path().join("a".repeat(80));
+            let refused = Socket::open(RunId(1), &deep).err().expect("too long for an address");
+            assert_eq!(refused.kind(), io::ErrorKind::InvalidInput);
+            fs::create_dir_all(deep.join(DIRECTORY)).expect("directory");
+            assert_eq!(fs::read_dir(deep.join(DIRECTORY)).expect("the directory").count(), 0);
         });
     }
 

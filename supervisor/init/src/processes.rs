@@ -585,7 +585,10 @@ pub fn reaped(supervisor: &Rc<Supervisor>, pid: i32, exit: Exit) {
     match role {
         Some(Role::Probe(run)) => answered(supervisor, run, pid, exit),
         Some(Role::Trial) => supervisor.reexec.trial_ended(pid, exit),
-        None => supervisor.lookups.reaped(pid),
+        None => {
+            supervisor.lookups.reaped(pid);
+            notify::reaped(pid);
+        }
         Some(Role::Limits(run)) => limits::reaped(supervisor, run, exit),
         Some(Role::Health(probe)) => health::reaped(supervisor, probe, exit),
         Some(Role::Component(run)) => component_reaped(supervisor, run, exit),

@@ -11,18 +11,20 @@
 //! * one that does is removed by a child, which closes all of it when it ends ([`Taking`]);
 //! * a socket that is closed with messages in it is held by a child for longer ([`outlive`]).
 //!
-//! A child that hangs does so alone. It ends itself after [`CHILD_TIME`] if the kernel lets it, and
-//! there are never more than [`CHILDREN`].
+//! A child that hangs does so alone. It ends itself after [`CHILD_TIME`] if the kernel lets it. No
+//! message is handed over while there are [`CHILDREN`] that have not ended; a socket that is closed
+//! gets its child all the same, for the process that is to close it cannot wait. There are at most as
+//! many of those as runs end while closing hangs.
 
+use std::cell::RefCell;
+use std::collections::HashSet;
 use std::io;
 use std::mem::{size_of, zeroed};
 use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
 use std::ptr;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use nix::libc;
 use tokio::io::unix::AsyncFd;
-use tokio::task::spawn_local;
 
 use crate::sys;
 
@@ -34,8 +36,10 @@ const CHILD_TIME: libc::c_uint = 10;
 /// carries descriptors waits.
 const CHILDREN: usize = 16;
 
-/// Children that are not over.
-static ALIVE: AtomicUsize = AtomicUsize::new(0);
+thread_local! {
+    /// Children of this process image that are not reaped.
+    static ALIVE: RefCell<HashSet<libc::pid_t>> = RefCell::default();
+}
 
 /// Room for the most descriptors that the kernel passes with one message (`SCM_MAX_FD`, 253), for
 /// credentials, and for both headers.
@@ -45,9 +49,9 @@ const CONTROL_WORDS: usize = 160;
 /// takes: numbers are closed in rising order at its end.
 const REPORT: RawFd = 512;
 
-/// What stands at the head of the queue.
+/// A message in the queue.
 pub struct Head {
-    /// Bytes of it that were read.
+    /// Its bytes, which may be more than were read.
     pub length: usize,
     /// The sender's process by the kernel's word; 0 for one outside of this process's namespace.
     pub sender: Option<i32>,
@@ -55,8 +59,33 @@ pub struct Head {
     pub laden: bool,
 }
 
-/// Read the message at the head of the queue and leave it there.
-pub fn look(socket: RawFd, bytes: &mut [u8]) -> io::Result<Head> {
+/// Read a message and leave it in the queue: the one at the head, or the one behind so many bytes of
+/// messages at the head.
+pub fn look(socket: RawFd, behind: usize, bytes: &mut [u8]) -> io::Result<Head> {
+    if behind == 0 {
+        return peek(socket, bytes);
+    }
+    let behind = libc::c_int::try_from(behind).map_err(io::Error::other)?;
+    set_peek_offset(socket, behind)?;
+    let head = peek(socket, bytes);
+    // As it was: from the head.
+    set_peek_offset(socket, -1)?;
+    head
+}
+
+/// Where a peek begins; -1 for always at the head.
+fn set_peek_offset(socket: RawFd, offset: libc::c_int) -> io::Result<()> {
+    let size = size_of_val(&offset) as libc::socklen_t;
+    let value = (&raw const offset).cast();
+    // SAFETY: the pointer is to a local of that size.
+    match unsafe { libc::setsockopt(socket, libc::SOL_SOCKET, libc::SO_PEEK_OFF, value, size) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// See [`look`].
+fn peek(socket: RawFd, bytes: &mut [u8]) -> io::Result<Head> {
     // Room for the sender's credentials and for nothing else: descriptors do not fit, which the
     // kernel tells.
     const ROOM: usize = size_of::<libc::cmsghdr>() + size_of::<libc::ucred>().next_multiple_of(8);
@@ -70,7 +99,7 @@ pub fn look(socket: RawFd, bytes: &mut [u8]) -> io::Result<Head> {
         header.msg_iovlen = 1;
         header.msg_control = control.as_mut_ptr().cast();
         header.msg_controllen = ROOM;
-        let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
+        let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC | libc::MSG_TRUNC;
         let length = libc::recvmsg(socket, &raw mut header, flags);
         let length = usize::try_from(length).map_err(|_| io::Error::last_os_error())?;
         let first = libc::CMSG_FIRSTHDR(&raw const header);
@@ -91,38 +120,22 @@ pub struct Taking {
     report: AsyncFd<OwnedFd>,
 }
 
-/// One of [`CHILDREN`].
-struct Place;
-
-impl Place {
-    fn take() -> io::Result<Self> {
-        let more = |alive| (alive < CHILDREN).then_some(alive + 1);
-        match ALIVE.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more) {
-            Ok(_) => Ok(Self),
-            Err(_) => Err(io::Error::from(io::ErrorKind::ResourceBusy)),
-        }
-    }
+/// A child was reaped. It may be one of these.
+pub fn reaped(pid: libc::pid_t) {
+    ALIVE.with_borrow_mut(|alive| alive.remove(&pid));
 }
 
-impl Drop for Place {
-    fn drop(&mut self) {
-        ALIVE.fetch_sub(1, Ordering::Relaxed);
-    }
+fn note(pid: libc::pid_t) {
+    ALIVE.with_borrow_mut(|alive| alive.insert(pid));
 }
 
 /// Have a child remove the message at the head of the queue, and wait until it has; what closing
-/// takes is not waited for.
-pub async fn hand_over(socket: RawFd) -> io::Result<()> {
-    let place = Place::take()?;
-    let taking = Taking::start(socket)?;
-    if !taking.goes_on().await {
-        return Ok(());
+/// takes is not waited for. Whether the child said that it has: one that was killed says nothing.
+pub async fn hand_over(socket: RawFd) -> io::Result<bool> {
+    if ALIVE.with_borrow(HashSet::len) >= CHILDREN {
+        return Err(io::Error::from(io::ErrorKind::ResourceBusy));
     }
-    spawn_local(async move {
-        while taking.goes_on().await {}
-        drop(place);
-    });
-    Ok(())
+    Ok(Taking::start(socket)?.is_done().await)
 }
 
 impl Taking {
@@ -133,12 +146,15 @@ impl Taking {
         match unsafe { sys::clone_child(None, 0) }? {
             // SAFETY: this is the child.
             0 => unsafe { take(socket, write.as_raw_fd()) },
-            _ => Ok(Self { report }),
+            pid => {
+                note(pid);
+                Ok(Self { report })
+            }
         }
     }
 
-    /// Wait for a word of the child. Whether it came, or the child has ended.
-    async fn goes_on(&self) -> bool {
+    /// Wait for the word of the child. Whether it came, or the child has ended without it.
+    async fn is_done(&self) -> bool {
         loop {
             let Ok(mut ready) = self.report.readable().await else {
                 return false;
@@ -160,7 +176,10 @@ pub fn outlive(socket: RawFd) -> io::Result<OwnedFd> {
     match unsafe { sys::clone_child(None, 0) }? {
         // SAFETY: this is the child.
         0 => unsafe { hold(socket, read.as_raw_fd()) },
-        _ => Ok(write),
+        pid => {
+            note(pid);
+            Ok(write)
+        }
     }
 }
 
@@ -179,8 +198,9 @@ unsafe fn take(socket: RawFd, report: RawFd) -> ! {
         let mut header: libc::msghdr = zeroed();
         header.msg_control = control.as_mut_ptr().cast();
         header.msg_controllen = size_of_val(&control);
-        libc::recvmsg(socket, &raw mut header, libc::MSG_DONTWAIT);
-        libc::write(report, [1_u8].as_ptr().cast(), 1);
+        if libc::recvmsg(socket, &raw mut header, libc::MSG_DONTWAIT) >= 0 {
+            libc::write(report, [1_u8].as_ptr().cast(), 1);
+        }
         libc::_exit(0)
     }
 }
@@ -212,5 +232,42 @@ unsafe fn begin(one: RawFd, other: RawFd) {
         libc::sigprocmask(libc::SIG_SETMASK, none.as_ptr(), ptr::null_mut());
         libc::alarm(CHILD_TIME);
         sys::close_all_but(&[one.min(other), one.max(other)]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+    use std::os::unix::net::UnixDatagram;
+
+    fn send_descriptor(socket: &UnixDatagram) {
+        let descriptors = [socket.as_raw_fd()];
+        let control = [ControlMessage::ScmRights(&descriptors)];
+        let parts = [io::IoSlice::new(b"BARRIER=1")];
+        sendmsg::<()>(socket.as_raw_fd(), &parts, &control, MsgFlags::empty(), None).expect("sent");
+    }
+
+    #[test]
+    fn a_child_has_its_place_until_it_is_reaped() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("event loop");
+        runtime.block_on(async {
+            let (own, other) = UnixDatagram::pair().expect("sockets");
+            for _ in 0..CHILDREN {
+                send_descriptor(&other);
+                assert!(hand_over(own.as_raw_fd()).await.expect("a child"), "it has taken the message");
+            }
+            send_descriptor(&other);
+            let refused = hand_over(own.as_raw_fd()).await.expect_err("too many children");
+            assert_eq!(refused.kind(), io::ErrorKind::ResourceBusy);
+            let all = ALIVE.with_borrow(Clone::clone);
+            let mut status = 0;
+            for pid in &all {
+                // SAFETY: the pointer is to a local; the children are this thread's own.
+                assert_eq!(unsafe { libc::waitpid(*pid, &raw mut status, 0) }, *pid);
+            }
+            reaped(all.into_iter().next().expect("a child"));
+            assert!(hand_over(own.as_raw_fd()).await.expect("a child"));
+        });
     }
 }

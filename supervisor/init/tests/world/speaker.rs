@@ -91,6 +91,10 @@ fn obey(line: &str) -> String {
             begun.elapsed().as_millis().to_string()
         }
         Some(("barrier", _)) => barrier(&path),
+        Some(("laden", message)) => {
+            send_descriptor(&path, message.as_bytes(), std::io::stderr().as_fd());
+            "said".to_owned()
+        }
         _ => match own().send_to(line.replace(NEWLINE, "\n").as_bytes(), &path) {
             Ok(_) => "said".to_owned(),
             Err(error) => error.to_string(),
