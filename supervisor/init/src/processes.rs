@@ -574,6 +574,20 @@ fn take_report(supervisor: &Rc<Supervisor>, run: RunId) -> bool {
     true
 }
 
+/// A child has ended and is not reaped yet: what it said and nobody has read can still be told from what a
+/// stranger says.
+pub fn take_last_words(supervisor: &Rc<Supervisor>, pid: i32) {
+    let (run, socket) = {
+        let own = supervisor.processes.borrow();
+        let Some(Role::Component(run)) = own.pids.get(&pid) else { return };
+        let Some(socket) = own.socket(*run) else { return };
+        (*run, socket)
+    };
+    for event in socket.take_waiting(supervisor, run) {
+        supervisor.dispatch(event);
+    }
+}
+
 /// A child of ours was reaped. Those that nobody knows are orphans, and that was all they needed.
 pub fn reaped(supervisor: &Rc<Supervisor>, pid: i32, exit: Exit) {
     let role = {

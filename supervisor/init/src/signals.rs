@@ -87,6 +87,7 @@ async fn reap(supervisor: &Rc<Supervisor>) {
             let Some(pid) = next_ended() else {
                 return;
             };
+            processes::take_last_words(supervisor, pid);
             supervisor.processes.borrow().end_group_before_reaping(pid);
             if let Some(exit) = take(pid) {
                 processes::reaped(supervisor, pid, exit);

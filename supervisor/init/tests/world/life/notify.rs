@@ -197,6 +197,52 @@ fn a_sign_of_life_that_waits_to_be_read_counts() {
     assert_eq!((guest.component("speaker").state, guest.component("speaker").pid), (State::Active, pid));
 }
 
+/// Components that end at one moment.
+const ENDING: usize = 8;
+
+#[test]
+fn last_words_of_all_that_end_at_once_are_heard() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let config = dir.path().join("graph.d");
+    fs::create_dir(&config).expect("configuration directory");
+    let case = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases/notify/graph.d/speaker.toml");
+    let text = fs::read_to_string(case).expect("component file").replace("@VARIABLE@", "SPEAKER=");
+    let words =
+        speaker::once("STATUS=full|ERRNO=28|STOPPING=1", "$NOTIFY_SOCKET").join(" ").replace('|', "\\|");
+    let go = dir.path().join("go");
+    let script = format!("until test -e {}; do sleep 0.02; done; exec {words}", go.display());
+    let program = format!("binary = \"/bin/sh\"\nargs = [\"-c\", {script:?}]");
+    for number in 0..ENDING {
+        let text = text
+            .replace("binary = \"@SPEAKER@\"", &program)
+            .replace("speaker\"", &format!("speaker-{number}\""));
+        let more = "[lifecycle]\nwatchdog_interval = \"10m\"\nrestart_max = 0\n";
+        fs::write(config.join(format!("speaker-{number}.toml")), text + more).expect("component file");
+    }
+    let Some(guest) = Guest::start_in(dir) else {
+        return;
+    };
+    guest.settle();
+    let init = nix::unistd::Pid::from_raw(guest.init_pid());
+    nix::sys::signal::kill(init, nix::sys::signal::Signal::SIGSTOP).expect("stopped");
+    fs::write(&go, "").expect("file");
+    until("the end of all", || (zombies(init.as_raw()) == ENDING).then_some(()));
+    nix::sys::signal::kill(init, nix::sys::signal::Signal::SIGCONT).expect("continued");
+    for number in 0..ENDING {
+        let name = format!("speaker-{number}");
+        guest.wait(&name, State::Backoff, None);
+        let detail = guest.component(&name).detail.unwrap_or_default();
+        assert!(detail.contains("errno 28"), "{name}: {detail}");
+    }
+}
+
+/// Children of a process that have ended and are not reaped.
+fn zombies(parent: i32) -> usize {
+    let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap_or_default();
+    let state = |pid: &str| fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    children.split_whitespace().filter(|pid| state(pid).contains(") Z ")).count()
+}
+
 #[test]
 fn a_watchdog_that_falls_silent_restarts_the_component() {
     let Some((guest, mut speaker)) = start("[lifecycle]\nwatchdog_interval = \"1s\"\n") else {
