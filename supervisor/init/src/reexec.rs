@@ -177,7 +177,7 @@ async fn replace(
     let path = program::path()?;
     let mut state = State::of(supervisor).ok_or_else(|| io::Error::other("the state is in use"))?;
     state.asked = asked.to_vec();
-    let program = trial::run(supervisor, path, &state).await?;
+    let program = trial::run(supervisor, path, state).await?;
     // It may have changed in the meantime.
     let mut state = State::of(supervisor).ok_or_else(|| io::Error::other("the state is in use"))?;
     state.asked = asked.to_vec();

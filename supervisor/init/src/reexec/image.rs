@@ -3,6 +3,7 @@
 use std::ffi::{CString, OsStr};
 use std::fs::File;
 use std::io::{self, BufWriter, Read as _, Seek as _, Write};
+use std::mem::take;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, RawFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
@@ -10,7 +11,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tracing::error;
+use tracing::{error, warn};
 use yakiros_core::engine::{ClientId, Config, Engine, ProbeId, Snapshot};
 
 use super::program::Program;
@@ -21,8 +22,10 @@ use crate::processes::{self, PassedProcesses};
 use crate::supervisor::Supervisor;
 use crate::sys;
 
-/// The most bytes of a state: 30,000 components with everything that is known of them. What cannot
-/// be held twice in the memory of a small machine is refused before anything is done.
+/// The most bytes of a state: 30,000 components with everything that is known of them, or 10,000 and
+/// as many clients as there may be, none of which reads its page. What cannot be held twice in the
+/// memory of a small machine is refused before anything is done; clients that do not read are cut
+/// off first.
 const LIMIT: u64 = 64 * 1024 * 1024;
 
 /// Everything that outlives a process image. A field that is added needs `#[serde(default)]`.
@@ -92,8 +95,28 @@ impl State {
         Some(state)
     }
 
-    /// Into memory that nobody can change.
-    pub(super) fn write(&self) -> io::Result<File> {
+    /// Into memory that nobody can change. Without clients that have not read their answers, if the
+    /// rest fits then.
+    pub(super) fn write(&mut self) -> io::Result<File> {
+        match self.write_all() {
+            Err(error) if error.kind() == io::ErrorKind::FileTooLarge && self.cut_off() => self.write_all(),
+            written => written,
+        }
+    }
+
+    /// Leave clients behind that have not read their answers. Whether there were any.
+    fn cut_off(&mut self) -> bool {
+        let (left, kept): (Vec<_>, _) =
+            take(&mut self.connections).into_iter().partition(control::Passed::is_unread);
+        self.connections = kept;
+        self.fds.retain(|fd| !left.iter().any(|passed| passed.fd() == *fd));
+        if !left.is_empty() {
+            warn!("the state is too large with what clients have not read: {} are cut off", left.len());
+        }
+        !left.is_empty()
+    }
+
+    fn write_all(&self) -> io::Result<File> {
         let file = sys::memory_file(c"graph-resolver-state")?;
         let mut writer = BufWriter::new(Bounded { file: &file, left: LIMIT });
         serde_json::to_writer(&mut writer, self)?;
@@ -128,7 +151,7 @@ impl State {
 
     /// Execute `program` with this state in place of this process. Returns only if that fails, and
     /// then everything is as before.
-    pub(super) fn execute(&self, program: &Program) -> io::Result<std::convert::Infallible> {
+    pub(super) fn execute(&mut self, program: &Program) -> io::Result<std::convert::Infallible> {
         let file = self.write()?;
         let state = file.as_raw_fd();
         let number = state.to_string();
@@ -261,7 +284,8 @@ struct Bounded<'a> {
 impl Write for Bounded<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let Some(left) = self.left.checked_sub(bytes.len() as u64) else {
-            return Err(io::Error::other(format!("the state has more than {LIMIT} bytes")));
+            let message = format!("the state has more than {LIMIT} bytes");
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
         };
         let written = self.file.write(bytes)?;
         self.left = left;
@@ -270,5 +294,93 @@ impl Write for Bounded<'_> {
 
     fn flush(&mut self) -> io::Result<()> {
         self.file.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admission;
+    use serde_json::{Value, json};
+    use yakiros_core::control::{PAGE_BYTES, REQUEST_LIMIT};
+
+    /// All that a state has but the engine, as it was written when its form was new, with every
+    /// variant. Every later program has to read it: if the test of it fails, a field was added
+    /// without `#[serde(default)]`, or one was renamed or removed.
+    const FIRST: &str = include_str!("tests/version-1.json");
+
+    /// See there: the same for the engine.
+    const ENGINE: &str = include_str!("../../../core/src/engine/snapshot/tests/version-1.json");
+
+    fn first() -> Value {
+        let mut value: Value = serde_json::from_str(FIRST).expect("JSON");
+        value["engine"] = serde_json::from_str(ENGINE).expect("JSON");
+        value
+    }
+
+    fn state(value: Value) -> State {
+        serde_json::from_value(value).expect("a state")
+    }
+
+    /// Whether `all` has everything that `part` has.
+    fn has(all: &Value, part: &Value) -> bool {
+        match (all, part) {
+            (Value::Object(all), Value::Object(part)) => {
+                part.iter().all(|(key, value)| all.get(key).is_some_and(|all| has(all, value)))
+            }
+            (Value::Array(all), Value::Array(part)) => {
+                all.len() == part.len() && all.iter().zip(part).all(|(all, part)| has(all, part))
+            }
+            (all, part) => all == part,
+        }
+    }
+
+    #[test]
+    fn the_first_version_is_still_read() {
+        let mut first = first();
+        let again = serde_json::to_value(state(first.clone())).expect("plain data");
+        // The core has its own test of this.
+        first["engine"].take();
+        for (field, value) in first.as_object().expect("fields") {
+            assert!(field == "engine" || has(&again[field], value), "{field}: {}", again[field]);
+        }
+    }
+
+    #[test]
+    fn it_is_tried_out_with_the_answer_that_proves_it() {
+        let proof = state(first()).try_out().expect("a sound state");
+        assert_eq!(proof.connections, 3);
+        let other = Proof { revision: proof.revision + 1, ..proof };
+        assert_ne!(other, state(first()).try_out().expect("a sound state"));
+    }
+
+    /// A client that has not read its answer, and has sent most of the next request.
+    fn deaf(answer: usize) -> Value {
+        let text = |bytes: usize| "+".repeat(bytes.div_ceil(3) * 4);
+        json!({
+            "fd": 100,
+            "unread": text(REQUEST_LIMIT),
+            "phase": { "writing": { "bytes": text(answer), "last": false } },
+        })
+    }
+
+    fn with_clients(clients: Vec<Value>) -> State {
+        let mut value = first();
+        value["connections"].as_array_mut().expect("connections").extend(clients);
+        value["fds"].as_array_mut().expect("descriptors").push(json!(100));
+        state(value)
+    }
+
+    #[test]
+    fn clients_that_do_not_read_are_passed_on_as_long_as_they_fit() {
+        let mut full = with_clients(vec![deaf(PAGE_BYTES); admission::LIMIT]);
+        let file = full.write().expect("it fits");
+        assert!(file.metadata().expect("a size").len() < LIMIT * 2 / 3, "and many components beside them");
+        assert_eq!(full.connections.len(), admission::LIMIT + 3, "all of them");
+        let mut too_full = with_clients(vec![deaf(3 * PAGE_BYTES); admission::LIMIT]);
+        let file = too_full.write().expect("it fits without them");
+        let kept = State::read(&file).expect("a state");
+        assert_eq!(kept.connections.len(), 2, "those who wait for an answer, or have asked nothing");
+        assert!(!kept.fds.contains(&100) && kept.fds.contains(&18), "{:?}", kept.fds);
     }
 }

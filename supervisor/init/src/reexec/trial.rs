@@ -48,13 +48,14 @@ const SHOWN: u64 = 400;
 const ANSWER: u64 = 4096;
 
 /// Let the program at `path` try `state`. An error says why it cannot take over.
-pub(super) async fn run(supervisor: &Rc<Supervisor>, path: &Path, state: &State) -> io::Result<Program> {
+pub(super) async fn run(supervisor: &Rc<Supervisor>, path: &Path, mut state: State) -> io::Result<Program> {
     let cannot = |why: String| io::Error::other(format!("{} cannot take over: {why}", path.display()));
-    let (proof, state) = (state.proof(supervisor), state.write()?);
+    let file = state.write()?;
+    let proof = state.proof(supervisor);
     let answer = sys::memory_file(c"graph-resolver-trial")?;
     let said = sys::memory_file(c"graph-resolver-trial")?;
     let (sender, ended) = oneshot::channel();
-    let (pid, report) = start(path, [&state, &answer, &said]).map_err(|error| cannot(error.to_string()))?;
+    let (pid, report) = start(path, [&file, &answer, &said]).map_err(|error| cannot(error.to_string()))?;
     supervisor.reexec.trial.replace(Some((pid, sender)));
     supervisor.processes.borrow_mut().note_trial(pid);
     // Its end is seen by whoever reaps everything.
@@ -63,10 +64,10 @@ pub(super) async fn run(supervisor: &Rc<Supervisor>, path: &Path, state: &State)
         let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
         return Err(cannot(format!("it did not try the state within {LIMIT:?}")));
     };
-    let file = executed(&report).map_err(|error| cannot(error.to_string()))?;
+    let program = executed(&report).map_err(|error| cannot(error.to_string()))?;
     let proven = serde_json::from_str(&text_of(answer, ANSWER)?).is_ok_and(|answer: Proof| answer == proof);
     match (exit, proven) {
-        (Exit::Code(0), true) => Ok(Program::new(file, path)),
+        (Exit::Code(0), true) => Ok(Program::new(program, path)),
         (Exit::Code(0), false) => Err(cannot("it does not answer as one that has restored the state".into())),
         (exit, _) => {
             let text = text_of(said, SHOWN)?.trim().replace('\n', " ");
