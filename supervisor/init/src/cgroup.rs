@@ -1,16 +1,21 @@
-//! Control groups (version 2) of components: made before the start, emptied at the end.
+//! Control groups (version 2) of components: made before the start, emptied at the end, removed with the last
+//! component that has them.
 //!
 //! Layout: `ROOT/graph/<cgroup or name>`. Without a usable hierarchy components run without
 //! groups, which is said once at the start; limits then do not hold.
+//!
+//! Nothing is started in a group that was killed: it is made anew first, for which it has to be empty.
 
-use std::cell::Cell;
+mod tree;
+
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, OpenOptions};
-use std::io::{self, Write as _};
-use std::ops::Bound::{Excluded, Unbounded};
+use std::io;
+use std::ops::Bound::{Included, Unbounded};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use nix::libc;
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
@@ -23,34 +28,45 @@ use crate::sys;
 /// The directory of all components below the root.
 const SUBTREE: &str = "graph";
 
-/// Controllers that the keys of `[resources]` need.
-const CONTROLLERS: &[&str] = &["cpu", "io", "memory", "pids"];
-
-/// The most groups that are removed with a component's own: one that has made more is refused its next start rather
-/// than that the event loop is held up.
-const NESTED_LIMIT: usize = 1024;
-
 /// The groups of all components.
 pub struct Cgroups {
     /// `ROOT/graph`, when there is a hierarchy to use.
     subtree: Option<PathBuf>,
     /// The path of each component that was started.
-    paths: HashMap<String, PathBuf>,
-    /// How many runs have each path now.
-    live: BTreeMap<PathBuf, usize>,
-    /// The limits that each group was given last, by this process image.
-    written: HashMap<PathBuf, Written>,
+    paths: HashMap<String, Rc<Path>>,
+    /// Each group that a component or a run has.
+    groups: BTreeMap<Rc<Path>, Group>,
+}
+
+/// What there is to know of a group.
+#[derive(Default)]
+struct Group {
+    /// Components whose group it is, of those that were started.
+    components: u32,
+    /// Runs that are in it now.
+    runs: u32,
+    /// It was killed since it was made, or one that it is in (see [`Cgroups::kill`]).
+    killed: bool,
+    /// The limits that it was given last, by this process image.
+    written: Option<Written>,
 }
 
 /// Values by their file. A file that is not in it has what the kernel begins with.
-type Written = HashMap<&'static str, String>;
+type Written = BTreeMap<&'static str, String>;
 
 /// The group of one process.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Cgroup {
-    path: PathBuf,
-    /// `cgroup.kill` was written.
-    killed: Cell<bool>,
+    path: Rc<Path>,
+}
+
+/// A group before a start.
+#[derive(Debug)]
+pub enum Prepared {
+    /// It can be started in; there is none without a hierarchy.
+    Ready(Option<Cgroup>),
+    /// It was killed, and its processes are not gone yet.
+    Busy,
 }
 
 impl Cgroups {
@@ -68,78 +84,166 @@ impl Cgroups {
     }
 
     fn below(subtree: Option<PathBuf>) -> Self {
-        Self { subtree, paths: HashMap::new(), live: BTreeMap::new(), written: HashMap::new() }
+        Self { subtree, paths: HashMap::new(), groups: BTreeMap::new() }
     }
 
-    /// Where the groups are, for the next process image.
-    pub fn paths(&self) -> &HashMap<String, PathBuf> {
+    /// The group of each component, for the next process image.
+    pub fn paths(&self) -> &HashMap<String, Rc<Path>> {
         &self.paths
     }
 
+    /// Groups in which nothing may be started, for the next process image.
+    pub fn killed(&self) -> Vec<Rc<Path>> {
+        let killed = self.groups.iter().filter(|(_, group)| group.killed);
+        killed.map(|(path, _)| Rc::clone(path)).collect()
+    }
+
     /// From the process image before.
-    pub fn set_paths(&mut self, paths: HashMap<String, PathBuf>) {
-        self.paths = paths;
+    pub fn take(&mut self, paths: HashMap<String, Rc<Path>>, killed: Vec<Rc<Path>>) {
+        for (name, path) in paths {
+            self.assign(&name, &path);
+        }
+        for path in killed {
+            self.groups.entry(path).or_default().killed = true;
+        }
     }
 
     /// Make the group of a component and write its limits.
-    pub fn prepare(&mut self, component: &Component) -> io::Result<Option<Cgroup>> {
-        let Some(subtree) = &self.subtree else {
-            return Ok(None);
+    pub fn prepare(&mut self, component: &Component) -> io::Result<Prepared> {
+        let Some(subtree) = self.subtree.clone() else {
+            return Ok(Prepared::Ready(None));
         };
-        let path = subtree.join(component.cgroup());
-        let new = make_path(subtree, component.cgroup())?;
-        let known = self.written.remove(&path);
-        let known = if new { Some(Written::new()) } else { known };
-        let also = self.is_declared_elsewhere(&component.name, &path);
-        let written = write_limits(&path, &component.resources, also, known)?;
-        self.written.insert(path.clone(), written);
-        self.paths.insert(component.name.clone(), path.clone());
-        Ok(Some(Cgroup { path, killed: Cell::new(false) }))
+        let relative = component.cgroup();
+        let path: Rc<Path> = subtree.join(relative).into();
+        self.assign(&component.name, &path);
+        let is_empty = !self.has_runs(&path);
+        let group = self.groups.entry(Rc::clone(&path)).or_default();
+        let mut new = tree::make(&subtree, relative)?;
+        if !new && group.killed {
+            if !is_empty || tree::remove(&path).is_err() {
+                return Ok(Prepared::Busy);
+            }
+            new = tree::make(&subtree, relative)?;
+        }
+        let known = if new { Some(Written::new()) } else { group.written.take() };
+        group.killed = false;
+        let written = write_limits(&path, &component.resources, group.components > 1, known)?;
+        group.written = Some(written);
+        Ok(Prepared::Ready(Some(Cgroup { path })))
     }
 
-    /// Whether another component that was started has this very group.
-    fn is_declared_elsewhere(&self, component: &str, path: &Path) -> bool {
-        self.paths.iter().any(|(name, other)| name != component && other == path)
+    /// From now on this is a component's group, and none that it had before.
+    fn assign(&mut self, component: &str, path: &Rc<Path>) {
+        if self.paths.get(component) == Some(path) {
+            return;
+        }
+        self.groups.entry(Rc::clone(path)).or_default().components += 1;
+        if let Some(before) = self.paths.insert(component.to_owned(), Rc::clone(path)) {
+            self.leave(&before);
+        }
+    }
+
+    /// A component has this group no longer.
+    fn leave(&mut self, path: &Rc<Path>) {
+        if let Some(group) = self.groups.get_mut(path) {
+            group.components = group.components.saturating_sub(1);
+            self.tidy(path);
+        }
     }
 
     /// A run has this group from now on.
     pub fn hold(&mut self, cgroup: &Cgroup) {
-        *self.live.entry(cgroup.path.clone()).or_default() += 1;
+        self.groups.entry(Rc::clone(&cgroup.path)).or_default().runs += 1;
     }
 
     /// The run that had this group is over.
     pub fn let_go(&mut self, cgroup: &Cgroup) {
-        let left = self.live.remove(&cgroup.path).unwrap_or_default().saturating_sub(1);
-        if left > 0 {
-            self.live.insert(cgroup.path.clone(), left);
+        if let Some(group) = self.groups.get_mut(&cgroup.path) {
+            group.runs = group.runs.saturating_sub(1);
+            self.tidy(&cgroup.path);
         }
+    }
+
+    /// Remove a group that nobody has any more, what was made in it, and the groups that it alone was in.
+    fn tidy(&mut self, path: &Rc<Path>) {
+        let Some(group) = self.groups.get(path).filter(|group| group.components == 0 && group.runs == 0)
+        else {
+            return;
+        };
+        // One inside of it may be another component's.
+        let removed = self.within(path).nth(1).is_none() && tree::remove(path).is_ok();
+        // One that stays is not to be taken for another.
+        if removed || !group.killed {
+            self.groups.remove(path);
+        }
+        let Some(subtree) = self.subtree.as_ref().filter(|_| removed) else { return };
+        for above in path.ancestors().skip(1).take_while(|above| above != subtree) {
+            if self.groups.contains_key(above) || fs::remove_dir(above).is_err() {
+                return;
+            }
+        }
+    }
+
+    /// A group, if anybody has it, and those inside of it.
+    fn within<'a>(&'a self, path: &'a Path) -> impl Iterator<Item = (&'a Path, &'a Group)> {
+        let from = self.groups.range::<Path, _>((Included(path), Unbounded));
+        from.map(|(path, group)| (&**path, group)).take_while(move |(below, _)| below.starts_with(path))
+    }
+
+    /// Whether a run is in a group or inside of it.
+    fn has_runs(&self, path: &Path) -> bool {
+        self.within(path).any(|(_, group)| group.runs > 0)
     }
 
     /// Whether the group of a run is also that of another one that lives now, or is inside of its
     /// group, or has it inside: emptying it would end that one too.
     pub fn is_shared(&self, cgroup: &Cgroup) -> bool {
-        let path = cgroup.path.as_path();
-        let after = self.live.range::<Path, _>((Excluded(path), Unbounded)).next();
-        self.live.get(path).is_some_and(|runs| *runs > 1)
-            || path.ancestors().skip(1).any(|above| self.live.contains_key(above))
-            || after.is_some_and(|(below, _)| below.starts_with(path))
+        let path = &*cgroup.path;
+        let in_it = |above: &Path| self.groups.get(above).is_some_and(|group| group.runs > 0);
+        let another = |(below, group): (&Path, &Group)| group.runs > u32::from(below == path);
+        path.ancestors().skip(1).any(in_it) || self.within(path).any(another)
+    }
+
+    /// End every process in a group. Not for a shared one.
+    ///
+    /// Linux since 6.14 counts the kills of a group and of those inside of it, and ends a new process when the count has
+    /// changed during its fork. For a child that is cloned into another group it takes the first count from its parent's
+    /// group: whatever is started in a group that was ever killed is killed at once (`cgroup_css_set_fork`, b69bb476dee9).
+    pub fn kill(&mut self, cgroup: &Cgroup) {
+        let path = &*cgroup.path;
+        if let Err(error) = tree::write(&path.join("cgroup.kill"), "1") {
+            return warn!("failed to empty {}: {error}", path.display());
+        }
+        let from = self.groups.range_mut::<Path, _>((Included(path), Unbounded));
+        for (_, group) in from.take_while(|(below, _)| below.starts_with(path)) {
+            group.killed = true;
+        }
     }
 
     /// Where a component's group is, whose limits are about to be changed by somebody else, and
     /// whether another component has the same.
-    pub fn give_away(&mut self, cgroup: &Cgroup, component: &str) -> (PathBuf, bool) {
-        self.written.remove(&cgroup.path);
-        (cgroup.path.clone(), self.is_declared_elsewhere(component, &cgroup.path))
+    pub fn give_away(&mut self, cgroup: &Cgroup) -> (Rc<Path>, bool) {
+        let group = self.groups.entry(Rc::clone(&cgroup.path)).or_default();
+        group.written = None;
+        (Rc::clone(&cgroup.path), group.components > 1)
     }
 
     /// Remove the group of a component that is no longer declared.
     pub fn remove(&mut self, name: &str) {
-        if let Some(path) = self.paths.remove(name)
-            && !self.paths.values().any(|other| *other == path)
-        {
-            self.written.remove(&path);
-            // Fails while a shared parent is in use, which is right.
-            let _ = fs::remove_dir(path);
+        if let Some(path) = self.paths.remove(name) {
+            self.leave(&path);
+        }
+    }
+
+    /// Remove all of them, at the end of a supervisor that is not the whole machine's.
+    pub fn remove_all(&mut self) {
+        let names: Vec<_> = self.paths.keys().cloned().collect();
+        for name in names {
+            self.remove(&name);
+        }
+        if let Some(subtree) = &self.subtree {
+            // Another supervisor may have groups in it.
+            let _ = fs::remove_dir(subtree);
         }
     }
 }
@@ -152,28 +256,6 @@ impl Cgroup {
             .custom_flags(libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC)
             .open(&self.path)?;
         Ok(directory.into())
-    }
-
-    /// End every process in it. Not for a shared one.
-    pub fn kill(&self) {
-        match fs::write(self.path.join("cgroup.kill"), "1") {
-            Ok(()) => self.killed.set(true),
-            Err(error) => warn!("failed to empty {}: {error}", self.path.display()),
-        }
-    }
-
-    /// Take a group that was killed away once it is empty; the next start makes a new one.
-    ///
-    /// Linux since 6.14 counts the kills of a group, and ends a new process when the count has changed during its
-    /// fork. For a child that is cloned into another group it takes the first count from its parent's group: whatever
-    /// is started in a group that was ever killed is killed at once (`cgroup_css_set_fork`, b69bb476dee9).
-    pub fn retire(&self) {
-        if !self.killed.get() {
-            return;
-        }
-        if let Err(error) = remove_tree(&self.path) {
-            warn!("failed to remove {}, nothing may run in it any more: {error}", self.path.display());
-        }
     }
 
     /// Whether both processes are in the first one's group, by the kernel's word on both. In a
@@ -208,59 +290,14 @@ fn set_up(root: &Path) -> io::Result<PathBuf> {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
         _ => {}
     }
-    let mut missing = enable_controllers(root);
-    missing.extend(enable_controllers(&subtree));
+    let mut missing = tree::enable_controllers(root);
+    missing.extend(tree::enable_controllers(&subtree));
     missing.sort_unstable();
     missing.dedup();
     if !missing.is_empty() {
         info!("cgroup controllers not available: {}", missing.join(", "));
     }
     Ok(subtree)
-}
-
-/// Enable each controller for the children of `path`; returns those that are not available.
-fn enable_controllers(path: &Path) -> Vec<&'static str> {
-    let control = path.join("cgroup.subtree_control");
-    // One at a time: the kernel refuses the whole list for one that is missing.
-    let refused = |name: &&&str| fs::write(&control, format!("+{name}")).is_err();
-    CONTROLLERS.iter().filter(refused).copied().collect()
-}
-
-/// Create each directory of a relative path; inner ones pass the controllers on. Whether the last
-/// one is new.
-fn make_path(subtree: &Path, relative: &str) -> io::Result<bool> {
-    let mut path = subtree.to_path_buf();
-    let mut new = false;
-    let mut parts = relative.split('/').peekable();
-    while let Some(part) = parts.next() {
-        path.push(part);
-        new = match fs::create_dir(&path) {
-            Ok(()) if parts.peek().is_some() => {
-                enable_controllers(&path);
-                true
-            }
-            Ok(()) => true,
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
-            Err(error) => return Err(error),
-        };
-    }
-    Ok(new)
-}
-
-/// Remove an empty group and the groups that the component has made in it.
-fn remove_tree(path: &Path) -> io::Result<()> {
-    let mut groups = vec![path.to_path_buf()];
-    let mut next = 0;
-    while let Some(group) = groups.get(next) {
-        for entry in fs::read_dir(group)?.flatten() {
-            if groups.len() < NESTED_LIMIT && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                groups.push(entry.path());
-            }
-        }
-        next += 1;
-    }
-    // Inner ones come after the ones they are in.
-    groups.iter().rev().try_for_each(fs::remove_dir)
 }
 
 /// A file of limits, what is declared for it, and what the kernel begins with.
@@ -306,7 +343,7 @@ fn write_limits(
         if before == value && !unknown {
             continue;
         }
-        match write_existing(&path.join(file), &value) {
+        match tree::write(&path.join(file), &value) {
             Ok(()) => {}
             // Without the controller there was no limit either.
             Err(error) if !declared && error.kind() == io::ErrorKind::NotFound => {}
@@ -320,11 +357,6 @@ fn write_limits(
         written.insert(file, value);
     }
     Ok(written)
-}
-
-/// Write to a file of the kernel's. It is never created, so that a missing one is told as missing.
-fn write_existing(path: &Path, value: &str) -> io::Result<()> {
-    OpenOptions::new().write(true).truncate(true).open(path)?.write_all(value.as_bytes())
 }
 
 #[cfg(test)]
@@ -362,7 +394,7 @@ mod tests {
     #[test]
     fn a_group_is_shared_while_two_runs_are_in_it_or_one_in_the_others() {
         let mut all = Cgroups::below(None);
-        let group = |path: &str| Cgroup { path: path.into(), killed: Cell::new(false) };
+        let group = |path: &str| Cgroup { path: Path::new(path).into() };
         let (web, back, beside) = (group("/g/web"), group("/g/web/a/back"), group("/g/web-b"));
         all.hold(&web);
         all.hold(&beside);
@@ -378,10 +410,126 @@ mod tests {
         assert!(!all.is_shared(&back));
     }
 
+    /// A hierarchy that is none of the kernel's: its groups have no files but those that are written here.
+    struct Bench {
+        root: tempfile::TempDir,
+        all: Cgroups,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let root = tempfile::tempdir().expect("temporary directory");
+            let subtree = root.path().join(SUBTREE);
+            fs::create_dir(&subtree).expect("directory");
+            Self { root, all: Cgroups::below(Some(subtree)) }
+        }
+
+        fn path(&self, group: &str) -> PathBuf {
+            self.root.path().join(SUBTREE).join(group)
+        }
+
+        fn prepare(&mut self, name: &str, group: &str) -> io::Result<Prepared> {
+            self.all.prepare(&component(name, group))
+        }
+
+        fn start(&mut self, name: &str, group: &str) -> Cgroup {
+            match self.prepare(name, group) {
+                Ok(Prepared::Ready(Some(cgroup))) => {
+                    self.all.hold(&cgroup);
+                    cgroup
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+
+        fn kill(&mut self, cgroup: &Cgroup) {
+            let file = cgroup.path.join("cgroup.kill");
+            fs::write(&file, "").expect("file");
+            self.all.kill(cgroup);
+            assert_eq!(fs::read_to_string(&file).expect("file"), "1");
+            // The kernel's files are no reason not to remove a directory.
+            fs::remove_file(file).expect("file");
+        }
+
+        /// What shows that a group was made anew.
+        fn mark(&self, group: &str) {
+            fs::create_dir(self.path(group).join("made-by-itself")).expect("directory");
+        }
+
+        fn is_marked(&self, group: &str) -> bool {
+            self.path(group).join("made-by-itself").exists()
+        }
+    }
+
+    fn component(name: &str, group: &str) -> Component {
+        let text = format!(
+            "[component]\nname = {name:?}\nbinary = \"/bin/true\"\n[resources]\ncgroup = {group:?}\n"
+        );
+        yakiros_core::component::parse(&text).component.expect("a component")
+    }
+
     #[test]
-    fn a_group_is_new_once() {
-        let root = tempfile::tempdir().expect("temporary directory");
-        let made = || make_path(root.path(), "web/one").expect("path");
-        assert_eq!([made(), made()], [true, false]);
+    fn nothing_starts_in_a_group_that_was_killed_before_it_is_made_anew() {
+        let mut bench = Bench::new();
+        let first = bench.start("a", "both");
+        bench.mark("both");
+        bench.kill(&first);
+        assert!(matches!(bench.prepare("b", "both"), Ok(Prepared::Busy)), "the first one is still in it");
+        assert!(bench.is_marked("both"));
+        bench.all.let_go(&first);
+        bench.start("b", "both");
+        assert!(!bench.is_marked("both"));
+        // One inside of it was killed with it.
+        let (outer, inner) = (bench.start("c", "outer"), bench.start("d", "outer/inner"));
+        bench.all.let_go(&inner);
+        bench.mark("outer/inner");
+        bench.kill(&outer);
+        bench.start("d", "outer/inner");
+        assert!(!bench.is_marked("outer/inner"));
+        // The process image after knows.
+        bench.mark("both");
+        let both = Cgroup { path: bench.path("both").into() };
+        bench.kill(&both);
+        let (paths, killed) = (bench.all.paths().clone(), bench.all.killed());
+        bench.all = Cgroups::below(bench.all.subtree.clone());
+        bench.all.take(paths, killed);
+        bench.start("a", "both");
+        assert!(!bench.is_marked("both"));
+    }
+
+    #[test]
+    fn groups_go_with_the_last_that_has_them() {
+        let mut bench = Bench::new();
+        let (first, second) = (bench.start("a", "x/both"), bench.start("b", "x/both"));
+        bench.mark("x/both");
+        // Its group is another now.
+        bench.all.let_go(&first);
+        let first = bench.start("a", "y/deep/one");
+        assert!(bench.is_marked("x/both"), "the other component has it still");
+        bench.all.remove("b");
+        assert!(bench.is_marked("x/both"), "its process is still there");
+        bench.all.let_go(&second);
+        assert!(!bench.path("x").exists());
+        // One that is in another's.
+        let outer = bench.start("c", "y");
+        bench.all.let_go(&first);
+        bench.all.remove("a");
+        assert!(!bench.path("y/deep").exists() && bench.path("y").exists());
+        bench.all.let_go(&outer);
+        bench.start("d", "y/inner");
+        bench.all.remove("c");
+        assert!(bench.path("y/inner").exists());
+        assert_eq!(bench.all.groups.len(), 1);
+    }
+
+    #[test]
+    fn an_orderly_end_leaves_no_group() {
+        let mut bench = Bench::new();
+        for (name, group) in [("a", "x"), ("b", "x/y"), ("c", "z/deep")] {
+            let cgroup = bench.start(name, group);
+            bench.all.let_go(&cgroup);
+        }
+        bench.all.remove_all();
+        assert!(!bench.path("").exists());
     }
 }

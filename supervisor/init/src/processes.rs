@@ -10,7 +10,7 @@ mod pending;
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ use yakiros_core::component::{Check, Component, Readiness};
 use yakiros_core::engine::{Alive, Event, ProbeId, RunId, Stage};
 use yakiros_core::journal::Exit;
 
-use crate::cgroup::{Cgroup, Cgroups};
+use crate::cgroup::{Cgroup, Cgroups, Prepared};
 use crate::health;
 use crate::limits;
 use crate::lookup::Identity;
@@ -105,7 +105,7 @@ pub struct Processes {
     loans: HashMap<i32, Loan>,
     /// Where readiness commands tell why they could not be executed.
     reports: HashMap<i32, OwnedFd>,
-    /// Starts that wait for a file system.
+    /// Starts that wait.
     pending: HashMap<RunId, Pending>,
 }
 
@@ -124,8 +124,8 @@ impl Processes {
         }
     }
 
-    /// Start a process. The event says what became of it so far; there is none yet if a file system
-    /// has to be asked first (see [`pending`]).
+    /// Start a process. The event says what became of it so far; there is none yet if the start has to
+    /// wait (see [`pending`]).
     pub fn spawn(
         supervisor: &Rc<Supervisor>,
         run: RunId,
@@ -139,11 +139,22 @@ impl Processes {
             Readiness::File(path) => supervisor.lookups.identity_now(Path::new(path)).map(Result::ok),
             _ => Some(None),
         };
-        let Some(before) = before else {
-            pending::begin(supervisor, run, component, generation);
-            return None;
-        };
-        Some(spawn_now(supervisor, run, &component, generation, before))
+        let prepared = supervisor.processes.borrow_mut().prepare(&component);
+        match (before, prepared) {
+            (_, Err((step, errno))) => Some(not_executed(run, step, errno)),
+            (Some(before), Ok(Prepared::Ready(cgroup))) => {
+                Some(spawn_now(supervisor, run, &component, generation, Ready { before, cgroup }))
+            }
+            _ => {
+                pending::begin(supervisor, run, component, generation);
+                None
+            }
+        }
+    }
+
+    /// Bring the control group of a component into the state that it is started in.
+    fn prepare(&mut self, component: &Component) -> Result<Prepared, (&'static str, i32)> {
+        self.cgroups.prepare(component).map_err(|error| (PREPARE, number_of(&error)))
     }
 
     /// SIGTERM to the process and its session's first group, so that a shell's child gets it too. A
@@ -167,8 +178,8 @@ impl Processes {
         if let Some(event) = self.give_up(run) {
             return Some(event);
         }
-        if let Some(cgroup) = self.own_cgroup(run) {
-            cgroup.kill();
+        if let Some(cgroup) = self.own_cgroup(run).cloned() {
+            self.cgroups.kill(&cgroup);
         }
         if let Some(pid) = self.pid(run) {
             let _ = signal::killpg(pid, Signal::SIGKILL);
@@ -195,6 +206,11 @@ impl Processes {
         self.cgroups.remove(name);
     }
 
+    /// The end of all: what is left of components goes with the supervisor.
+    pub fn forget_all(&mut self) {
+        self.cgroups.remove_all();
+    }
+
     /// The run that `pid` belongs to and that waits for `signal` as its readiness.
     pub fn ready_by_signal(&mut self, pid: i32, signal: i32) -> Option<RunId> {
         let Some(Role::Component(run)) = self.pids.get(&pid).copied() else {
@@ -210,9 +226,8 @@ impl Processes {
 
     /// The control group of a run, for its limits to be changed, and whether another component has
     /// the same.
-    pub fn give_away_cgroup(&mut self, run: RunId) -> Option<(PathBuf, bool)> {
-        let process = self.runs.get(&run)?;
-        Some(self.cgroups.give_away(process.cgroup.as_ref()?, &process.name))
+    pub fn give_away_cgroup(&mut self, run: RunId) -> Option<(Rc<Path>, bool)> {
+        Some(self.cgroups.give_away(self.runs.get(&run)?.cgroup.as_ref()?))
     }
 
     /// The control group of a run while no other one is in it.
@@ -413,9 +428,6 @@ impl Processes {
     /// Stop reading for a run and drop what belongs to it.
     fn release(&mut self, run: RunId) -> Option<Box<Process>> {
         self.stop_asking(run);
-        if let Some(cgroup) = self.own_cgroup(run) {
-            cgroup.retire();
-        }
         let process = self.runs.remove(&run)?;
         if let Some(speaking) = &process.speaking {
             speaking.abort();
@@ -432,17 +444,31 @@ impl Processes {
 
 type StepError = (&'static str, io::Error);
 
+/// The step of a start that brings the control group into its state.
+const PREPARE: &str = "prepare the cgroup";
+
+/// What a start may have to wait for.
+struct Ready {
+    /// What stands in the place of the readiness file.
+    before: Option<Identity>,
+    cgroup: Option<Cgroup>,
+}
+
 fn spawn_now(
     supervisor: &Rc<Supervisor>,
     run: RunId,
     component: &Rc<Component>,
     generation: u64,
-    before: Option<Identity>,
+    ready: Ready,
 ) -> Event {
-    match try_spawn(supervisor, run, component, generation, before) {
+    match try_spawn(supervisor, run, component, generation, ready) {
         Ok(pid) => Event::Created { run, pid },
-        Err((step, error)) => not_executed(run, step, error.raw_os_error().unwrap_or(libc::EIO)),
+        Err((step, error)) => not_executed(run, step, number_of(&error)),
     }
+}
+
+fn number_of(error: &io::Error) -> i32 {
+    error.raw_os_error().unwrap_or(libc::EIO)
 }
 
 fn not_executed(run: RunId, step: &'static str, errno: i32) -> Event {
@@ -454,12 +480,11 @@ fn try_spawn(
     run: RunId,
     component: &Rc<Component>,
     generation: u64,
-    before: Option<Identity>,
+    Ready { before, cgroup }: Ready,
 ) -> Result<i32, StepError> {
     let at = |step: &'static str| move |error| (step, error);
     let mut own = supervisor.processes.borrow_mut();
     let own = &mut *own;
-    let cgroup = own.cgroups.prepare(component).map_err(at("prepare the cgroup"))?;
     let prepared = readiness::prepare(component, before).map_err(at("prepare the readiness channel"))?;
     let socket = component.has_notify_socket().then(|| Socket::open(run, &supervisor.state_dir));
     let socket = socket.transpose().map_err(at("prepare the notification socket"))?;
@@ -628,15 +653,15 @@ fn component_reaped(supervisor: &Rc<Supervisor>, run: RunId, exit: Exit) {
     take_report(supervisor, run);
     supervisor.processes.borrow_mut().stop_asking(run);
     let (failure, occupied) = {
-        let own = supervisor.processes.borrow();
-        let Some(process) = own.runs.get(&run) else {
+        let mut own = supervisor.processes.borrow_mut();
+        let Some(failure) = own.runs.get(&run).map(|process| process.failure) else {
             return;
         };
-        let occupied = own.is_occupied(run);
-        if occupied && let Some(cgroup) = &process.cgroup {
-            cgroup.kill();
+        let occupied = own.own_cgroup(run).filter(|cgroup| cgroup.is_occupied()).cloned();
+        if let Some(cgroup) = &occupied {
+            own.cgroups.kill(cgroup);
         }
-        (process.failure, occupied)
+        (failure, occupied.is_some())
     };
     let event = end_of(run, failure, exit);
     if occupied {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use nix::libc;
@@ -48,10 +48,13 @@ struct Passed {
 pub struct PassedProcesses {
     runs: Vec<Passed>,
     pids: Vec<(i32, Role)>,
-    cgroups: HashMap<String, PathBuf>,
+    cgroups: HashMap<String, Rc<Path>>,
+    /// Control groups in which nothing may be started.
+    #[serde(default)]
+    killed: Vec<Rc<Path>>,
     /// The limit of open files that the first image was started with.
     files: (u64, u64),
-    /// Starts that wait for a file system, with their generation.
+    /// Starts that wait, with their generation.
     #[serde(default)]
     pending: Vec<(RunId, u64)>,
 }
@@ -81,6 +84,7 @@ impl Processes {
             runs,
             pids: self.pids.iter().map(|(pid, role)| (*pid, *role)).collect(),
             cgroups: self.cgroups.paths().clone(),
+            killed: self.cgroups.killed(),
             files,
             pending: self.pending.iter().map(|(run, start)| (*run, start.generation)).collect(),
         }
@@ -111,7 +115,7 @@ impl Process {
 pub fn take_over(supervisor: &Rc<Supervisor>, passed: PassedProcesses, luggage: &mut Luggage) {
     {
         let mut own = supervisor.processes.borrow_mut();
-        own.cgroups.set_paths(passed.cgroups);
+        own.cgroups.take(passed.cgroups, passed.killed);
         own.common.files = libc::rlimit { rlim_cur: passed.files.0, rlim_max: passed.files.1 };
         for (pid, role) in passed.pids {
             match role {

@@ -1,57 +1,106 @@
-//! Starts that wait: what stands in the place of a readiness file has to be known before the process exists, or a file
-//! of an earlier run could count for it; and where it lies, a file system may take its time to tell.
+//! Starts that wait.
+//!
+//! What stands in the place of a readiness file has to be known before the process exists, or a file of an earlier run
+//! could count for it; and where it lies, a file system may take its time to tell. A control group in which something was
+//! killed has to be empty first: what is started in it before is killed too.
 
+use std::cell::Cell;
 use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
 use nix::libc;
 use tokio::task::{AbortHandle, spawn_local};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 use yakiros_core::component::{Component, Readiness};
 use yakiros_core::engine::{Event, RunId};
 
-use super::{Processes, not_executed, spawn_now};
-use crate::lookup;
+use super::{DRAIN_STEP, DRAIN_STEP_MAX, PREPARE, Prepared, Processes, Ready, not_executed, spawn_now};
+use crate::lookup::{self, Identity};
 use crate::supervisor::Supervisor;
 
 /// Time for a file system to tell what is there. A disk that has to spin up takes less; what takes longer fails the
 /// start, which is tried again later.
-const LIMIT: Duration = Duration::from_secs(10);
+const LOOK_LIMIT: Duration = Duration::from_secs(10);
 
-/// How a start fails that waited in vain.
-const STEP: &str = "look at the readiness file";
+/// Time for a control group to become usable. Killed processes are waited for half as long by those whose they are
+/// (`DRAIN_LIMIT`).
+const CGROUP_LIMIT: Duration = Duration::from_secs(10);
+
+/// The step that looks at the readiness file.
+const LOOK: &str = "look at the readiness file";
 
 /// A start that waits.
 pub struct Pending {
     /// See [`yakiros_core::engine::Effect::Spawn`].
     pub generation: u64,
+    /// What it waits for.
+    step: Rc<Cell<&'static str>>,
     task: AbortHandle,
 }
 
 impl Processes {
     /// Give a start up that waits. The event ends it.
     pub(super) fn give_up(&mut self, run: RunId) -> Option<Event> {
-        self.pending.remove(&run)?.task.abort();
-        Some(not_executed(run, STEP, libc::ECANCELED))
+        let start = self.pending.remove(&run)?;
+        start.task.abort();
+        Some(not_executed(run, start.step.get(), libc::ECANCELED))
     }
 }
 
-/// Start the process once it is known what stands in the place of its readiness file, and report what became of it.
+/// Start the process once nothing is in its way any more, and report what became of it.
 pub fn begin(supervisor: &Rc<Supervisor>, run: RunId, component: Rc<Component>, generation: u64) {
-    let task = spawn_local(start(Rc::clone(supervisor), run, component, generation)).abort_handle();
-    supervisor.processes.borrow_mut().pending.insert(run, Pending { generation, task });
+    let step = Rc::new(Cell::new(LOOK));
+    let task = start(Rc::clone(supervisor), run, component, generation, Rc::clone(&step));
+    let task = spawn_local(task).abort_handle();
+    supervisor.processes.borrow_mut().pending.insert(run, Pending { generation, step, task });
 }
 
-async fn start(supervisor: Rc<Supervisor>, run: RunId, component: Rc<Component>, generation: u64) {
-    let Readiness::File(path) = &component.lifecycle.readiness else {
-        return;
-    };
-    let found = timeout(LIMIT, lookup::identity(&supervisor, Path::new(path))).await;
+async fn start(
+    supervisor: Rc<Supervisor>,
+    run: RunId,
+    component: Rc<Component>,
+    generation: u64,
+    step: Rc<Cell<&'static str>>,
+) {
+    let ready = wait(&supervisor, &component, &step).await;
     supervisor.processes.borrow_mut().pending.remove(&run);
-    let event = match found {
-        Ok(found) => spawn_now(&supervisor, run, &component, generation, found.ok()),
-        Err(_) => not_executed(run, STEP, libc::ETIMEDOUT),
+    let event = match ready {
+        Ok(ready) => spawn_now(&supervisor, run, &component, generation, ready),
+        Err((step, errno)) => not_executed(run, step, errno),
     };
     supervisor.dispatch(event);
+}
+
+/// Until nothing is in the way. The readiness file is looked at after whatever else takes time.
+async fn wait(
+    supervisor: &Rc<Supervisor>,
+    component: &Component,
+    step: &Cell<&'static str>,
+) -> Result<Ready, (&'static str, i32)> {
+    let end = Instant::now() + CGROUP_LIMIT;
+    let mut pause = DRAIN_STEP;
+    loop {
+        step.set(LOOK);
+        let before = look(supervisor, component).await?;
+        step.set(PREPARE);
+        let prepared = supervisor.processes.borrow_mut().prepare(component)?;
+        match prepared {
+            Prepared::Ready(cgroup) => return Ok(Ready { before, cgroup }),
+            _ if Instant::now() >= end => return Err((PREPARE, libc::EBUSY)),
+            Prepared::Busy => sleep(pause).await,
+        }
+        pause = (pause * 2).min(DRAIN_STEP_MAX);
+    }
+}
+
+async fn look(
+    supervisor: &Rc<Supervisor>,
+    component: &Component,
+) -> Result<Option<Identity>, (&'static str, i32)> {
+    let Readiness::File(path) = &component.lifecycle.readiness else {
+        return Ok(None);
+    };
+    let found = timeout(LOOK_LIMIT, lookup::identity(supervisor, Path::new(path))).await;
+    found.map(Result::ok).map_err(|_| (LOOK, libc::ETIMEDOUT))
 }

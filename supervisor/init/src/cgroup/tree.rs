@@ -1,0 +1,77 @@
+//! The directories of control groups: made with those they are in, removed with those in them. And their files.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write as _};
+use std::path::Path;
+
+/// Controllers that the keys of `[resources]` need.
+const CONTROLLERS: &[&str] = &["cpu", "io", "memory", "pids"];
+
+/// The most groups that are removed with a component's own: one that has made more is refused its next start rather
+/// than that the event loop is held up.
+const NESTED_LIMIT: usize = 1024;
+
+/// Write to a file of the kernel's. It is never created, so that a missing one is told as missing.
+pub fn write(path: &Path, value: &str) -> io::Result<()> {
+    OpenOptions::new().write(true).truncate(true).open(path)?.write_all(value.as_bytes())
+}
+
+/// Enable each controller for the children of `path`; returns those that are not available.
+pub fn enable_controllers(path: &Path) -> Vec<&'static str> {
+    let control = path.join("cgroup.subtree_control");
+    // One at a time: the kernel refuses the whole list for one that is missing.
+    let refused = |name: &&&str| write(&control, &format!("+{name}")).is_err();
+    CONTROLLERS.iter().filter(refused).copied().collect()
+}
+
+/// Create each directory of a relative path; inner ones pass the controllers on. Whether the last
+/// one is new.
+pub fn make(subtree: &Path, relative: &str) -> io::Result<bool> {
+    let mut path = subtree.to_path_buf();
+    let mut new = false;
+    let mut parts = relative.split('/').peekable();
+    while let Some(part) = parts.next() {
+        path.push(part);
+        new = match fs::create_dir(&path) {
+            Ok(()) if parts.peek().is_some() => {
+                enable_controllers(&path);
+                true
+            }
+            Ok(()) => true,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
+            Err(error) => return Err(error),
+        };
+    }
+    Ok(new)
+}
+
+/// Remove an empty group and the groups that were made in it, if it is there.
+pub fn remove(path: &Path) -> io::Result<()> {
+    if !path.exists() {
+        return Ok(());
+    }
+    let mut groups = vec![path.to_path_buf()];
+    let mut next = 0;
+    while let Some(group) = groups.get(next) {
+        for entry in fs::read_dir(group)?.flatten() {
+            if groups.len() < NESTED_LIMIT && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                groups.push(entry.path());
+            }
+        }
+        next += 1;
+    }
+    // Inner ones come after the ones they are in.
+    groups.iter().rev().try_for_each(fs::remove_dir)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_is_new_once() {
+        let root = tempfile::tempdir().expect("temporary directory");
+        let made = || make(root.path(), "web/one").expect("path");
+        assert_eq!([made(), made()], [true, false]);
+    }
+}
