@@ -5,6 +5,10 @@
 //! groups, which is said once at the start; limits then do not hold.
 //!
 //! Nothing is started in a group that was killed: it is made anew first, for which it has to be empty.
+//!
+//! Lowering a limit of memory makes the kernel reclaim before the write returns, for as long as that takes, and what the
+//! run before has read or written to files counts. So limits of memory are written here to new groups only. A group that
+//! is empty is made anew for them; in one that is not, a child writes (see [`crate::limits`]).
 
 mod tree;
 
@@ -45,9 +49,13 @@ struct Group {
     components: u32,
     /// Runs that are in it now.
     runs: u32,
+    /// Children that write its limits now.
+    writers: u32,
+    /// Children that ever did.
+    works: u32,
     /// It was killed since it was made, or one that it is in (see [`Cgroups::kill`]).
     killed: bool,
-    /// The limits that it was given last, by this process image.
+    /// The limits that it was given last, by this process image; `None` if they are not known.
     written: Option<Written>,
 }
 
@@ -65,8 +73,21 @@ pub struct Cgroup {
 pub enum Prepared {
     /// It can be started in; there is none without a hierarchy.
     Ready(Option<Cgroup>),
-    /// It was killed, and its processes are not gone yet.
+    /// It was killed and its processes are not gone yet, or a child writes its limits.
     Busy,
+    /// A child has to write its limits first.
+    Unwritten(Work),
+}
+
+/// Limits for a child to write.
+#[derive(Debug)]
+pub struct Work {
+    /// The group.
+    pub path: Rc<Path>,
+    /// In the order in which they are written.
+    pub limits: Vec<Limit>,
+    after: Option<Written>,
+    number: u32,
 }
 
 impl Cgroups {
@@ -118,18 +139,55 @@ impl Cgroups {
         self.assign(&component.name, &path);
         let is_empty = !self.has_runs(&path);
         let group = self.groups.entry(Rc::clone(&path)).or_default();
+        if group.writers > 0 {
+            return Ok(Prepared::Busy);
+        }
         let mut new = tree::make(&subtree, relative)?;
-        if !new && group.killed {
-            if !is_empty || tree::remove(&path).is_err() {
-                return Ok(Prepared::Busy);
-            }
+        let reclaims = || group.plan(&component.resources).0.iter().any(Limit::may_reclaim);
+        if !new && is_empty && (group.killed || reclaims()) && tree::remove(&path).is_ok() {
             new = tree::make(&subtree, relative)?;
         }
-        let known = if new { Some(Written::new()) } else { group.written.take() };
-        group.killed = false;
-        let written = write_limits(&path, &component.resources, group.components > 1, known)?;
-        group.written = Some(written);
+        if new {
+            group.killed = false;
+            group.written = Some(Written::new());
+        } else if group.killed {
+            return Ok(Prepared::Busy);
+        }
+        let (limits, after) = group.plan(&component.resources);
+        if !new && limits.iter().any(Limit::may_reclaim) {
+            return Ok(Prepared::Unwritten(Work { path, limits, after, number: 0 }));
+        }
+        group.written = None;
+        limits.iter().try_for_each(|limit| limit.write(&path))?;
+        group.written = after;
         Ok(Prepared::Ready(Some(Cgroup { path })))
+    }
+
+    /// What a child is to write for the group of a run to have other limits.
+    pub fn change(&self, cgroup: &Cgroup, resources: &Resources) -> Work {
+        let path = Rc::clone(&cgroup.path);
+        let (limits, after) = self.groups.get(&path).map(|group| group.plan(resources)).unwrap_or_default();
+        Work { path, limits, after, number: 0 }
+    }
+
+    /// A child begins to write.
+    pub fn begin(&mut self, work: &mut Work) {
+        let group = self.groups.entry(Rc::clone(&work.path)).or_default();
+        group.writers += 1;
+        group.works += 1;
+        group.written = None;
+        work.number = group.works;
+    }
+
+    /// The child has ended.
+    pub fn conclude(&mut self, work: Work, done: bool) {
+        let Some(group) = self.groups.get_mut(&work.path) else { return };
+        group.writers = group.writers.saturating_sub(1);
+        // Of two at once nobody knows which was the last.
+        if done && group.works == work.number && group.writers == 0 {
+            group.written = work.after;
+        }
+        self.tidy(&work.path);
     }
 
     /// From now on this is a component's group, and none that it had before.
@@ -166,8 +224,7 @@ impl Cgroups {
 
     /// Remove a group that nobody has any more, what was made in it, and the groups that it alone was in.
     fn tidy(&mut self, path: &Rc<Path>) {
-        let Some(group) = self.groups.get(path).filter(|group| group.components == 0 && group.runs == 0)
-        else {
+        let Some(group) = self.groups.get(path).filter(|group| group.is_nobodys()) else {
             return;
         };
         // One inside of it may be another component's.
@@ -220,14 +277,6 @@ impl Cgroups {
         }
     }
 
-    /// Where a component's group is, whose limits are about to be changed by somebody else, and
-    /// whether another component has the same.
-    pub fn give_away(&mut self, cgroup: &Cgroup) -> (Rc<Path>, bool) {
-        let group = self.groups.entry(Rc::clone(&cgroup.path)).or_default();
-        group.written = None;
-        (Rc::clone(&cgroup.path), group.components > 1)
-    }
-
     /// Remove the group of a component that is no longer declared.
     pub fn remove(&mut self, name: &str) {
         if let Some(path) = self.paths.remove(name) {
@@ -244,6 +293,78 @@ impl Cgroups {
         if let Some(subtree) = &self.subtree {
             // Another supervisor may have groups in it.
             let _ = fs::remove_dir(subtree);
+        }
+    }
+}
+
+#[cfg(test)]
+impl Work {
+    /// Some limits of some group.
+    pub fn new(path: Rc<Path>, limits: Vec<Limit>) -> Self {
+        Self { path, limits, after: None, number: 0 }
+    }
+}
+
+#[cfg(test)]
+impl Limit {
+    /// One that a component asks for.
+    pub fn declared(file: &'static str, value: &str) -> Self {
+        Self { file, value: value.to_owned(), declared: true }
+    }
+
+    /// One that nobody asks for any more.
+    pub fn lifted(file: &'static str, value: &str) -> Self {
+        Self { declared: false, ..Self::declared(file, value) }
+    }
+}
+
+impl Group {
+    fn is_nobodys(&self) -> bool {
+        self.components == 0 && self.runs == 0 && self.writers == 0
+    }
+
+    /// The limits that are not as they are to be, and all that it has when they are written, if that is known then. What
+    /// is not declared is taken back, unless another component has the same group and may declare it. Of a group of
+    /// which nothing is known everything is written.
+    fn plan(&self, resources: &Resources) -> (Vec<Limit>, Option<Written>) {
+        let shared = self.components > 1;
+        let mut after = self.written.clone().or_else(|| (!shared).then(Written::new));
+        let mut limits = Vec::new();
+        for (file, value, default) in table(resources) {
+            let declared = value.is_some();
+            let value = value.unwrap_or_else(|| default.to_owned());
+            let has = self.written.as_ref().map(|written| written.get(file).map_or(default, String::as_str));
+            if (!declared && shared) || has == Some(&value) {
+                continue;
+            }
+            if let Some(after) = &mut after {
+                after.insert(file, value.clone());
+            }
+            limits.push(Limit { file, value, declared });
+        }
+        (limits, after)
+    }
+}
+
+impl Limit {
+    /// Whether writing it takes as long as the kernel needs to find memory.
+    fn may_reclaim(&self) -> bool {
+        self.file.starts_with("memory.")
+    }
+
+    /// Whether an error is none: without the controller there is no limit to be lifted.
+    pub fn forgives(&self, errno: i32) -> bool {
+        !self.declared && errno == libc::ENOENT
+    }
+
+    /// Write it to a group. A declared limit that cannot be set is an error: the component must not run without it.
+    fn write(&self, group: &Path) -> io::Result<()> {
+        match tree::write(&group.join(self.file), &self.value) {
+            Err(error) if !self.forgives(error.raw_os_error().unwrap_or_default()) => {
+                warn!("failed to write {} to {}/{}: {error}", self.value, group.display(), self.file);
+                if self.declared { Err(error) } else { Ok(()) }
+            }
+            _ => Ok(()),
         }
     }
 }
@@ -300,11 +421,19 @@ fn set_up(root: &Path) -> io::Result<PathBuf> {
     Ok(subtree)
 }
 
-/// A file of limits, what is declared for it, and what the kernel begins with.
-pub type Limit = (&'static str, Option<String>, &'static str);
+/// A limit of a group.
+#[derive(Debug)]
+pub struct Limit {
+    /// Its name in the group.
+    pub file: &'static str,
+    /// As the kernel takes it.
+    pub value: String,
+    /// Otherwise it is only lifted.
+    declared: bool,
+}
 
-/// All limits that a group can have.
-pub fn limits(resources: &Resources) -> [Limit; 6] {
+/// Each file of limits, what is declared for it, and what the kernel begins with.
+fn table(resources: &Resources) -> [(&'static str, Option<String>, &'static str); 6] {
     let text = |value: Option<u64>| value.map(|value| value.to_string());
     let cpu_max = resources.cpu_max.map(|max| {
         let quota = text(max.quota).unwrap_or_else(|| "max".to_owned());
@@ -320,75 +449,53 @@ pub fn limits(resources: &Resources) -> [Limit; 6] {
     ]
 }
 
-/// Write the limits that are not as they are to be, and return what the group has then. What is not
-/// declared is taken back, unless another component has the same group and may declare it. Of a
-/// group that somebody else has made nothing is known, so everything is written.
-///
-/// A declared limit that cannot be set is an error: the component must not run without it.
-fn write_limits(
-    path: &Path,
-    resources: &Resources,
-    also_elsewhere: bool,
-    known: Option<Written>,
-) -> io::Result<Written> {
-    let unknown = known.is_none();
-    let mut written = known.unwrap_or_default();
-    for (file, value, default) in limits(resources) {
-        let declared = value.is_some();
-        if !declared && also_elsewhere {
-            continue;
-        }
-        let value = value.unwrap_or_else(|| default.to_owned());
-        let before = written.get(file).map_or(default, String::as_str);
-        if before == value && !unknown {
-            continue;
-        }
-        match tree::write(&path.join(file), &value) {
-            Ok(()) => {}
-            // Without the controller there was no limit either.
-            Err(error) if !declared && error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => {
-                warn!("failed to write {value} to {}/{file}: {error}", path.display());
-                if declared {
-                    return Err(error);
-                }
-            }
-        }
-        written.insert(file, value);
-    }
-    Ok(written)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// What is written of some limits to a group of which this is known, as file and value.
+    fn written(resources: &Resources, group: &Group) -> (Vec<(&'static str, String)>, Option<Written>) {
+        let (limits, after) = group.plan(resources);
+        (limits.into_iter().map(|limit| (limit.file, limit.value)).collect(), after)
+    }
+
     #[test]
-    fn a_limit_that_is_no_longer_declared_is_lifted() {
-        let group = tempfile::tempdir().expect("temporary directory");
-        let read = |file: &str| fs::read_to_string(group.path().join(file)).ok();
-        for file in ["memory.max", "cpu.weight", "cpu.max"] {
-            fs::write(group.path().join(file), "12345").expect("file");
-        }
+    fn what_differs_is_written_and_what_is_no_longer_declared_is_lifted() {
+        let own = |(file, value): &(&'static str, &str)| (*file, (*value).to_owned());
         let resources = Resources { cpu_weight: Some(50), ..Resources::default() };
-        let known = write_limits(group.path(), &resources, false, None).expect("limits");
-        assert_eq!(read("memory.max").as_deref(), Some("max"));
-        assert_eq!(read("cpu.max").as_deref(), Some("max 100000"));
-        assert_eq!(read("cpu.weight").as_deref(), Some("50"));
-        // The controller is missing, and the limit is not asked for.
-        assert_eq!(read("io.weight"), None);
-        let asked = Resources { io_weight: Some(50), ..Resources::default() };
-        assert!(write_limits(group.path(), &asked, false, None).is_err());
-        // What is as it was is not written again; what has changed is, and what is gone is lifted.
-        for file in ["memory.max", "cpu.weight", "cpu.max"] {
-            fs::write(group.path().join(file), "untouched").expect("file");
-        }
-        let known = write_limits(group.path(), &resources, false, Some(known)).expect("limits");
-        let all = || ["memory.max", "cpu.weight", "cpu.max"].map(|file| read(file).expect("a file"));
-        assert_eq!(all(), ["untouched", "untouched", "untouched"]);
+        let unknown = Group::default();
+        let (files, after) = written(&resources, &unknown);
+        let all = [
+            ("memory.max", "max"),
+            ("memory.high", "max"),
+            ("cpu.weight", "50"),
+            ("io.weight", "default 100"),
+            ("cpu.max", "max 100000"),
+            ("pids.max", "max"),
+        ];
+        assert_eq!(files, all.iter().map(own).collect::<Vec<_>>());
+        let known = Group { written: after, ..Group::default() };
+        assert_eq!(written(&resources, &known).0, []);
         let other = Resources { memory_max: Some(7), ..Resources::default() };
-        write_limits(group.path(), &other, false, Some(known)).expect("limits");
-        assert_eq!(all(), ["7", "100", "untouched"]);
+        let (files, after) = written(&other, &known);
+        assert_eq!(files, [("memory.max", "7"), ("cpu.weight", "100")].iter().map(own).collect::<Vec<_>>());
+        // What another component may have declared is left, and not known.
+        let shared = Group { components: 2, written: after, ..Group::default() };
+        assert_eq!(written(&resources, &shared).0, [own(&("cpu.weight", "50"))]);
+        let unknown = Group { components: 2, ..Group::default() };
+        assert_eq!(written(&resources, &unknown), (vec![own(&("cpu.weight", "50"))], None));
+    }
+
+    #[test]
+    fn only_a_declared_limit_has_to_be_written() {
+        let group = tempfile::tempdir().expect("temporary directory");
+        let limit = Limit::declared("io.weight", "50");
+        assert!(limit.write(group.path()).is_err());
+        assert!(Limit::lifted("io.weight", "50").write(group.path()).is_ok());
+        let file = group.path().join("io.weight");
+        fs::write(&file, "default 100").expect("file");
+        assert!(limit.write(group.path()).is_ok());
+        assert_eq!(fs::read_to_string(file).expect("file"), "50");
     }
 
     #[test]
@@ -429,7 +536,7 @@ mod tests {
         }
 
         fn prepare(&mut self, name: &str, group: &str) -> io::Result<Prepared> {
-            self.all.prepare(&component(name, group))
+            self.all.prepare(&component(name, group, ""))
         }
 
         fn start(&mut self, name: &str, group: &str) -> Cgroup {
@@ -461,9 +568,9 @@ mod tests {
         }
     }
 
-    fn component(name: &str, group: &str) -> Component {
+    fn component(name: &str, group: &str, more: &str) -> Component {
         let text = format!(
-            "[component]\nname = {name:?}\nbinary = \"/bin/true\"\n[resources]\ncgroup = {group:?}\n"
+            "[component]\nname = {name:?}\nbinary = \"/bin/true\"\n[resources]\ncgroup = {group:?}\n{more}\n"
         );
         yakiros_core::component::parse(&text).component.expect("a component")
     }
@@ -498,8 +605,49 @@ mod tests {
     }
 
     #[test]
+    fn limits_of_memory_are_not_written_here_where_the_kernel_would_have_to_reclaim() {
+        const MAX: &str = "memory_max = 4096";
+        let mut bench = Bench::new();
+        let first = bench.start("a", "one");
+        bench.mark("one");
+        let lower = component("b", "one", MAX);
+        let Ok(Prepared::Unwritten(mut work)) = bench.all.prepare(&lower) else {
+            panic!("it is written where a process lives");
+        };
+        assert_eq!(work.limits.iter().map(|limit| limit.file).collect::<Vec<_>>(), ["memory.max"]);
+        assert!(bench.is_marked("one"));
+        // Nobody starts while it is written, and what was written is known then.
+        bench.all.begin(&mut work);
+        assert!(matches!(bench.all.prepare(&lower), Ok(Prepared::Busy)));
+        bench.all.conclude(work, true);
+        assert!(matches!(bench.all.prepare(&lower), Ok(Prepared::Ready(_))));
+        // What a child did not write, or did while another wrote, is not.
+        for failed in [true, false] {
+            let other = Cgroup { path: bench.path("one").into() };
+            let resources = Resources { memory_max: Some(1), ..Resources::default() };
+            let (mut one, mut two) =
+                (bench.all.change(&other, &resources), bench.all.change(&other, &resources));
+            bench.all.begin(&mut one);
+            if failed {
+                bench.all.conclude(one, false);
+            } else {
+                bench.all.begin(&mut two);
+                bench.all.conclude(two, true);
+                bench.all.conclude(one, true);
+            }
+            assert!(matches!(bench.all.prepare(&lower), Ok(Prepared::Unwritten(_))));
+        }
+        // What was read and written in it is not left to a start: it is made anew when nobody is in it.
+        bench.all.let_go(&first);
+        let written = bench.all.prepare(&lower).expect_err("a directory without files");
+        assert_eq!(written.kind(), io::ErrorKind::NotFound);
+        assert!(!bench.is_marked("one"));
+    }
+
+    #[test]
     fn groups_go_with_the_last_that_has_them() {
         let mut bench = Bench::new();
+        let outer = bench.start("c", "y");
         let (first, second) = (bench.start("a", "x/both"), bench.start("b", "x/both"));
         bench.mark("x/both");
         // Its group is another now.
@@ -511,7 +659,6 @@ mod tests {
         bench.all.let_go(&second);
         assert!(!bench.path("x").exists());
         // One that is in another's.
-        let outer = bench.start("c", "y");
         bench.all.let_go(&first);
         bench.all.remove("a");
         assert!(!bench.path("y/deep").exists() && bench.path("y").exists());

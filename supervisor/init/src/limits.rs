@@ -1,29 +1,30 @@
-//! Limits that change while a component runs: its control group's files, and its limit of open
-//! files.
+//! Limits of control groups that are written while processes are in the group, and the limit of open files of what runs.
 //!
 //! The files are written by a child with a time limit. Lowering a limit of memory makes the kernel
 //! reclaim before the write returns, for as long as it takes: nothing that process 1 may wait for.
-//! The child keeps none of the supervisor's descriptors, so that nothing stays open for it.
+//! The child keeps none of the supervisor's descriptors, so that nothing stays open for it. It ends with the run that it
+//! writes for, and nothing is started in the group before it has.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ffi::{CStr, CString};
+use std::fmt;
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
 use nix::libc;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use tokio::sync::oneshot;
 use tokio::task::{AbortHandle, spawn_local};
-use yakiros_core::component::{Component, Resources};
+use yakiros_core::component::Component;
 use yakiros_core::engine::{Event, RunId};
 use yakiros_core::journal::Exit;
 
-use crate::cgroup;
+use crate::cgroup::{Limit, Work};
 use crate::supervisor::Supervisor;
 use crate::sys;
 
@@ -32,27 +33,42 @@ use crate::sys;
 const TIME: Duration = Duration::from_secs(10);
 
 /// A limit for the child to write.
-struct Write {
-    /// Its name in the control group.
-    file: &'static str,
+struct Write<'a> {
+    limit: &'a Limit,
     path: CString,
     value: CString,
-    /// It is declared. What is only lifted may be missing with its controller.
-    declared: bool,
 }
 
 /// A child that writes.
 struct Change {
-    files: Vec<&'static str>,
+    work: Work,
+    pid: i32,
     report: OwnedFd,
     time: AbortHandle,
+    asked: AskedBy,
 }
 
-/// Changes under way, by the run they are for. The engine has one at a time for each.
+/// Who is told what became of a change.
+enum AskedBy {
+    /// The engine, for a process that runs.
+    Engine,
+    /// A start that waits for it.
+    Start(oneshot::Sender<Result<(), Failure>>),
+    /// Nobody any more.
+    Nobody,
+}
+
+/// Why limits do not hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Failure {
+    /// The first that could not be written; `None` if the child did not come to its end.
+    file: Option<&'static str>,
+    errno: i32,
+}
+
+/// Changes under way, by the run they are for. There is one at a time for each.
 #[derive(Default)]
 pub struct Changes(RefCell<HashMap<RunId, Change>>);
-
-type Outcome = Result<(), Rc<str>>;
 
 /// Give a process the limits that are declared now, and report what became of it.
 pub fn begin(supervisor: &Rc<Supervisor>, run: RunId, component: &Component) {
@@ -61,29 +77,57 @@ pub fn begin(supervisor: &Rc<Supervisor>, run: RunId, component: &Component) {
     if let Err(error) = limited {
         return over(supervisor, run, Err(format!("files_max: {error}").into()));
     }
-    let writes = supervisor
-        .processes
-        .borrow_mut()
-        .give_away_cgroup(run)
-        .map(|(path, shared)| writes(&path, resources, shared));
+    let work = supervisor.processes.borrow().limits_to_write(run, resources);
     // Without control groups limits do not hold, which was said at the start.
-    let Some(writes) = writes else {
+    let Some(work) = work else {
         return over(supervisor, run, Ok(()));
     };
-    match start(&writes) {
-        Err(error) => over(supervisor, run, Err(format!("failed to create a process: {error}").into())),
-        Ok((pid, report)) => {
-            let time = spawn_local(async move {
-                tokio::time::sleep(TIME).await;
-                // It is not reaped, or this task would have been ended: the number is its own.
-                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
-            });
-            let files = writes.iter().map(|write| write.file).collect();
-            let change = Change { files, report, time: time.abort_handle() };
-            supervisor.changes.0.borrow_mut().insert(run, change);
-            supervisor.processes.borrow_mut().expect_limits(pid, run);
+    if let Err(error) = launch(supervisor, run, work, AskedBy::Engine) {
+        over(supervisor, run, Err(format!("failed to create a process: {error}").into()));
+    }
+}
+
+/// Write limits before a start. A caller that waits no longer ends it.
+pub async fn write(supervisor: &Rc<Supervisor>, run: RunId, work: Work) -> io::Result<()> {
+    /// Ends the child of a run.
+    struct Ending<'a>(&'a Supervisor, RunId);
+
+    impl Drop for Ending<'_> {
+        fn drop(&mut self) {
+            self.0.changes.abandon(self.1);
         }
     }
+
+    let (sender, answer) = oneshot::channel();
+    launch(supervisor, run, work, AskedBy::Start(sender))?;
+    let _ending = Ending(supervisor, run);
+    let gone = Failure { file: None, errno: libc::ECANCELED };
+    let written = answer.await.unwrap_or(Err(gone));
+    written.map_err(|failure| io::Error::from_raw_os_error(failure.errno))
+}
+
+impl Changes {
+    /// End the child that writes for a run, if there is one: nobody asks for it any more.
+    pub fn abandon(&self, run: RunId) {
+        if let Some(change) = self.0.borrow_mut().get_mut(&run) {
+            change.asked = AskedBy::Nobody;
+            // It is not reaped, or it would not be among them: the number is its own.
+            let _ = kill(Pid::from_raw(change.pid), Signal::SIGKILL);
+        }
+    }
+}
+
+fn launch(supervisor: &Rc<Supervisor>, run: RunId, mut work: Work, asked: AskedBy) -> io::Result<()> {
+    let (pid, report) = start(&work)?;
+    let time = spawn_local(async move {
+        tokio::time::sleep(TIME).await;
+        // It is not reaped, or this task would have been ended: the number is its own.
+        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+    });
+    supervisor.processes.borrow_mut().limits_begun(pid, run, &mut work);
+    let change = Change { work, pid, report, time: time.abort_handle(), asked };
+    supervisor.changes.0.borrow_mut().insert(run, change);
+    Ok(())
 }
 
 /// The child of a change has ended.
@@ -92,14 +136,21 @@ pub fn reaped(supervisor: &Rc<Supervisor>, run: RunId, exit: Exit) {
         return;
     };
     change.time.abort();
-    over(supervisor, run, judge(&change.files, &change.report, exit));
+    let outcome = judge(&change.work.limits, &change.report, exit);
+    supervisor.processes.borrow_mut().limits_written(change.work, outcome.is_ok());
+    match change.asked {
+        AskedBy::Engine => over(supervisor, run, outcome.map_err(|failure| failure.to_string().into())),
+        // It may have been given up.
+        AskedBy::Start(sender) => drop(sender.send(outcome)),
+        AskedBy::Nobody => {}
+    }
 }
 
-fn over(supervisor: &Rc<Supervisor>, run: RunId, outcome: Outcome) {
+fn over(supervisor: &Rc<Supervisor>, run: RunId, outcome: Result<(), Rc<str>>) {
     supervisor.dispatch(Event::Limited(run, outcome));
 }
 
-fn judge(files: &[&str], report: &OwnedFd, exit: Exit) -> Outcome {
+fn judge(limits: &[Limit], report: &OwnedFd, exit: Exit) -> Result<(), Failure> {
     if exit == Exit::Code(0) {
         return Ok(());
     }
@@ -108,50 +159,51 @@ fn judge(files: &[&str], report: &OwnedFd, exit: Exit) -> Outcome {
     let (number, errno) = message.split_at(4);
     let number = number.try_into().map_or(u32::MAX, u32::from_ne_bytes);
     let errno = errno.try_into().map_or(0, i32::from_ne_bytes);
-    match files.get(number as usize).filter(|_| told) {
-        Some(file) => Err(format!("{file}: {}", io::Error::from_raw_os_error(errno)).into()),
-        None => Err(format!("not written within {TIME:?}").into()),
+    match limits.get(number as usize).filter(|_| told) {
+        Some(limit) => Err(Failure { file: Some(limit.file), errno }),
+        None => Err(Failure { file: None, errno: libc::ETIMEDOUT }),
     }
 }
 
-/// Everything there is to write. In a shared group the limits that are not declared here may be
-/// declared there.
-fn writes(group: &Path, resources: &Resources, shared: bool) -> Vec<Write> {
-    let limits = cgroup::limits(resources).into_iter();
-    let limits = limits.filter(|(_, value, _)| value.is_some() || !shared);
-    let write = |(file, value, default): cgroup::Limit| {
-        let declared = value.is_some();
-        let value = value.unwrap_or_else(|| default.to_owned());
-        let path = CString::new(group.join(file).as_os_str().as_bytes()).ok()?;
-        Some(Write { file, path, value: CString::new(value).ok()?, declared })
-    };
-    limits.filter_map(write).collect()
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.file {
+            Some(file) => write!(f, "{file}: {}", io::Error::from_raw_os_error(self.errno)),
+            None => write!(f, "not written within {TIME:?}"),
+        }
+    }
 }
 
 /// Start the child. Its first failure comes through the pipe; it goes on with the rest.
-fn start(writes: &[Write]) -> io::Result<(i32, OwnedFd)> {
+fn start(work: &Work) -> io::Result<(i32, OwnedFd)> {
+    let write = |limit| prepare(work, limit);
+    let writes = work.limits.iter().map(write).collect::<Result<Vec<_>, _>>()?;
     let (read, report) = sys::pipe()?;
     // SAFETY: the child makes plain system calls on what was prepared, and ends.
     match unsafe { sys::clone_child(None, 0) }? {
         // SAFETY: this is the child.
-        0 => unsafe { write_all(writes, report.as_raw_fd()) },
+        0 => unsafe { write_all(&writes, report.as_raw_fd()) },
         pid => Ok((pid, read)),
     }
+}
+
+fn prepare<'a>(work: &Work, limit: &'a Limit) -> io::Result<Write<'a>> {
+    let path = CString::new(work.path.join(limit.file).as_os_str().as_bytes())?;
+    Ok(Write { limit, path, value: CString::new(limit.value.as_str())? })
 }
 
 /// The child's whole life.
 ///
 /// # Safety
 /// Only in a child process.
-unsafe fn write_all(writes: &[Write], report: libc::c_int) -> ! {
+unsafe fn write_all(writes: &[Write<'_>], report: libc::c_int) -> ! {
     // SAFETY: as the caller promises.
     unsafe { sys::close_all_but(&[report]) };
     let mut failed = false;
     for (number, write) in (0_u32..).zip(writes) {
         // SAFETY: as the caller promises.
         let errno = unsafe { write_one(&write.path, &write.value) };
-        let missing = errno == libc::ENOENT && !write.declared;
-        if errno == 0 || missing || failed {
+        if errno == 0 || write.limit.forgives(errno) || failed {
             continue;
         }
         failed = true;
@@ -188,6 +240,7 @@ mod tests {
     use super::*;
     use crate::signals;
     use std::fs;
+    use std::path::Path;
 
     fn end_of(pid: i32) -> Exit {
         loop {
@@ -198,38 +251,30 @@ mod tests {
         }
     }
 
-    /// Write the limits of a made-up group; what is read back, and what is said.
-    fn change(resources: &Resources, shared: bool) -> (Vec<Option<String>>, Outcome) {
+    fn work(group: &Path, limits: Vec<Limit>) -> Work {
+        Work::new(group.into(), limits)
+    }
+
+    #[test]
+    fn limits_are_written_but_for_those_to_be_lifted_whose_controller_is_missing() {
         let group = tempfile::tempdir().expect("temporary directory");
-        let files = ["memory.max", "memory.high", "cpu.weight", "pids.max"];
-        for file in files {
+        for file in ["memory.max", "pids.max"] {
             fs::write(group.path().join(file), "12345678").expect("file");
         }
-        let writes = writes(group.path(), resources, shared);
-        let (pid, report) = start(&writes).expect("a child");
-        let names: Vec<_> = writes.iter().map(|write| write.file).collect();
-        let said = judge(&names, &report, end_of(pid));
-        (files.map(|file| fs::read_to_string(group.path().join(file)).ok()).to_vec(), said)
-    }
-
-    #[test]
-    fn declared_limits_are_written_and_others_lifted_unless_shared() {
-        let some = |text: &str| Some(text.to_owned());
-        let resources = Resources { memory_max: Some(4096), cpu_weight: Some(7), ..Resources::default() };
-        let (files, said) = change(&resources, false);
-        assert_eq!(said, Ok(()));
-        assert_eq!(files, [some("4096"), some("max"), some("7"), some("max")]);
-        let (files, said) = change(&resources, true);
-        assert_eq!(said, Ok(()));
-        assert_eq!(files, [some("4096"), some("12345678"), some("7"), some("12345678")]);
-    }
-
-    #[test]
-    fn a_limit_that_cannot_be_written_is_named_and_the_rest_is_written() {
-        let resources = Resources { io_weight: Some(7), pids_max: Some(9), ..Resources::default() };
-        let (files, said) = change(&resources, false);
-        assert_eq!(said, Err("io.weight: No such file or directory (os error 2)".into()));
-        assert_eq!(files[3].as_deref(), Some("9"));
+        let write = |io| {
+            let limits = vec![Limit::declared("memory.max", "4096"), io, Limit::declared("pids.max", "9")];
+            let work = work(group.path(), limits);
+            let (pid, report) = start(&work).expect("a child");
+            judge(&work.limits, &report, end_of(pid))
+        };
+        assert_eq!(write(Limit::lifted("io.weight", "default 100")), Ok(()));
+        let read = |file| fs::read_to_string(group.path().join(file)).expect("file");
+        assert_eq!([read("memory.max"), read("pids.max")], ["4096", "9"]);
+        // One that cannot be written is named, and the rest is written.
+        fs::write(group.path().join("pids.max"), "12345678").expect("file");
+        let said = write(Limit::declared("io.weight", "50")).expect_err("no file");
+        assert_eq!(said.to_string(), "io.weight: No such file or directory (os error 2)");
+        assert_eq!(read("pids.max"), "9");
     }
 
     #[test]
@@ -237,8 +282,8 @@ mod tests {
         let group = tempfile::tempdir().expect("temporary directory");
         // Nobody reads: opening it does not return.
         nix::unistd::mkfifo(&group.path().join("memory.max"), nix::sys::stat::Mode::S_IRWXU).expect("pipe");
-        let resources = Resources { memory_max: Some(4096), ..Resources::default() };
-        let (pid, report) = start(&writes(group.path(), &resources, true)).expect("a child");
+        let work = work(group.path(), vec![Limit::declared("memory.max", "4096")]);
+        let (pid, report) = start(&work).expect("a child");
         let open = || fs::read_dir(format!("/proc/{pid}/fd")).expect("descriptors").count();
         let give_up = std::time::Instant::now() + Duration::from_secs(30);
         while open() > 1 {
@@ -247,6 +292,7 @@ mod tests {
         }
         assert_eq!(signals::take(pid), None, "it hangs");
         kill(Pid::from_raw(pid), Signal::SIGKILL).expect("kill");
-        assert_eq!(judge(&["memory.max"], &report, end_of(pid)), Err("not written within 10s".into()));
+        let said = judge(&work.limits, &report, end_of(pid)).expect_err("it hung");
+        assert_eq!(said.to_string(), "not written within 10s");
     }
 }

@@ -22,11 +22,11 @@ use serde::{Deserialize, Serialize};
 use tokio::io::unix::AsyncFd;
 use tokio::task::{AbortHandle, spawn_local};
 use tracing::warn;
-use yakiros_core::component::{Check, Component, Readiness};
+use yakiros_core::component::{Check, Component, Readiness, Resources};
 use yakiros_core::engine::{Alive, Event, ProbeId, RunId, Stage};
 use yakiros_core::journal::Exit;
 
-use crate::cgroup::{Cgroup, Cgroups, Prepared};
+use crate::cgroup::{Cgroup, Cgroups, Prepared, Work};
 use crate::health;
 use crate::limits;
 use crate::lookup::Identity;
@@ -224,10 +224,9 @@ impl Processes {
         })
     }
 
-    /// The control group of a run, for its limits to be changed, and whether another component has
-    /// the same.
-    pub fn give_away_cgroup(&mut self, run: RunId) -> Option<(Rc<Path>, bool)> {
-        Some(self.cgroups.give_away(self.runs.get(&run)?.cgroup.as_ref()?))
+    /// What is to be written for the control group of a run to have these limits; `None` if it has no group.
+    pub fn limits_to_write(&self, run: RunId, resources: &Resources) -> Option<Work> {
+        Some(self.cgroups.change(self.runs.get(&run)?.cgroup.as_ref()?, resources))
     }
 
     /// The control group of a run while no other one is in it.
@@ -254,8 +253,14 @@ impl Processes {
     }
 
     /// A child writes the limits of a run.
-    pub fn expect_limits(&mut self, pid: i32, run: RunId) {
+    pub fn limits_begun(&mut self, pid: i32, run: RunId, work: &mut Work) {
         self.pids.insert(pid, Role::Limits(run));
+        self.cgroups.begin(work);
+    }
+
+    /// It has ended.
+    pub fn limits_written(&mut self, work: Work, done: bool) {
+        self.cgroups.conclude(work, done);
     }
 
     /// Set the limit of open files of a run's process; what it has started keeps its own.
@@ -651,6 +656,8 @@ fn component_reaped(supervisor: &Rc<Supervisor>, run: RunId, exit: Exit) {
     }
     // The report may still be unread: the exit overtook it.
     take_report(supervisor, run);
+    // What it would write would come after the limits of the next.
+    supervisor.changes.abandon(run);
     supervisor.processes.borrow_mut().stop_asking(run);
     let (failure, occupied) = {
         let mut own = supervisor.processes.borrow_mut();

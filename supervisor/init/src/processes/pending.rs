@@ -2,7 +2,8 @@
 //!
 //! What stands in the place of a readiness file has to be known before the process exists, or a file of an earlier run
 //! could count for it; and where it lies, a file system may take its time to tell. A control group in which something was
-//! killed has to be empty first: what is started in it before is killed too.
+//! killed has to be empty first: what is started in it before is killed too. And where limits of memory are to change in
+//! a group that is in use, a child writes them (see [`crate::limits`]).
 
 use std::cell::Cell;
 use std::path::Path;
@@ -15,7 +16,10 @@ use tokio::time::{Instant, sleep, timeout};
 use yakiros_core::component::{Component, Readiness};
 use yakiros_core::engine::{Event, RunId};
 
-use super::{DRAIN_STEP, DRAIN_STEP_MAX, PREPARE, Prepared, Processes, Ready, not_executed, spawn_now};
+use super::{
+    DRAIN_STEP, DRAIN_STEP_MAX, PREPARE, Prepared, Processes, Ready, not_executed, number_of, spawn_now,
+};
+use crate::limits;
 use crate::lookup::{self, Identity};
 use crate::supervisor::Supervisor;
 
@@ -63,7 +67,7 @@ async fn start(
     generation: u64,
     step: Rc<Cell<&'static str>>,
 ) {
-    let ready = wait(&supervisor, &component, &step).await;
+    let ready = wait(&supervisor, run, &component, &step).await;
     supervisor.processes.borrow_mut().pending.remove(&run);
     let event = match ready {
         Ok(ready) => spawn_now(&supervisor, run, &component, generation, ready),
@@ -75,6 +79,7 @@ async fn start(
 /// Until nothing is in the way. The readiness file is looked at after whatever else takes time.
 async fn wait(
     supervisor: &Rc<Supervisor>,
+    run: RunId,
     component: &Component,
     step: &Cell<&'static str>,
 ) -> Result<Ready, (&'static str, i32)> {
@@ -89,6 +94,10 @@ async fn wait(
             Prepared::Ready(cgroup) => return Ok(Ready { before, cgroup }),
             _ if Instant::now() >= end => return Err((PREPARE, libc::EBUSY)),
             Prepared::Busy => sleep(pause).await,
+            Prepared::Unwritten(work) => {
+                let written = limits::write(supervisor, run, work).await;
+                written.map_err(|error| (PREPARE, number_of(&error)))?;
+            }
         }
         pause = (pause * 2).min(DRAIN_STEP_MAX);
     }
