@@ -47,6 +47,9 @@ pub struct Analysis<'a> {
     by_name: HashMap<&'a str, NodeId>,
     /// The activation layer; `None` for what can never start.
     layers: Vec<Option<u32>>,
+    /// Optional capabilities that a component that can start does not wait for, since they depend
+    /// on it.
+    ignored: HashSet<(NodeId, CapId)>,
 }
 
 /// A name that nothing in the graph has.
@@ -131,8 +134,8 @@ impl<'a> Analysis<'a> {
         let ids: Vec<_> = nodes.iter().map(insert).collect();
         graph.settle();
         let by_name = nodes.iter().zip(&ids).map(|(node, id)| (&*node.name, *id)).collect();
-        let layers = layers(nodes, &starters(&graph, &ids));
-        Self { nodes, graph, ids, by_name, layers }
+        let (layers, ignored) = layers(nodes, (&graph, &ids), &starters(&graph, &ids));
+        Self { nodes, graph, ids, by_name, layers, ignored }
     }
 
     /// What depends on a capability directly, sorted by name.
@@ -273,13 +276,22 @@ fn starters(graph: &Graph, ids: &[NodeId]) -> Vec<bool> {
 }
 
 /// Layers in the graph of those that can start: nobody waits for an optional capability that only
-/// others provide.
-fn layers(nodes: &[GraphNode], starts: &[bool]) -> Vec<Option<u32>> {
+/// others provide. With them the optional capabilities that are ignored there, by the ids of `whole`.
+fn layers(
+    nodes: &[GraphNode],
+    (whole, own_ids): (&Graph, &[NodeId]),
+    starts: &[bool],
+) -> (Vec<Option<u32>>, HashSet<(NodeId, CapId)>) {
     let mut graph = Graph::default();
     let insert = |(node, starts): (&GraphNode, &bool)| {
         starts.then(|| graph.insert(&node.provides, &node.requires, &node.optional))
     };
     let ids: Vec<_> = nodes.iter().zip(starts).map(insert).collect();
     graph.settle();
-    ids.into_iter().map(|id| id.map(|id| graph.layer(id))).collect()
+    let mut ignored = HashSet::new();
+    for (own, id) in own_ids.iter().zip(&ids).filter_map(|(own, id)| Some((*own, (*id)?))) {
+        let caps = graph.optional(id).filter(|cap| graph.ignores(id, *cap));
+        ignored.extend(caps.filter_map(|cap| Some((own, whole.cap(graph.cap_name(cap))?))));
+    }
+    (ids.into_iter().map(|id| id.map(|id| graph.layer(id))).collect(), ignored)
 }

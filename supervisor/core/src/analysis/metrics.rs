@@ -118,7 +118,7 @@ impl Analysis<'_> {
             let placed = providers.filter_map(|p| Some((self.layers[p.index()]?, self.name(p), p)));
             placed.min()
         };
-        let optional = self.node(id).optional.iter().filter_map(|name| self.graph.cap(name));
+        let optional = self.graph.optional(id).filter(|cap| !self.ignored.contains(&(id, *cap)));
         let caps = self.graph.required(id).iter().copied().chain(optional);
         let deciders = caps.filter_map(earliest).filter(|(layer, ..)| *layer == below);
         deciders.min().map(|(_, _, provider)| provider)

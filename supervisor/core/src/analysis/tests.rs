@@ -181,6 +181,15 @@ fn metrics_count_and_the_critical_path_is_the_longest() {
 }
 
 #[test]
+fn what_is_not_waited_for_is_no_part_of_the_critical_path() {
+    // c's optional b depends on c itself over d's optional e: c is where it is for z.
+    let nodes = graph(&["z: z", "y: y < z", "c: c < y ? b", "b: b < d", "d: d ? e", "e: e < c"]);
+    let analysis = Analysis::new(&nodes);
+    assert_eq!(analysis.layers(), [vec!["d", "z"], vec!["b", "y"], vec!["c"], vec!["e"]]);
+    assert_eq!(analysis.metrics().critical_path, ["z", "y", "c", "e"]);
+}
+
+#[test]
 fn names_cannot_break_out_of_dot() {
     let nodes = graph(&["a\"];x\\: c\"d"]);
     let dot = Analysis::new(&nodes).dot();
