@@ -17,6 +17,7 @@ pub(crate) mod places;
 pub(crate) mod scc;
 
 use std::collections::HashMap;
+use std::rc::Rc;
 
 use serde::{Deserialize, Serialize};
 
@@ -58,9 +59,9 @@ pub enum Level {
 /// The layer of a node that can never start.
 pub const NO_LAYER: u32 = u32::MAX;
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Cap {
-    name: Box<str>,
+    name: Rc<str>,
     providers: Vec<NodeId>,
     requirers: Vec<NodeId>,
     /// Nodes for which the capability is optional.
@@ -112,7 +113,7 @@ struct Node {
 pub struct Graph {
     nodes: Vec<Node>,
     free: Vec<NodeId>,
-    cap_ids: HashMap<Box<str>, CapId>,
+    cap_ids: HashMap<Rc<str>, CapId, foldhash::fast::RandomState>,
     caps: Vec<Cap>,
     free_caps: Vec<CapId>,
     /// Nodes whose requirements may have become met or unmet since the last look.
@@ -302,8 +303,7 @@ impl Graph {
 
     /// Optional capabilities that the node waits for now.
     pub fn awaited(&self, id: NodeId) -> impl Iterator<Item = CapId> {
-        let edges = self.nodes[id.index()].optional.iter();
-        edges.filter(|edge| !edge.ignored && self.caps[edge.cap.index()].is_awaited()).map(|edge| edge.cap)
+        self.nodes[id.index()].awaited(&self.caps)
     }
 
     /// Nodes for which the capability is optional and worth waiting for.
@@ -347,7 +347,8 @@ impl Graph {
         if let Some(id) = self.cap_ids.get(name) {
             return *id;
         }
-        let cap = Cap { name: name.into(), ..Cap::default() };
+        let name: Rc<str> = name.into();
+        let cap = Cap::new(Rc::clone(&name));
         let id = if let Some(id) = self.free_caps.pop() {
             self.caps[id.index()] = cap;
             id
@@ -355,7 +356,7 @@ impl Graph {
             self.caps.push(cap);
             CapId(self.caps.len() as u32 - 1)
         };
-        self.cap_ids.insert(name.into(), id);
+        self.cap_ids.insert(name, id);
         id
     }
 
@@ -473,12 +474,22 @@ impl Graph {
 }
 
 impl Cap {
+    fn new(name: Rc<str>) -> Self {
+        Self { name, providers: Vec::new(), requirers: Vec::new(), waiters: Vec::new(), up: 0, hoped: 0 }
+    }
+
     fn is_awaited(&self) -> bool {
         self.up == 0 && self.hoped > 0
     }
 }
 
 impl Node {
+    /// Optional capabilities that it waits for now.
+    fn awaited(&self, caps: &[Cap]) -> impl Iterator<Item = CapId> {
+        let edges = self.optional.iter();
+        edges.filter(|edge| !edge.ignored && caps[edge.cap.index()].is_awaited()).map(|edge| edge.cap)
+    }
+
     fn hopes(&self) -> bool {
         self.level > Level::Down || (self.live && self.may_rise && !self.in_cycle && self.hopeless == 0)
     }

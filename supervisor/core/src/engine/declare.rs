@@ -192,7 +192,10 @@ impl Files {
     /// Whether a file is rejected, by its path or by its name alone.
     pub(super) fn is_rejected(&self, wanted: &str) -> bool {
         self.entries.iter().any(|(file, entry)| {
-            let named = **file == *wanted || file.rsplit('/').next() == Some(wanted);
+            // Asked again with every event while somebody waits for it: no search for the name's start.
+            let folder = file.strip_suffix(wanted);
+            let named = folder
+                .is_some_and(|folder| folder.is_empty() || (folder.ends_with('/') && !wanted.contains('/')));
             named && !self.complaints(file, entry).is_empty()
         })
     }

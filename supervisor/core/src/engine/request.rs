@@ -68,6 +68,13 @@ impl Goal {
     fn is_log_of(&self, component: &str) -> bool {
         matches!(self, Self::Until(Until::Log { name, .. }) if name == component)
     }
+
+    /// No record up to this revision reaches it: only newer ones are looked at the next time.
+    fn seen(&mut self, revision: u64) {
+        if let Self::Until(Until::State { since: Some(since), .. }) = self {
+            *since = (*since).max(revision);
+        }
+    }
 }
 
 /// A client whose answer is due when its goal is reached.
@@ -334,18 +341,18 @@ impl Engine {
 
     /// Answer every client whose goal is reached, or out of reach.
     pub(super) fn answer_waiters(&mut self) {
-        if self.waiters.is_empty() {
-            return;
-        }
-        for waiter in std::mem::take(&mut self.waiters) {
-            match self.judge(&waiter.goal) {
-                None => self.waiters.push(waiter),
-                Some(answer) => {
-                    if let Some(timer) = waiter.timer {
-                        self.timers.disarm(timer);
-                    }
-                    self.reply(waiter.client, answer);
+        let revision = self.journal.revision();
+        let mut at = 0;
+        while let Some(waiter) = self.waiters.get(at) {
+            if let Some(answer) = self.judge(&waiter.goal) {
+                let Waiter { client, timer, .. } = self.waiters.remove(at);
+                if let Some(timer) = timer {
+                    self.timers.disarm(timer);
                 }
+                self.reply(client, answer);
+            } else {
+                self.waiters[at].goal.seen(revision);
+                at += 1;
             }
         }
     }

@@ -3,16 +3,16 @@
 //! All passes are one scheme, [`Graph::rise`]: nodes whose demands are satisfied rise in rounds,
 //! and raise what they provide. It is linear in nodes and edges and does not recurse.
 
-use super::{CapId, Graph, Level, NO_LAYER, Node, NodeId};
+use super::{CapId, Graph, Level, NO_LAYER, Node, NodeId, OptionalEdge};
 
 /// What a pass of [`Graph::rise`] demands.
-struct Rule<'a> {
+struct Rule<A, D, W> {
     /// May this node rise at all?
-    admits: &'a dyn Fn(&Node) -> bool,
+    admits: A,
     /// Must this required capability rise before the node?
-    demands: &'a dyn Fn(&Node, CapId) -> bool,
+    demands: D,
     /// Must this optional capability rise before the node?
-    awaits: &'a dyn Fn(&super::OptionalEdge) -> bool,
+    awaits: W,
 }
 
 impl Graph {
@@ -20,18 +20,23 @@ impl Graph {
     /// nodes whose requirements changed are in [`Graph::take_touched`].
     pub fn settle(&mut self) -> Vec<NodeId> {
         self.rebuild_edges();
-        let moved = self.find_cycles();
+        let rounds = self.find_rounds();
+        let moved = self.find_cycles(&rounds);
         self.assign_ranks();
-        self.assign_layers();
+        self.assign_layers(rounds);
         self.count_unmet();
         self.find_hope();
         moved
     }
 
-    fn live(&self) -> impl Iterator<Item = NodeId> + use<> {
-        let live: Vec<_> =
-            (0..self.nodes.len()).filter(|i| self.nodes[*i].live).map(|i| NodeId(i as u32)).collect();
-        live.into_iter()
+    fn live(&self) -> impl Iterator<Item = (NodeId, &Node)> {
+        let nodes = self.nodes.iter().enumerate().filter(|(_, node)| node.live);
+        nodes.map(|(index, node)| (NodeId(index as u32), node))
+    }
+
+    fn live_mut(nodes: &mut [Node]) -> impl Iterator<Item = (NodeId, &mut Node)> {
+        let nodes = nodes.iter_mut().enumerate().filter(|(_, node)| node.live);
+        nodes.map(|(index, node)| (NodeId(index as u32), node))
     }
 
     fn rebuild_edges(&mut self) {
@@ -42,8 +47,7 @@ impl Graph {
             cap.up = 0;
             cap.hoped = 0;
         }
-        for id in self.live() {
-            let node = &mut self.nodes[id.index()];
+        for (id, node) in Self::live_mut(&mut self.nodes) {
             node.edited = false;
             for cap in &node.provides {
                 let cap = &mut self.caps[cap.index()];
@@ -73,15 +77,19 @@ impl Graph {
         }
     }
 
-    fn find_cycles(&mut self) -> Vec<NodeId> {
-        let rounds = self.rise(&Rule {
-            admits: &|_| true,
-            demands: &|_, cap| !self.caps[cap.index()].providers.is_empty(),
-            awaits: &|_| false,
-        });
+    /// The rounds in which nodes would rise if what nobody provides were no obstacle and nobody
+    /// waited for an optional capability.
+    fn find_rounds(&self) -> Vec<u32> {
+        self.rise(&Rule {
+            admits: |_: &Node| true,
+            demands: |_: &Node, cap: CapId| !self.caps[cap.index()].providers.is_empty(),
+            awaits: |_: &OptionalEdge| false,
+        })
+    }
+
+    fn find_cycles(&mut self, rounds: &[u32]) -> Vec<NodeId> {
         let mut moved = Vec::new();
-        for id in self.live() {
-            let node = &mut self.nodes[id.index()];
+        for (id, node) in Self::live_mut(&mut self.nodes) {
             let in_cycle = rounds[id.index()] == NO_LAYER;
             if node.in_cycle != in_cycle {
                 node.in_cycle = in_cycle;
@@ -96,8 +104,7 @@ impl Graph {
     /// within the node's own set depends on the node itself, and is not waited for.
     fn assign_ranks(&mut self) {
         let narrow = self.component_numbers(false);
-        let has_optional = self.nodes.iter().any(|node| !node.optional.is_empty());
-        let wide = has_optional.then(|| self.component_numbers(true));
+        let wide = self.has_optional().then(|| self.component_numbers(true));
         let wide = wide.as_ref().unwrap_or(&narrow);
         let first_cap = self.nodes.len();
         for (index, node) in self.nodes.iter_mut().enumerate() {
@@ -109,27 +116,33 @@ impl Graph {
         }
     }
 
-    fn assign_layers(&mut self) {
-        let can_rise = |cap: CapId| {
-            let providers = &self.caps[cap.index()].providers;
-            providers.iter().any(|p| !self.nodes[p.index()].in_cycle)
-        };
-        let rounds = self.rise(&Rule {
-            admits: &|node| !node.in_cycle,
-            demands: &|_, cap| !self.caps[cap.index()].providers.is_empty(),
-            awaits: &|edge| !edge.ignored && can_rise(edge.cap),
-        });
-        for id in self.live() {
-            self.nodes[id.index()].layer = rounds[id.index()];
+    fn has_optional(&self) -> bool {
+        self.nodes.iter().any(|node| !node.optional.is_empty())
+    }
+
+    /// Layers are the rounds that led to the cycles; where somebody waits for optional
+    /// capabilities, they are found anew with these.
+    fn assign_layers(&mut self, mut rounds: Vec<u32>) {
+        if self.has_optional() {
+            let can_rise = |cap: CapId| {
+                let providers = &self.caps[cap.index()].providers;
+                providers.iter().any(|p| !self.nodes[p.index()].in_cycle)
+            };
+            rounds = self.rise(&Rule {
+                admits: |node: &Node| !node.in_cycle,
+                demands: |_: &Node, cap: CapId| !self.caps[cap.index()].providers.is_empty(),
+                awaits: |edge: &OptionalEdge| !edge.ignored && can_rise(edge.cap),
+            });
+        }
+        for (id, node) in Self::live_mut(&mut self.nodes) {
+            node.layer = rounds[id.index()];
         }
     }
 
     fn count_unmet(&mut self) {
-        for id in self.live() {
-            let node = &self.nodes[id.index()];
+        for (id, node) in Self::live_mut(&mut self.nodes) {
             let down = |cap: &&CapId| self.caps[cap.index()].up == 0;
             let unmet = node.requires.iter().filter(down).count() as u32;
-            let node = &mut self.nodes[id.index()];
             if (node.unmet == 0) != (unmet == 0) {
                 self.touched.push(id);
             }
@@ -139,9 +152,9 @@ impl Graph {
 
     fn find_hope(&mut self) {
         let rounds = self.rise(&Rule {
-            admits: &|node| node.level > Level::Down || (node.may_rise && !node.in_cycle),
-            demands: &|node, _| node.level == Level::Down,
-            awaits: &|_| false,
+            admits: |node: &Node| node.level > Level::Down || (node.may_rise && !node.in_cycle),
+            demands: |node: &Node, _: CapId| node.level == Level::Down,
+            awaits: |_: &OptionalEdge| false,
         });
         self.set_hope(|id| rounds[id.index()] != NO_LAYER);
     }
@@ -151,36 +164,35 @@ impl Graph {
         for cap in &mut self.caps {
             cap.hoped = 0;
         }
-        for id in self.live() {
-            let hope = has_hope(id);
-            let node = &mut self.nodes[id.index()];
-            node.hope = hope;
+        for (id, node) in Self::live_mut(&mut self.nodes) {
+            node.hope = has_hope(id);
             for cap in &node.provides {
-                self.caps[cap.index()].hoped += u32::from(hope);
+                self.caps[cap.index()].hoped += u32::from(node.hope);
             }
         }
-        for id in self.live() {
-            let node = &self.nodes[id.index()];
+        for (id, node) in Self::live_mut(&mut self.nodes) {
             let hopeless = |cap: &&CapId| self.caps[cap.index()].hoped == 0;
-            let hopeless = node.requires.iter().filter(hopeless).count() as u32;
-            let waits = self.awaited(id).count() as u32;
-            let node = &mut self.nodes[id.index()];
+            node.hopeless = node.requires.iter().filter(hopeless).count() as u32;
+            let waits = node.awaited(&self.caps).count() as u32;
             if (node.waits == 0) != (waits == 0) {
                 self.touched.push(id);
             }
-            node.hopeless = hopeless;
             node.waits = waits;
         }
     }
 
     /// The round in which each node rises; [`NO_LAYER`] for those that never do.
-    fn rise(&self, rule: &Rule<'_>) -> Vec<u32> {
+    fn rise<A, D, W>(&self, rule: &Rule<A, D, W>) -> Vec<u32>
+    where
+        A: Fn(&Node) -> bool,
+        D: Fn(&Node, CapId) -> bool,
+        W: Fn(&OptionalEdge) -> bool,
+    {
         let mut round_of = vec![NO_LAYER; self.nodes.len()];
         let mut needs = vec![0_u32; self.nodes.len()];
         let mut risen = vec![false; self.caps.len()];
-        let mut front = Vec::new();
-        for id in self.live() {
-            let node = &self.nodes[id.index()];
+        let (mut front, mut next) = (Vec::new(), Vec::new());
+        for (id, node) in self.live() {
             let required = node.requires.iter();
             let required = required.filter(|cap| (rule.demands)(node, **cap)).count();
             let optional = node.optional.iter().filter(|e| (rule.awaits)(e)).count();
@@ -191,8 +203,7 @@ impl Graph {
         }
         let mut round = 0;
         while !front.is_empty() {
-            let mut next = Vec::new();
-            for id in front {
+            for id in front.drain(..) {
                 round_of[id.index()] = round;
                 for cap in &self.nodes[id.index()].provides {
                     if !std::mem::replace(&mut risen[cap.index()], true) {
@@ -200,14 +211,19 @@ impl Graph {
                     }
                 }
             }
-            front = next;
+            std::mem::swap(&mut front, &mut next);
             round += 1;
         }
         round_of
     }
 
     /// A capability has risen: those that demanded it need one less.
-    fn raise(&self, cap: CapId, rule: &Rule<'_>, needs: &mut [u32], next: &mut Vec<NodeId>) {
+    fn raise<A, D, W>(&self, cap: CapId, rule: &Rule<A, D, W>, needs: &mut [u32], next: &mut Vec<NodeId>)
+    where
+        A: Fn(&Node) -> bool,
+        D: Fn(&Node, CapId) -> bool,
+        W: Fn(&OptionalEdge) -> bool,
+    {
         let Some(entry) = self.caps.get(cap.index()) else {
             return;
         };

@@ -4,6 +4,8 @@
 //! not, and they decide the order of whatever the edges leave open. A graph made with the same
 //! numbers goes on exactly like the one before.
 
+use std::rc::Rc;
+
 use serde::{Deserialize, Serialize};
 
 use super::{Cap, CapId, Graph, Level, Node, NodeId};
@@ -15,7 +17,7 @@ pub(crate) struct Places {
     /// Numbers that no node has, the next one to be given last.
     free: Vec<NodeId>,
     /// Names by number; `None` where there is none.
-    caps: Vec<Option<Box<str>>>,
+    caps: Vec<Option<Rc<str>>>,
     /// Numbers that no capability has, the next one to be given last.
     free_caps: Vec<CapId>,
     /// Nodes that have hope. Until the next edit a ring of alternative providers may keep the hope
@@ -39,9 +41,9 @@ pub(crate) struct Placed {
 impl Graph {
     /// The numbers in use and the order in which free ones are given out.
     pub(crate) fn places(&self) -> Places {
-        let mut caps: Vec<Option<Box<str>>> = vec![None; self.caps.len()];
+        let mut caps: Vec<Option<Rc<str>>> = vec![None; self.caps.len()];
         for (name, id) in &self.cap_ids {
-            caps[id.index()] = Some(name.clone());
+            caps[id.index()] = Some(Rc::clone(name));
         }
         let nodes = self.nodes.iter().enumerate();
         let hopeful = nodes.filter(|(_, node)| node.live && node.hope).map(|(index, _)| NodeId(index as u32));
@@ -83,12 +85,10 @@ impl Graph {
         Ok((graph, in_cycle))
     }
 
-    fn restore_caps(&mut self, names: Vec<Option<Box<str>>>, free: &[CapId]) {
-        self.caps.resize_with(names.len(), Cap::default);
+    fn restore_caps(&mut self, names: Vec<Option<Rc<str>>>, free: &[CapId]) {
         for (index, name) in names.into_iter().enumerate() {
-            let Some(name) = name else { continue };
-            self.caps[index].name.clone_from(&name);
-            self.cap_ids.insert(name, CapId(index as u32));
+            self.caps.push(Cap::new(name.clone().unwrap_or_else(|| "".into())));
+            self.cap_ids.extend(name.map(|name| (name, CapId(index as u32))));
         }
         let used: std::collections::HashSet<CapId> = self.cap_ids.values().copied().collect();
         let all = || (0..self.caps.len()).map(|index| CapId(index as u32));

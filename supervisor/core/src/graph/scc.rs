@@ -50,49 +50,62 @@ impl Graph {
     }
 }
 
+/// What is known of a vertex.
+#[derive(Clone, Copy)]
+struct Visit {
+    /// When it was reached.
+    order: u32,
+    /// The earliest that is reached from it and still open.
+    low: u32,
+    /// Its set, once that is complete.
+    component: u32,
+}
+
 /// Tarjan's algorithm over vertices `0..count`; `successor(v, n)` is the n-th of `v`.
 pub(crate) fn number_components(count: usize, successor: impl Fn(usize, usize) -> Option<usize>) -> Vec<u32> {
-    let mut order = vec![UNSEEN; count];
-    let mut low = vec![0_u32; count];
-    let mut component = vec![UNSEEN; count];
-    let mut open: Vec<usize> = Vec::new();
-    let mut calls: Vec<(usize, usize)> = Vec::new();
-    let mut visited = 0;
+    let mut visits = vec![Visit { order: UNSEEN, low: 0, component: UNSEEN }; count];
+    let mut open: Vec<u32> = Vec::new();
+    // Vertices on the way down, and which successor is next.
+    let mut calls: Vec<(u32, u32)> = Vec::new();
+    let mut reached = 0;
     let mut components = 0;
     for root in 0..count {
-        if order[root] != UNSEEN {
-            continue;
+        if visits[root].order == UNSEEN {
+            calls.push((root as u32, 0));
         }
-        calls.push((root, 0));
-        while let Some((vertex, nth)) = calls.pop() {
-            if nth == 0 {
-                order[vertex] = visited;
-                low[vertex] = visited;
-                visited += 1;
-                open.push(vertex);
+        while let Some((vertex, nth)) = calls.last_mut() {
+            let (at, number) = (*vertex as usize, *nth as usize);
+            if number == 0 {
+                visits[at] = Visit { order: reached, low: reached, component: UNSEEN };
+                reached += 1;
+                open.push(*vertex);
             }
-            if let Some(next) = successor(vertex, nth) {
-                calls.push((vertex, nth + 1));
-                if order[next] == UNSEEN {
-                    calls.push((next, 0));
-                } else if component[next] == UNSEEN {
-                    low[vertex] = low[vertex].min(order[next]);
+            if let Some(next) = successor(at, number) {
+                *nth += 1;
+                let seen = visits[next];
+                if seen.order == UNSEEN {
+                    calls.push((next as u32, 0));
+                } else if seen.component == UNSEEN {
+                    visits[at].low = visits[at].low.min(seen.order);
                 }
                 continue;
             }
-            if low[vertex] == order[vertex] {
+            calls.pop();
+            let low = visits[at].low;
+            if low == visits[at].order {
                 while let Some(member) = open.pop() {
-                    component[member] = components;
-                    if member == vertex {
+                    visits[member as usize].component = components;
+                    if member as usize == at {
                         break;
                     }
                 }
                 components += 1;
             }
             if let Some((parent, _)) = calls.last() {
-                low[*parent] = low[*parent].min(low[vertex]);
+                let parent = &mut visits[*parent as usize];
+                parent.low = parent.low.min(low);
             }
         }
     }
-    component
+    visits.into_iter().map(|visit| visit.component).collect()
 }

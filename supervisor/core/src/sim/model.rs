@@ -4,6 +4,7 @@
 
 use std::fmt::Write as _;
 use std::rc::Rc;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use crate::component::Component;
@@ -12,6 +13,10 @@ use crate::journal::{Record, State};
 
 /// The most components and the most capabilities of a run: sets of them are one word.
 pub(super) const SLOTS: usize = 64;
+
+/// Names of the capabilities.
+pub(super) static CAPABILITIES: LazyLock<Vec<String>> =
+    LazyLock::new(|| (0..SLOTS).map(|number| format!("cap.{number}")).collect());
 
 /// Components or capabilities, by number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -138,8 +143,6 @@ pub(super) struct Model {
     /// The machine may go down.
     pub(super) halted: bool,
     pub(super) slots: Vec<Slot>,
-    /// Names of the capabilities.
-    pub(super) capabilities: Vec<String>,
     /// Capabilities that the kernel's own file grants.
     pub(super) kernel: Set,
     /// Capabilities that are up.
@@ -170,7 +173,6 @@ impl Model {
             halting: None,
             halted: false,
             slots: (0..components.min(SLOTS)).map(slot).collect(),
-            capabilities: (0..SLOTS).map(|number| format!("cap.{number}")).collect(),
             kernel: Set::default(),
             up: Set::default(),
             healthy: Set::default(),

@@ -4,7 +4,7 @@
 use super::{Checker, Verdict};
 use crate::engine::{Effect, Engine, Event};
 use crate::graph::Level;
-use crate::sim::model::{Model, Set};
+use crate::sim::model::{CAPABILITIES, Model, Set};
 
 /// See the module documentation.
 #[derive(Default)]
@@ -33,7 +33,7 @@ impl Checker for Levels {
 
     fn step(&mut self, model: &Model, engine: &Engine) -> Verdict {
         for cap in std::mem::take(&mut self.touched).iter() {
-            let level = engine.level(&model.capabilities[cap]);
+            let level = engine.level(&CAPABILITIES[cap]);
             let expected = match (model.up.has(cap), model.healthy.has(cap)) {
                 (true, true) => Level::Up,
                 (true, false) => Level::Degraded,

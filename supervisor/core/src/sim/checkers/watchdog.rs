@@ -1,7 +1,6 @@
 //! A component with a watchdog that falls silent is stopped exactly when its interval is over, one
 //! that triggers it at once, and no other for that reason. Only one that fell silent gets SIGABRT.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::{Checker, Verdict};
@@ -12,8 +11,9 @@ use crate::notify::Watchdog;
 use crate::sim::model::Model;
 
 /// The watchdog of one process, by the onlooker's own clock.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 struct Dog {
+    run: RunId,
     /// The interval in force; zero when it is not watched.
     interval: Duration,
     /// When it came up, or said last that it is alive.
@@ -25,7 +25,8 @@ struct Dog {
 /// See the module documentation.
 #[derive(Debug, Default)]
 pub(super) struct Watchdogs {
-    dogs: BTreeMap<RunId, Dog>,
+    /// By component: each has one process at most.
+    dogs: Vec<Option<Dog>>,
     /// Who triggered its watchdog in this step.
     triggered: Option<RunId>,
 }
@@ -43,7 +44,7 @@ impl Checker for Watchdogs {
                 if said.watchdog == Some(Watchdog::Trigger) && watched {
                     self.triggered = Some(*run);
                 }
-                if let Some(dog) = self.dogs.get_mut(run) {
+                if let Some(dog) = self.dog_mut(model, *run) {
                     dog.interval = said.watchdog_interval.unwrap_or(dog.interval);
                     let heard = said.watchdog == Some(Watchdog::Beat) || said.watchdog_interval.is_some();
                     if heard && watched {
@@ -52,7 +53,11 @@ impl Checker for Watchdogs {
                 }
             }
             Event::Ended(run, _) | Event::NotExecuted { run, .. } | Event::Unsupported { run, .. } => {
-                self.dogs.remove(run);
+                if let Some(number) = model.owner(*run)
+                    && self.dogs[number].is_some_and(|dog| dog.run == *run)
+                {
+                    self.dogs[number] = None;
+                }
             }
             _ => {}
         }
@@ -63,10 +68,12 @@ impl Checker for Watchdogs {
         match effect {
             Effect::Spawn { run, component, .. } => {
                 let interval = component.lifecycle.watchdog.unwrap_or_default();
-                self.dogs.insert(*run, Dog { interval, ..Dog::default() });
+                let number = model.number(&component.name).ok_or("a stranger is started")?;
+                self.dogs.resize(model.slots.len(), None);
+                self.dogs[number] = Some(Dog { run: *run, interval, last: Duration::ZERO, expired: false });
                 Ok(())
             }
-            Effect::Signal(run, Signal::ABORT) => match self.dogs.get(run) {
+            Effect::Signal(run, Signal::ABORT) => match self.dog_mut(model, *run) {
                 Some(dog) if dog.expired => Ok(()),
                 _ => Err(format!("run {} is aborted and was not silent", run.0)),
             },
@@ -76,13 +83,12 @@ impl Checker for Watchdogs {
     }
 
     fn step(&mut self, model: &Model, _engine: &Engine) -> Verdict {
-        for (number, process) in model.processes() {
-            let slot = &model.slots[number];
-            let Some(dog) = self.dogs.get(&process.run).filter(|_| is_watched(slot.state)) else { continue };
+        for (dog, slot) in self.dogs.iter().zip(&model.slots) {
+            let Some(dog) = dog.filter(|_| is_watched(slot.state)) else { continue };
             if !dog.interval.is_zero() && model.now >= dog.last + dog.interval {
                 return Err(format!("{} is silent since {:?} and runs on", slot.name, dog.last));
             }
-            if self.triggered == Some(process.run) {
+            if self.triggered == Some(dog.run) {
                 return Err(format!("{} has triggered its watchdog and runs on", slot.name));
             }
         }
@@ -91,13 +97,15 @@ impl Checker for Watchdogs {
 }
 
 impl Watchdogs {
+    fn dog_mut(&mut self, model: &Model, run: RunId) -> Option<&mut Dog> {
+        let dog = self.dogs.get_mut(model.owner(run)?)?.as_mut();
+        dog.filter(|dog| dog.run == run)
+    }
+
     fn change(&mut self, model: &Model, record: &Record) -> Verdict {
         let name = &record.component;
         let number = model.number(name).ok_or("a record names a stranger")?;
-        let Some(run) = model.slots[number].process.as_ref().map(|process| process.run) else {
-            return Ok(());
-        };
-        let Some(dog) = self.dogs.get_mut(&run) else { return Ok(()) };
+        let Some(dog) = self.dogs.get_mut(number).and_then(Option::as_mut) else { return Ok(()) };
         if is_watched(record.to) && !is_watched(record.from) {
             dog.last = model.now;
         }
@@ -107,7 +115,7 @@ impl Watchdogs {
                 dog.expired = true;
                 !dog.interval.is_zero() && model.now >= dog.last + dog.interval
             }
-            Cause::WatchdogTriggered => self.triggered == Some(run),
+            Cause::WatchdogTriggered => self.triggered == Some(dog.run),
             _ => true,
         };
         if right { Ok(()) } else { Err(format!("{name} is stopped: {}, which is not true", record.cause)) }

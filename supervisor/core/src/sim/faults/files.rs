@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::component::{Check, Component, Health, KERNEL, Kind, Readiness, Signal, parse};
 use crate::diagnostic::Diagnostic;
 use crate::engine::{Event, FileChange, FileContent};
-use crate::sim::model::{Declared, Set, capability};
+use crate::sim::model::{CAPABILITIES, Declared, Set, capability};
 use crate::sim::world::{Step, World};
 
 /// Files that may declare one name: the first letter of their names.
@@ -111,10 +111,10 @@ impl World {
         component.args = vec![self.random.below(3).to_string()];
         let caps = self.options.capabilities;
         let own = number as u64 % caps;
-        component.provides.push(self.capability(own));
+        component.provides.push(name_of(own));
         if self.random.percent(self.options.second_provisions) {
             let second = self.random.below(caps);
-            component.provides.push(self.capability(second));
+            component.provides.push(name_of(second));
         }
         let from = if self.options.cycles == 1 { caps } else { own };
         let count = self.random.below(self.options.requirements + 1);
@@ -164,11 +164,7 @@ impl World {
 
     fn draw_capabilities(&mut self, count: u64, from: u64) -> Vec<String> {
         let numbers: Vec<_> = (0..count.min(from)).map(|_| self.random.below(from)).collect();
-        numbers.into_iter().map(|number| self.capability(number)).collect()
-    }
-
-    fn capability(&self, number: u64) -> String {
-        self.model.capabilities[number as usize].clone()
+        numbers.into_iter().map(name_of).collect()
     }
 
     /// The kernel's own file comes, changes or goes.
@@ -185,4 +181,9 @@ impl World {
         self.model.kernel = component.provides.iter().filter_map(|name| capability(name)).collect();
         FileChange { file, content: FileContent::Component(Box::new(component)) }
     }
+}
+
+/// A capability's name.
+fn name_of(number: u64) -> String {
+    CAPABILITIES[number as usize].clone()
 }
