@@ -11,13 +11,17 @@
 mod connection;
 
 use std::cell::RefCell;
+use std::fmt;
 use std::fs;
 use std::io;
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
+use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, getsockopt, socket, sockopt};
 use nix::sys::stat::{Mode, umask};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::{AbortHandle, spawn_local};
@@ -47,13 +51,21 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Who has a place, and how to end it.
 type Places = Rc<RefCell<Admission<AbortHandle>>>;
 
-/// Open the socket. A left-over one is replaced.
+/// Open the socket. A left-over one is replaced; one at which another process listens is not, but by
+/// process 1, without which there is no machine.
 ///
 /// Without a group everybody may connect; with one, only root and its members. A group that does
 /// not exist leaves the socket to root: what was meant to be closed is not opened to everybody.
 pub fn open(path: &Path, group: Option<&str>) -> io::Result<UnixListener> {
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent)?;
+    }
+    if let Some(other) = listening(path)? {
+        let message = format!("{other} listens there already; end it, or name another --control-socket");
+        if std::process::id() != 1 {
+            return Err(io::Error::new(io::ErrorKind::AddrInUse, message));
+        }
+        warn!("{} is taken over: {other} listened there", path.display());
     }
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -83,6 +95,39 @@ pub fn open(path: &Path, group: Option<&str>) -> io::Result<UnixListener> {
     };
     fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
     Ok(listener)
+}
+
+/// Remove the socket, unless it is another process's by now.
+pub fn close(path: &Path) {
+    if listening(path).is_ok_and(|listener| listener == Some(Listener(std::process::id() as i32))) {
+        // What cannot be removed is replaced by the next supervisor.
+        let _ = fs::remove_file(path);
+    }
+}
+
+/// A process that listens at a socket, by its number; 0 if that cannot be told.
+#[derive(Debug, PartialEq, Eq)]
+struct Listener(i32);
+
+impl fmt::Display for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self(0) => f.write_str("another process"),
+            Self(pid) => write!(f, "process {pid}"),
+        }
+    }
+}
+
+/// Who listens at the socket of a path, if anybody does.
+fn listening(path: &Path) -> io::Result<Option<Listener>> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+    Ok(match connect(socket.as_raw_fd(), &UnixAddr::new(path)?) {
+        Ok(()) => Some(Listener(getsockopt(&socket, sockopt::PeerCredentials)?.pid())),
+        // Others wait to be let in.
+        Err(Errno::EAGAIN) => Some(Listener(0)),
+        Err(_) => None,
+    })
 }
 
 /// A group's number, given as that or as its name in `/etc/group`. The C library is not asked: it
@@ -236,7 +281,6 @@ async fn hangup(stream: &UnixStream) -> io::Error {
 
 fn peek_now(stream: &UnixStream, buffer: &mut [u8]) -> io::Result<usize> {
     use nix::sys::socket::{MsgFlags, recv};
-    use std::os::fd::AsRawFd as _;
     stream.try_io(tokio::io::Interest::READABLE, || {
         recv(stream.as_raw_fd(), buffer, MsgFlags::MSG_PEEK).map_err(io::Error::from)
     })
@@ -271,5 +315,26 @@ mod tests {
             assert_eq!((meta.mode() & 0o777, meta.gid()), (mode, own), "{group:?}");
             drop(listener);
         }
+    }
+
+    #[test]
+    fn a_socket_at_which_somebody_listens_is_left_alone() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().expect("a runtime");
+        let _inside = runtime.enter();
+        let path = dir.path().join("sock");
+        let first = open(&path, None).expect("a socket");
+        let refused = open(&path, None).expect_err("somebody listens");
+        assert_eq!(refused.kind(), io::ErrorKind::AddrInUse);
+        let own = format!("process {} listens there already", std::process::id());
+        assert!(refused.to_string().starts_with(&own), "{refused}");
+        assert!(std::os::unix::net::UnixStream::connect(&path).is_ok(), "it still does");
+        drop(first);
+        close(&path);
+        assert!(path.exists(), "nobody's, so not removed as one's own");
+        let second = open(&path, None).expect("a left-over one is replaced");
+        close(&path);
+        assert!(!path.exists());
+        drop(second);
     }
 }

@@ -243,7 +243,7 @@ fn run(options: &Options, carried: Option<Carried>) -> io::Result<Halt> {
         let halt = supervisor.halted().await;
         // The client that asked for it gets its answer.
         tokio::time::sleep(shutdown::LAST_ANSWERS).await;
-        let _ = std::fs::remove_file(socket);
+        control::close(socket);
         // Process 1 has none to leave them to.
         if std::process::id() != 1 {
             supervisor.processes.borrow_mut().forget_all();

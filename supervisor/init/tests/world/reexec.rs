@@ -380,20 +380,23 @@ struct User {
 }
 
 impl User {
+    fn command(dir: &Path) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_graph-resolver"));
+        command
+            .args(["--config-dir", "graph.d", "--control-socket", "sock", "--state-dir", "state"])
+            .args(["--cgroup-root", "no-cgroups"])
+            .current_dir(dir)
+            .stdin(Stdio::null());
+        command
+    }
+
     fn start() -> Self {
         let dir = tempfile::tempdir().expect("temporary directory");
         let path = |name: &str| dir.path().join(name);
         fs::create_dir(path("graph.d")).expect("configuration directory");
         fs::write(path("graph.d/a.toml"), sleeper("a", "")).expect("component file");
         let log = fs::File::create(path("log")).expect("log");
-        let child = Command::new(env!("CARGO_BIN_EXE_graph-resolver"))
-            .args(["--config-dir", "graph.d", "--control-socket", "sock", "--state-dir", "state"])
-            .args(["--cgroup-root", "no-cgroups"])
-            .current_dir(dir.path())
-            .stdin(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .expect("graph-resolver");
+        let child = Self::command(dir.path()).stderr(log).spawn().expect("graph-resolver");
         until("the control socket", || UnixStream::connect(dir.path().join("sock")).ok());
         Self { child, dir }
     }
@@ -444,4 +447,30 @@ fn user_mode_does_it_too_and_gives_up_at_last() {
     }
     let pid = pid.expect("running").to_string();
     assert!(Command::new("kill").args(["-KILL", &pid]).status().is_ok());
+}
+
+#[test]
+fn a_second_supervisor_takes_nothing_from_the_first() {
+    let mut first = User::start();
+    let dir = first.dir.path().to_owned();
+    let socket = dir.join("sock");
+    let second = User::command(&dir).output().expect("graph-resolver");
+    let said = String::from_utf8_lossy(&second.stderr).into_owned();
+    assert_eq!(second.status.code(), Some(70), "{said}");
+    assert!(said.contains(&format!("process {} listens there already", first.child.id())), "{said}");
+    assert!(matches!(first.ask(until_state("a", State::Active)), Answer::Done { .. }));
+    // One that finds no socket there opens its own, and keeps it when the first one ends.
+    fs::remove_file(&socket).expect("the name of the socket");
+    let mut third = User::command(&dir).spawn().expect("graph-resolver");
+    until("the other socket", || UnixStream::connect(&socket).ok());
+    let end = |child: &mut Child| {
+        let pid = child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().expect("kill").success());
+        until("its end", || child.try_wait().expect("status"))
+    };
+    assert!(end(&mut first.child).success());
+    let answers = UnixStream::connect(&socket).is_ok();
+    assert!(end(&mut third).success());
+    assert!(answers, "the socket of the one is gone with the other");
+    assert!(!socket.exists(), "its own goes with it");
 }
