@@ -3,7 +3,9 @@
 //! Nothing a client does stops or grows the supervisor: connections, request lengths and times are
 //! limited, answers come in pages, and a client that does not read its answer is cut off. Who may
 //! change things, and who gets a place when there are too many (see [`crate::admission`]), is
-//! decided by the kernel's word on the peer, not the client's.
+//! decided by the kernel's word on the peer, not the client's. Descriptors, whose last close takes as
+//! long as their sender likes, are refused by the kernel since Linux 6.16; before, who sends some is
+//! cut off, and a child closes them (see [`crate::notify::queue`]).
 //!
 //! Memory: an answer is a page of about 64 KiB, so clients that ask and do not read hold about
 //! 20 MiB together ([`crate::admission::LIMIT`] × 64 KiB), each for [`ANSWER_TIME`] at most.
@@ -26,15 +28,16 @@ use nix::sys::stat::{Mode, umask};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::{AbortHandle, spawn_local};
 use tokio::time::timeout;
-use tracing::{error, info, warn};
+use tracing::{error, warn};
 use yakiros_core::control::{Answer, decode_request};
 use yakiros_core::engine::Peer;
 
 use crate::admission::{Admission, Verdict};
+use crate::notify::queue;
 use crate::supervisor::Supervisor;
 use crate::sys;
 
-use connection::Phase;
+use connection::{Phase, Stream};
 
 pub use connection::{Connection, Connections, Passed, Pending};
 
@@ -45,7 +48,7 @@ const REQUEST_TIME: Duration = Duration::from_secs(10);
 const ANSWER_TIME: Duration = Duration::from_secs(10);
 
 /// Pause after the kernel refused a connection (no descriptors left): it would refuse at once
-/// again.
+/// again. And between two looks at whether connections that are being closed are.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Who has a place, and how to end it.
@@ -76,11 +79,8 @@ pub fn open(path: &Path, group: Option<&str>) -> io::Result<UnixListener> {
     let listener = UnixListener::bind(path);
     umask(mask);
     let listener = listener?;
-    if let Err(error) = sys::refuse_descriptors(&listener) {
-        info!(
-            "who may connect to the control socket may also hold this process up: {error}, as before Linux 6.16"
-        );
-    }
+    // Before Linux 6.16 it cannot; then connections are read and closed with more care.
+    let _ = sys::refuse_descriptors(&listener);
     let mode = match group.map(group_id) {
         // Everybody may ask; what changes things is refused by the peer's user id.
         None => 0o666,
@@ -155,8 +155,11 @@ pub async fn serve(supervisor: Rc<Supervisor>, listener: Rc<UnixListener>, carri
         begin(&supervisor, &admission, connection);
     }
     loop {
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        while queue::is_crowded() {
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+        }
+        let stream = match listener.accept().await.and_then(|(stream, _)| Stream::new(stream)) {
+            Ok(stream) => stream,
             Err(error) => {
                 warn!("failed to accept a control connection: {error}");
                 tokio::time::sleep(ACCEPT_PAUSE).await;

@@ -44,8 +44,9 @@ use crate::reexec::Luggage;
 use crate::supervisor::Supervisor;
 use crate::sys;
 
-mod queue;
+pub mod queue;
 
+use queue::Held;
 pub use queue::reaped;
 
 /// Where the sockets are, below the state directory.
@@ -166,9 +167,9 @@ impl Drop for Socket {
         if closed.is_ok() && queue::look(self.messages.as_raw_fd(), 0, &mut [0]).is_err() {
             return;
         }
-        match queue::outlive(self.messages.as_raw_fd()) {
+        match queue::outlive(self.messages.as_raw_fd(), Held::Messages) {
             Ok(gate) => self.gate = Some(gate),
-            Err(error) => self.leave_open(&error),
+            Err(error) => queue::leave_open(&self.messages, self.path.display(), &error),
         }
     }
 }
@@ -340,15 +341,6 @@ impl Socket {
         let said = heard.then(|| parse(&bytes[..head.length.min(bytes.len())]));
         Ok(said.filter(|said| *said != Notification::default()))
     }
-
-    /// Keep a socket for ever that cannot be closed without a wait: the better of two evils, and
-    /// only when no child can be made.
-    fn leave_open(&self, error: &io::Error) {
-        if let Ok(kept) = nix::unistd::dup(&self.messages) {
-            std::mem::forget(kept);
-        }
-        warn!("{} stays open, for no process could be created to close it: {error}", self.path.display());
-    }
 }
 
 /// A name that nobody can guess. The kernel is asked in the one way that never waits.
@@ -373,7 +365,7 @@ pub fn in_session(leader: Pid, pid: i32) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
     use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
     use std::io::Write as _;
@@ -381,10 +373,10 @@ mod tests {
     use std::time::Instant;
 
     /// For so long a closed connection waits for its data to be taken.
-    const LINGER: Duration = Duration::from_secs(100);
+    pub const LINGER: Duration = Duration::from_secs(100);
 
     /// A connection whose last close waits for [`LINGER`], and the side that does not read.
-    fn lingering() -> (TcpStream, TcpListener) {
+    pub fn lingering() -> (TcpStream, TcpListener) {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
         let mut stream =
             TcpStream::connect(listener.local_addr().expect("an address")).expect("a connection");
@@ -405,7 +397,7 @@ mod tests {
         sendmsg(socket.as_raw_fd(), &parts, &control, MsgFlags::empty(), Some(&address)).expect("sent");
     }
 
-    fn in_event_loop(test: impl AsyncFnOnce()) {
+    pub fn in_event_loop(test: impl AsyncFnOnce()) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("event loop");
         tokio::task::LocalSet::new().block_on(&runtime, test());
     }

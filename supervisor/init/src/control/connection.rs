@@ -4,18 +4,22 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::{AsRawFd as _, RawFd};
+use std::ops::Deref;
+use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
 use std::rc::Rc;
 
 use base64::display::Base64Display;
 use base64::prelude::{BASE64_STANDARD as STANDARD, Engine as _};
+use nix::sys::socket::{setsockopt, sockopt};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::sync::Notify;
 use yakiros_core::control::{Answer, REQUEST_LIMIT, encode_answer};
 use yakiros_core::engine::{ClientId, Peer};
 
+use crate::notify::queue;
 use crate::reexec::Luggage;
 
 /// An answer that is due.
@@ -61,9 +65,37 @@ pub(super) enum Phase {
     },
 }
 
+/// The stream of a client. Closing it waits for nobody, whatever the client has sent.
+pub(super) struct Stream {
+    stream: UnixStream,
+    /// See [`queue::before_close`]. Closed after the stream, by its place in this list.
+    gate: Option<OwnedFd>,
+}
+
+impl Stream {
+    pub(super) fn new(stream: UnixStream) -> io::Result<Self> {
+        setsockopt(&stream, sockopt::OobInline, &true)?;
+        Ok(Self { stream, gate: None })
+    }
+}
+
+impl Deref for Stream {
+    type Target = UnixStream;
+
+    fn deref(&self) -> &UnixStream {
+        &self.stream
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.gate = queue::before_close(&self.stream);
+    }
+}
+
 /// See the module documentation.
 pub struct Connection {
-    pub(super) stream: UnixStream,
+    pub(super) stream: Stream,
     pub(super) peer: Peer,
     /// Bytes of requests that are not taken yet.
     unread: RefCell<Vec<u8>>,
@@ -141,7 +173,7 @@ impl Connections {
 }
 
 impl Connection {
-    pub(super) fn new(stream: UnixStream, peer: Peer) -> Self {
+    pub(super) fn new(stream: Stream, peer: Peer) -> Self {
         Self { stream, peer, unread: RefCell::default(), phase: RefCell::new(Phase::Reading) }
     }
 
@@ -161,7 +193,7 @@ impl Connection {
     /// From the process image before, with the client whose answer is due.
     pub fn take(passed: Passed, luggage: &mut Luggage) -> io::Result<(Self, Option<Due>)> {
         let stream = std::os::unix::net::UnixStream::from(luggage.socket(passed.fd)?);
-        let stream = UnixStream::from_std(stream)?;
+        let stream = Stream::new(UnixStream::from_std(stream)?)?;
         let peer = super::peer_of(&stream)?;
         let connection = Self::new(stream, peer);
         connection.unread.replace(passed.unread.0);
@@ -217,7 +249,8 @@ impl Connection {
             }
             self.stream.readable().await?;
             let mut chunk = [0_u8; 2048];
-            match self.stream.try_read(&mut chunk) {
+            let read = || queue::read_bare(self.stream.as_raw_fd(), &mut chunk);
+            match self.stream.try_io(Interest::READABLE, read) {
                 Ok(0) => return Ok(None),
                 Ok(count) => self.unread.borrow_mut().extend_from_slice(&chunk[..count]),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -237,5 +270,65 @@ impl Connection {
             return Err(io::ErrorKind::InvalidData.into());
         }
         Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::notify::tests::{LINGER, in_event_loop, lingering};
+    use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+    use std::time::Instant;
+
+    /// A connection that the kernel was not told to protect, as before Linux 6.16, and its client.
+    fn connection() -> (Connection, std::os::unix::net::UnixStream) {
+        let (own, client) = std::os::unix::net::UnixStream::pair().expect("sockets");
+        own.set_nonblocking(true).expect("non-blocking");
+        let stream = UnixStream::from_std(own).and_then(Stream::new).expect("a stream");
+        (Connection::new(stream, Peer { uid: 0, pid: 0 }), client)
+    }
+
+    /// Send a byte with the only descriptor of what takes long to close.
+    fn send_lingering(client: &std::os::unix::net::UnixStream, flags: MsgFlags) -> std::net::TcpListener {
+        let (stream, listener) = lingering();
+        let descriptors = [stream.as_raw_fd()];
+        let control = [ControlMessage::ScmRights(&descriptors)];
+        let sent = sendmsg::<()>(client.as_raw_fd(), &[io::IoSlice::new(b"{")], &control, flags, None);
+        assert_eq!(sent, Ok(1));
+        listener
+    }
+
+    #[test]
+    fn a_request_with_a_descriptor_is_cut_off_without_a_wait() {
+        use std::io::Write as _;
+        for flags in [MsgFlags::empty(), MsgFlags::MSG_OOB] {
+            in_event_loop(async || {
+                let begun = Instant::now();
+                let (connection, mut client) = connection();
+                client.write_all(b"a line\n").expect("written");
+                let read = connection.read_line().await;
+                assert_eq!(read.expect("a line").as_deref(), Some(&b"a line"[..]));
+                client.write_all(b"half of one").expect("written");
+                // It, and what was not read before it.
+                let _listener = send_lingering(&client, flags);
+                let refused = connection.read_line().await.expect_err("a descriptor came");
+                assert_eq!(refused.kind(), io::ErrorKind::InvalidData);
+                drop(connection);
+                assert!(begun.elapsed() < LINGER / 2, "{flags:?}: {:?}", begun.elapsed());
+            });
+        }
+    }
+
+    #[test]
+    fn a_connection_is_closed_without_a_wait_whatever_nobody_read() {
+        for flags in [MsgFlags::empty(), MsgFlags::MSG_OOB] {
+            in_event_loop(async || {
+                let begun = Instant::now();
+                let (connection, client) = connection();
+                let _listener = send_lingering(&client, flags);
+                drop(connection);
+                assert!(begun.elapsed() < LINGER / 2, "{flags:?}: {:?}", begun.elapsed());
+            });
+        }
     }
 }

@@ -12,6 +12,9 @@ use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, SockaddrIn, SockaddrIn6, SockaddrLike, UnixAddr, connect, socket,
 };
 
+use crate::notify::queue;
+use crate::sys;
+
 /// How far a connection has come.
 pub enum Attempt {
     /// It stands, or was refused.
@@ -43,6 +46,9 @@ fn begin(family: AddressFamily, address: &dyn SockaddrLike) -> Attempt {
         Ok(socket) => socket,
         Err(error) => return Attempt::Over(Err(error.into())),
     };
+    if family == AddressFamily::Unix {
+        return Attempt::Over(once(socket, address));
+    }
     match connect(socket.as_raw_fd(), address) {
         Ok(()) => Attempt::Over(Ok(())),
         // Asked again, the kernel says what became of it.
@@ -53,6 +59,18 @@ fn begin(family: AddressFamily, address: &dyn SockaddrLike) -> Attempt {
         },
         Err(error) => Attempt::Over(Err(error.into())),
     }
+}
+
+/// Connect to a socket in the file system, which is decided within the call.
+fn once(socket: OwnedFd, address: &dyn SockaddrLike) -> io::Result<()> {
+    let refused = sys::refuse_descriptors(&socket);
+    connect(socket.as_raw_fd(), address)?;
+    if refused.is_err() {
+        // As before Linux 6.16: it may have been sent some by now.
+        let gate = queue::before_close(&socket);
+        drop((socket, gate));
+    }
+    Ok(())
 }
 
 #[cfg(test)]

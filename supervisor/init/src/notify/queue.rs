@@ -1,4 +1,5 @@
-//! Reading a datagram socket to which anybody may send descriptors, without ever holding one.
+//! Reading a socket to which anybody may send descriptors, without ever holding one: messages of
+//! components, and requests of clients where the kernel cannot refuse descriptors.
 //!
 //! Guarantees: this process never does the last close of what others have sent. That can take as
 //! long as they like (a TCP socket that lingers, a huge file that is gone from its directory) or
@@ -9,22 +10,27 @@
 //! * a message is looked at in the queue ([`look`]), which keeps its references;
 //! * one that carries none is then removed ([`remove`]);
 //! * one that does is removed by a child, which closes all of it when it ends ([`Taking`]);
-//! * a socket that is closed with messages in it is held by a child for longer ([`outlive`]).
+//! * a socket that is closed with messages in it is held by a child for longer ([`outlive`]);
+//! * of a stream is read what carries none ([`read_bare`]), and it is closed after the rest was looked
+//!   at ([`before_close`]).
 //!
 //! A child that hangs does so alone. It ends itself after [`CHILD_TIME`] if the kernel lets it. No
 //! message is handed over while there are [`CHILDREN`] that have not ended; a socket that is closed
 //! gets its child all the same, for the process that is to close it cannot wait. There are at most as
-//! many of those as runs end while closing hangs.
+//! many of those as runs end, and as connections are cut off, while closing hangs; new connections
+//! wait while there are [`CLIENTS`] of the latter.
 
 use std::cell::RefCell;
-use std::collections::HashSet;
+use std::collections::HashMap;
+use std::fmt::Display;
 use std::io;
 use std::mem::{size_of, zeroed};
-use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd, RawFd};
 use std::ptr;
 
 use nix::libc;
 use tokio::io::unix::AsyncFd;
+use tracing::warn;
 
 use crate::sys;
 
@@ -36,9 +42,22 @@ const CHILD_TIME: libc::c_uint = 10;
 /// carries descriptors waits.
 const CHILDREN: usize = 16;
 
+/// The most children that close connections before new ones wait. An honest client sends no
+/// descriptors, and a child ends at once unless the file system of one hangs.
+const CLIENTS: usize = 64;
+
+/// What a child holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Held {
+    /// What was sent to a component's socket.
+    Messages,
+    /// The connection of a client.
+    Connection,
+}
+
 thread_local! {
     /// Children of this process image that are not reaped.
-    static ALIVE: RefCell<HashSet<libc::pid_t>> = RefCell::default();
+    static ALIVE: RefCell<HashMap<libc::pid_t, Held>> = RefCell::default();
 }
 
 /// Room for the most descriptors that the kernel passes with one message (`SCM_MAX_FD`, 253), for
@@ -63,11 +82,11 @@ pub struct Head {
 /// messages at the head.
 pub fn look(socket: RawFd, behind: usize, bytes: &mut [u8]) -> io::Result<Head> {
     if behind == 0 {
-        return peek(socket, bytes);
+        return peek(socket, bytes, CREDENTIALS);
     }
     let behind = libc::c_int::try_from(behind).map_err(io::Error::other)?;
     set_peek_offset(socket, behind)?;
-    let head = peek(socket, bytes);
+    let head = peek(socket, bytes, CREDENTIALS);
     // As it was: from the head.
     set_peek_offset(socket, -1)?;
     head
@@ -84,12 +103,13 @@ fn set_peek_offset(socket: RawFd, offset: libc::c_int) -> io::Result<()> {
     }
 }
 
-/// See [`look`].
-fn peek(socket: RawFd, bytes: &mut [u8]) -> io::Result<Head> {
-    // Room for the sender's credentials and for nothing else: descriptors do not fit, which the
-    // kernel tells.
-    const ROOM: usize = size_of::<libc::cmsghdr>() + size_of::<libc::ucred>().next_multiple_of(8);
-    let mut control = [0_u64; ROOM / size_of::<u64>()];
+/// Room for the sender's credentials.
+const CREDENTIALS: usize = size_of::<libc::cmsghdr>() + size_of::<libc::ucred>().next_multiple_of(8);
+
+/// See [`look`]. There is room for what the kernel tells of the sender and for nothing else:
+/// descriptors do not fit, which the kernel tells.
+fn peek(socket: RawFd, bytes: &mut [u8], room: usize) -> io::Result<Head> {
+    let mut control = [0_u64; CREDENTIALS / size_of::<u64>()];
     let mut part = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
     // SAFETY: all zero is a valid header; its pointers are to locals that outlive the call, with
     // their sizes. What is read from the control buffer was filled by the kernel.
@@ -98,7 +118,7 @@ fn peek(socket: RawFd, bytes: &mut [u8]) -> io::Result<Head> {
         header.msg_iov = &raw mut part;
         header.msg_iovlen = 1;
         header.msg_control = control.as_mut_ptr().cast();
-        header.msg_controllen = ROOM;
+        header.msg_controllen = room.min(CREDENTIALS);
         let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC | libc::MSG_TRUNC;
         let length = libc::recvmsg(socket, &raw mut header, flags);
         let length = usize::try_from(length).map_err(|_| io::Error::last_os_error())?;
@@ -115,6 +135,62 @@ pub fn remove(socket: RawFd) {
     unsafe { libc::recv(socket, ptr::null_mut(), 0, libc::MSG_DONTWAIT) };
 }
 
+/// Read from a stream what carries no descriptors; 0 bytes at its end. What does is left where it is
+/// with all in front of it, and told as [`io::ErrorKind::InvalidData`].
+///
+/// The stream must have `SO_OOBINLINE` and must not have `SO_PASSCRED`: else there were bytes that
+/// are removed without being seen, and room for descriptors.
+pub fn read_bare(socket: RawFd, bytes: &mut [u8]) -> io::Result<usize> {
+    let head = peek(socket, bytes, 0)?;
+    if head.laden {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "it carries descriptors"));
+    }
+    let seen = bytes.len().min(head.length);
+    let seen = &mut bytes[..seen];
+    if seen.is_empty() {
+        return Ok(0);
+    }
+    // SAFETY: the buffer is a slice of that length. Nobody else reads, so the same is there.
+    let count = unsafe { libc::recv(socket, seen.as_mut_ptr().cast(), seen.len(), libc::MSG_DONTWAIT) };
+    usize::try_from(count).map_err(|_| io::Error::last_os_error())
+}
+
+/// The most reads before a stream is closed: more than its buffer holds, unless its bytes came one by
+/// one.
+const LAST_READS: usize = 512;
+
+/// See to what nobody has read of a stream that is about to be closed. What is returned is to be kept
+/// until it is.
+pub fn before_close(stream: impl AsFd) -> Option<OwnedFd> {
+    let socket = stream.as_fd().as_raw_fd();
+    // SAFETY: a call on a number. After it nothing more comes in.
+    let closed = unsafe { libc::shutdown(socket, libc::SHUT_RD) } == 0;
+    let mut bytes = [0_u8; 2048];
+    let over = || match read_bare(socket, &mut bytes) {
+        Ok(0) => Some(true),
+        Ok(_) => None,
+        Err(error) => Some(error.kind() == io::ErrorKind::WouldBlock),
+    };
+    let empty = std::iter::repeat_with(over).take(LAST_READS).find_map(|over| over);
+    if closed && empty == Some(true) {
+        return None;
+    }
+    let child = outlive(socket, Held::Connection);
+    if let Err(error) = &child {
+        leave_open(stream, "a connection", error);
+    }
+    child.ok()
+}
+
+/// Keep a socket for ever that cannot be closed without a wait: the better of two evils, and only
+/// when no child can be made.
+pub fn leave_open(socket: impl AsFd, what: impl Display, error: &io::Error) {
+    if let Ok(kept) = nix::unistd::dup(socket) {
+        std::mem::forget(kept);
+    }
+    warn!("{what} stays open, for no process could be created to close it: {error}");
+}
+
 /// A child that removes the message at the head of the queue, with all that it carries.
 pub struct Taking {
     report: AsyncFd<OwnedFd>,
@@ -125,14 +201,23 @@ pub fn reaped(pid: libc::pid_t) {
     ALIVE.with_borrow_mut(|alive| alive.remove(&pid));
 }
 
-fn note(pid: libc::pid_t) {
-    ALIVE.with_borrow_mut(|alive| alive.insert(pid));
+fn note(pid: libc::pid_t, held: Held) {
+    ALIVE.with_borrow_mut(|alive| alive.insert(pid, held));
+}
+
+fn alive(held: Held) -> usize {
+    ALIVE.with_borrow(|alive| alive.values().filter(|other| **other == held).count())
+}
+
+/// Whether so many connections are being closed that no more should come.
+pub fn is_crowded() -> bool {
+    alive(Held::Connection) >= CLIENTS
 }
 
 /// Have a child remove the message at the head of the queue, and wait until it has; what closing
 /// takes is not waited for. Whether the child said that it has: one that was killed says nothing.
 pub async fn hand_over(socket: RawFd) -> io::Result<bool> {
-    if ALIVE.with_borrow(HashSet::len) >= CHILDREN {
+    if alive(Held::Messages) >= CHILDREN {
         return Err(io::Error::from(io::ErrorKind::ResourceBusy));
     }
     Ok(Taking::start(socket)?.is_done().await)
@@ -147,7 +232,7 @@ impl Taking {
             // SAFETY: this is the child.
             0 => unsafe { take(socket, write.as_raw_fd()) },
             pid => {
-                note(pid);
+                note(pid, Held::Messages);
                 Ok(Self { report })
             }
         }
@@ -170,14 +255,14 @@ impl Taking {
 
 /// Have a child hold a socket until the returned descriptor is closed, which must be after the
 /// socket is.
-pub fn outlive(socket: RawFd) -> io::Result<OwnedFd> {
+pub fn outlive(socket: RawFd, held: Held) -> io::Result<OwnedFd> {
     let (read, write) = sys::pipe()?;
     // SAFETY: the child makes plain system calls, and ends.
     match unsafe { sys::clone_child(None, 0) }? {
         // SAFETY: this is the child.
         0 => unsafe { hold(socket, read.as_raw_fd()) },
         pid => {
-            note(pid);
+            note(pid, held);
             Ok(write)
         }
     }
@@ -239,13 +324,13 @@ unsafe fn begin(one: RawFd, other: RawFd) {
 mod tests {
     use super::*;
     use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
-    use std::os::unix::net::UnixDatagram;
+    use std::os::unix::net::{UnixDatagram, UnixStream};
 
-    fn send_descriptor(socket: &UnixDatagram) {
-        let descriptors = [socket.as_raw_fd()];
+    fn send_descriptor(socket: RawFd) {
+        let descriptors = [socket];
         let control = [ControlMessage::ScmRights(&descriptors)];
         let parts = [io::IoSlice::new(b"BARRIER=1")];
-        sendmsg::<()>(socket.as_raw_fd(), &parts, &control, MsgFlags::empty(), None).expect("sent");
+        sendmsg::<()>(socket, &parts, &control, MsgFlags::empty(), None).expect("sent");
     }
 
     #[test]
@@ -254,20 +339,45 @@ mod tests {
         runtime.block_on(async {
             let (own, other) = UnixDatagram::pair().expect("sockets");
             for _ in 0..CHILDREN {
-                send_descriptor(&other);
+                send_descriptor(other.as_raw_fd());
                 assert!(hand_over(own.as_raw_fd()).await.expect("a child"), "it has taken the message");
             }
-            send_descriptor(&other);
+            send_descriptor(other.as_raw_fd());
             let refused = hand_over(own.as_raw_fd()).await.expect_err("too many children");
             assert_eq!(refused.kind(), io::ErrorKind::ResourceBusy);
             let all = ALIVE.with_borrow(Clone::clone);
             let mut status = 0;
-            for pid in &all {
+            for pid in all.keys() {
                 // SAFETY: the pointer is to a local; the children are this thread's own.
                 assert_eq!(unsafe { libc::waitpid(*pid, &raw mut status, 0) }, *pid);
             }
-            reaped(all.into_iter().next().expect("a child"));
+            reaped(*all.keys().next().expect("a child"));
             assert!(hand_over(own.as_raw_fd()).await.expect("a child"));
         });
+    }
+
+    #[test]
+    fn only_a_connection_with_descriptors_in_it_takes_a_child_and_many_hold_up_new_ones() {
+        let gate_of = |send: &dyn Fn(RawFd)| {
+            let (own, other) = UnixStream::pair().expect("sockets");
+            send(other.as_raw_fd());
+            before_close(&own)
+        };
+        let write = |socket: RawFd| {
+            // SAFETY: the buffer is a literal of that size.
+            assert_eq!(unsafe { libc::write(socket, b"bytes".as_ptr().cast(), 5) }, 5);
+        };
+        assert!(gate_of(&|_| ()).is_none());
+        assert!(gate_of(&write).is_none());
+        let gates: Vec<_> = (0..CLIENTS).map(|_| gate_of(&|socket| send_descriptor(socket))).collect();
+        assert!(gates.iter().all(Option::is_some) && is_crowded());
+        drop(gates);
+        for pid in ALIVE.with_borrow(Clone::clone).into_keys() {
+            let mut status = 0;
+            // SAFETY: the pointer is to a local; the children are this thread's own.
+            assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, 0) }, pid);
+            reaped(pid);
+        }
+        assert!(!is_crowded());
     }
 }
