@@ -78,6 +78,8 @@ pub fn populations(field: &Field, setup: &Setup, rows: &mut [Row]) {
                 }
                 if services == KILLED.0 {
                     respawn(arena, events.as_ref().ok(), row);
+                    sleep(SETTLE);
+                    row.figures.memory_after = proc::memory(arena.pid).ok();
                 }
             });
         }

@@ -42,6 +42,8 @@ pub struct Figures {
     pub start_ms: Vec<f64>,
     /// Memory by the number of idle services.
     pub memory: Vec<Population>,
+    /// Memory of process 1 with 100 services, 50 of which were killed once and came back.
+    pub memory_after: Option<Memory>,
     /// From SIGKILL to the exec of the next process, in milliseconds; empty where the kernel does not tell.
     pub respawn_ms: Vec<f64>,
     /// From SIGKILL to the main of the next process, in milliseconds.
@@ -117,11 +119,12 @@ pub(super) fn worst(values: &[f64]) -> Option<f64> {
 }
 
 /// Titles of the table.
-const TITLES: [&str; 9] = [
+const TITLES: [&str; 10] = [
     "supervisor",
     "Pss kB 1/20/100",
     "anonymous",
     "all processes",
+    "after 50 kills, anonymous",
     "100 started",
     "kill to exec (worst)",
     "kill to main (worst)",
@@ -177,11 +180,13 @@ fn cells(row: &Row) -> Vec<String> {
     let ms = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.2} ms"));
     let with_worst = |all: &[f64]| format!("{} ({})", ms(median(all)), ms(worst(all)));
     let idle = figures.idle.as_ref();
+    let after = figures.memory_after;
     vec![
         format!("{} {}", row.name, row.version),
         join(|one| one.own.pss),
         join(|one| one.own.anonymous),
         join(|one| one.all.pss),
+        after.map_or_else(|| "-".to_owned(), |after| format!("{}, {}", after.pss, after.anonymous)),
         ms(median(&figures.start_ms)),
         with_worst(&figures.respawn_ms),
         with_worst(&figures.reborn_ms),

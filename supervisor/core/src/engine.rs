@@ -485,6 +485,20 @@ impl Engine {
         self.timers.first()
     }
 
+    /// Until when [`Event::Tick`] may be put off, so that what is due until then is done together: health probes can
+    /// wait for a small part of their interval, everything else cannot. `None` while nothing is due.
+    pub fn wake_by(&self) -> Option<Duration> {
+        let mut latest = None;
+        for (at, due) in self.timers.all() {
+            if latest.is_some_and(|latest| at >= latest) {
+                break;
+            }
+            let by = at.saturating_add(self.slack(due));
+            latest = Some(latest.map_or(by, |latest: Duration| latest.min(by)));
+        }
+        latest
+    }
+
     /// The declaration that a process was started with.
     pub fn started_with(&self, run: RunId) -> Option<Rc<Component>> {
         let unit = self.unit(*self.runs.get(&run)?)?;

@@ -32,9 +32,12 @@ use crate::reexec::{self, Reexec};
 use crate::spawn::Common;
 use crate::sys;
 
-/// How late what is due may be done, so that hundreds of probes in a second wake the supervisor fifty times and not
-/// hundreds. Limits and intervals are declared in seconds.
+/// How late what is due may be done, beyond what the engine allows, so that limits which end at nearly the same time wake
+/// the supervisor once. Limits and intervals are declared in seconds.
 const TIMER_SLACK: Duration = Duration::from_millis(20);
+
+/// Events for which room is kept when none waits. Starting many components makes one for each, once.
+const EVENTS_KEPT: usize = 16;
 
 /// Everything that outlives a single event.
 pub struct Supervisor {
@@ -107,11 +110,18 @@ impl Supervisor {
 
     /// Give the engine an event and perform what follows, to the end.
     pub fn dispatch(self: &Rc<Self>, event: Event) {
+        if self.work_off(event) {
+            self.timer.notify_one();
+        }
+    }
+
+    /// The same. Whether the time at which the engine wants to be woken has changed.
+    fn work_off(self: &Rc<Self>, event: Event) -> bool {
         self.queue.borrow_mut().push_back(event);
         if self.dispatching.replace(true) {
-            return;
+            return false;
         }
-        let deadline = self.engine.borrow().deadline();
+        let wake_by = self.engine.borrow().wake_by();
         loop {
             let next = self.queue.borrow_mut().pop_front();
             let Some(event) = next else { break };
@@ -122,9 +132,11 @@ impl Supervisor {
             }
         }
         self.dispatching.set(false);
-        if self.engine.borrow().deadline() != deadline {
-            self.timer.notify_one();
+        let mut queue = self.queue.borrow_mut();
+        if queue.capacity() > EVENTS_KEPT {
+            *queue = VecDeque::new();
         }
+        self.engine.borrow().wake_by() != wake_by
     }
 
     fn act(self: &Rc<Self>, event: Event) {
@@ -325,14 +337,15 @@ impl Supervisor {
     /// Wake the engine at its deadlines, for ever.
     pub async fn run_timers(self: Rc<Self>) {
         loop {
-            let deadline = self.engine.borrow().deadline();
+            let wake_by = self.engine.borrow().wake_by();
             let changed = self.timer.notified();
-            match deadline {
+            match wake_by {
                 None => changed.await,
                 Some(at) => {
                     let left = with_slack(at).saturating_sub(sys::now());
                     if tokio::time::timeout(left, changed).await.is_err() {
-                        self.dispatch(Event::Tick);
+                        // What it changes about the time is seen in the next round.
+                        self.work_off(Event::Tick);
                     }
                 }
             }

@@ -291,7 +291,12 @@ const LIFECYCLE: &[Key] = &[
         NONE,
         "Healthy when the component has sent the supervisor this signal since the last probe.",
     ),
-    key("health_interval", Shape::Interval, Fallback::Value("60"), "Time between two probes."),
+    key(
+        "health_interval",
+        Shape::Interval,
+        Fallback::Value("60"),
+        "Time between two probes. One may come up to a tenth of it later, and up to a second, so that many come together.",
+    ),
     key(
         "health_timeout",
         Shape::PositiveSeconds,

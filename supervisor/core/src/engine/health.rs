@@ -6,6 +6,9 @@
 //! one comes every interval by the monotonic clock, however long the one before took. There is
 //! never more than one: while one is under way, the next is left out.
 //!
+//! A probe may be put off by a [`SLACK_PART`] of its interval, so that many components are probed in
+//! few wake-ups; the rhythm stays that of the interval.
+//!
 //! Within the start grace a failure is shown and does not count; the first pass ends the grace.
 //!
 //! A probe that exceeds its limit has failed and is cancelled. One that cannot even be cancelled
@@ -23,6 +26,13 @@ use crate::control::Health;
 use crate::graph::NodeId;
 use crate::journal::{Cause, State, unhealthy_text};
 use crate::mutation::{Mutation, broken};
+
+/// The part of its interval for which a probe may be put off: a failure is seen at most so much later.
+const SLACK_PART: u32 = 10;
+
+/// The longest time for which a probe may be put off. Enough for tens of wake-ups a minute, however many components
+/// are probed; nobody who looks at one waits for longer.
+const SLACK_LIMIT: Duration = Duration::from_secs(1);
 
 /// What is known about the health of one component.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -159,6 +169,13 @@ impl Engine {
         if !probed {
             self.feed(id, Input::Healthy, Cause::Healthy);
         }
+    }
+
+    /// For how long a timer may be put off.
+    pub(super) fn slack(&self, due: Due) -> Duration {
+        let Due::Probe(id) = due else { return Duration::ZERO };
+        let health = self.unit(id).and_then(|unit| unit.component.lifecycle.health.as_ref());
+        health.map_or(Duration::ZERO, |health| (health.interval / SLACK_PART).min(SLACK_LIMIT))
     }
 
     fn arm_probe(&mut self, id: NodeId) {

@@ -78,6 +78,11 @@ impl Timers {
         self.queue.get(&key).map(|due| (key.0, *due))
     }
 
+    /// All of them, in the order in which they are due.
+    pub(super) fn all(&self) -> impl Iterator<Item = (Duration, Due)> {
+        self.queue.iter().map(|(key, due)| (key.0, *due))
+    }
+
     /// What is due at the time `now`.
     pub(super) fn due(&self, now: Duration) -> impl Iterator<Item = Due> {
         self.queue.iter().take_while(move |(key, _)| key.0 <= now).map(|(_, due)| *due)

@@ -2,6 +2,7 @@
 
 mod frugal;
 mod health;
+mod memory;
 mod notify;
 
 use std::fs;

@@ -88,6 +88,61 @@ fn probes_keep_their_rhythm_and_are_spread() {
     }
 }
 
+/// Wake it as late as it allows: what is asked, and when it was due.
+#[test]
+fn probes_are_asked_together_within_a_tenth_of_their_interval() {
+    let files: Vec<_> = (0..200).map(|n| service(&format!("c{n}"), PROBED)).collect();
+    let files: Vec<_> = files.iter().map(String::as_str).collect();
+    let mut bench = Bench::new(&files);
+    for n in 0..200 {
+        bench.execute(&format!("c{n}"));
+    }
+    let start = bench.now;
+    let (mut wakes, mut probes) = (0, 0);
+    while bench.now < start + 60 * SECOND {
+        let due = bench.engine.deadline().expect("a deadline");
+        let wake_by = bench.engine.wake_by().expect("a time to wake at");
+        assert!((due..=due + SECOND).contains(&wake_by), "{due:?} is put off to {wake_by:?}");
+        bench.now = wake_by;
+        bench.effects.clear();
+        bench.give(Event::Tick);
+        wakes += 1;
+        let sent: Vec<_> = bench
+            .effects
+            .iter()
+            .filter_map(|effect| match effect {
+                Effect::Probe { probe, .. } => Some(*probe),
+                _ => None,
+            })
+            .collect();
+        probes += sent.len();
+        for probe in sent {
+            bench.give(Event::Probed { probe, outcome: Ok(()) });
+        }
+    }
+    // First probes come five to ten seconds after the start, then one every ten seconds each: none is left out.
+    assert!((1000..=1200).contains(&probes), "{probes} probes");
+    assert!(wakes <= 60, "{wakes} wake-ups");
+}
+
+#[test]
+fn nothing_but_probes_is_put_off() {
+    let slow = service("slow", "[lifecycle]\nreadiness = \"notify\"\nreadiness_timeout = 8");
+    let mut bench = Bench::new(&[&service("a", PROBED), &slow]);
+    bench.execute("a");
+    bench.execute("slow");
+    let late = bench.now + 8 * SECOND;
+    while bench.engine.state("slow") == State::ReadyWait {
+        bench.now = bench.engine.wake_by().expect("a time to wake at");
+        assert!(bench.now <= late, "the limit of readiness is put off to {:?}", bench.now);
+        bench.give(Event::Tick);
+        if let Some(probe) = sent(&mut bench) {
+            bench.give(Event::Probed { probe, outcome: Ok(()) });
+        }
+    }
+    assert_eq!(bench.now, late);
+}
+
 #[test]
 fn a_long_pause_is_not_made_up_for() {
     let mut bench = Bench::new(&[&service("a", PROBED)]);

@@ -10,7 +10,7 @@ use yakiros_core::journal::State;
 use crate::guest::{Guest, sleeper, until};
 
 /// Components that do nothing.
-const IDLE: usize = 20;
+pub(super) const IDLE: usize = 20;
 
 /// Descriptors that the supervisor itself needs: standard ones, event loop, signals, file changes, control socket.
 const OWN_DESCRIPTORS: usize = 16;
@@ -31,7 +31,8 @@ fn folder() -> tempfile::TempDir {
     dir
 }
 
-fn start() -> Option<Guest> {
+/// A supervisor with idle components that has given back what starting needed.
+pub(super) fn start() -> Option<Guest> {
     let guest = Guest::start_in(folder())?;
     guest.settle();
     // Whether it may lock or not: the last thing that starting does.
