@@ -381,7 +381,10 @@ struct User {
 
 impl User {
     fn command(dir: &Path) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_graph-resolver"));
+        Self::arguments(Command::new(env!("CARGO_BIN_EXE_graph-resolver")), dir)
+    }
+
+    fn arguments(mut command: Command, dir: &Path) -> Command {
         command
             .args(["--config-dir", "graph.d", "--control-socket", "sock", "--state-dir", "state"])
             .args(["--cgroup-root", "no-cgroups"])
@@ -454,7 +457,9 @@ fn a_second_supervisor_takes_nothing_from_the_first() {
     let mut first = User::start();
     let dir = first.dir.path().to_owned();
     let socket = dir.join("sock");
-    let second = User::command(&dir).output().expect("graph-resolver");
+    let mut limited = Command::new("timeout");
+    limited.arg(PATIENCE.as_secs().to_string()).arg(env!("CARGO_BIN_EXE_graph-resolver"));
+    let second = User::arguments(limited, &dir).output().expect("graph-resolver");
     let said = String::from_utf8_lossy(&second.stderr).into_owned();
     assert_eq!(second.status.code(), Some(70), "{said}");
     assert!(said.contains(&format!("process {} listens there already", first.child.id())), "{said}");
