@@ -13,14 +13,15 @@
 mod tree;
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::ops::Bound::{Included, Unbounded};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+use memchr::memmem;
 use nix::libc;
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 use serde::{Deserialize, Serialize};
@@ -388,10 +389,23 @@ impl Cgroup {
         other.strip_prefix(&own).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
 
+    /// Where the kernel says whether a process is left in it.
+    pub fn events(&self) -> io::Result<Events> {
+        File::open(self.path.join("cgroup.events")).map(Events)
+    }
+}
+
+/// The state of a group, as long as it is held.
+pub struct Events(File);
+
+impl Events {
     /// Whether a process is left in it. A shared group says nothing: it is not ours alone.
     pub fn is_occupied(&self) -> bool {
-        let events = sys::read_small(&self.path.join("cgroup.events"));
-        events.is_ok_and(|text| text.contains("populated 1"))
+        /// Two short lines.
+        const SIZE: usize = 128;
+        let mut text = [0; SIZE];
+        let length = self.0.read_at(&mut text, 0).unwrap_or(0);
+        memmem::find(&text[..length], b"populated 1").is_some()
     }
 }
 
@@ -573,6 +587,19 @@ mod tests {
             "[component]\nname = {name:?}\nbinary = \"/bin/true\"\n[resources]\ncgroup = {group:?}\n{more}\n"
         );
         yakiros_core::component::parse(&text).component.expect("a component")
+    }
+
+    #[test]
+    fn a_group_is_looked_at_anew_each_time() {
+        let folder = tempfile::tempdir().expect("temporary directory");
+        let file = folder.path().join("cgroup.events");
+        let group = Cgroup { path: folder.path().into() };
+        assert!(group.events().is_err());
+        fs::write(&file, "populated 1\nfrozen 0\n").expect("file");
+        let events = group.events().expect("events");
+        let occupied = events.is_occupied();
+        fs::write(&file, "populated 0\nfrozen 0\n").expect("file");
+        assert_eq!((occupied, events.is_occupied()), (true, false));
     }
 
     #[test]

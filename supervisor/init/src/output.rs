@@ -107,10 +107,12 @@ impl Logs {
             if copied == Some(0) {
                 log.ignore();
             }
-            copied.filter(|count| *count > 0).map(|_| Rc::clone(&log.name))
+            copied.map(|count| (count, Rc::clone(&log.name)))
         });
-        if let Some(name) = copied.flatten() {
-            supervisor.log_grew(&name);
+        match copied.flatten() {
+            None => {}
+            Some((0, _)) => supervisor.processes.borrow_mut().expect_end(run),
+            Some((_, name)) => supervisor.log_grew(&name),
         }
     }
 }

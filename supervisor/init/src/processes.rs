@@ -26,7 +26,7 @@ use yakiros_core::component::{Check, Component, Readiness, Resources};
 use yakiros_core::engine::{Alive, Event, ProbeId, RunId, Stage};
 use yakiros_core::journal::Exit;
 
-use crate::cgroup::{Cgroup, Cgroups, Prepared, Work};
+use crate::cgroup::{self, Cgroup, Cgroups, Prepared, Work};
 use crate::health;
 use crate::limits;
 use crate::lookup::Identity;
@@ -57,6 +57,8 @@ struct Process {
     pid: Option<i32>,
     name: Rc<str>,
     cgroup: Option<Cgroup>,
+    /// Of its group, once its end is near.
+    events: Option<cgroup::Events>,
     /// Where exec reports; `None` once it has.
     report: Option<Rc<AsyncFd<OwnedFd>>>,
     /// What the report said, until the process is reaped.
@@ -236,8 +238,23 @@ impl Processes {
     }
 
     /// Whether something is left in a control group that is the run's alone.
-    fn is_occupied(&self, run: RunId) -> bool {
-        self.own_cgroup(run).is_some_and(Cgroup::is_occupied)
+    fn is_occupied(&mut self, run: RunId) -> bool {
+        if self.own_cgroup(run).is_none() {
+            return false;
+        }
+        self.expect_end(run);
+        let events = self.runs.get(&run).and_then(|process| process.events.as_ref());
+        events.is_some_and(cgroup::Events::is_occupied)
+    }
+
+    /// The output of a run has ended, so the run is likely to do so in a moment, once the kernel has taken it apart: have at
+    /// hand what is asked then.
+    pub fn expect_end(&mut self, run: RunId) {
+        if let Some(process) = self.runs.get_mut(&run)
+            && let (None, Some(cgroup)) = (&process.events, &process.cgroup)
+        {
+            process.events = cgroup.events().ok();
+        }
     }
 
     fn keep(&mut self, run: RunId, process: Process) {
@@ -530,6 +547,7 @@ fn try_spawn(
         pid: Some(pid),
         name: component.name.as_str().into(),
         cgroup,
+        events: None,
         report: Some(report),
         failure: None,
         speaking,
@@ -664,7 +682,7 @@ fn component_reaped(supervisor: &Rc<Supervisor>, run: RunId, exit: Exit) {
         let Some(failure) = own.runs.get(&run).map(|process| process.failure) else {
             return;
         };
-        let occupied = own.own_cgroup(run).filter(|cgroup| cgroup.is_occupied()).cloned();
+        let occupied = if own.is_occupied(run) { own.own_cgroup(run).cloned() } else { None };
         if let Some(cgroup) = &occupied {
             own.cgroups.kill(cgroup);
         }
@@ -686,7 +704,7 @@ async fn drain(supervisor: Rc<Supervisor>, run: RunId, event: Event) {
         tokio::time::sleep(step).await;
         waited += step;
         step = (step * 2).min(DRAIN_STEP_MAX);
-        if !supervisor.processes.borrow().is_occupied(run) {
+        if !supervisor.processes.borrow_mut().is_occupied(run) {
             break;
         }
     }
@@ -714,6 +732,7 @@ mod tests {
             pid,
             name: "a".into(),
             cgroup: None,
+            events: None,
             report: None,
             failure: None,
             speaking: None,

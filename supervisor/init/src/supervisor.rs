@@ -150,7 +150,10 @@ impl Supervisor {
         }
         let effects = self.engine.borrow_mut().handle_all(now, events);
         self.reexec.fail_if_asked_to();
-        for effect in effects {
+        // A line may have to wait for a slow console; what was decided does not wait for the line.
+        let (lines, effects): (Vec<_>, Vec<_>) =
+            effects.into_iter().partition(|effect| matches!(effect, Effect::Changed(_)));
+        for effect in effects.into_iter().chain(lines) {
             self.perform(effect);
         }
     }

@@ -191,6 +191,7 @@ fn adopt(supervisor: &Rc<Supervisor>, passed: Passed, luggage: &mut Luggage) {
         pid: passed.pid,
         name: passed.name,
         cgroup: passed.cgroup,
+        events: None,
         report,
         failure,
         speaking,
