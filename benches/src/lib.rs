@@ -1,3 +1,4 @@
-//! Benchmarks: of the core in `benches/core.rs`, of whole supervisors side by side in [`peers`].
+//! The core's speed against its bars, and supervisors side by side: see `README.md`.
 
 pub mod peers;
+pub mod speed;

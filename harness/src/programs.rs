@@ -58,6 +58,11 @@ impl Programs {
         Ok(Self { folder: target_dir.join(target).join(PROFILE) })
     }
 
+    /// Where all of them are.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// A program by its name.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.join(name)

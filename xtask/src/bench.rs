@@ -1,9 +1,13 @@
-//! `cargo xtask bench`.
+//! `cargo xtask bench`: the core's speed against its bars, or supervisors side by side.
 
 use clap::Args;
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
+use serde::Serialize;
 use yakiros_benches::peers::{self, Contestant, FLOOR, Init, PEERS, RESOLVER, Setup};
+use yakiros_benches::speed::{self, PROGRAMS, ROUND_TRIP};
 use yakiros_harness::programs::Programs;
 use yakiros_harness::progress::Preparation;
 use yakiros_reports::{EXIT_FAILED, EXIT_INFRA, EXIT_PASSED};
@@ -15,38 +19,53 @@ const WATCH_SECONDS: u64 = 30;
 
 #[derive(Args)]
 pub struct Bench {
+    /// Only benchmarks of the core with this in their name, such as resolve, flip/random or simulation
+    #[arg(value_name = "FILTER", conflicts_with = "peers")]
+    filter: Option<String>,
     /// Measure supervisors side by side: graph-resolver, and of Debian finit, s6 and runit. Needs root
-    #[arg(long, required = true)]
+    #[arg(long)]
     peers: bool,
     /// A folder with usr/sbin/dinit and its libraries, to be dinit's root: Debian has no package of it
-    #[arg(long, value_name = "FOLDER")]
+    #[arg(long, value_name = "FOLDER", requires = "peers")]
     dinit: Option<PathBuf>,
     /// Only graph-resolver, and the floor
-    #[arg(long)]
+    #[arg(long, requires = "peers")]
     alone: bool,
     /// A folder with graph-resolver, test-floor and test-stamp, all static, instead of those built now
     #[arg(long, value_name = "FOLDER")]
     programs: Option<PathBuf>,
     /// Starts of 100 services of which the median counts
-    #[arg(long, value_name = "N", default_value_t = 5)]
+    #[arg(long, value_name = "N", default_value_t = 5, requires = "peers")]
     rounds: usize,
     /// Seconds for which idle and probing supervisors are watched
-    #[arg(long, value_name = "N", default_value_t = WATCH_SECONDS)]
+    #[arg(long, value_name = "N", default_value_t = WATCH_SECONDS, requires = "peers")]
     watch: u64,
     /// All figures as JSON
     #[arg(long)]
     json: bool,
 }
 
+type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
+
 pub fn run(arguments: &Bench) -> i32 {
-    match measure(arguments) {
+    if arguments.peers {
+        let report = measure_peers(arguments);
+        print(arguments, report, peers::Report::passed)
+    } else {
+        let report = measure_core(arguments);
+        print(arguments, report, speed::Report::passed)
+    }
+}
+
+fn print<R: Serialize + Display>(arguments: &Bench, report: Outcome<R>, passed: fn(&R) -> bool) -> i32 {
+    match report {
         Ok(report) => {
             if arguments.json {
                 println!("{}", serde_json::to_string_pretty(&report).unwrap_or_default());
             } else {
                 println!("{report}");
             }
-            if report.passed() { EXIT_PASSED } else { EXIT_FAILED }
+            if passed(&report) { EXIT_PASSED } else { EXIT_FAILED }
         }
         Err(error) => {
             eprintln!("error: {error}");
@@ -55,16 +74,41 @@ pub fn run(arguments: &Bench) -> i32 {
     }
 }
 
-fn measure(arguments: &Bench) -> Result<peers::Report, Box<dyn std::error::Error>> {
-    let built = if arguments.programs.is_none() { Some(Programs::build()?) } else { None };
-    let program = |name: &str| match (&arguments.programs, &built) {
-        (Some(folder), _) => folder.join(name),
-        (None, Some(programs)) => programs.path(name),
-        (None, None) => PathBuf::from(name),
-    };
+/// Criterion's own lines are the progress; its files are read for the table.
+fn measure_core(arguments: &Bench) -> Outcome<speed::Report> {
+    let folder = tempfile::tempdir()?;
+    let filter = arguments.filter.as_deref();
+    let mut command = crate::test::command(&["bench", "--package", "yakiros-benches", "--bench", "core"]);
+    command.args(["--", "--quiet"]).args(filter).env("CRITERION_HOME", folder.path());
+    if filter.is_none_or(|filter| ROUND_TRIP.contains(filter) || filter.contains(ROUND_TRIP)) {
+        command.env(PROGRAMS, programs(arguments)?);
+    }
+    let status = command.stdout(Stdio::from(std::io::stderr())).status()?;
+    if !status.success() {
+        return Err(format!("cargo bench ended with {status}").into());
+    }
+    let report = speed::Report::read(folder.path(), filter)?;
+    match filter {
+        Some(filter) if report.rows.is_empty() => {
+            Err(format!("no benchmark has {filter:?} in its name").into())
+        }
+        _ => Ok(report),
+    }
+}
+
+/// The folder of the programs under test.
+fn programs(arguments: &Bench) -> Outcome<PathBuf> {
+    match &arguments.programs {
+        Some(folder) => Ok(std::path::absolute(folder)?),
+        None => Ok(Programs::build()?.folder().to_path_buf()),
+    }
+}
+
+fn measure_peers(arguments: &Bench) -> Outcome<peers::Report> {
+    let programs = programs(arguments)?;
     let folder = tempfile::tempdir()?;
     let ours = [(&RESOLVER, "graph-resolver"), (&FLOOR, "test-floor")];
-    let ours = ours.map(|(init, name)| own(init, &program(name), &folder.path().join(init.name)));
+    let ours = ours.map(|(init, name)| own(init, &programs.join(name), &folder.path().join(init.name)));
     let mut contestants = ours.into_iter().collect::<Result<Vec<_>, _>>()?;
     let cache = Cache::from_env()?;
     let mut leases = Vec::new();
@@ -77,7 +121,7 @@ fn measure(arguments: &Bench) -> Result<peers::Report, Box<dyn std::error::Error
     }
     let setup = Setup {
         contestants,
-        service: program("test-stamp"),
+        service: programs.join("test-stamp"),
         rounds: arguments.rounds,
         watch_seconds: arguments.watch,
         say: |text| eprintln!("{text}"),

@@ -24,6 +24,7 @@ Examples:
   cargo xtask shell -- graphctl status                one command in a fresh guest
   cargo xtask sim --seeds 10000                       ten thousand lives of the engine in a fake world
   cargo xtask test                                    what CI runs
+  cargo xtask bench resolve                           how fast is the core? what has \"resolve\" in its name
   cargo xtask image list                              what is in the cache";
 
 const EXIT_CODES: &str = "\
@@ -57,7 +58,7 @@ enum Command {
     },
     /// Format, lint, unit, property, simulation and namespace tests, then the VM suites: what CI runs
     Test,
-    /// Compare with other supervisors on this machine, and with the bars; exits with 1 when one is missed
+    /// Measure the core, or with --peers whole supervisors side by side; exits with 1 when a bar is missed
     Bench(bench::Bench),
     /// The guest image in the cache
     Image {
