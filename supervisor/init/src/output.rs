@@ -44,8 +44,8 @@ const BATCH: usize = 32 * 1024;
 /// Logs that are told of at once; the kernel tells of the others next.
 const AT_ONCE: usize = 16;
 
-/// The most bytes read from a pipe after its component has ended: what a pipe holds.
-const DRAIN_LIMIT: usize = 64 * 1024;
+/// The most bytes that are copied in one go when a component has ended: what a pipe holds, unless it was made larger.
+const AT_END: usize = 64 * 1024;
 
 thread_local! {
     /// One set of buffers for all logs: nothing waits while they are in use.
@@ -124,6 +124,8 @@ pub struct Log {
     sink: RefCell<Sink>,
     /// The last round in which it had something.
     turn: Cell<u64>,
+    /// Bytes read from the pipe.
+    copied: Cell<u64>,
     logs: Rc<Logs>,
 }
 
@@ -133,7 +135,14 @@ impl Log {
         let (state_dir, name) = place;
         logs.poll.add(&pipe, EpollEvent::new(EpollFlags::EPOLLIN, run.0))?;
         let sink = RefCell::new(Sink::new(log_path(state_dir, name)));
-        Ok(Self { pipe, name: name.into(), sink, turn: Cell::new(0), logs: Rc::clone(logs) })
+        Ok(Self {
+            pipe,
+            name: name.into(),
+            sink,
+            turn: Cell::new(0),
+            copied: Cell::new(0),
+            logs: Rc::clone(logs),
+        })
     }
 
     /// The pipe, for the next process image; the file is found again by its name.
@@ -154,15 +163,21 @@ impl Log {
         let _ = self.logs.poll.delete(&self.pipe);
     }
 
+    /// Bytes that were written to it until now.
+    pub fn written(&self) -> u64 {
+        self.copied.get() + sys::unread(&self.pipe).map_or(0, |count| count as u64)
+    }
+
+    /// Whether more is left of the first so many bytes than [`Log::finish`] takes. Turns go on as long as the run is not
+    /// over.
+    pub fn is_behind(&self, written: u64) -> bool {
+        written.saturating_sub(self.copied.get()) > AT_END as u64
+    }
+
     /// The component has ended: copy what is in the pipe now, and end its last line.
     pub fn finish(&self) {
-        let mut copied = 0;
-        while copied < DRAIN_LIMIT {
-            match self.copy_chunk() {
-                None | Some(0) => break,
-                Some(count) => copied += count,
-            }
-        }
+        let end = self.copied.get() + AT_END as u64;
+        while self.copied.get() < end && self.copy_chunk().is_some_and(|count| count > 0) {}
         self.sink.borrow_mut().end_line();
     }
 
@@ -170,6 +185,7 @@ impl Log {
     fn copy_chunk(&self) -> Option<usize> {
         BUFFERS.with_borrow_mut(|Buffers { chunk, batch, stamp }| {
             let count = sys::read_now(&self.pipe, chunk).unwrap_or(Some(0))?;
+            self.copied.set(self.copied.get() + count as u64);
             if count > 0 {
                 let stamp = stamp.at(sys::wall_clock());
                 // A full /run loses output, never the component.

@@ -41,7 +41,7 @@ use pending::Pending;
 
 pub use passed::{PassedProcesses, take_over};
 
-/// Longest time to wait for a killed group to become empty. What is left then hangs in the
+/// Longest time to wait for a killed group to become empty, and for a log to catch up. What is left then hangs in the
 /// kernel; the component is not held back for it.
 const DRAIN_LIMIT: Duration = Duration::from_secs(5);
 
@@ -262,6 +262,12 @@ impl Processes {
             self.cgroups.hold(cgroup);
         }
         self.runs.insert(run, Box::new(process));
+    }
+
+    /// Whether much is left to be copied of what a run has written.
+    fn is_log_behind(&self, run: RunId, written: Option<u64>) -> bool {
+        let behind = written.and_then(|written| self.with_log(run, |log| log.is_behind(written)));
+        behind.unwrap_or(false)
     }
 
     /// Look at the log of a run, unless that is over.
@@ -689,29 +695,40 @@ fn component_reaped(supervisor: &Rc<Supervisor>, run: RunId, exit: Exit) {
         (failure, occupied.is_some())
     };
     let event = end_of(run, failure, exit);
-    if occupied {
+    let written = supervisor.processes.borrow().with_log(run, Log::written);
+    if occupied || supervisor.processes.borrow().is_log_behind(run, written) {
         spawn_local(drain(Rc::clone(supervisor), run, event));
     } else {
         conclude(supervisor, run, event);
     }
 }
 
-/// Wait for a killed group to become empty, then report the end.
+/// Wait for a killed group to become empty, and for what was written until then to be in the log; then report the end.
 async fn drain(supervisor: Rc<Supervisor>, run: RunId, event: Event) {
+    if !wait_until(|| !supervisor.processes.borrow_mut().is_occupied(run)).await {
+        warn!("processes of a component outlive their kill by {DRAIN_LIMIT:?}");
+    }
+    // Other writers may go on for ever.
+    let written = supervisor.processes.borrow().with_log(run, Log::written);
+    if !wait_until(|| !supervisor.processes.borrow().is_log_behind(run, written)).await {
+        warn!("output of a component is lost: it was not copied within {DRAIN_LIMIT:?}");
+    }
+    conclude(&supervisor, run, event);
+}
+
+/// Look again and again, for [`DRAIN_LIMIT`] at most. Whether it came.
+async fn wait_until(mut come: impl FnMut() -> bool) -> bool {
     let mut step = DRAIN_STEP;
     let mut waited = Duration::ZERO;
-    while waited < DRAIN_LIMIT {
+    while !come() {
+        if waited >= DRAIN_LIMIT {
+            return false;
+        }
         tokio::time::sleep(step).await;
         waited += step;
         step = (step * 2).min(DRAIN_STEP_MAX);
-        if !supervisor.processes.borrow_mut().is_occupied(run) {
-            break;
-        }
     }
-    if waited >= DRAIN_LIMIT {
-        warn!("processes of a component outlive their kill by {DRAIN_LIMIT:?}");
-    }
-    conclude(&supervisor, run, event);
+    true
 }
 
 fn conclude(supervisor: &Rc<Supervisor>, run: RunId, event: Event) {

@@ -85,6 +85,14 @@ pub fn read_now(fd: impl AsFd, buffer: &mut [u8]) -> io::Result<Option<usize>> {
     }
 }
 
+/// Bytes that wait in a pipe.
+pub fn unread(pipe: impl AsFd) -> io::Result<usize> {
+    let mut count: libc::c_int = 0;
+    // SAFETY: the pointer is to a local of the type that this call fills.
+    let done = unsafe { libc::ioctl(pipe.as_fd().as_raw_fd(), libc::FIONREAD, &raw mut count) };
+    if done == 0 { Ok(usize::try_from(count).unwrap_or(0)) } else { Err(io::Error::last_os_error()) }
+}
+
 /// The monotonic clock.
 pub fn now() -> Duration {
     clock(libc::CLOCK_MONOTONIC)

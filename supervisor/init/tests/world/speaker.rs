@@ -9,6 +9,7 @@ use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::Path;
 use std::process::Command;
 
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::socket::{
     AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, sendmsg, socket,
 };
@@ -21,6 +22,9 @@ const VARIABLE: &str = "SPEAKER";
 /// The arguments that make this program the component.
 const ROLE: [&str; 5] =
     ["--exact", "speaker::as_a_component", "--ignored", "--nocapture", "--test-threads=1"];
+
+/// Bytes of each line of a burst.
+pub const BURST_LINE: usize = 1000;
 
 /// Stands for a newline in a line.
 const NEWLINE: &str = "|";
@@ -91,6 +95,7 @@ fn obey(line: &str) -> String {
             begun.elapsed().as_millis().to_string()
         }
         Some(("barrier", _)) => barrier(&path),
+        Some(("burst", lines)) => burst(lines.parse().expect("a number")),
         Some(("laden", message)) => {
             send_descriptor(&path, message.as_bytes(), std::io::stderr().as_fd());
             "said".to_owned()
@@ -100,6 +105,18 @@ fn obey(line: &str) -> String {
             Err(error) => error.to_string(),
         },
     }
+}
+
+/// Write numbered lines of [`BURST_LINE`] bytes to the output, all into a pipe that was made large enough, and end at once.
+fn burst(lines: usize) -> ! {
+    let mut out = std::io::stdout();
+    let line = |number| format!("{number:0width$}\n", width = BURST_LINE - 1);
+    let all: String = (1..=lines).map(line).collect();
+    let size = i32::try_from(all.len()).expect("a pipe's size");
+    fcntl(&out, FcntlArg::F_SETPIPE_SZ(size)).expect("a larger pipe");
+    out.write_all(all.as_bytes()).and_then(|()| out.flush()).expect("the output");
+    // SAFETY: nothing is left to be done on the way out.
+    unsafe { nix::libc::_exit(0) }
 }
 
 /// Send the writing end of a pipe and wait until the other side has closed it.
