@@ -14,7 +14,6 @@ use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
 use std::path::Path;
 use std::rc::Rc;
 
-use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use tokio::net::TcpStream;
 use tokio::task::{AbortHandle, spawn_local};
@@ -28,6 +27,7 @@ use crate::lookup;
 use crate::reexec::Luggage;
 use crate::spawn;
 use crate::supervisor::Supervisor;
+use crate::sys;
 
 /// Bytes of an HTTP answer that are read: `HTTP/1.1 200`, which is all that counts.
 const STATUS_BYTES: usize = 12;
@@ -128,8 +128,7 @@ pub fn cancel(supervisor: &Rc<Supervisor>, probe: ProbeId) {
     let mut probes = supervisor.probes.borrow_mut();
     match probes.running.get(&probe) {
         Some(Running::Command { pid, .. }) => {
-            // It leads a group of its own, and is not reaped yet: the number is its own.
-            let _ = killpg(Pid::from_raw(*pid), Signal::SIGKILL);
+            sys::end_child(Pid::from_raw(*pid));
         }
         Some(Running::Task(task)) => {
             task.abort();

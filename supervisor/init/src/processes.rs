@@ -184,8 +184,7 @@ impl Processes {
             self.cgroups.kill(&cgroup);
         }
         if let Some(pid) = self.pid(run) {
-            let _ = signal::killpg(pid, Signal::SIGKILL);
-            let _ = signal::kill(pid, Signal::SIGKILL);
+            sys::end_child(pid);
         }
         None
     }
@@ -399,7 +398,7 @@ impl Processes {
     pub fn kill_probes(&self, run: RunId) {
         for (pid, role) in &self.pids {
             if matches!(role, Role::Probe(of) if *of == run) {
-                let _ = signal::killpg(Pid::from_raw(*pid), Signal::SIGKILL);
+                sys::end_child(Pid::from_raw(*pid));
             }
         }
     }
@@ -407,9 +406,7 @@ impl Processes {
     /// End a child that nobody listens to any more.
     pub fn disown(&mut self, pid: i32) {
         self.pids.remove(&pid);
-        // It is not reaped yet: the number is its own, and that of its group if it leads one by now.
-        let _ = signal::killpg(Pid::from_raw(pid), Signal::SIGKILL);
-        let _ = signal::kill(Pid::from_raw(pid), Signal::SIGKILL);
+        sys::end_child(Pid::from_raw(pid));
     }
 
     /// A child that tries whether a program can take over.

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use nix::fcntl::OFlag;
 use nix::libc;
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::unistd::Pid;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -83,6 +85,13 @@ pub fn read_now(fd: impl AsFd, buffer: &mut [u8]) -> io::Result<Option<usize>> {
             Err(error) => return Err(error.into()),
         }
     }
+}
+
+/// End a child, and the group that it leads by now. It must not be reaped yet, so that the number is its own.
+pub fn end_child(pid: Pid) {
+    let _ = killpg(pid, Signal::SIGKILL);
+    // Before setsid there is no group of that number.
+    let _ = kill(pid, Signal::SIGKILL);
 }
 
 /// Bytes that wait in a pipe.
@@ -292,4 +301,25 @@ pub fn is_sealed(file: &File) -> bool {
     // SAFETY: a call on an open descriptor. A negative answer has all bits set, the sign's too.
     let seals = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GET_SEALS) };
     seals >= 0 && seals & SEALS == SEALS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_child_is_ended_whether_it_leads_a_group_or_not() {
+        use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+        let mut command = std::process::Command::new("/bin/sleep");
+        // Ends by itself, and not by a signal.
+        command.arg("30");
+        for own_group in [false, true] {
+            if own_group {
+                command.process_group(0);
+            }
+            let mut child = command.spawn().expect("sleep");
+            end_child(Pid::from_raw(i32::try_from(child.id()).expect("a process id")));
+            assert_eq!(child.wait().expect("its end").signal(), Some(libc::SIGKILL));
+        }
+    }
 }
