@@ -6,7 +6,6 @@
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -171,7 +170,8 @@ fn print_all(output: &Output, text: &str) {
         let lines: Vec<_> = text.lines().map(line_value).collect();
         return Output::value(&json!({"version": VERSION, "lines": lines}));
     }
-    Output::raw(text);
+    // A reader that stops reading is content.
+    let _ = Output::foreign(text);
 }
 
 /// Prints pieces as they come: text at once, JSON line by line.
@@ -188,9 +188,7 @@ impl Printer {
 
     /// Whether anybody still reads.
     fn print(&mut self, text: &str) -> bool {
-        let mut out = std::io::stdout().lock();
-        let shown = self.shown(text);
-        out.write_all(shown.as_bytes()).and_then(|()| out.flush()).is_ok()
+        Output::foreign(&self.shown(text))
     }
 
     fn shown(&mut self, text: &str) -> String {

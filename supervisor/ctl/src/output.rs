@@ -1,9 +1,10 @@
 //! What is printed: text for people, JSON for programs. Colour only on a terminal (`anstream`
 //! strips it elsewhere). A reader that stops reading is not an error.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 
 use anstyle::{AnsiColor, Style};
 use serde::Serialize;
@@ -202,10 +203,36 @@ impl Output {
         }
     }
 
-    /// Print a component's own bytes: not for `anstream` to interpret.
+    /// Print text as it is: not for `anstream` to interpret.
     pub fn raw(text: &str) {
         let _ = std::io::stdout().write_all(text.as_bytes());
     }
+
+    /// Print what a component wrote at once, and tell whether anybody still reads. It is not for `anstream` to interpret,
+    /// and for no terminal either.
+    pub fn foreign(text: &str) -> bool {
+        let mut out = std::io::stdout().lock();
+        let shown = if out.is_terminal() { harmless(text) } else { Cow::Borrowed(text) };
+        out.write_all(shown.as_bytes()).and_then(|()| out.flush()).is_ok()
+    }
+}
+
+/// Text with everything spelled out that would control a terminal: what a service writes is not to move the cursor of
+/// whoever reads it, rename the window or type for them.
+fn harmless(text: &str) -> Cow<'_, str> {
+    let controls = |c: char| c.is_control() && c != '\n' && c != '\t';
+    if !text.contains(controls) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        if controls(c) {
+            shown.extend(c.escape_default());
+        } else {
+            shown.push(c);
+        }
+    }
+    Cow::Owned(shown)
 }
 
 /// "1 note", "2 notes".
@@ -277,7 +304,7 @@ fn level_style(level: CapabilityStatus) -> Style {
 
 #[cfg(test)]
 mod tests {
-    use super::{count, uptime};
+    use super::{count, harmless, uptime};
 
     #[test]
     fn one_is_not_many() {
@@ -290,5 +317,16 @@ mod tests {
         assert_eq!(uptime(65_000), "1m5s");
         assert_eq!(uptime(3_600_000), "1h0m");
         assert_eq!(uptime(90_000_000), "1d1h");
+    }
+
+    #[test]
+    fn what_a_service_writes_controls_no_terminal() {
+        for (text, shown) in [
+            ("an ordinary line\twith a tab, ä and 日本\n", "an ordinary line\twith a tab, ä and 日本\n"),
+            ("\x1b]0;title\x07\x1b[2J\r\n", "\\u{1b}]0;title\\u{7}\\u{1b}[2J\\r\n"),
+            ("\u{9b}31m\x7f\0", "\\u{9b}31m\\u{7f}\\u{0}"),
+        ] {
+            assert_eq!(harmless(text), shown);
+        }
     }
 }

@@ -231,6 +231,8 @@ async fn get(target: &HttpTarget) -> io::Result<()> {
 fn judge(status: &[u8; STATUS_BYTES]) -> io::Result<()> {
     let text = String::from_utf8_lossy(status);
     let code = text.strip_prefix("HTTP/1.").and_then(|rest| rest.split_once(' ')).map(|(_, code)| code);
+    // Whatever else a server sends is shown, and may be meant for a terminal.
+    let code = code.filter(|code| code.bytes().all(|byte| byte.is_ascii_digit()));
     match code {
         Some(code) if code.starts_with('2') => Ok(()),
         Some(code) => Err(io::Error::other(format!("the server answered {code}"))),
@@ -250,6 +252,7 @@ mod tests {
             (b"HTTP/1.1 503", "the server answered 503"),
             (b"HTTP/1.1 301", "the server answered 301"),
             (b"SSH-2.0-Open", "this is no HTTP answer: \"SSH-2.0-Open\""),
+            (b"HTTP/1.1 \x1b[2", "this is no HTTP answer: \"HTTP/1.1 \\u{1b}[2\""),
         ] {
             let said = judge(status).map_or_else(|error| error.to_string(), |()| String::new());
             assert_eq!(said, expected);

@@ -103,7 +103,8 @@ Examples:
   graphctl log web --since 2026-01-31T08:00:00Z -n 50
   graphctl log web -f --json              one object a line
 
-Each line has the time at which it began. The supervisor keeps the newest 256 to 512 KiB.",
+Each line has the time at which it began. The supervisor keeps the newest 256 to 512 KiB.
+On a terminal control characters are spelled out (\\u{1b}); elsewhere the text is as it was written.",
     ),
     (
         "wait",
