@@ -40,7 +40,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::component::Component;
+use crate::component::{Component, Kind};
 use crate::control::{Answer, Request};
 use crate::diagnostic::Diagnostic;
 use crate::graph::{Graph, Level, NodeId};
@@ -119,6 +119,14 @@ pub enum Event {
         /// Its process id.
         pid: i32,
     },
+    /// In place of a new process the one was taken that was found running. It may have been ready or
+    /// not: that is not known any more, and it is taken for ready.
+    Adopted {
+        /// Which.
+        run: RunId,
+        /// Its process id.
+        pid: i32,
+    },
     /// Exec succeeded.
     Executed(RunId),
     /// The process could not be created or brought to exec, and is gone.
@@ -175,13 +183,21 @@ pub enum Event {
     Resolve,
     /// The performer is a new one and the engine a restored one: this is what is there.
     Resumed(Facts),
+    /// The performer is a new one and so is the engine: what was known is lost. Before any other
+    /// event.
+    StateLost {
+        /// Why.
+        reason: Rc<str>,
+        /// Processes of components that run.
+        found: usize,
+    },
 }
 
 /// What is to be done. The performer does it in this order.
 #[derive(Debug)]
 pub enum Effect {
     /// Start a process and report [`Event::Created`], then [`Event::Executed`] or
-    /// [`Event::NotExecuted`]; watch for its readiness as declared.
+    /// [`Event::NotExecuted`]; watch for its readiness as declared. Or report [`Event::Adopted`].
     Spawn {
         /// The new run.
         run: RunId,
@@ -403,6 +419,12 @@ struct Halting {
 }
 
 impl Engine {
+    /// The same for a performer that may find what another has started: no run gets a number up to
+    /// `last_run`.
+    pub fn numbering_from(config: Config, last_run: RunId) -> Self {
+        Self { last_run: last_run.0, ..Self::new(config) }
+    }
+
     /// An engine that knows nothing but the pseudo-component `kernel`.
     pub fn new(config: Config) -> Self {
         let mut graph = Graph::default();
@@ -456,6 +478,14 @@ impl Engine {
                 self.release_stops();
             }
             Event::Created { run, pid } => self.note_pid(run, pid),
+            Event::Adopted { run, pid } => {
+                self.note_pid(run, pid);
+                self.feed_run(run, Input::Executed, Cause::Adopted);
+                // What runs to its end is ready when it has ended.
+                if self.started_with(run).is_some_and(|component| component.kind == Kind::Service) {
+                    self.feed_run(run, Input::Ready, Cause::Adopted);
+                }
+            }
             Event::Executed(run) => self.feed_run(run, Input::Executed, Cause::Executed),
             Event::Unsupported { run, what } => {
                 self.end_run(run, Input::NotExecuted, Cause::Unsupported { what });
@@ -477,6 +507,7 @@ impl Engine {
             Event::Halt(halt) => self.begin_halt(halt, &Cause::Shutdown),
             Event::Resolve => self.resolve(&Cause::Restart),
             Event::Resumed(facts) => self.resume(&facts),
+            Event::StateLost { reason, found } => self.remark_on_kernel(Cause::StateLost { reason, found }),
         }
     }
 
@@ -528,6 +559,11 @@ impl Engine {
     /// Process id of a component's process.
     pub fn pid(&self, name: &str) -> Option<i32> {
         self.find(name)?.process.as_ref()?.pid
+    }
+
+    /// Whether every component rests: nothing starts, stops or waits to become ready.
+    pub fn is_settled(&self) -> bool {
+        self.moving == 0
     }
 
     /// Whether the engine is stopping everything.

@@ -224,6 +224,29 @@ pub enum Cause {
     Shutdown,
     /// The supervisor failed while it dealt with it, and what happened then is not known.
     Interrupted,
+    /// The supervisor failed and took over from itself. Written down of the pseudo-component, whose
+    /// state stays as it was.
+    TookOver {
+        /// What failed.
+        failure: Rc<str>,
+    },
+    /// The supervisor failed and could not even keep what it knew. Written down like
+    /// [`Cause::TookOver`].
+    StateLost {
+        /// Why it could not.
+        reason: Rc<str>,
+        /// Processes of components that were found running.
+        found: usize,
+    },
+    /// Its process was found running after the supervisor had lost its state.
+    Adopted,
+}
+
+impl Cause {
+    /// Whether it is written down although no state changes.
+    pub fn is_remark(&self) -> bool {
+        matches!(self, Self::LimitsNotSet { .. } | Self::TookOver { .. } | Self::StateLost { .. })
+    }
 }
 
 impl fmt::Display for Cause {
@@ -267,6 +290,15 @@ impl fmt::Display for Cause {
             Self::Cycle => f.write_str("dependency cycle"),
             Self::Shutdown => f.write_str("shutdown"),
             Self::Interrupted => f.write_str("interrupted by an internal error of the supervisor"),
+            Self::TookOver { failure } => {
+                write!(f, "the supervisor took over from itself after an internal error: {failure}")
+            }
+            Self::StateLost { reason, found } => write!(
+                f,
+                "the supervisor failed and lost its state ({reason}): of what it knew, {found} running processes \
+                 are left"
+            ),
+            Self::Adopted => f.write_str("found running after the supervisor had lost its state"),
         }
     }
 }
@@ -306,7 +338,7 @@ pub(crate) fn errno_text(errno: i32) -> &'static str {
     }
 }
 
-/// One change of state, or a remark on one that stays as it is ([`Cause::LimitsNotSet`]).
+/// One change of state, or a remark on one that stays as it is ([`Cause::is_remark`]).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     /// Number of this change, from 1.

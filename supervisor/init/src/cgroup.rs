@@ -210,6 +210,36 @@ impl Cgroups {
         }
     }
 
+    /// The group of a component that a process was found in, as it is; `None` without a hierarchy. An
+    /// error if it is not in there.
+    pub fn adopt(&mut self, component: &Component, pid: i32) -> io::Result<Option<Cgroup>> {
+        let Some(subtree) = &self.subtree else {
+            return Ok(None);
+        };
+        let path: Rc<Path> = subtree.join(component.cgroup()).into();
+        let members = sys::read_small(&path.join("cgroup.procs"))?;
+        if !members.lines().any(|line| line.parse() == Ok(pid)) {
+            return Err(io::Error::other(format!("{pid} is not in {}", path.display())));
+        }
+        self.assign(&component.name, &path);
+        Ok(Some(Cgroup { path }))
+    }
+
+    /// Groups with processes that neither are one of `kept`, nor hold one, nor lie in one.
+    pub fn others(&self, kept: &[Cgroup]) -> Vec<Cgroup> {
+        let near =
+            |path: &Path| kept.iter().any(|kept| kept.path.starts_with(path) || path.starts_with(&kept.path));
+        let groups = self.subtree.as_deref().map(|subtree| tree::all(subtree).unwrap_or_default());
+        let groups = groups.unwrap_or_default().into_iter().skip(1).filter(|path| !near(path));
+        groups.map(|path| Cgroup { path: path.into() }).filter(Cgroup::has_processes).collect()
+    }
+
+    /// End every process in a group that nothing is known of.
+    pub fn end(&mut self, cgroup: &Cgroup) {
+        self.groups.entry(Rc::clone(&cgroup.path)).or_default();
+        self.kill(cgroup);
+    }
+
     /// A run has this group from now on.
     pub fn hold(&mut self, cgroup: &Cgroup) {
         self.groups.entry(Rc::clone(&cgroup.path)).or_default().runs += 1;
@@ -387,6 +417,18 @@ impl Cgroup {
             return false;
         };
         other.strip_prefix(&own).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    }
+
+    /// Remove it, once it is empty and nothing is known of it. The next start makes it anew.
+    pub fn remove(&self) {
+        if let Err(error) = tree::remove(&self.path) {
+            warn!("failed to remove {}: {error}", self.path.display());
+        }
+    }
+
+    /// Whether a process is left in it, looked up by its name.
+    pub fn has_processes(&self) -> bool {
+        self.events().is_ok_and(|events| events.is_occupied())
     }
 
     /// Where the kernel says whether a process is left in it.

@@ -40,16 +40,14 @@ use nix::sys::stat::{Mode, umask};
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::{Instant, timeout_at};
 use tracing::{error, info, warn};
-use yakiros_core::engine::{Config, Engine, Halt};
+use yakiros_core::engine::{Engine, Halt};
 
 use crate::cgroup::Cgroups;
 use crate::declarations::{Declarations, LOOK_AGAIN};
 use crate::options::{Command, LogTarget, Options, UsageError};
 use crate::output::Logs;
+use crate::reexec::{Carried, rebuild};
 use crate::supervisor::Supervisor;
-
-/// The state of the process image before.
-type Carried = io::Result<(reexec::State, reexec::Luggage)>;
 
 /// Descriptors that the event loop is told of at once; of more it is told when these were dealt with. Logs, which are
 /// many, are one descriptor here.
@@ -150,6 +148,14 @@ fn run_as_user(options: &Options, carried: Option<Carried>) -> ExitCode {
     }
 }
 
+/// What was before this process image.
+enum Before {
+    Nothing,
+    State(Box<reexec::Rest>),
+    /// A state that could not be read, and what runs.
+    Found(rebuild::Found),
+}
+
 /// Supervise until everything is stopped.
 fn run(options: &Options, carried: Option<Carried>) -> io::Result<Halt> {
     let at = |what: String| move |error: io::Error| io::Error::other(format!("failed to {what}: {error}"));
@@ -172,7 +178,6 @@ fn run(options: &Options, carried: Option<Carried>) -> io::Result<Halt> {
         None => Declarations::new(&options.config_dir),
         Some(_) => Declarations::resume(&options.config_dir),
     };
-    let carried = carried.transpose()?;
     reexec::note_program();
     let cgroups = Cgroups::new(&options.cgroup_root);
     let logs = Logs::new().map_err(at("prepare to watch output".into()))?;
@@ -186,24 +191,29 @@ fn run(options: &Options, carried: Option<Carried>) -> io::Result<Halt> {
     let local = LocalSet::new();
     local.block_on(&runtime, async {
         let socket = &options.control_socket;
-        let config = Config { owner: nix::unistd::geteuid().as_raw() };
         let signals = sys::watch(signals)?;
         let open = || {
             let listener = control::open(socket, options.control_group.as_deref());
             listener.map_err(at(format!("open {}", socket.display())))
         };
-        let (engine, listener, rest) = match carried {
-            None => (Engine::new(config), open()?, None),
-            Some((state, luggage)) => {
-                let unpacked = state.unpack(config, luggage).and_then(|(engine, listener, rest)| {
-                    let again = |error| {
-                        error!("the control socket was lost on the way and is opened anew: {error}");
-                        open()
-                    };
-                    Ok((engine, listener.or_else(again)?, Some(rest)))
-                });
+        let config = reexec::config();
+        let (engine, listener, before) = match carried {
+            None => (Engine::new(config), open()?, Before::Nothing),
+            Some(Ok((engine, state, luggage))) => {
+                let (listener, rest) = state.unpack(luggage);
+                let again = |error| {
+                    error!("the control socket was lost on the way and is opened anew: {error}");
+                    open()
+                };
                 // From within: nothing that has come along is closed.
-                unpacked.unwrap_or_else(|error| reexec::give_up(&error.to_string()))
+                let listener =
+                    listener.or_else(again).unwrap_or_else(|error| reexec::give_up(&error.to_string()));
+                (engine, listener, Before::State(Box::new(rest)))
+            }
+            Some(Err(lost)) => {
+                let found = rebuild::find(lost);
+                let listener = open().unwrap_or_else(|error| reexec::give_up(&error.to_string()));
+                (Engine::numbering_from(config, found.last_run()), listener, Before::Found(found))
             }
         };
         let listener = Rc::new(listener);
@@ -214,21 +224,22 @@ fn run(options: &Options, carried: Option<Carried>) -> io::Result<Halt> {
             (cgroups, common, Rc::clone(&logs)),
             Rc::clone(&listener),
         );
-        let again = rest.is_some();
-        let connections = match rest {
-            None => Vec::new(),
-            Some(rest) => {
-                let (taken, connections) = rest.take_over(&supervisor);
-                reexec::conclude(&supervisor, taken);
-                connections
+        let again = !matches!(before, Before::Nothing);
+        let mut connections = Vec::new();
+        match before {
+            Before::Nothing => {
+                notify::clear(&supervisor.state_dir);
+                supervisor.read_files();
             }
-        };
+            Before::State(rest) => {
+                let (taken, taken_over) = rest.take_over(&supervisor);
+                reexec::conclude(&supervisor, taken);
+                connections = taken_over;
+            }
+            Before::Found(found) => rebuild::begin(&supervisor, found),
+        }
         spawn_local(signals::serve(Rc::clone(&supervisor), signals));
         spawn_local(Rc::clone(&supervisor).run_timers());
-        if !again {
-            notify::clear(&supervisor.state_dir);
-            supervisor.read_files();
-        }
         spawn_local(reexec::serve(Rc::clone(&supervisor)));
         spawn_local(control::serve(Rc::clone(&supervisor), listener, connections));
         spawn_local(follow_files(Rc::clone(&supervisor)));

@@ -4,6 +4,7 @@
 //! component never has two processes. Descriptors: two for the log of each running component (its
 //! pipe and its file), and those of its start and readiness until these are over.
 
+mod found;
 mod passed;
 mod pending;
 
@@ -37,6 +38,7 @@ use crate::spawn::{self, Common, Descriptors, Image, Loan, Started};
 use crate::supervisor::Supervisor;
 use crate::sys;
 
+pub use found::FoundProcess;
 use pending::Pending;
 
 pub use passed::{PassedProcesses, take_over};
@@ -109,6 +111,8 @@ pub struct Processes {
     reports: HashMap<i32, OwnedFd>,
     /// Starts that wait.
     pending: HashMap<RunId, Pending>,
+    /// Processes that were found running, by component; each is taken when its component is started.
+    found: HashMap<String, FoundProcess>,
 }
 
 impl Processes {
@@ -123,6 +127,7 @@ impl Processes {
             loans: HashMap::new(),
             reports: HashMap::new(),
             pending: HashMap::new(),
+            found: HashMap::new(),
         }
     }
 
@@ -136,6 +141,10 @@ impl Processes {
     ) -> Option<Event> {
         if let Some((_, what)) = component.isolation.unsupported().next() {
             return Some(Event::Unsupported { run, what: what.into() });
+        }
+        let found = supervisor.processes.borrow_mut().found.remove(&component.name);
+        if let Some(found) = found {
+            return Some(found::take(supervisor, run, &component, found));
         }
         let before = match &component.lifecycle.readiness {
             Readiness::File(path) => supervisor.lookups.identity_now(Path::new(path)).map(Result::ok),
@@ -651,6 +660,7 @@ pub fn reaped(supervisor: &Rc<Supervisor>, pid: i32, exit: Exit) {
         Some(Role::Probe(run)) => answered(supervisor, run, pid, exit),
         Some(Role::Trial) => supervisor.reexec.trial_ended(pid, exit),
         None => {
+            supervisor.processes.borrow_mut().found.retain(|_, found| found.pid != pid);
             supervisor.lookups.reaped(pid);
             notify::reaped(pid);
         }

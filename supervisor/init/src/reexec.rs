@@ -13,16 +13,21 @@
 //!   process image: then it is the emergency shell's turn.
 //!
 //! What travels: the state as JSON in a sealed memfd, and the descriptors that it names, which are the
-//! only ones that are not closed by exec. Signals stay blocked across it, so none is lost. What fails
-//! in the new image before it has taken over leads to the emergency shell: the descriptors are open
-//! then, and components run on.
+//! only ones that are not closed by exec. Signals stay blocked across it, so none is lost.
+//!
+//! A state that cannot be read is done without (see [`rebuild`]). What else fails in the new image
+//! before it has taken over leads to the emergency shell: the descriptors are open then, and
+//! components run on.
 
 mod image;
+#[cfg(any(debug_assertions, feature = "fault-injection"))]
+mod injection;
 mod luggage;
 mod program;
+pub mod rebuild;
 mod trial;
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
@@ -42,7 +47,9 @@ use crate::{emergency, sys};
 
 use program::Program;
 
-pub use image::{State, resume};
+pub use image::{Carried, Rest, State, config, resume};
+#[cfg(any(debug_assertions, feature = "fault-injection"))]
+pub use injection::Injected;
 pub use luggage::Luggage;
 pub use program::note_program;
 pub use trial::{TRY_STATE, try_state};
@@ -56,23 +63,6 @@ const FAILURES: usize = 3;
 /// See [`FAILURES`]. An error that comes back is caused by what the program does all the time; one
 /// a minute apart is rather caused by something rare, and better survived than not.
 const FAILURE_WINDOW: Duration = Duration::from_secs(60);
-
-/// Signals with which tests have a program with debug assertions fail: at once between two events,
-/// in the midst of the next one, or when the state is taken next. No other program knows them.
-#[cfg(debug_assertions)]
-pub const FAIL_NOW: i32 = 63;
-
-/// See [`FAIL_NOW`].
-#[cfg(debug_assertions)]
-pub const FAIL_LATER: i32 = 62;
-
-/// See [`FAIL_NOW`].
-#[cfg(debug_assertions)]
-pub const FAIL_TAKING: i32 = 61;
-
-/// A signal after which such a program loses some descriptors when it executes itself.
-#[cfg(debug_assertions)]
-pub const LOSE: i32 = 60;
 
 /// There is a supervisor that can be taken over.
 static SUPERVISING: AtomicBool = AtomicBool::new(false);
@@ -93,9 +83,9 @@ pub struct Reexec {
     trial: RefCell<Option<(i32, oneshot::Sender<Exit>)>>,
     /// Times of internal errors.
     failures: RefCell<Vec<Duration>>,
-    fails: Cell<bool>,
-    fails_taking: Cell<bool>,
-    loses: Cell<bool>,
+    /// What tests ask for.
+    #[cfg(any(debug_assertions, feature = "fault-injection"))]
+    pub injected: Injected,
 }
 
 impl Reexec {
@@ -112,28 +102,6 @@ impl Reexec {
             // Nobody listens any more once its time is over.
             let _ = waits.send(exit);
         }
-    }
-
-    /// Fail, for a test.
-    #[cfg(debug_assertions)]
-    pub fn fail(&self, signal: i32) {
-        assert_ne!(signal, FAIL_NOW, "a test asked for it");
-        let later = match signal {
-            FAIL_LATER => &self.fails,
-            FAIL_TAKING => &self.fails_taking,
-            _ => &self.loses,
-        };
-        later.set(true);
-    }
-
-    /// Fail while the state is taken if a test asked for it.
-    fn fail_taking_if_asked_to(&self) {
-        assert!(!self.fails_taking.take(), "a test asked for it");
-    }
-
-    /// Fail between an event and its effects if a test asked for it.
-    pub fn fail_if_asked_to(&self) {
-        assert!(!self.fails.take(), "a test asked for it");
     }
 }
 
@@ -237,7 +205,7 @@ pub fn conclude(supervisor: &Rc<Supervisor>, taken: image::Taken) {
     let clients = waiting.keys().filter(|client| failed.is_some() || !told(client)).copied().collect();
     drop(waiting);
     let facts = Facts {
-        interrupted: failed.is_some(),
+        failure: failed.as_deref().map(Rc::from),
         processes: supervisor.processes.borrow().alive(),
         probes: supervisor.probes.borrow().pass().into_iter().map(|(probe, ..)| probe).collect(),
         limits: Vec::new(),

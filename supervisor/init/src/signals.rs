@@ -11,8 +11,6 @@ use yakiros_core::engine::{Event, Halt};
 use yakiros_core::journal::Exit;
 
 use crate::processes;
-#[cfg(debug_assertions)]
-use crate::reexec;
 use crate::supervisor::Supervisor;
 use crate::sys::{self, Received};
 
@@ -60,6 +58,10 @@ async fn act(supervisor: &Rc<Supervisor>, received: Received) {
     if supervisor.processes.borrow_mut().take_beat(received.sender, received.signal) {
         return;
     }
+    #[cfg(any(debug_assertions, feature = "fault-injection"))]
+    if supervisor.reexec.injected.take(received.signal) {
+        return;
+    }
     match received.signal {
         libc::SIGTERM => {
             info!("SIGTERM: stopping everything");
@@ -71,10 +73,6 @@ async fn act(supervisor: &Rc<Supervisor>, received: Received) {
         }
         libc::SIGUSR1 => supervisor.read_files(),
         libc::SIGUSR2 => supervisor.dump(),
-        #[cfg(debug_assertions)]
-        reexec::FAIL_NOW | reexec::FAIL_LATER | reexec::FAIL_TAKING | reexec::LOSE => {
-            supervisor.reexec.fail(received.signal);
-        }
         // Everything else means nothing to a supervisor.
         _ => {}
     }

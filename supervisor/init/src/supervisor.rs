@@ -149,7 +149,8 @@ impl Supervisor {
             self.processes.borrow_mut().is_ready(run);
         }
         let effects = self.engine.borrow_mut().handle_all(now, events);
-        self.reexec.fail_if_asked_to();
+        #[cfg(any(debug_assertions, feature = "fault-injection"))]
+        self.reexec.injected.fail_if_asked_to();
         // A line may have to wait for a slow console; what was decided does not wait for the line.
         let (lines, effects): (Vec<_>, Vec<_>) =
             effects.into_iter().partition(|effect| matches!(effect, Effect::Changed(_)));
@@ -218,6 +219,11 @@ impl Supervisor {
     /// The declaration that a process was started with.
     pub fn started_with(&self, run: RunId) -> Option<Rc<Component>> {
         self.engine.borrow().started_with(run)
+    }
+
+    /// Whether nothing starts, stops or waits to become ready.
+    pub fn is_settled(&self) -> bool {
+        self.engine.borrow().is_settled()
     }
 
     /// The journal's revision.

@@ -263,6 +263,21 @@ pub fn kind_of(fd: impl AsFd) -> io::Result<libc::mode_t> {
     Ok(nix::sys::stat::fstat(fd)?.st_mode & libc::S_IFMT)
 }
 
+/// The file of a bound socket, whatever its name is by now: see `SIOCUNIXFILE` in unix(7)'s kernel
+/// sources. Needs CAP_NET_ADMIN.
+pub fn socket_file(socket: impl AsFd) -> io::Result<OwnedFd> {
+    /// `SIOCPROTOPRIVATE`, the first that is a protocol's own.
+    const SIOCUNIXFILE: u64 = 0x89E0;
+    // SAFETY: the call takes no argument; a descriptor that is returned is new.
+    unsafe {
+        let fd = libc::ioctl(socket.as_fd().as_raw_fd(), SIOCUNIXFILE as _, 0);
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(OwnedFd::from_raw_fd(fd))
+    }
+}
+
 /// Have a descriptor closed by exec, or not.
 pub fn set_close_on_exec(fd: RawFd, close: bool) -> io::Result<()> {
     // SAFETY: a call on two numbers that changes nothing but this flag.

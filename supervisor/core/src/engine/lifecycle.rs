@@ -9,7 +9,7 @@ use super::notify::Said;
 use super::timers::Due;
 use super::unit::{AfterStop, Process};
 use super::{Action, Effect, Engine, Halt, Halting, Input, RunId, decide};
-use crate::component::{Kind, Readiness, Signal};
+use crate::component::{KERNEL, Kind, Readiness, Signal};
 use crate::graph::{CapId, Level, NodeId};
 use crate::journal::{Cause, Record, State};
 use crate::mutation::{Mutation, broken};
@@ -127,7 +127,11 @@ impl Engine {
             | Cause::WatchdogExpired { .. }
             | Cause::WatchdogTriggered
             | Cause::Shutdown
-            | Cause::Interrupted => None,
+            | Cause::TookOver { .. }
+            | Cause::StateLost { .. } => None,
+            Cause::Interrupted | Cause::Adopted => {
+                self.journal.newest_of(KERNEL).map(|record| record.revision)
+            }
             Cause::Executed
             | Cause::NotExecuted { .. }
             | Cause::Unsupported { .. }

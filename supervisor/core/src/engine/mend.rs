@@ -11,10 +11,10 @@ use std::rc::Rc;
 use super::timers::Due;
 use super::unit::AfterStop;
 use super::{ClientId, Effect, Engine, Input, ProbeId, RunId};
-use crate::component::{Kind, Readiness};
+use crate::component::{KERNEL, Kind, Readiness};
 use crate::control::Answer;
 use crate::graph::NodeId;
-use crate::journal::{Cause, State};
+use crate::journal::{Cause, Record, State};
 
 /// How far a process has come, by what the performer saw of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,8 +39,8 @@ pub struct Alive {
 /// What the performer really has.
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
-    /// The performer before failed; otherwise it handed over in order.
-    pub interrupted: bool,
+    /// How the performer before failed; `None` if it handed over in order.
+    pub failure: Option<Rc<str>>,
     /// Processes whose end is not reported yet.
     pub processes: BTreeMap<RunId, Alive>,
     /// Probes under way that go on by themselves.
@@ -57,7 +57,7 @@ impl Engine {
         let processes = self.units.iter().flatten().filter_map(|unit| unit.process.as_ref());
         let alive = |pid| Alive { pid, stage: Stage::Created };
         Facts {
-            interrupted: false,
+            failure: None,
             processes: processes.map(|process| (process.run, alive(process.pid))).collect(),
             probes: self.probes.keys().copied().collect(),
             limits: self.limiting(),
@@ -69,10 +69,13 @@ impl Engine {
     pub(super) fn resume(&mut self, facts: &Facts) {
         let gone = self.runs.keys().copied().filter(|run| !facts.processes.contains_key(run));
         let gone: Vec<_> = gone.collect();
+        if let Some(failure) = &facts.failure {
+            self.remark_on_kernel(Cause::TookOver { failure: Rc::clone(failure) });
+        }
         self.ask_again(facts);
         self.limit_again(&facts.limits);
         self.compare_clients(facts);
-        if facts.interrupted {
+        if facts.failure.is_some() {
             self.mend(facts);
         }
         self.bury(facts, gone);
@@ -99,12 +102,12 @@ impl Engine {
                     self.probes.remove(&probe);
                 }
                 // It may not have been told.
-                (None, true) if facts.interrupted => self.effects.push(Effect::CancelProbe(probe)),
+                (None, true) if facts.failure.is_some() => self.effects.push(Effect::CancelProbe(probe)),
                 (_, true) => {}
             }
         }
         let strange =
-            facts.probes.iter().filter(|probe| facts.interrupted && !self.probes.contains_key(probe));
+            facts.probes.iter().filter(|probe| facts.failure.is_some() && !self.probes.contains_key(probe));
         self.effects.extend(strange.map(|probe| Effect::CancelProbe(*probe)));
     }
 
@@ -127,6 +130,13 @@ impl Engine {
         }
         let strange = facts.processes.keys().filter(|run| !self.runs.contains_key(run));
         self.effects.extend(strange.map(|run| Effect::Kill(*run)));
+    }
+
+    /// Write something down about the supervisor itself.
+    pub(super) fn remark_on_kernel(&mut self, cause: Cause) {
+        let time_ms = u64::try_from(self.now.as_millis()).unwrap_or(u64::MAX);
+        let (component, state) = (KERNEL.into(), State::Active);
+        self.record(Record { revision: 0, time_ms, component, from: state, to: state, cause, after: None });
     }
 
     /// Lead every component on from where it was left.

@@ -213,7 +213,7 @@ impl Engine {
         let mut at = Some(from.or_else(newest)?);
         let mut page = WhyPage {
             component: unit.map_or_else(|| name.into(), |unit| Rc::clone(&unit.name)),
-            state: self.state(name),
+            state: if name == KERNEL { State::Active } else { self.state(name) },
             detail: unit.and_then(|unit| self.detail(unit)),
             records: Vec::new(),
             next: None,

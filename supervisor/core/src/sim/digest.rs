@@ -51,6 +51,8 @@ impl Digest {
             Event::Notified(run, _) => 16 + (run.0 << 8),
             Event::Resumed(_) => 17,
             Event::Limited(run, outcome) => 18 + u64::from(outcome.is_ok()) + (run.0 << 8),
+            Event::Adopted { run, .. } => 21 + (run.0 << 8),
+            Event::StateLost { .. } => 22,
             Event::NotYetReady(run, _) => 20 + (run.0 << 8),
         });
     }

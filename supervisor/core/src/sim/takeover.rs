@@ -127,7 +127,7 @@ impl World {
         }
         let processes = self.model.processes().map(|(_, process)| (process.run, alive(process)));
         let facts = Facts {
-            interrupted: true,
+            failure: Some("drawn".into()),
             processes: processes.collect(),
             probes: Vec::new(),
             limits: Vec::new(),

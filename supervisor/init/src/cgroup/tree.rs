@@ -2,7 +2,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Controllers that the keys of `[resources]` need.
 const CONTROLLERS: &[&str] = &["cpu", "io", "memory", "pids"];
@@ -50,6 +50,11 @@ pub fn remove(path: &Path) -> io::Result<()> {
     if !path.exists() {
         return Ok(());
     }
+    all(path)?.iter().rev().try_for_each(fs::remove_dir)
+}
+
+/// A group and the groups in it, inner ones after the ones they are in; not more than [`NESTED_LIMIT`].
+pub fn all(path: &Path) -> io::Result<Vec<PathBuf>> {
     let mut groups = vec![path.to_path_buf()];
     let mut next = 0;
     while let Some(group) = groups.get(next) {
@@ -60,8 +65,7 @@ pub fn remove(path: &Path) -> io::Result<()> {
         }
         next += 1;
     }
-    // Inner ones come after the ones they are in.
-    groups.iter().rev().try_for_each(fs::remove_dir)
+    Ok(groups)
 }
 
 #[cfg(test)]

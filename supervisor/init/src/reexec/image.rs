@@ -31,7 +31,15 @@ const LIMIT: u64 = 64 * 1024 * 1024;
 /// Everything that outlives a process image. A field that is added needs `#[serde(default)]`.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct State {
-    engine: Snapshot,
+    /// Taken once an engine is made of it.
+    engine: Option<Snapshot>,
+    /// The component files that the engine knows.
+    #[serde(skip)]
+    files: Vec<String>,
+    /// Nobody is to be able to read it, for a test.
+    #[cfg(any(debug_assertions, feature = "fault-injection"))]
+    #[serde(skip)]
+    pub(super) spoiled: bool,
     processes: PassedProcesses,
     probes: Vec<(ProbeId, i32, RawFd)>,
     /// Children that look at file systems. What they find is asked for again.
@@ -48,7 +56,7 @@ pub struct State {
     /// Times of internal errors.
     failures: Vec<Duration>,
     /// For a test.
-    #[cfg(debug_assertions)]
+    #[cfg(any(debug_assertions, feature = "fault-injection"))]
     #[serde(skip)]
     loses: bool,
 }
@@ -73,9 +81,13 @@ pub struct Taken {
 impl State {
     /// Everything there is now; `None` while something of it is in use.
     pub(super) fn of(supervisor: &Supervisor) -> Option<Self> {
-        supervisor.reexec.fail_taking_if_asked_to();
+        #[cfg(any(debug_assertions, feature = "fault-injection"))]
+        supervisor.reexec.injected.fail_taking_if_asked_to();
         let mut state = Self {
-            engine: supervisor.snapshot()?,
+            engine: Some(supervisor.snapshot()?),
+            files: Vec::new(),
+            #[cfg(any(debug_assertions, feature = "fault-injection"))]
+            spoiled: supervisor.reexec.injected.spoils(),
             processes: supervisor.processes.try_borrow().ok()?.pass(),
             probes: supervisor.probes.try_borrow().ok()?.pass(),
             lookups: supervisor.lookups.pass(),
@@ -86,8 +98,8 @@ impl State {
             asked: Vec::new(),
             failed: None,
             failures: supervisor.reexec.failures.borrow().clone(),
-            #[cfg(debug_assertions)]
-            loses: supervisor.reexec.loses.get(),
+            #[cfg(any(debug_assertions, feature = "fault-injection"))]
+            loses: supervisor.reexec.injected.loses(),
         };
         let probes = state.probes.iter().map(|(_, _, fd)| *fd);
         let connections = state.connections.iter().map(control::Passed::fd);
@@ -119,6 +131,10 @@ impl State {
     fn write_all(&self) -> io::Result<File> {
         let file = sys::memory_file(c"graph-resolver-state")?;
         let mut writer = BufWriter::new(Bounded { file: &file, left: LIMIT });
+        #[cfg(any(debug_assertions, feature = "fault-injection"))]
+        if self.spoiled {
+            writer.write_all(b"spoiled")?;
+        }
         serde_json::to_writer(&mut writer, self)?;
         writer.flush()?;
         drop(writer);
@@ -140,8 +156,16 @@ impl State {
     /// Make an engine of it, and tell what only who has done so can know.
     pub(super) fn try_out(self) -> io::Result<Proof> {
         let connections = self.connections.len();
-        let engine = Engine::restore(Config::default(), self.engine).map_err(io::Error::other)?;
+        let (engine, _) = self.restore()?;
         Ok(Proof { revision: engine.journal().revision(), connections })
+    }
+
+    /// Make an engine of it.
+    fn restore(mut self) -> io::Result<(Engine, Self)> {
+        let snapshot = self.engine.take().ok_or_else(|| io::Error::other("the state has no engine"))?;
+        self.files = snapshot.files().map(str::to_owned).collect();
+        let engine = Engine::restore(config(), snapshot).map_err(io::Error::other)?;
+        Ok((engine, self))
     }
 
     /// What a program that can take over answers to this state of `supervisor`.
@@ -158,7 +182,7 @@ impl State {
         let mut words = vec![OsStr::new("graph-resolver").to_owned(), STATE_FD.into(), number.into()];
         words.extend(arguments());
         let words = words.iter().map(|word| CString::new(word.as_bytes())).collect::<Result<Vec<_>, _>>()?;
-        #[cfg(debug_assertions)]
+        #[cfg(any(debug_assertions, feature = "fault-injection"))]
         if self.loses {
             let client = self.connections.first().map(control::Passed::fd);
             lose(self.processes.fds().next().into_iter().chain(client).chain([self.listener]))?;
@@ -177,7 +201,7 @@ impl State {
 }
 
 /// For a test, have descriptors lead nowhere.
-#[cfg(debug_assertions)]
+#[cfg(any(debug_assertions, feature = "fault-injection"))]
 fn lose(fds: impl Iterator<Item = RawFd>) -> io::Result<()> {
     let null = File::open("/dev/null")?;
     for fd in fds {
@@ -193,28 +217,54 @@ fn arguments() -> impl Iterator<Item = std::ffi::OsString> {
     std::env::args_os().skip(if taken_over { 3 } else { 1 })
 }
 
+/// How the engine is set up.
+pub fn config() -> Config {
+    Config { owner: nix::unistd::geteuid().as_raw() }
+}
+
+/// What is left of a state that nobody can read.
+pub struct Lost {
+    /// Why.
+    pub reason: String,
+    /// Every descriptor that came along.
+    pub luggage: Luggage,
+}
+
+/// The state of the process image before, with the engine that was made of it.
+pub type Carried = Result<(Engine, State, Luggage), Lost>;
+
 /// The state that came with this image, if one did. To be called before any descriptor is opened.
-pub fn resume() -> Option<io::Result<(State, Luggage)>> {
+pub fn resume() -> Option<Carried> {
     let mut args = std::env::args_os().skip(1);
     if args.next()? != STATE_FD {
         return None;
     }
     let number = args.next().and_then(|text| text.to_str()?.parse::<RawFd>().ok()).filter(|fd| *fd > 2);
-    let Some(number) = number else {
-        return Some(Err(io::Error::other(format!("{STATE_FD} needs the number of a descriptor"))));
-    };
-    // SAFETY: nothing has been opened yet; the number was passed to be owned.
-    let file = unsafe { File::from_raw_fd(number) };
-    Some(State::read(&file).map(|state| {
-        drop(file);
-        // SAFETY: as above.
-        let luggage = unsafe { Luggage::new(&state.fds) };
-        (state, luggage)
-    }))
+    // An engine that is made of what nobody foresaw may fail; there is nobody yet to catch that.
+    let read = std::panic::catch_unwind(|| read_from(number));
+    let read = read.unwrap_or_else(|_| Err(io::Error::other("an internal error over the state")));
+    // SAFETY: nothing else has been opened yet; what there is was passed to be owned.
+    Some(unsafe {
+        match read {
+            Ok((engine, state)) => {
+                let luggage = Luggage::new(&state.fds);
+                Ok((engine, state, luggage))
+            }
+            Err(error) => Err(Lost { reason: error.to_string(), luggage: Luggage::of_everything() }),
+        }
+    })
 }
 
-/// An engine, the listening socket unless it was lost, and the rest of a state.
-pub type Unpacked = (Engine, io::Result<tokio::net::UnixListener>, Rest);
+fn read_from(number: Option<RawFd>) -> io::Result<(Engine, State)> {
+    let number =
+        number.ok_or_else(|| io::Error::other(format!("{STATE_FD} needs the number of a descriptor")))?;
+    // SAFETY: nothing has been opened yet; the number was passed to be owned.
+    let file = unsafe { File::from_raw_fd(number) };
+    State::read(&file)?.restore()
+}
+
+/// The listening socket unless it was lost, and the rest of a state.
+pub type Unpacked = (io::Result<tokio::net::UnixListener>, Rest);
 
 /// What needs a supervisor to be taken over.
 pub struct Rest {
@@ -228,13 +278,12 @@ pub struct Rest {
 }
 
 impl State {
-    /// Make an engine of it, in the event loop.
-    pub fn unpack(self, config: Config, mut luggage: Luggage) -> io::Result<Unpacked> {
-        let files = self.engine.files().map(str::to_owned).collect();
-        let engine = Engine::restore(config, self.engine).map_err(io::Error::other)?;
+    /// Take it apart, in the event loop.
+    pub fn unpack(self, mut luggage: Luggage) -> Unpacked {
         let listener = luggage.socket(self.listener);
         let listener = listener.and_then(|fd| tokio::net::UnixListener::from_std(fd.into()));
-        let taken = Taken { asked: self.asked, failed: self.failed, failures: self.failures, files };
+        let taken =
+            Taken { asked: self.asked, failed: self.failed, failures: self.failures, files: self.files };
         let rest = Rest {
             processes: self.processes,
             probes: self.probes,
@@ -244,7 +293,7 @@ impl State {
             luggage,
             taken,
         };
-        Ok((engine, listener, rest))
+        (listener, rest)
     }
 }
 

@@ -6,6 +6,7 @@
 //! who writes to one ends by SIGPIPE.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::io;
 use std::os::fd::{FromRawFd as _, OwnedFd, RawFd};
 
@@ -34,6 +35,25 @@ impl Luggage {
             next = fd.saturating_add(1);
         }
         Self { left }
+    }
+
+    /// Take charge of every descriptor there is but 0, 1 and 2.
+    ///
+    /// # Safety
+    /// Nobody owns any of them.
+    pub unsafe fn of_everything() -> Self {
+        let numbers = fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+        let numbers = numbers.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        let mut left: BTreeSet<RawFd> = numbers.filter(|fd| *fd > 2).collect();
+        // That of the directory itself is closed by now.
+        // SAFETY: asking for the flags of a number has no effect.
+        left.retain(|fd| unsafe { libc::fcntl(*fd, libc::F_GETFD) } >= 0);
+        Self { left }
+    }
+
+    /// Those that nobody has taken.
+    pub fn left(&self) -> impl Iterator<Item = RawFd> {
+        self.left.iter().copied()
     }
 
     /// The end of a pipe.

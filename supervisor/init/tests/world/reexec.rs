@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use yakiros_core::control::{Answer, Request, Until, encode_request};
-use yakiros_core::journal::State;
+use yakiros_core::journal::{Cause, State};
 
 use crate::guest::{Guest, PATIENCE, answer, begin, copy_program, sleeper, unshare_flags, until};
 
@@ -20,6 +20,8 @@ const STEADY: [&str; 4] = ["steady", "user", "writer", "probed"];
 const FAIL_NOW: &str = "63";
 const FAIL_LATER: &str = "62";
 const FAIL_TAKING: &str = "61";
+/// On this one it leaves a state that cannot be read.
+const FAIL_STATELESS: &str = "59";
 
 /// A signal after which it loses some descriptors when it executes itself.
 const LOSE: &str = "60";
@@ -373,6 +375,96 @@ fn an_internal_error_on_the_way_to_the_next_image_leads_to_the_emergency_shell()
     assert_eq!(status.code(), Some(70));
 }
 
+/// What somebody has started and not the supervisor, which is process 1 to it all the same.
+fn forge(guest: &Guest, component: &str) -> i32 {
+    let pid = guest.dir.path().join(format!("forged-{component}"));
+    let script = format!("echo $$ > {}; exec sleep 100000", pid.display());
+    let environment = format!("GRAPH_COMPONENT={component}");
+    let words = ["env", &environment, "GRAPH_GENERATION=1", "setsid", "-f", "sh", "-c", &script];
+    assert!(guest.inside(&words).success());
+    until("its number", || fs::read_to_string(&pid).ok()?.trim().parse().ok())
+}
+
+#[test]
+#[cfg(debug_assertions)]
+fn without_a_state_what_runs_is_found() {
+    let Some(guest) = start() else { return };
+    let before = pids(&guest);
+    let (ghost, double) = (forge(&guest, "ghost"), forge(&guest, "steady"));
+    let written = check_log(&guest);
+    let mut client = begin(&guest, until_state("by-file", State::Active));
+    assert!(guest.inside(&["kill", &format!("-{FAIL_STATELESS}"), "1"]).success());
+    let mut line = String::new();
+    client.read_line(&mut line).expect("the end");
+    assert_eq!(line, "", "who waited is told by the end of the connection");
+    until("the take-over", || guest.log().contains("the state is lost").then_some(()));
+    for name in STEADY {
+        guest.wait(name, State::Active, None);
+    }
+    assert_eq!(pids(&guest), before, "what ran is taken");
+    for pid in [ghost, double] {
+        assert!(!guest.inside(&["test", "-e", &format!("/proc/{pid}")]).success(), "{pid} still runs");
+    }
+    until("new lines", || (check_log(&guest) > written + 10).then_some(()));
+    // The journal says what happened, and leads there.
+    let records = guest.records(0);
+    assert!(records[0].cause.to_string().contains("lost its state"), "{:?}", records[0]);
+    let user = records.iter().rfind(|record| &*record.component == "user").expect("a record");
+    assert_eq!((&user.cause, user.after), (&Cause::Adopted, Some(records[0].revision)));
+    // It looks after them as before.
+    let since = guest.revision();
+    guest.kill(before[0].expect("running"), "KILL");
+    guest.wait("user", State::Active, Some(since));
+    guest.undeclare("writer.toml");
+    guest.wait("writer", State::Removed, Some(since));
+    reexecute(&guest);
+}
+
+/// How many processes inside were started for a component that starts none itself.
+fn processes_of(guest: &Guest, component: &str) -> usize {
+    let script = format!(
+        "grep -s -l -z -x GRAPH_COMPONENT={component} /proc/[0-9]*/environ > {}/found; true",
+        guest.dir.path().display()
+    );
+    assert!(guest.inside(&["sh", "-c", &script]).success());
+    fs::read_to_string(guest.dir.path().join("found")).expect("a list").lines().count()
+}
+
+#[test]
+#[cfg(debug_assertions)]
+fn what_cannot_be_taken_is_ended_and_what_is_gone_starts_anew() {
+    let Some(guest) = start() else { return };
+    guest.declare("base.toml", &sleeper("base", "[provides]\ncapabilities = [\"base\"]"));
+    guest.declare("top.toml", &sleeper("top", "[requires]\ncapabilities = [\"base\"]"));
+    guest.wait("top", State::Active, None);
+    let before = pids(&guest);
+    let gone = before[0].expect("running").to_string();
+    // While it is stopped process 1 sees neither that a file goes nor that a process ends. Of the
+    // signals that it then finds, the lowest number comes first.
+    let init = guest.init_pid().to_string();
+    let outside =
+        |words: &[&str]| assert!(Command::new("kill").args(words).status().expect("kill").success());
+    outside(&["-STOP", &init]);
+    assert!(guest.inside(&["kill", "-KILL", &gone]).success());
+    guest.undeclare("base.toml");
+    assert!(guest.inside(&["kill", &format!("-{FAIL_STATELESS}"), "1"]).success());
+    outside(&["-CONT", &init]);
+    until("the take-over", || guest.log().contains("the state is lost").then_some(()));
+    for name in STEADY {
+        guest.wait(name, State::Active, None);
+    }
+    for name in ["steady", "user"] {
+        assert_eq!(processes_of(&guest, name), 1, "{name}");
+    }
+    assert_ne!(guest.component("steady").pid, before[0]);
+    assert_eq!(guest.component("writer").pid, before[2]);
+    // What it needs is not declared any more.
+    assert_eq!(guest.component("top").state, State::Inactive);
+    for name in ["base", "top"] {
+        until("its end", || (processes_of(&guest, name) == 0).then_some(()));
+    }
+}
+
 /// A supervisor in user mode, ended with the test.
 struct User {
     child: Child,
@@ -424,6 +516,27 @@ impl Drop for User {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+#[test]
+#[cfg(debug_assertions)]
+fn a_state_that_is_lost_again_and_again_ends_it() {
+    let mut user = User::start();
+    assert!(matches!(user.ask(until_state("a", State::Active)), Answer::Done { .. }));
+    let pid = user.pid_of_a();
+    let supervisor = user.child.id().to_string();
+    let fail =
+        || Command::new("kill").args([&format!("-{FAIL_STATELESS}"), &supervisor]).status().expect("kill");
+    assert!(fail().success());
+    let said = || fs::read_to_string(user.dir.path().join("log")).unwrap_or_default();
+    until("the take-over", || said().contains("the state is lost").then_some(()));
+    assert!(matches!(user.ask(until_state("a", State::Active)), Answer::Done { .. }));
+    assert_eq!(user.pid_of_a(), pid);
+    assert!(fail().success());
+    let status = until("the end", || user.child.try_wait().expect("status"));
+    assert_eq!(status.code(), Some(70));
+    let pid = pid.expect("running").to_string();
+    assert!(Command::new("kill").args(["-KILL", &pid]).status().is_ok());
 }
 
 #[test]

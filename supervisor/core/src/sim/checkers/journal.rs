@@ -6,8 +6,9 @@
 use std::collections::VecDeque;
 
 use super::{Checker, Verdict};
+use crate::component::KERNEL;
 use crate::engine::{Effect, Engine};
-use crate::journal::{CAPACITY, Cause, Record};
+use crate::journal::{CAPACITY, Cause, Record, State};
 use crate::sim::model::{Model, SLOTS};
 
 /// What is remembered of a record.
@@ -23,20 +24,19 @@ pub(super) struct Revisions {
     time_ms: u64,
     /// The last records; as many as the ring holds.
     recent: VecDeque<Seen>,
-    /// The last record of each component.
-    own: [u64; SLOTS],
+    /// The last record of each component, and of the pseudo-component.
+    own: [u64; SLOTS + 1],
 }
 
 impl Default for Revisions {
     fn default() -> Self {
-        Self { last: 0, time_ms: 0, recent: VecDeque::new(), own: [0; SLOTS] }
+        Self { last: 0, time_ms: 0, recent: VecDeque::new(), own: [0; SLOTS + 1] }
     }
 }
 
 impl Checker for Revisions {
     fn effect(&mut self, model: &Model, effect: &Effect) -> Verdict {
         let Effect::Changed(record) = effect else { return Ok(()) };
-        let number = model.number(&record.component).ok_or("a record names a stranger")?;
         let Record { revision, time_ms, component, from, to, cause, after } = record;
         if *revision != self.last + 1 {
             return Err(format!("revision {revision} follows {}", self.last));
@@ -44,9 +44,13 @@ impl Checker for Revisions {
         if *time_ms < self.time_ms {
             return Err(format!("revision {revision} is earlier than the one before"));
         }
-        let state = model.slots[number].state;
-        let remark = matches!(cause, Cause::LimitsNotSet { .. });
-        if *from != state || (from == to) != remark {
+        let of_kernel = matches!(cause, Cause::TookOver { .. } | Cause::StateLost { .. });
+        let number = model.number(component).unwrap_or(SLOTS);
+        if of_kernel != (**component == *KERNEL) || of_kernel != (number == SLOTS) {
+            return Err(format!("a record of {component} says: {cause}"));
+        }
+        let state = model.slots.get(number).map_or(State::Active, |slot| slot.state);
+        if *from != state || (from == to) != cause.is_remark() {
             return Err(format!("{component} goes from {from} to {to} while it is {state}"));
         }
         if let Some(after) = after {
@@ -87,6 +91,7 @@ impl Revisions {
         let right = match cause {
             Cause::RequirementsUp => from_provider,
             Cause::RequirementLost { .. } => from_provider || led.undeclared,
+            Cause::Interrupted => led.number == SLOTS,
             _ => false,
         };
         if right {
