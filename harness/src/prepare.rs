@@ -71,7 +71,12 @@ impl Prepared {
         self.write_layer(&suite.components()?, &layer)?;
         let layers: Vec<PathBuf> = self.image.layers.iter().chain([&layer]).cloned().collect();
         let mut arguments = vec![format!("yakiros.modules={}", config.machine.modules.join(","))];
-        arguments.extend(options.init.as_ref().map(|init| format!("init={init}")));
+        match &options.init {
+            Some(init) => arguments.push(format!("init={init}")),
+            None if config.machine.init_arguments.is_empty() => {}
+            // The kernel leaves what follows to the init, so nothing may come after it.
+            None => arguments.extend(["--".to_owned(), config.machine.init_arguments.join(" ")]),
+        }
         let hardware = Hardware {
             platform: options.platform.unwrap_or(config.machine.platform.into()),
             cpus: config.machine.cpus,

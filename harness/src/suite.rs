@@ -13,11 +13,12 @@ use crate::scenario::Scenario;
 use crate::suites;
 
 /// All suites, in the order in which they run and are listed.
-pub static SUITES: [Suite; 5] = [
+pub static SUITES: [Suite; 6] = [
     Suite { name: "basic", scenarios: &suites::basic::SCENARIOS },
     Suite { name: "graph-analysis", scenarios: &suites::graph_analysis::SCENARIOS },
     Suite { name: "health-checks", scenarios: &suites::health_checks::SCENARIOS },
     Suite { name: "supervision", scenarios: &suites::supervision::SCENARIOS },
+    Suite { name: "access", scenarios: &suites::access::SCENARIOS },
     Suite { name: "examples", scenarios: &suites::examples::SCENARIOS },
 ];
 
@@ -58,6 +59,9 @@ pub struct MachineConfig {
     /// A network card. Its network has the guest alone: an address by DHCP, a gateway that answers, and no way out.
     #[serde(default)]
     pub network: bool,
+    /// Arguments of the supervisor as process 1; another init under test gets none.
+    #[serde(default)]
+    pub init_arguments: Vec<String>,
     /// The folder of the component files, seen from the suite's.
     #[serde(default = "usual_components")]
     pub components: PathBuf,

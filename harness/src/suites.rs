@@ -1,5 +1,7 @@
 //! The suites' code, each beside its machine and its components.
 
+#[path = "../suites/access/scenarios.rs"]
+pub mod access;
 #[path = "../suites/basic/scenarios.rs"]
 pub mod basic;
 #[path = "../suites/examples/scenarios.rs"]

@@ -1,8 +1,8 @@
 //! The whole life of services, beyond what a first look shows: a file for each kind of promise.
 
-mod access;
 mod clock;
 mod flood;
+mod groups;
 mod limits;
 mod probes;
 mod readiness;
@@ -20,9 +20,9 @@ use crate::scenario;
 use crate::scenario::{Scenario, Start};
 use crate::vm::Vm;
 
-use access::control_group_limits_who_connects;
 use clock::clock_steps;
 use flood::flood_of_a_hundred_components;
+use groups::components_share_a_group;
 use limits::limits_change_live;
 use probes::two_hundred_probed_services;
 use readiness::{readiness_methods, readiness_timeouts};
@@ -78,12 +78,12 @@ pub const SCENARIOS: [Scenario; 13] = [
         "while the wall clock is set a day forward and back, pauses, probes and waits are neither early nor late",
         start: Start::Clone, budget: LONG_BUDGET),
     scenario!(
-        control_group_limits_who_connects,
-        "with a control group its members may ask, nobody else connects, and root alone changes things"
-    ),
-    scenario!(
         limits_change_live,
         "changed limits hold for the process that runs, and one that cannot be written is named"
+    ),
+    scenario!(
+        components_share_a_group,
+        "two components in one group share its limits, neither one's end is the other's, and lint says so"
     ),
 ];
 

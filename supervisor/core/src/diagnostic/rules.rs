@@ -396,7 +396,8 @@ rules! {
 
     SHARED_CGROUP Warning "Y0404" "control group of another component"
         "Two components in one group, or one inside the other's, share their limits, and neither \
-         group can be emptied when its component ends."
+         group can be emptied when its component ends. In one group, a limit \
+         that one of the two no longer declares holds until both have left it."
         bad Files(&[
             ("a.toml", component!("a" "[resources]" "cgroup = \"web\"")),
             ("b.toml", component!("b" "[resources]" "cgroup = \"web/back\"")),

@@ -44,7 +44,8 @@ fn main() -> Infallible {
         report(&format!("unmount {target}"), umount2(target, MntFlags::MNT_DETACH).map_err(io::Error::from));
     }
     let init = cmdline::value(&arguments, cmdline::INIT).unwrap_or(cmdline::DEFAULT_INIT);
-    let error = Command::new(init).exec();
+    // What follows `--` on the kernel's command line is for the init, and came to this one.
+    let error = Command::new(init).args(std::env::args_os().skip(1)).exec();
     eprintln!("preinit: failed to execute the init {init}: {error}");
     power_off()
 }
