@@ -61,6 +61,7 @@ pub fn completions(shell: Shell, command: Command, output: &Output) {
 
 fn script(shell: Shell, mut command: Command) -> String {
     let commands = with_names(&command);
+    let aliases = aliases(&command);
     let mut bytes = Vec::new();
     let known = match shell {
         Shell::Bash => clap_complete::Shell::Bash,
@@ -75,16 +76,32 @@ fn script(shell: Shell, mut command: Command) -> String {
         Shell::Zsh => {
             // The first line tells zsh what the script is.
             let (first, rest) = script.split_once('\n').unwrap_or(("", &script));
-            let rest: Vec<_> = rest.lines().map(zsh_line).collect();
+            let rest: Vec<_> = rest.lines().map(|line| zsh_line(line, &aliases)).collect();
             format!("{first}\n{ZSH}{}\n", rest.join("\n"))
         }
     }
 }
 
-/// The arguments of a component's name get the names as their completion.
-fn zsh_line(line: &str) -> String {
+/// The arguments of a component's name get the names as their completion, and what is known of a
+/// command is known of its other names.
+fn zsh_line(line: &str, aliases: &[(String, String)]) -> String {
     let named = [":name -- ", ":from -- ", ":to -- "].iter().any(|place| line.contains(place));
-    if named { line.replace(":_default'", ":_graphctl_components'") } else { line.to_owned() }
+    let other = aliases.iter().find(|(name, _)| line.strip_prefix('(') == Some(&format!("{name})")));
+    match (named, other) {
+        (true, _) => line.replace(":_default'", ":_graphctl_components'"),
+        (false, Some((name, alias))) => format!("({name}|{alias})"),
+        (false, None) => line.to_owned(),
+    }
+}
+
+/// Commands with their other names.
+fn aliases(command: &Command) -> Vec<(String, String)> {
+    let of = |below: &Command| {
+        let name = below.get_name().to_owned();
+        let all: Vec<_> = below.get_all_aliases().map(str::to_owned).collect();
+        (!all.is_empty()).then(|| (name, all.join("|")))
+    };
+    command.get_subcommands().filter_map(of).collect()
 }
 
 /// Commands with an argument that is a component's name.
@@ -104,47 +121,4 @@ fn with_names(command: &Command) -> Vec<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::process::Command as Process;
-
-    #[test]
-    fn every_shell_is_told_where_names_stand() {
-        let command = crate::manual::command;
-        let commands = with_names(&command());
-        for name in ["status", "tree", "start", "log", "why", "wait", "path", "simulate", "check-readiness"] {
-            assert!(commands.iter().any(|command| command == name), "{name} is not in {commands:?}");
-        }
-        assert!(!commands.iter().any(|command| command == "caps"), "{commands:?}");
-        let zsh = script(Shell::Zsh, command());
-        assert!(zsh.starts_with("#compdef graphctl\n"), "{zsh}");
-        assert!(zsh.matches(":_graphctl_components'").count() >= commands.len() - 2, "{zsh}");
-        let fish = script(Shell::Fish, command());
-        assert!(fish.contains(" status tree start "), "{fish}");
-    }
-
-    /// What bash completes after these words, if there is a bash.
-    fn bash(words: &str) -> Option<String> {
-        let test = format!(
-            "{}\ngraphctl() {{ [ \"$*\" = names ] && printf 'web\\nwatcher\\ndb\\n'; }}\n\
-             COMP_WORDS=({words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))\n\
-             _graphctl_with_names graphctl \"${{COMP_WORDS[COMP_CWORD]}}\" \"${{COMP_WORDS[COMP_CWORD-1]}}\"\n\
-             echo \"${{COMPREPLY[*]}}\"",
-            script(Shell::Bash, crate::manual::command())
-        );
-        let run = Process::new("bash").args(["--norc", "-c", &test]).output().ok()?;
-        assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
-        Some(String::from_utf8_lossy(&run.stdout).trim().to_owned())
-    }
-
-    #[test]
-    fn bash_completes_names_of_components() {
-        let Some(found) = bash("graphctl start w") else {
-            return;
-        };
-        assert!(found.ends_with("web watcher"), "{found:?}");
-        assert_eq!(bash("graphctl ca").as_deref(), Some("caps"));
-        assert!(bash("graphctl caps d").is_some_and(|found| !found.contains("db")));
-        assert_eq!(bash("graphctl start --time").as_deref(), Some("--timeout"));
-    }
-}
+mod tests;
