@@ -279,6 +279,9 @@ pub enum Answer {
         message: String,
         /// Journal revision at that time.
         revision: u64,
+        /// Near names, when what was waited for has a name that is not known.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        near: Vec<String>,
     },
 }
 

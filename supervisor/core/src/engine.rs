@@ -76,6 +76,34 @@ pub struct Peer {
     pub uid: u32,
     /// Process id.
     pub pid: i32,
+    /// What the process calls itself, when that is known: any bytes, by its own word.
+    pub comm: Option<Comm>,
+}
+
+impl Peer {
+    /// A process without a name.
+    pub fn new(uid: u32, pid: i32) -> Self {
+        Self { uid, pid, comm: None }
+    }
+}
+
+/// The command name of a process (`/proc/PID/comm`), with NUL bytes after it.
+pub type Comm = [u8; COMM_BYTES];
+
+/// The most that the kernel keeps of a command name (`TASK_COMM_LEN` without the NUL).
+pub const COMM_BYTES: usize = 15;
+
+/// A command name as it may be shown anywhere: nothing of it is taken for more than text.
+fn shown(comm: &Comm) -> Rc<str> {
+    let end = comm.iter().position(|byte| *byte == 0).unwrap_or(COMM_BYTES);
+    let mut text = String::new();
+    for chunk in comm[..end].utf8_chunks() {
+        text.extend(chunk.valid().chars().flat_map(char::escape_debug));
+        text.extend(
+            chunk.invalid().iter().flat_map(|byte| std::ascii::escape_default(*byte)).map(char::from),
+        );
+    }
+    text.into()
 }
 
 /// What is to happen once everything is stopped.

@@ -217,9 +217,22 @@ pub enum Cause {
         uid: u32,
         /// Process id of the client.
         pid: i32,
+        /// What the client called itself, by its own word; what is not plain text is escaped.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        comm: Option<Rc<str>>,
     },
-    /// A dependency cycle appeared or went.
+    /// A dependency cycle went, or appeared among what it needs.
     Cycle,
+    /// A dependency cycle that it is on appeared.
+    CycleClosed {
+        /// Names on it, a few of a long one.
+        members: Rc<[Rc<str>]>,
+        /// How many more are on it.
+        more: u32,
+        /// The file whose change closed it, when that is known.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        file: Option<Rc<str>>,
+    },
     /// The whole machine, or the supervisor, goes down.
     Shutdown,
     /// The supervisor failed while it dealt with it, and what happened then is not known.
@@ -284,10 +297,18 @@ impl fmt::Display for Cause {
             Self::TooManyRestarts { pause_s } => {
                 write!(f, "restarted too often: next attempt in {pause_s} s")
             }
-            Self::Request { verb, uid, pid } => {
-                write!(f, "{verb} requested by uid {uid}, pid {pid}")
+            Self::Request { verb, uid, pid, comm } => {
+                write!(f, "{verb} requested by uid {uid}, pid {pid}")?;
+                comm.as_ref().map_or(Ok(()), |comm| write!(f, " \"{comm}\""))
             }
             Self::Cycle => f.write_str("dependency cycle"),
+            Self::CycleClosed { members, more, file } => {
+                write!(f, "dependency cycle of {}", members.join(", "))?;
+                if *more > 0 {
+                    write!(f, " and {more} more")?;
+                }
+                file.as_ref().map_or(Ok(()), |file| write!(f, ", closed by {file}"))
+            }
             Self::Shutdown => f.write_str("shutdown"),
             Self::Interrupted => f.write_str("interrupted by an internal error of the supervisor"),
             Self::TookOver { failure } => {

@@ -39,16 +39,19 @@ pub struct Selection<'a> {
 
 /// Print lines; when following, until nobody reads them any longer.
 pub fn run(client: &mut Client, output: &Output, wanted: &Selection<'_>) -> Result<(), Failure> {
-    let (text, mut at) = match wanted.since {
+    let Found { text, mut at, lost } = match wanted.since {
         Some(since) => since_time(client, wanted, since)?,
         None => last_lines(client, wanted.name, wanted.lines.unwrap_or(DEFAULT_LINES))?,
     };
+    if lost {
+        Output::note("older lines that were asked for are no longer kept");
+    }
     if !wanted.follow {
-        print_all(output, &text);
+        print_all(output, &text, lost);
         return Ok(());
     }
     let mut printer = Printer::new(output);
-    if !printer.print(&text) {
+    if !(printer.mark(lost) && printer.print(&text)) {
         return Ok(());
     }
     loop {
@@ -59,7 +62,7 @@ pub fn run(client: &mut Client, output: &Output, wanted: &Selection<'_>) -> Resu
                 Output::note("some output is lost: it was replaced by newer output before it was read");
             }
             at = piece.next;
-            if !printer.print(&piece.text) {
+            if !(printer.mark(piece.lost) && printer.print(&piece.text)) {
                 return Ok(());
             }
             if !piece.more {
@@ -87,33 +90,41 @@ fn wait_for_more(client: &mut Client, name: &str, beyond: LogPosition) -> Result
     }
 }
 
-/// The last lines, and where the log ends.
-fn last_lines(client: &mut Client, name: &str, lines: u32) -> Result<(String, LogPosition), Failure> {
+/// What was found of what was asked for.
+struct Found {
+    text: String,
+    /// Where the log ends.
+    at: LogPosition,
+    /// Some of it is no longer kept.
+    lost: bool,
+}
+
+/// The last lines.
+fn last_lines(client: &mut Client, name: &str, lines: u32) -> Result<Found, Failure> {
     let end = read(client, name, lines, None)?;
+    let few = |count: usize, gone_ms: Option<i64>| gone_ms.is_some() && count < lines as usize;
     if !end.lost {
-        return Ok((end.text, end.next));
+        let lost = few(end.text.lines().count(), end.gone_ms);
+        return Ok(Found { text: end.text, at: end.next, lost });
     }
     // More than fits into one answer.
     let mut last = VecDeque::new();
-    let at = read_all(client, name, |line| {
+    let (at, gone_ms) = read_all(client, name, |line| {
         if last.len() == lines as usize {
             last.pop_front();
         }
         last.push_back(line.to_owned());
     })?;
-    Ok((last.into_iter().collect(), at))
+    let lost = few(last.len(), gone_ms);
+    Ok(Found { text: last.into_iter().collect(), at, lost })
 }
 
-/// The lines since a time, at most the last so many of them, and where the log ends.
-fn since_time(
-    client: &mut Client,
-    wanted: &Selection<'_>,
-    since: i64,
-) -> Result<(String, LogPosition), Failure> {
+/// The lines since a time, at most the last so many of them.
+fn since_time(client: &mut Client, wanted: &Selection<'_>, since: i64) -> Result<Found, Failure> {
     let most = wanted.lines.map_or(usize::MAX, |lines| lines as usize);
     let mut found = VecDeque::new();
     let mut reached = false;
-    let at = read_all(client, wanted.name, |line| {
+    let (at, gone_ms) = read_all(client, wanted.name, |line| {
         // A line without a stamp is the end of one whose beginning is no longer kept.
         reached |= time_of(line).is_some_and(|time| time >= since);
         if reached && most > 0 {
@@ -123,11 +134,18 @@ fn since_time(
             found.push_back(line.to_owned());
         }
     })?;
-    Ok((found.into_iter().collect(), at))
+    // Who asks for the last so many, and gets them, misses nothing.
+    let lost = gone_ms.is_some_and(|gone| since <= gone) && found.len() < most;
+    Ok(Found { text: found.into_iter().collect(), at, lost })
 }
 
-/// Give every line that is kept to `take`, newlines included; returns where the log ends.
-fn read_all(client: &mut Client, name: &str, mut take: impl FnMut(&str)) -> Result<LogPosition, Failure> {
+/// Give every line that is kept to `take`, newlines included; returns where the log ends, and the
+/// time of the newest line that is not kept.
+fn read_all(
+    client: &mut Client,
+    name: &str,
+    mut take: impl FnMut(&str),
+) -> Result<(LogPosition, Option<i64>), Failure> {
     let mut at = LogPosition::default();
     let mut rest = String::new();
     loop {
@@ -141,7 +159,7 @@ fn read_all(client: &mut Client, name: &str, mut take: impl FnMut(&str)) -> Resu
             if !rest.is_empty() {
                 take(&rest);
             }
-            return Ok(at);
+            return Ok((at, piece.gone_ms));
         }
     }
 }
@@ -165,10 +183,10 @@ fn line_value(line: &str) -> Value {
     json!({"time": time, "text": text})
 }
 
-fn print_all(output: &Output, text: &str) {
+fn print_all(output: &Output, text: &str, lost: bool) {
     if output.is_json() {
         let lines: Vec<_> = text.lines().map(line_value).collect();
-        return Output::value(&json!({"version": VERSION, "lines": lines}));
+        return Output::value(&json!({"version": VERSION, "lines": lines, "lost": lost}));
     }
     // A reader that stops reading is content.
     let _ = Output::foreign(text);
@@ -189,6 +207,11 @@ impl Printer {
     /// Whether anybody still reads.
     fn print(&mut self, text: &str) -> bool {
         Output::foreign(&self.shown(text))
+    }
+
+    /// Tell programs, in a line of its own, where lines are missing.
+    fn mark(&self, lost: bool) -> bool {
+        !(lost && self.json) || Output::foreign(&format!("{}\n", json!({"lost": true})))
     }
 
     fn shown(&mut self, text: &str) -> String {

@@ -176,8 +176,9 @@ fn act(client: &mut Client, output: &Output, request: Request, limit: Duration) 
 /// An answer that is not the one hoped for.
 fn unexpected(answer: Answer) -> Failure {
     match answer {
-        Answer::Refused { message, near } => Failure::Refused { message, near },
-        Answer::TimedOut { message, .. } => Failure::Refused { message, near: Vec::new() },
+        Answer::Refused { message, near } | Answer::TimedOut { message, near, .. } => {
+            Failure::Refused { message, near }
+        }
         _ => Failure::Broken("the supervisor gave an answer to another question".to_owned()),
     }
 }

@@ -15,7 +15,7 @@ mod connection;
 use std::cell::RefCell;
 use std::fmt;
 use std::fs;
-use std::io;
+use std::io::{self, Read as _};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::Path;
@@ -30,7 +30,7 @@ use tokio::task::{AbortHandle, spawn_local};
 use tokio::time::timeout;
 use tracing::{error, warn};
 use yakiros_core::control::{Answer, decode_request};
-use yakiros_core::engine::Peer;
+use yakiros_core::engine::{COMM_BYTES, Peer};
 
 use crate::admission::{Admission, Verdict};
 use crate::notify::queue;
@@ -196,7 +196,23 @@ fn begin(supervisor: &Rc<Supervisor>, admission: &Places, connection: Rc<Connect
 
 fn peer_of(stream: &UnixStream) -> io::Result<Peer> {
     let credentials = stream.peer_cred()?;
-    Ok(Peer { uid: credentials.uid(), pid: credentials.pid().unwrap_or(0) })
+    Ok(Peer::new(credentials.uid(), credentials.pid().unwrap_or(0)))
+}
+
+/// The same with what the process calls itself now. The kernel keeps only its number: the process that
+/// connected may have handed the connection on, or be gone.
+fn named(peer: Peer) -> Peer {
+    let comm = || {
+        // 0 is for a process outside of this one's namespace.
+        let mut file = fs::File::open(format!("/proc/{}/comm", (peer.pid > 0).then_some(peer.pid)?)).ok()?;
+        let mut line = [0; COMM_BYTES + 1];
+        let length = file.read(&mut line).ok()?;
+        let end = line[..length].strip_suffix(b"\n").unwrap_or(&line[..length]).len().min(COMM_BYTES);
+        let mut comm = [0; COMM_BYTES];
+        comm[..end].copy_from_slice(&line[..end]);
+        Some(comm)
+    };
+    Peer { comm: comm(), ..peer }
 }
 
 /// A connection's place among all, given back however it ends.
@@ -245,7 +261,8 @@ async fn converse(place: &Place<'_>, connection: &Connection) -> io::Result<()> 
                 // First: if it leads to an internal error, the next process image answers it.
                 let (client, pending) = place.supervisor.next_client();
                 connection.phase.replace(Phase::Waiting(client, Rc::clone(&pending)));
-                place.supervisor.request(client, pending, connection.peer, request);
+                let peer = if request.is_change() { named(connection.peer) } else { connection.peer };
+                place.supervisor.request(client, pending, peer, request);
             }
         }
     }

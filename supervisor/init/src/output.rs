@@ -287,6 +287,7 @@ impl Sink {
     fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
         let length = bytes.len() as u64;
         if self.size + length > LOG_LIMIT {
+            self.note_what_goes();
             match fs::rename(&self.path, rotated(&self.path)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
@@ -300,6 +301,16 @@ impl Sink {
             self.size += length;
         }
         Ok(())
+    }
+
+    /// The older file is about to be replaced: keep the time of its last line, for those who ask for
+    /// lines of then. Without it they are told nothing, which is no reason to keep nothing.
+    fn note_what_goes(&self) {
+        let Ok(written) = fs::metadata(rotated(&self.path)).and_then(|older| older.modified()) else {
+            return;
+        };
+        let mark = OpenOptions::new().write(true).create(true).truncate(true).open(gone(&self.path));
+        let _ = mark.and_then(|mark| mark.set_modified(written));
     }
 
     /// What the component wrote last is a line, whether it ended it or not.
@@ -322,10 +333,17 @@ fn rotated(path: &Path) -> PathBuf {
     name.into()
 }
 
+/// An empty file whose time is that of the newest line that is no longer kept.
+fn gone(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".gone");
+    name.into()
+}
+
 /// The component is no longer declared: its logs go.
 pub fn remove(state_dir: &Path, name: &str) {
     let path = log_path(state_dir, name);
-    for path in [rotated(&path), path] {
+    for path in [gone(&path), rotated(&path), path] {
         // Most components never had a second file, some not even one.
         let _ = fs::remove_file(path);
     }
@@ -406,7 +424,13 @@ mod tests {
         assert!(size(&older) <= LOG_LIMIT && size(&bench.sink.path) <= LOG_LIMIT);
         assert!(size(&older) > LOG_LIMIT - BATCH as u64, "it was rotated too early");
         assert_eq!(bench.lines().last().map(String::as_str), Some("line 19999"));
-        assert_eq!(fs::read_dir(bench.dir.path()).expect("a directory").count(), 2);
+        let gone = fs::metadata(gone(&bench.sink.path)).expect("a mark that something is gone");
+        assert_eq!(gone.len(), 0);
+        let kept = fs::metadata(&older).expect("a log").modified().expect("a time");
+        assert!(gone.modified().expect("a time") <= kept, "what is kept is told to be gone");
+        assert_eq!(fs::read_dir(bench.dir.path()).expect("a directory").count(), 3);
+        remove(bench.dir.path(), "a");
+        assert_eq!(fs::read_dir(bench.dir.path()).expect("a directory").count(), 0);
     }
 
     #[test]

@@ -22,7 +22,8 @@ pub struct LogPosition {
 pub struct LogText {
     /// Lines with their newlines, each with its time of day as RFC 3339 and a blank before it. The
     /// last one is without a newline while the component has not ended it. Bytes that are not
-    /// UTF-8 are replaced.
+    /// UTF-8 are replaced; the beginning of a character at the end of a log is left out until the
+    /// rest of it has come, or something else.
     pub text: String,
     /// Where the next piece begins.
     pub next: LogPosition,
@@ -31,4 +32,8 @@ pub struct LogText {
     /// Something that was asked for is not here: it is no longer kept, or, at the end of a log,
     /// fewer lines than asked for fit into an answer.
     pub lost: bool,
+    /// When the newest line was written that is no longer kept, in milliseconds of Unix time;
+    /// `None` while everything is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gone_ms: Option<i64>,
 }

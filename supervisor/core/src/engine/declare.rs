@@ -39,6 +39,18 @@ struct Claim {
     others: BTreeSet<Rc<str>>,
 }
 
+/// Names that are kept of a cycle.
+const CYCLE_SHOWN: usize = 8;
+
+/// One change of a file, as far as it can close a cycle.
+pub(super) struct Edit {
+    file: Rc<str>,
+    /// What it declared until then.
+    before: Option<Rc<Component>>,
+    /// Whom it declares now.
+    name: Option<Rc<str>>,
+}
+
 /// All files and who declares which name.
 #[derive(Debug, Default)]
 pub(super) struct Files {
@@ -103,6 +115,17 @@ impl Files {
     /// Those of `names` that no file declares.
     pub(super) fn undeclared<'n>(&self, names: impl Iterator<Item = &'n Rc<str>>) -> Vec<Rc<str>> {
         names.filter(|name| self.in_force(name).is_none()).cloned().collect()
+    }
+
+    /// What a change is about to edit.
+    fn edit(&self, change: &FileChange) -> Edit {
+        let file: Rc<str> = change.file.as_str().into();
+        let before = self.entries.get(&file).and_then(|entry| entry.component.clone());
+        let name = match &change.content {
+            FileContent::Component(component) => Some(component.name.as_str().into()),
+            FileContent::Rejected(_) | FileContent::Gone => None,
+        };
+        Edit { file, before, name }
     }
 
     /// Take one change over; the names it concerns go to `names`.
@@ -219,7 +242,9 @@ impl Engine {
     pub(super) fn take_files(&mut self, changes: Vec<FileChange>) {
         let mut names = BTreeSet::new();
         self.undeclared = None;
+        let mut edits = Vec::new();
         for change in changes {
+            edits.push(self.files.edit(&change));
             self.files.apply(change, &mut names);
         }
         let mut declared = Vec::new();
@@ -238,7 +263,7 @@ impl Engine {
                 changed.push(change);
             }
         }
-        self.settle_graph();
+        self.settle_graph(&edits);
         for (id, file, before) in changed {
             if let Some(before) = before {
                 self.adapt(id, &file, &before);
@@ -247,19 +272,58 @@ impl Engine {
         }
     }
 
-    /// Derive the graph anew and carry cycles that came or went to their components.
-    pub(super) fn settle_graph(&mut self) {
-        let moved = self.graph.settle();
+    /// Derive the graph anew after these edits, and carry cycles that came or went to their
+    /// components: to those on them before those that need these, so that each follows from what
+    /// led to it.
+    pub(super) fn settle_graph(&mut self, edits: &[Edit]) {
+        let mut moved = self.graph.settle();
         if !moved.is_empty() {
             self.find_cycles();
         }
+        moved.sort_by_key(|id| (!self.cycle_of.contains_key(id), self.graph.rank(*id), *id));
+        // Those on one cycle follow each other, and have one cause.
+        let mut last: Option<(Rc<[NodeId]>, Cause)> = None;
         for id in moved {
-            let on = self.graph.in_cycle(id);
-            let input = if on { Input::CycleOn } else { Input::CycleOff };
-            if on || !broken(Mutation::StayInCycle) {
-                self.feed(id, input, Cause::Cycle);
+            if self.graph.in_cycle(id) {
+                let cycle = self.cycle_of.get(&id).cloned();
+                let known =
+                    last.take().filter(|(other, _)| cycle.as_ref().is_some_and(|c| Rc::ptr_eq(c, other)));
+                let cause = known.map_or_else(|| self.cycle_cause(id, edits), |(_, cause)| cause);
+                last = cycle.map(|cycle| (cycle, cause.clone()));
+                self.feed(id, Input::CycleOn, cause);
+            } else if !broken(Mutation::StayInCycle) {
+                self.feed(id, Input::CycleOff, Cause::Cycle);
             }
         }
+    }
+
+    /// Why a component is in CYCLE after these edits.
+    pub(super) fn cycle_cause(&self, id: NodeId, edits: &[Edit]) -> Cause {
+        let Some(cycle) = self.cycle_of.get(&id) else {
+            return Cause::Cycle;
+        };
+        let names = cycle.iter().filter_map(|id| Some(Rc::clone(&self.unit(*id)?.name)));
+        let members: Rc<[_]> = names.take(CYCLE_SHOWN).collect();
+        let more = u32::try_from(cycle.len() - members.len()).unwrap_or(u32::MAX);
+        Cause::CycleClosed { members, more, file: self.closed_by(cycle, edits) }
+    }
+
+    /// The file whose change closed a cycle: that of one on it, or one that no longer provides what
+    /// was a way out of it.
+    fn closed_by(&self, cycle: &Rc<[NodeId]>, edits: &[Edit]) -> Option<Rc<str>> {
+        let is_on = |id: &NodeId| self.cycle_of.get(id).is_some_and(|other| Rc::ptr_eq(other, cycle));
+        let is_member = |name: &Rc<str>| self.names.get(name).is_some_and(is_on);
+        let is_required = |name: &String| {
+            let cap = self.graph.cap(name);
+            cap.is_some_and(|cap| self.graph.requirers(cap).iter().any(is_on))
+        };
+        let own = edits.iter().rev().find(|edit| edit.name.as_ref().is_some_and(is_member));
+        let other = || {
+            let before =
+                |edit: &&Edit| edit.before.as_ref().is_some_and(|c| c.provides.iter().any(is_required));
+            edits.iter().rev().find(before)
+        };
+        own.or_else(other).map(|edit| Rc::clone(&edit.file))
     }
 
     /// Note which components are on which cycle.
@@ -397,7 +461,7 @@ impl Engine {
 
     /// Derive the graph anew and try everything that waits, backs off or has failed.
     pub(super) fn resolve(&mut self, cause: &Cause) {
-        self.settle_graph();
+        self.settle_graph(&[]);
         for id in self.all_ids() {
             let Some(unit) = self.unit_mut(id) else {
                 continue;

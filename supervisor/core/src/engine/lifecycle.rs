@@ -117,7 +117,9 @@ impl Engine {
                 lost.and_then(|cap| self.last_turn(*cap)).max(self.undeclared)
             }
             Cause::Ended(_) if to == State::Done => own,
+            Cause::Cycle if to == State::Cycle => self.last_barred(id).max(own),
             Cause::Declared { .. }
+            | Cause::CycleClosed { file: Some(_), .. }
             | Cause::Redeclared { .. }
             | Cause::LimitsNotSet { .. }
             | Cause::Undeclared
@@ -140,8 +142,18 @@ impl Engine {
             | Cause::Healthy
             | Cause::Restart
             | Cause::TooManyRestarts { .. }
+            | Cause::CycleClosed { file: None, .. }
             | Cause::Cycle => own,
         }
+    }
+
+    /// The newest record with which a provider of what a component requires was barred by a cycle.
+    fn last_barred(&self, id: NodeId) -> Option<u64> {
+        let required = self.graph.required(id).iter();
+        let providers = required.flat_map(|cap| self.graph.providers(*cap));
+        let barred = providers.filter(|id| self.graph.in_cycle(**id)).filter_map(|id| self.unit(*id));
+        let barred = barred.filter(|unit| matches!(unit.state, State::Cycle | State::Stopping));
+        barred.map(|unit| unit.revision).max()
     }
 
     /// The newest record with which a provider of a capability came up or went down.

@@ -144,7 +144,7 @@ impl Engine {
         for name in self.files.undeclared(self.names.keys()) {
             self.undeclare(&name);
         }
-        self.settle_graph();
+        self.settle_graph(&[]);
         for id in self.all_ids() {
             self.mend_process(id, facts);
             self.mend_cycle(id);
@@ -209,7 +209,7 @@ impl Engine {
     fn mend_cycle(&mut self, id: NodeId) {
         let Some(unit) = self.unit(id) else { return };
         match (self.graph.in_cycle(id), unit.state == State::Cycle) {
-            (true, false) => self.feed(id, Input::CycleOn, Cause::Cycle),
+            (true, false) => self.feed(id, Input::CycleOn, self.cycle_cause(id, &[])),
             (false, true) => self.feed(id, Input::CycleOff, Cause::Cycle),
             _ => {}
         }

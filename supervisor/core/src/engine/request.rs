@@ -98,7 +98,8 @@ impl Engine {
         {
             return self.refuse(client, message);
         }
-        let cause = Cause::Request { verb: request.verb().into(), uid: peer.uid, pid: peer.pid };
+        let comm = peer.comm.as_ref().map(super::shown);
+        let cause = Cause::Request { verb: request.verb().into(), uid: peer.uid, pid: peer.pid, comm };
         match request {
             Request::Status { name, after } => self.show_status(client, name, after.as_deref()),
             Request::Graph { after } => {
@@ -371,8 +372,22 @@ impl Engine {
         let answer = self.judge(&waiter.goal).unwrap_or(Answer::TimedOut {
             message: format!("timed out: {}", self.standing(&waiter.goal)),
             revision: self.journal.revision(),
+            near: self.near_goal(&waiter.goal),
         });
         self.reply(client, answer);
+    }
+
+    /// What may have been meant by the name of a component that never came.
+    fn near_goal(&self, goal: &Goal) -> Vec<String> {
+        match goal {
+            Goal::Until(Until::State { name, .. }) if self.find(name).is_none() => {
+                match self.unknown_component(name) {
+                    Answer::Refused { near, .. } => near,
+                    _ => Vec::new(),
+                }
+            }
+            _ => Vec::new(),
+        }
     }
 
     /// The time that an announced reload still has.

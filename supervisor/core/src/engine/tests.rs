@@ -2,6 +2,7 @@
 
 mod capabilities;
 mod causes;
+mod cycles;
 mod health;
 mod lifecycle;
 mod notify;
@@ -65,7 +66,7 @@ impl Bench {
 
     fn ask(&mut self, uid: u32, request: Request) -> Option<Answer> {
         self.effects.retain(|e| !matches!(e, Effect::Reply(..)));
-        self.give(Event::Request { client: ClientId(1), peer: Peer { uid, pid: 1 }, request });
+        self.give(Event::Request { client: ClientId(1), peer: Peer::new(uid, 1), request });
         self.answer()
     }
 

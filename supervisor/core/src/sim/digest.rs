@@ -100,7 +100,7 @@ impl Digest {
 
     fn answer(&mut self, answer: &Answer) {
         match answer {
-            Answer::Done { message, revision } | Answer::TimedOut { message, revision } => {
+            Answer::Done { message, revision } | Answer::TimedOut { message, revision, .. } => {
                 self.number(*revision);
                 self.text(message);
             }

@@ -84,7 +84,7 @@ impl Talk {
         // Logs are the performer's to answer.
         let is_log = matches!(request, Request::Log { .. });
         self.open.insert(client);
-        self.give(Event::Request { client, peer: Peer { uid, pid: 1 }, request });
+        self.give(Event::Request { client, peer: Peer::new(uid, 1), request });
         let answered = !self.open.contains(&client);
         assert!(answered || waits || is_log, "a request without an answer");
     }

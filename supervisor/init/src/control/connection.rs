@@ -285,7 +285,7 @@ mod tests {
         let (own, client) = std::os::unix::net::UnixStream::pair().expect("sockets");
         own.set_nonblocking(true).expect("non-blocking");
         let stream = UnixStream::from_std(own).and_then(Stream::new).expect("a stream");
-        (Connection::new(stream, Peer { uid: 0, pid: 0 }), client)
+        (Connection::new(stream, Peer::new(0, 0)), client)
     }
 
     /// Send a byte with the only descriptor of what takes long to close.

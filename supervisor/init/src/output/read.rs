@@ -1,6 +1,6 @@
 //! Reading a log: its end, or piece by piece from a position. An answer is a page like any other.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::Path;
@@ -8,7 +8,7 @@ use std::time::UNIX_EPOCH;
 
 use yakiros_core::control::{LogPosition, LogText, PAGE_BYTES};
 
-use super::{log_path, rotated};
+use super::{gone, log_path, rotated};
 
 /// The most bytes of a log in one answer, as they are on the wire: a page like that of any other
 /// answer, for clients that do not read theirs make the supervisor hold it.
@@ -43,6 +43,12 @@ impl Part {
         LogPosition { offset, ..self.start }
     }
 
+    /// Where what can be shown ends: before a character of which only the beginning is there.
+    fn readable(&self) -> io::Result<u64> {
+        let from = self.size.saturating_sub(CHARACTER_LIMIT as u64 - 1);
+        Ok(self.size - cut_character(&self.read(from, CHARACTER_LIMIT)?) as u64)
+    }
+
     fn holds(&self, position: LogPosition) -> bool {
         self.at(position.offset) == position && position.offset <= self.size
     }
@@ -69,22 +75,31 @@ fn parts(state_dir: &Path, name: &str) -> io::Result<Vec<Part>> {
     Ok(both.into_iter().flatten().collect())
 }
 
-fn end_of(parts: &[Part]) -> LogPosition {
-    parts.last().map_or_else(LogPosition::default, |part| part.at(part.size))
+fn end_of(parts: &[Part]) -> io::Result<LogPosition> {
+    let end = |part: &Part| Ok(part.at(part.readable()?));
+    parts.last().map_or_else(|| Ok(LogPosition::default()), end)
 }
 
-/// Where the log of `name` ends now.
+/// Where what can be read of the log of `name` ends now.
 pub fn end(state_dir: &Path, name: &str) -> io::Result<LogPosition> {
-    Ok(end_of(&parts(state_dir, name)?))
+    end_of(&parts(state_dir, name)?)
+}
+
+/// When the newest line was written that is no longer kept.
+fn gone_ms(state_dir: &Path, name: &str) -> Option<i64> {
+    let time = fs::metadata(gone(&log_path(state_dir, name))).ok()?.modified().ok()?;
+    i64::try_from(time.duration_since(UNIX_EPOCH).ok()?.as_millis()).ok()
 }
 
 /// A piece of the log of `name`: from a position on, or the last lines of it.
 pub fn read(state_dir: &Path, name: &str, lines: u32, from: Option<LogPosition>) -> io::Result<LogText> {
     let parts = parts(state_dir, name)?;
-    match from {
+    let text = match from {
         Some(from) => read_from(&parts, from),
         None => read_end(&parts, lines),
-    }
+    }?;
+    // Looked at last: what is rotated away meanwhile is known to be gone.
+    Ok(LogText { gone_ms: gone_ms(state_dir, name), ..text })
 }
 
 fn read_from(parts: &[Part], from: LogPosition) -> io::Result<LogText> {
@@ -95,11 +110,22 @@ fn read_from(parts: &[Part], from: LogPosition) -> io::Result<LogText> {
         (index, offset) = (index + 1, 0);
     }
     let Some(part) = parts.get(index) else {
-        return Ok(LogText { text: String::new(), next: LogPosition::default(), more: false, lost });
+        let (text, next) = (String::new(), LogPosition::default());
+        return Ok(LogText { text, next, more: false, lost, gone_ms: None });
     };
-    let (text, taken) = first_page(&part.read(offset, TEXT_LIMIT)?);
-    let next = part.at(offset + taken as u64);
-    Ok(LogText { text, next, more: next != end_of(parts), lost })
+    let mut bytes = part.read(offset, TEXT_LIMIT)?;
+    let left = part.size - offset;
+    // A character may begin in one file and end in the next.
+    let newer = parts.get(index + 1).filter(|_| bytes.len() as u64 == left);
+    if let Some(newer) = newer {
+        bytes.extend(newer.read(0, CHARACTER_LIMIT - 1)?);
+    }
+    let (text, taken) = first_page(&bytes);
+    let next = match (newer, (taken as u64).checked_sub(left)) {
+        (Some(newer), Some(beyond)) => newer.at(beyond),
+        _ => part.at(offset + taken as u64),
+    };
+    Ok(LogText { text, next, more: next != end_of(parts)?, lost, gone_ms: None })
 }
 
 fn read_end(parts: &[Part], lines: u32) -> io::Result<LogText> {
@@ -107,12 +133,14 @@ fn read_end(parts: &[Part], lines: u32) -> io::Result<LogText> {
     for part in parts {
         bytes.extend(part.read(part.size.saturating_sub(TEXT_LIMIT as u64), TEXT_LIMIT)?);
     }
+    let size = bytes.len() as u64;
+    bytes.truncate(bytes.len() - cut_character(&bytes));
     let text = String::from_utf8_lossy(&bytes);
     let page = last_page(&text);
     let last = last_lines(page, lines);
-    let whole = bytes.len() as u64 == parts.iter().map(|part| part.size).sum::<u64>();
+    let whole = size == parts.iter().map(|part| part.size).sum::<u64>();
     let short = last.lines().count() < lines as usize && !(whole && page.len() == text.len());
-    Ok(LogText { text: last.to_owned(), next: end_of(parts), more: false, lost: short })
+    Ok(LogText { text: last.to_owned(), next: end_of(parts)?, more: false, lost: short, gone_ms: None })
 }
 
 /// Bytes of a character in JSON.
@@ -124,8 +152,18 @@ fn cost(character: char) -> usize {
     }
 }
 
+/// How many bytes at the end are the beginning of a character whose rest is missing.
+fn cut_character(bytes: &[u8]) -> usize {
+    let lengths = 1..CHARACTER_LIMIT.min(bytes.len() + 1);
+    let cut = |length: &usize| {
+        let end = &bytes[bytes.len() - length..];
+        std::str::from_utf8(end).is_err_and(|error| error.valid_up_to() == 0 && error.error_len().is_none())
+    };
+    lengths.rev().find(cut).unwrap_or(0)
+}
+
 /// The beginning that fits into an answer, and how many bytes it was made of. A character whose
-/// end has not come yet is left for the next answer, unless there is nothing else.
+/// end has not come yet is left for the next answer.
 fn first_page(bytes: &[u8]) -> (String, usize) {
     let (mut text, mut taken, mut left) = (String::new(), 0, TEXT_LIMIT);
     for chunk in bytes.utf8_chunks() {
@@ -138,8 +176,7 @@ fn first_page(bytes: &[u8]) -> (String, usize) {
             taken += character.len_utf8();
         }
         let broken = chunk.invalid();
-        let last = taken + broken.len() == bytes.len() && broken.len() < CHARACTER_LIMIT;
-        if broken.is_empty() || (last && taken > 0) {
+        if broken.is_empty() || (taken + broken.len() == bytes.len() && cut_character(broken) > 0) {
             continue;
         }
         let Some(rest) = left.checked_sub(char::REPLACEMENT_CHARACTER.len_utf8()) else {
@@ -214,18 +251,24 @@ mod tests {
         for (bytes, text, taken) in [
             (&b"a\xffb"[..], "a\u{fffd}b", 3),
             (b"a\xc3", "a", 1),
-            (b"\xc3", "\u{fffd}", 1),
-            (b"\xff\xff", "\u{fffd}", 1),
+            (b"\xc3", "", 0),
+            (b"\xe2\x82", "", 0),
+            (b"\xe2\x82\n", "\u{fffd}\n", 3),
+            (b"\xc3\xc3", "\u{fffd}", 1),
+            (b"\xff\xff", "\u{fffd}\u{fffd}", 2),
             (b"", "", 0),
         ] {
             assert_eq!(first_page(bytes), (text.to_owned(), taken), "{bytes:?}");
         }
     }
 
+    /// Pieces of any log here, and some.
+    const LONGEST: usize = 100;
+
     /// Read from `from` to the end.
     fn rest(dir: &Path, mut from: LogPosition) -> (String, LogPosition, bool) {
         let (mut all, mut any_lost) = (String::new(), false);
-        loop {
+        for _ in 0..LONGEST {
             let piece = read(dir, "a", 0, Some(from)).expect("a log");
             all.push_str(&piece.text);
             any_lost |= piece.lost;
@@ -234,6 +277,7 @@ mod tests {
                 return (all, from, any_lost);
             }
         }
+        panic!("the log does not end after {LONGEST} pieces: {from:?}");
     }
 
     #[test]
@@ -263,6 +307,34 @@ mod tests {
         fs::write(&path, "the last one\n").expect("a log");
         let (text, _, lost) = rest(dir, at);
         assert_eq!((text.as_str(), lost), ("a longer one\nthe last one\n", true));
+    }
+
+    #[test]
+    fn a_character_is_whole_or_not_there_yet() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let dir = dir.path();
+        let path = log_path(dir, "a");
+        let euro = "€".as_bytes();
+        for cut in 1..euro.len() {
+            let _ = fs::remove_file(rotated(&path));
+            fs::write(&path, [b"1 ", &euro[..cut]].concat()).expect("a log");
+            let last = read(dir, "a", 9, None).expect("a log");
+            assert_eq!(last.text, "1 ", "{cut}");
+            let (text, at, _) = rest(dir, LogPosition::default());
+            assert_eq!((text.as_str(), at), ("1 ", last.next), "{cut}");
+            assert_eq!(end(dir, "a").expect("a log"), at, "there is nothing to be waited for but more");
+            // The rest comes into the same file, or into the next one, or never.
+            fs::write(&path, "1 €\n").expect("a log");
+            assert_eq!(rest(dir, at).0, "€\n", "{cut}");
+            fs::write(&path, [b"1 ", &euro[..cut]].concat()).expect("a log");
+            fs::rename(&path, rotated(&path)).expect("rotated");
+            fs::write(&path, &euro[cut..]).expect("a log");
+            let (text, _, lost) = rest(dir, at);
+            assert_eq!((text.as_str(), lost), ("€", false), "{cut}");
+            assert_eq!(read(dir, "a", 9, None).expect("a log").text, "1 €");
+            fs::write(&path, "\n").expect("a log");
+            assert_eq!(rest(dir, at).0, "\u{fffd}\n", "{cut}");
+        }
     }
 
     #[test]

@@ -128,12 +128,14 @@ fn many_re_executions_leave_nothing_behind() {
     // closed has one too.
     let counts = |wanted: Option<usize>| {
         let init = guest.init_pid();
-        until("a moment without a probe", || {
+        // The three that are not ready are there too.
+        let running = STEADY.len() + 3;
+        let what = format!("a moment with {running} children and at most {wanted:?} descriptors");
+        until(&what, || {
             let children = fs::read_to_string(format!("/proc/{init}/task/{init}/children")).ok()?;
             let children = children.split_whitespace().count();
             let fds = fs::read_dir(format!("/proc/{init}/fd")).ok()?.count();
-            // The three that are not ready are there too.
-            (children == STEADY.len() + 3 && wanted.is_none_or(|wanted| wanted >= fds)).then_some(fds)
+            (children == running && wanted.is_none_or(|wanted| wanted >= fds)).then_some(fds)
         })
     };
     reexecute(&guest);

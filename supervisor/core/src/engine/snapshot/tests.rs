@@ -49,7 +49,7 @@ fn engine() -> Engine {
     }
     give(1, Event::Ready(RunId(2)));
     give(60, Event::Tick);
-    let peer = Peer { uid: 0, pid: 100 };
+    let peer = Peer::new(0, 100);
     let timeout_ms = Some(5000);
     let until = Until::State { name: "base".to_owned(), state: State::Failed, since: Some(3) };
     let request = Request::Wait { until, timeout_ms };

@@ -104,3 +104,28 @@ fn a_long_chain_comes_in_pages_that_lack_nothing() {
     assert_eq!(seen.len(), 601);
     assert!(seen.windows(2).all(|pair| pair[0].after == Some(pair[1].revision)));
 }
+
+#[test]
+fn who_asked_is_told_with_a_name_that_is_only_text() {
+    let mut bench = Bench::new(&[&service("a", "")]);
+    bench.execute("a");
+    let names: [(&[u8], &str); 5] = [
+        (b"", ""),
+        (b"graphctl", "graphctl"),
+        (b"\x1b[2Jx\n\"\\", "\\u{1b}[2Jx\\n\\\"\\\\"),
+        ("ж\u{202e}".as_bytes(), "ж\\u{202e}"),
+        (b"0123456789abc\xff\xe2", "0123456789abc\\xff\\xe2"),
+    ];
+    for (bytes, shown) in names {
+        let mut comm = Comm::default();
+        comm[..bytes.len()].copy_from_slice(bytes);
+        let peer = Peer { comm: Some(comm), ..Peer::new(0, 77) };
+        let request = Request::Restart { name: "a".to_owned(), timeout_ms: None };
+        bench.give(Event::Request { client: ClientId(1), peer, request });
+        bench.end("a");
+        bench.execute("a");
+        let page = bench.engine.why_page("a", None).expect("a chain");
+        let cause = page.records.last().expect("a record").cause.to_string();
+        assert_eq!(cause, format!("restart requested by uid 0, pid 77 \"{shown}\""));
+    }
+}

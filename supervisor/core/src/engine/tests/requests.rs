@@ -43,7 +43,7 @@ fn waiting_strangers_lock_nobody_out() {
         last += 1;
         bench.effects.retain(|e| !matches!(e, Effect::Reply(..)));
         let client = ClientId(last);
-        bench.give(Event::Request { client, peer: Peer { uid, pid: 1 }, request });
+        bench.give(Event::Request { client, peer: Peer::new(uid, 1), request });
         bench.answer().is_none()
     };
     let never = || {

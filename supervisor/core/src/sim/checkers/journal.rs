@@ -89,7 +89,7 @@ impl Revisions {
         let waited_for = declared.map(|declared| declared.requires.or(declared.optional)).unwrap_or_default();
         let from_provider = waited_for.iter().any(|cap| model.providers(cap).has(led.number));
         let right = match cause {
-            Cause::RequirementsUp => from_provider,
+            Cause::RequirementsUp | Cause::Cycle => from_provider,
             Cause::RequirementLost { .. } => from_provider || led.undeclared,
             Cause::Interrupted => led.number == SLOTS,
             _ => false,

@@ -44,7 +44,7 @@ impl World {
         if uid == 0 {
             self.foresee(&request);
         }
-        self.give(Event::Request { client, peer: Peer { uid, pid: 1 }, request })
+        self.give(Event::Request { client, peer: Peer::new(uid, 1), request })
     }
 
     /// What a request will have changed, whatever is answered.

@@ -84,10 +84,11 @@ fn waits_end_with_their_documented_codes() {
     assert_eq!(guest.says(&["wait", "steady", "--state", "active"]), "steady is ACTIVE\n");
     assert!(guest.json(&["wait", "--settled"])["revision"].is_u64());
     let since = ["wait", "steady", "--state", "ACTIVE", "--since", &revision, "--timeout", "0.05"];
-    let table: [(&[&str], i32, &str); 5] = [
+    let table: [(&[&str], i32, &str); 6] = [
         (&["wait", "steady", "--state", "FAILED", "--timeout", "0.05"], 1, "timed out: steady is ACTIVE"),
         (&since, 1, "timed out: steady is ACTIVE"),
         (&["wait", "nobody", "--state", "ACTIVE", "--timeout", "0.05"], 1, "nobody is not declared"),
+        (&["wait", "stedy", "--state", "ACTIVE", "--timeout", "0.05"], 1, "did you mean \"steady\"?"),
         (&["wait", "steady", "--state", "RUNNING"], 2, "\"RUNNING\" is no state"),
         (&["wait"], 2, "give NAME --state STATE"),
     ];

@@ -97,6 +97,77 @@ fn a_log_is_followed_through_rotations_restarts_and_to_its_end() {
 }
 
 #[test]
+fn a_character_that_is_written_in_two_parts_is_followed_as_one() {
+    use std::io::Write as _;
+    let Some(guest) = Guest::start("live") else {
+        return;
+    };
+    let mut pipe = parrot(&guest, "a");
+    say(&guest, &pipe, "a", "before\n");
+    let people = guest.follow(&["log", "a", "-f"]);
+    assert!(people.line().ends_with(" before"));
+    let log = guest.dir.path().join("state/a.log");
+    let size = || std::fs::metadata(&log).expect("a log").len();
+    let (first, second) = "€".as_bytes().split_at(2);
+    let before = size();
+    pipe.write_all(b"1 ").and_then(|()| pipe.write_all(first)).expect("the pipe");
+    until("the first part", || (size() > before + 28).then_some(()));
+    // What is whole is shown, to a new reader too.
+    let shown = guest.says(&["log", "a", "1"]);
+    assert!(shown.ends_with(" 1 "), "{shown:?}");
+    pipe.write_all(second).and_then(|()| pipe.write_all(b"\n")).expect("the pipe");
+    let line = people.line();
+    assert!(line.ends_with(" 1 €"), "{line:?}");
+    // The end of what writes it is the end of the wait for its rest.
+    let before = size();
+    pipe.write_all(first).expect("the pipe");
+    until("the first part", || (size() > before).then_some(()));
+    guest.says(&["stop", "a"]);
+    let line = people.line();
+    assert!(line.ends_with(" \u{fffd}"), "{line:?}");
+}
+
+#[test]
+fn who_asks_for_what_is_no_longer_kept_is_told() {
+    let Some(guest) = Guest::start("live") else {
+        return;
+    };
+    let pipe = parrot(&guest, "a");
+    let began = guest.json(&["log", "a", "--since", "1h"]);
+    assert_eq!(began["lost"], false, "{began}");
+    // More than the two files hold.
+    for number in 0..80 {
+        say(&guest, &pipe, "a", &format!("{number} {}\n", "x".repeat(8000)));
+    }
+    let kept = guest.json(&["log", "a", "--since", "1h"]);
+    assert_eq!(kept["lost"], true);
+    let lines = kept["lines"].as_array().expect("lines");
+    assert!((30..80).contains(&lines.len()), "{} lines are kept", lines.len());
+    let time = |line: usize| lines[line]["time"].as_str().expect("a time");
+    let last = lines.len() - 1;
+    for (arguments, lost) in [
+        (&["log", "a", "--since", time(last)][..], false),
+        (&["log", "a", "-n", "5", "--since", "1h"], false),
+        (&["log", "a", "-n", "5"], false),
+        (&["log", "a", "-n", "100"], true),
+        (&["log", "a", "-n", "100", "--since", "1h"], true),
+    ] {
+        assert_eq!(guest.json(arguments)["lost"], lost, "{arguments:?}");
+        let note = String::from_utf8_lossy(&guest.graphctl(arguments).stderr).into_owned();
+        assert_eq!(note.contains("no longer kept"), lost, "{arguments:?}: {note}");
+    }
+    let programs = guest.follow(&["log", "a", "-f", "--json", "--since", "1h"]);
+    assert_eq!(programs.line(), "{\"lost\":true}");
+    // A name that is declared anew begins anew.
+    guest.undeclare("a.toml");
+    guest.wait("a", State::Removed, None);
+    let again = script("a", "echo one; exec sleep 1000");
+    guest.declare("a.toml", &again);
+    until("a line", || guest.says(&["log", "a"]).contains("one").then_some(()));
+    assert_eq!(guest.json(&["log", "a", "--since", "1h"])["lost"], false);
+}
+
+#[test]
 fn the_control_socket_answers_while_components_flood() {
     let Some(guest) = Guest::start("live") else {
         return;
