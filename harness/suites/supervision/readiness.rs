@@ -1,9 +1,14 @@
 //! Ready, by each of the methods, and not ready in time.
 
+use std::time::Duration;
+
 use super::REACTION;
 use crate::check;
 use crate::failure::Failure;
 use crate::vm::Vm;
+
+/// To report ready: long enough to be looked at before it is over.
+const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How a service says that it is ready, and how its file says so.
 struct Method {
@@ -104,18 +109,21 @@ pub async fn readiness_timeouts(vm: &Vm) -> Result<(), Failure> {
     vm.write("/run/stale", "of an earlier run").await?;
     let before = vm.status().await?.revision;
     let mut pids = Vec::new();
+    // In whole seconds, as it is told.
+    let limit = vm.limit(TIMEOUT).as_secs();
     for method in &METHODS {
-        method.declare(vm, "readiness_timeout = 2").await?;
+        method.declare(vm, &format!("readiness_timeout = {limit}")).await?;
         vm.wait_state(method.name, "READY_WAIT", None, REACTION).await?;
         pids.push(vm.status().await?.component(method.name)?.running_pid()?);
     }
     for (method, pid) in METHODS.iter().zip(pids) {
         let name = method.name;
-        vm.wait_state(name, "FAILED", Some(before), REACTION).await?;
+        vm.wait_state(name, "FAILED", Some(before), TIMEOUT + REACTION).await?;
         let status = vm.status().await?;
         let failed = status.component(name)?;
         let detail = failed.detail.clone().unwrap_or_default();
-        check!(detail.contains("not ready within 2s"), "{name} is FAILED with the reason {detail:?}");
+        let told = detail.contains(&format!("not ready within {limit}s"));
+        check!(told, "{name} is FAILED with the reason {detail:?}, not for the {limit} s it had");
         check!(failed.pid.is_none(), "{name} is FAILED and has process {:?}", failed.pid);
         check!(!vm.exists(pid).await?, "{name} is FAILED, and its process {pid} is still there");
         let dependent = status.component(&format!("needs-{name}"))?;
