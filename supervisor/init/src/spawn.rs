@@ -10,6 +10,7 @@
 
 mod child;
 mod loan;
+mod stacks;
 
 use std::collections::HashSet;
 use std::ffi::CString;

@@ -20,27 +20,20 @@
 
 use std::ffi::CString;
 use std::io;
-use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::ptr::{self, NonNull};
 
 use nix::libc;
 
 use super::child::{OWN_NUMBER_BYTES, Plan};
+use super::stacks::{STACK_BYTES, Stack};
 use super::{Common, Descriptors, Image, Started};
 use crate::sys;
-
-/// Bytes of a child's stack. Its frames take a few hundred (a test holds it below half), and no signal handler can run on
-/// it: the child has none.
-const STACK_BYTES: usize = 8192;
-
-/// A piece of a stack, aligned as the processors' calling conventions ask of its ends.
-type Slot = u128;
 
 /// Everything that a child uses before exec.
 pub struct Launch {
     plan: Plan,
-    stack: Box<[MaybeUninit<Slot>]>,
+    stack: Stack,
     /// What the plan points to.
     _image: Image,
     _argv: Vec<*const libc::c_char>,
@@ -72,8 +65,7 @@ impl Launch {
             reset_oom: common.oom_lowered,
             own_number,
         };
-        let stack = Box::new_uninit_slice(STACK_BYTES / size_of::<Slot>());
-        Box::new(Self { plan, stack, _image: image, _argv: argv, _environment: environment })
+        Box::new(Self { plan, stack: Stack::take(), _image: image, _argv: argv, _environment: environment })
     }
 
     /// What the child is to do.
@@ -198,10 +190,12 @@ unsafe fn clone_onto(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::spawn::stacks::Slot;
     use nix::sys::signal::{SigSet, Signal};
     use nix::sys::wait::{WaitStatus, waitpid};
     use nix::unistd::Pid;
     use std::io::Read as _;
+    use std::mem::MaybeUninit;
 
     /// Bytes that no child writes by accident.
     const UNTOUCHED: Slot = Slot::from_ne_bytes([0xA5; 16]);
