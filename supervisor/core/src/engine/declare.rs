@@ -59,6 +59,8 @@ pub(super) struct Files {
     claims: BTreeMap<Box<str>, Claim>,
     /// What was declared last, for the next to share what is the same.
     alike: Rc<Component>,
+    /// How many changes were taken over.
+    changes: u64,
 }
 
 impl Claim {
@@ -131,6 +133,7 @@ impl Files {
     /// Take one change over; the names it concerns go to `names`.
     fn apply(&mut self, change: FileChange, names: &mut BTreeSet<String>) {
         let file: Rc<str> = change.file.into();
+        self.changes += 1;
         match change.content {
             FileContent::Component(mut component) => {
                 self.disclaim(&file, names);
@@ -212,10 +215,15 @@ impl Files {
         })
     }
 
+    /// What [`Files::is_rejected`] says stays the same while this does.
+    pub(super) fn changes(&self) -> u64 {
+        self.changes
+    }
+
     /// Whether a file is rejected, by its path or by its name alone.
     pub(super) fn is_rejected(&self, wanted: &str) -> bool {
         self.entries.iter().any(|(file, entry)| {
-            // Asked again with every event while somebody waits for it: no search for the name's start.
+            // Asked again with every change while somebody waits for it: no search for the name's start.
             let folder = file.strip_suffix(wanted);
             let named = folder
                 .is_some_and(|folder| folder.is_empty() || (folder.ends_with('/') && !wanted.contains('/')));

@@ -71,7 +71,7 @@ impl Goal {
 
     /// No record up to this revision reaches it: only newer ones are looked at the next time.
     fn seen(&mut self, revision: u64) {
-        if let Self::Until(Until::State { since: Some(since), .. }) = self {
+        if let Self::Until(Until::State { since: Some(since), .. } | Until::Changed { since, .. }) = self {
             *since = (*since).max(revision);
         }
     }
@@ -84,6 +84,9 @@ pub(super) struct Waiter {
     uid: u32,
     goal: Goal,
     pub(super) timer: Option<TimerKey>,
+    /// The state of the files in which it was not reached.
+    #[serde(skip)]
+    files: Option<u64>,
 }
 
 impl Engine {
@@ -281,7 +284,7 @@ impl Engine {
         }
         let goal = Goal::Reloaded { name: name.into(), run, sent: self.now };
         let timer = Some(self.timers.arm(self.now + RELOAD_NOTICE, Due::Client(client)));
-        self.waiters.push(Waiter { client, uid, goal, timer });
+        self.waiters.push(Waiter { client, uid, goal, timer, files: None });
     }
 
     /// Whether there is a place for one more wait of this user; if not, why.
@@ -313,7 +316,7 @@ impl Engine {
             Some(asked.unwrap_or(LONGEST_WAIT_OF_OTHERS).min(LONGEST_WAIT_OF_OTHERS))
         };
         let timer = limit.map(|limit| self.timers.arm(self.now + limit, Due::Client(client)));
-        self.waiters.push(Waiter { client, uid, goal, timer });
+        self.waiters.push(Waiter { client, uid, goal, timer, files: None });
     }
 
     /// The client no longer waits.
@@ -342,19 +345,31 @@ impl Engine {
 
     /// Answer every client whose goal is reached, or out of reach.
     pub(super) fn answer_waiters(&mut self) {
-        let revision = self.journal.revision();
+        let (revision, files) = (self.journal.revision(), self.files.changes());
         let mut at = 0;
         while let Some(waiter) = self.waiters.get(at) {
-            if let Some(answer) = self.judge(&waiter.goal) {
+            let answer = if self.may_be_reached(waiter) { self.judge(&waiter.goal) } else { None };
+            if let Some(answer) = answer {
                 let Waiter { client, timer, .. } = self.waiters.remove(at);
                 if let Some(timer) = timer {
                     self.timers.disarm(timer);
                 }
                 self.reply(client, answer);
             } else {
-                self.waiters[at].goal.seen(revision);
+                let waiter = &mut self.waiters[at];
+                waiter.goal.seen(revision);
+                waiter.files = Some(files);
                 at += 1;
             }
+        }
+    }
+
+    /// Whether a goal can be reached that was not the last time. To look at all files for each that waits, with every
+    /// event, would let anybody make all of them slow.
+    pub(super) fn may_be_reached(&self, waiter: &Waiter) -> bool {
+        match waiter.goal {
+            Goal::Until(Until::Rejected { .. }) => waiter.files != Some(self.files.changes()),
+            _ => true,
         }
     }
 
@@ -451,7 +466,7 @@ impl Engine {
                 self.find(name).is_none().then(|| self.unknown_component(name))
             }
             Goal::Until(Until::Changed { name, since }) => {
-                let newest = name.as_ref().map_or(now, |name| self.newest_revision(name));
+                let newest = name.as_ref().map_or(now, |name| self.newest_since(name, *since));
                 (newest > *since).then(|| "changed".to_owned()).and_then(|message| done(message, newest))
             }
             Goal::Until(Until::Settled) => {
@@ -480,6 +495,16 @@ impl Engine {
             Some(unit) => unit.revision,
             None => self.journal.newest_of(name).map_or(0, |record| record.revision),
         }
+    }
+
+    /// The same if it is newer than a revision; otherwise that, or an older one.
+    fn newest_since(&self, name: &str, since: u64) -> u64 {
+        if let Some(unit) = self.find(name) {
+            return unit.revision;
+        }
+        // Of one that is gone only its records tell, and the old ones were looked at before.
+        let own = self.journal.since(since).filter(|record| &*record.component == name);
+        own.last().map_or(since, |record| record.revision)
     }
 
     fn judge_reloaded(&self, name: &str, run: RunId, sent: Duration) -> Option<Answer> {

@@ -90,6 +90,44 @@ fn whoever_waits_for_news_is_answered_by_what_is_newer() {
 }
 
 #[test]
+fn a_wait_for_a_rejected_file_is_looked_at_when_files_change_and_only_then() {
+    let mut bench = Bench::new(&[&service("a", "")]);
+    let until = Until::Rejected { file: "b.toml".to_owned() };
+    assert_eq!(bench.ask(1000, Request::Wait { until, timeout_ms: None }), None);
+    let looked_at =
+        |bench: &Bench| bench.engine.waiters.iter().any(|waiter| bench.engine.may_be_reached(waiter));
+    assert!(!looked_at(&bench));
+    bench.execute("a");
+    assert!(!looked_at(&bench), "a process is no file");
+    bench.declare("c.toml", &service("c", ""));
+    assert_eq!(bench.answer(), None);
+    bench.declare("b.toml", &service("a", ""));
+    assert!(matches!(bench.answer(), Some(Answer::Done { .. })), "its name is another file's");
+}
+
+#[test]
+fn a_wait_for_news_of_what_is_gone_looks_at_what_is_new() {
+    let mut bench = Bench::new(&[&service("a", ""), &service("b", "")]);
+    bench.give(Event::Files(vec![FileChange { file: "1.toml".to_owned(), content: FileContent::Gone }]));
+    let run = bench.run("b");
+    bench.give(Event::Created { run, pid: 8 });
+    bench.give(Event::Ended(run, Exit::Code(0)));
+    assert_eq!(bench.engine.state("b"), State::Removed);
+    let now = bench.engine.journal().revision();
+    let until = |since| Request::Wait {
+        until: Until::Changed { name: Some("b".to_owned()), since },
+        timeout_ms: None,
+    };
+    assert!(matches!(bench.ask(0, until(now - 1)), Some(Answer::Done { .. })), "its end is newer");
+    assert_eq!(bench.ask(0, until(now)), None);
+    bench.execute("a");
+    assert_eq!(bench.answer(), None, "another's change");
+    bench.declare("1.toml", &service("b", ""));
+    bench.execute("b");
+    assert!(matches!(bench.answer(), Some(Answer::Done { revision, .. }) if revision > now));
+}
+
+#[test]
 fn a_near_name_is_suggested() {
     let mut bench = Bench::new(&[&service("database", "")]);
     let name = Some("databsae".to_owned());
