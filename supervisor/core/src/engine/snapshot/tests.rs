@@ -98,6 +98,10 @@ fn a_restored_engine_gives_the_same_snapshot() {
             assert_eq!(newest.cause, Cause::TookOver { failure: "a test".into() });
             assert_eq!(newest.revision, engine.journal().revision() + 1);
             now["journal"] = before["journal"].clone();
+            // Who waits for a newer record has seen this one.
+            let since = &mut now["waiters"][0]["goal"]["Until"]["state"]["since"];
+            assert_eq!(since.take(), newest.revision);
+            *since = engine.journal().revision().into();
         }
         assert_eq!(now, before, "nothing is mended where nothing is broken");
     }
