@@ -13,7 +13,7 @@ use super::values::{
 };
 use super::{
     Check, CheckpointPolicy, Component, Handoff, Health, HotSwap, Isolation, KERNEL, Kind, Lifecycle,
-    NAME_LIMIT, Namespace, Readiness, Resources,
+    NAME_LIMIT, Namespace, Readiness, Resources, Signal,
 };
 use crate::diagnostic::rules;
 
@@ -230,7 +230,7 @@ fn readiness(r: &mut Reader<'_>) -> Readiness {
     const S: &str = "lifecycle";
     let file = r.get(S, "readiness_file", absolute_path);
     let check = r.get(S, "readiness_check", command);
-    let signal = r.get(S, "readiness_signal", signal_to_supervisor);
+    let signal = report_signal(r, "readiness_signal");
     let implied = match (&file, &check, &signal) {
         (Some(_), _, _) => Method::File,
         (_, Some(_), _) => Method::Command,
@@ -268,6 +268,19 @@ fn readiness(r: &mut Reader<'_>) -> Readiness {
     found.unwrap_or(Readiness::None)
 }
 
+/// A signal by which the component reports to the supervisor.
+fn report_signal(r: &mut Reader<'_>, key: &str) -> Option<Signal> {
+    const S: &str = "lifecycle";
+    let signal = r.get(S, key, signal_to_supervisor)?;
+    if !signal.is_queued() {
+        let message =
+            format!("`{S}.{key}` is {signal}, which is lost when several components send it at once");
+        let help = Some("send a real-time signal, 34 to 64: the kernel keeps every one".to_owned());
+        r.report(&rules::MERGING_SIGNAL, S, key, &message, help);
+    }
+    Some(signal)
+}
+
 /// A key that is of no use, and why.
 fn without(r: &mut Reader<'_>, section: &str, key: &str, why: &str) {
     if r.has(section, key) {
@@ -295,7 +308,7 @@ fn check(r: &mut Reader<'_>) -> Option<Check> {
         r.get(S, "health_http", http_target).map(Check::Http),
         r.get(S, "health_unix", absolute_path).map(Check::Unix),
         r.get(S, "health_file", absolute_path).map(Check::File),
-        r.get(S, "health_signal", signal_to_supervisor).map(Check::Signal),
+        report_signal(r, "health_signal").map(Check::Signal),
     ];
     let mut found = found.into_iter().flatten();
     let first = found.next()?;

@@ -261,7 +261,8 @@ const LIFECYCLE: &[Key] = &[
         "readiness_signal",
         Shape::FreeSignal,
         NONE,
-        "Ready when the component sends this signal to the supervisor.",
+        "Ready when the component sends this signal to the supervisor. Take 34 to 64: SIGUSR1 and SIGUSR2 of \
+         several components at one moment merge into one.",
     ),
     key(
         "readiness_timeout",
@@ -289,7 +290,8 @@ const LIFECYCLE: &[Key] = &[
         "health_signal",
         Shape::FreeSignal,
         NONE,
-        "Healthy when the component has sent the supervisor this signal since the last probe.",
+        "Healthy when the component has sent the supervisor this signal since the last probe. Take 34 to 64, as \
+         for `readiness_signal`.",
     ),
     key(
         "health_interval",

@@ -100,6 +100,12 @@ impl Signal {
         matches!(self.0, USR1 | USR2 | SIGNAL_RT_MIN..=SIGNAL_MAX)
     }
 
+    /// Whether the kernel keeps each one that is sent, with its sender. Of the others it keeps one of
+    /// several that come before the first is read.
+    pub fn is_queued(self) -> bool {
+        self.0 >= SIGNAL_RT_MIN
+    }
+
     /// From `HUP`, `SIGHUP`, `sighup` or `1`.
     pub fn from_name(text: &str) -> Option<Self> {
         if let Ok(number) = text.parse::<i32>() {

@@ -193,9 +193,9 @@ rules! {
 
     SIGNAL_NOT_FREE Error "Y0207" "signal is not free for reports"
         "A component reports to the supervisor by a signal that means nothing else there: \
-         SIGUSR1, SIGUSR2, or a real-time signal (34 to 64)."
+         a real-time signal (34 to 64), SIGUSR1 or SIGUSR2."
         bad File(web!("[lifecycle]" "readiness_signal = \"SIGTERM\""));
-        good File(web!("[lifecycle]" "readiness_signal = \"SIGUSR1\""));
+        good File(web!("[lifecycle]" "readiness_signal = 34"));
 
     OUT_OF_RANGE Error "Y0208" "number is out of range"
         "The kernel, or the supervisor, takes no such value. docs/reference/component-files.md \
@@ -362,6 +362,13 @@ rules! {
          of its own, which comes with the namespace \"mount\" unless `private_tmp` is false."
         bad File(web!("[isolation]" "namespaces = [\"mount\"]"));
         good File(web!("[isolation]" "namespaces = [\"mount\"]" "private_tmp = false"));
+
+    MERGING_SIGNAL Warning "Y0322" "reports by this signal may be lost"
+        "SIGUSR1 and SIGUSR2 are not queued: of several that come before the supervisor has read the first, the \
+         kernel keeps one and forgets who sent the others. Of components that report at one moment some are not \
+         heard, and neither may be what an administrator sends. Real-time signals, 34 to 64, are all kept."
+        bad File(web!("[lifecycle]" "readiness_signal = \"SIGUSR1\""));
+        good File(web!("[lifecycle]" "readiness_signal = 34"));
 
     DUPLICATE_NAME Error "Y0401" "two files declare one component"
         "A component is declared by one file. The one that was there first stays in force, the \

@@ -45,6 +45,7 @@ cases! {
     failure_before_exec_names_step_and_errno => "no-binary",
     the_pid_namespace_is_entered => "pid-namespace",
     every_method_of_readiness_fires => "readiness",
+    reports_by_a_real_time_signal_are_never_lost => "readiness-signals",
     a_late_component_tells_what_its_command_answered => "readiness-refused",
     a_reload_keeps_what_runs_and_ends_what_is_removed => "reload",
     a_lost_requirement_stops_the_process_and_no_second_copy_starts => "requirement-lost",
