@@ -11,8 +11,8 @@
 //!   of the whole group.
 //! * A component that a user stopped stays stopped until a user starts it.
 //! * An exit is followed by a restart or a named pause, whatever else goes on.
-//! * A component with a watchdog that falls silent, or says that it is broken, is stopped and
-//!   started again by the restart rule.
+//! * A component with a watchdog that falls silent, or says that it is broken, is aborted (SIGABRT in
+//!   place of SIGTERM) and started again by the restart rule.
 //! * Health is probed only while a component is up, one probe at a time. DEGRADED follows exactly
 //!   when its threshold of consecutive failures is reached, ACTIVE when a probe passes again, a
 //!   restart when the second threshold is reached.

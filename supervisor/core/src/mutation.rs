@@ -37,6 +37,7 @@ mutations! {
     DropGrace: "forgets the timer of a grace",
     DropReadiness: "forgets the timer of a readiness limit",
     KillAtOnce: "kills together with SIGTERM",
+    TerminateTheAborted: "sends SIGTERM together with SIGABRT",
     StartBeforeEnd: "starts the new process before the old one has ended",
     ForgetDependents: "stops a component before those that need it",
     KeepOldDeclaration: "lets a process run on when its declaration changes",

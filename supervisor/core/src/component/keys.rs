@@ -336,7 +336,8 @@ const LIFECYCLE: &[Key] = &[
         Shape::Interval,
         NONE,
         "Longest time between two `WATCHDOG=1` on `NOTIFY_SOCKET` while the component is up. One that falls \
-         silent gets SIGABRT and is started again. `WATCHDOG_USEC` tells the process.",
+         silent, or sends `WATCHDOG=trigger`, gets SIGABRT, is killed if it is not gone within \
+         `shutdown_grace`, and is started again. `WATCHDOG_USEC` tells the process.",
     ),
     key(
         "restart_max",

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::limits::Limits;
 use super::notify::Said;
 use super::timers::Due;
-use super::unit::{AfterStop, Process};
+use super::unit::{AfterStop, Process, Unit};
 use super::{Action, Effect, Engine, Halt, Halting, Input, RunId, decide};
 use crate::component::{KERNEL, Kind, Readiness, Signal};
 use crate::graph::{CapId, Level, NodeId};
@@ -24,6 +24,17 @@ pub(super) const HALT_LIMIT: Duration = Duration::from_secs(60);
 
 /// After the kill at the end of [`HALT_LIMIT`], the time until the machine goes down regardless.
 const HALT_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How a process is told to end. One that its watchdog has given up may hang and not hear SIGTERM, and what it
+/// hangs in is worth a core: it is aborted. SIGTERM as well would cut a handler short that writes down where.
+pub(super) fn word_of_end(unit: &Unit, run: RunId) -> Effect {
+    match unit.after_stop {
+        AfterStop::Restart(Cause::WatchdogExpired { .. } | Cause::WatchdogTriggered) => {
+            Effect::Signal(run, Signal::ABORT)
+        }
+        _ => Effect::Terminate(run),
+    }
+}
 
 /// What a component in a state grants.
 pub(super) fn level_of(state: State) -> Level {
@@ -451,11 +462,12 @@ impl Engine {
         let Some(unit) = self.unit(id) else { return };
         // By the declaration in force: a grace that was changed holds for what runs already.
         let grace = unit.component.hotswap.shutdown_grace;
-        if matches!(unit.after_stop, AfterStop::Restart(Cause::WatchdogExpired { .. })) {
-            // It hangs, and may not hear SIGTERM; what it hangs in is worth a core.
-            self.effects.push(Effect::Signal(run, Signal::ABORT));
+        let word = word_of_end(unit, run);
+        let aborted = matches!(word, Effect::Signal(..));
+        self.effects.push(word);
+        if aborted && broken(Mutation::TerminateTheAborted) {
+            self.effects.push(Effect::Terminate(run));
         }
-        self.effects.push(Effect::Terminate(run));
         if broken(Mutation::KillAtOnce) {
             self.effects.push(Effect::Kill(run));
         }

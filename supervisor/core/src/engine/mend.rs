@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
+use super::lifecycle::word_of_end;
 use super::timers::Due;
 use super::unit::AfterStop;
 use super::{ClientId, Effect, Engine, Input, ProbeId, RunId};
@@ -188,7 +189,10 @@ impl Engine {
         let executed = alive.stage >= Stage::Executed && process.is_some_and(|p| p.since.is_none());
         match (unit.state, told) {
             // It may not have been sent.
-            (State::Stopping, true) => self.effects.push(Effect::Terminate(run)),
+            (State::Stopping, true) => {
+                let word = word_of_end(unit, run);
+                self.effects.push(word);
+            }
             (State::Stopping, false) if unit.waits_for == 0 => self.tell(id),
             (State::Starting, _) if executed => {
                 self.feed(id, Input::Executed, Cause::Executed);

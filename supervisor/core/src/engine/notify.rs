@@ -2,8 +2,8 @@
 //!
 //! Everything said belongs to one process and goes with it. Only three things that are said change
 //! a state: `READY=1`, and the watchdog's silence or `WATCHDOG=trigger`, which have the component
-//! stopped (dependents first; SIGABRT before SIGTERM for one that fell silent) and started again by
-//! the restart rule. A watchdog counts while the component is up; before that the readiness limit
+//! stopped (dependents first; by SIGABRT in place of SIGTERM, whose handler has the grace to finish)
+//! and started again by the restart rule. A watchdog counts while the component is up; before that the readiness limit
 //! does, and after that the grace.
 //!
 //! A reload that is announced is shown and changes no state: capabilities stay up. A stop that is

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use crate::component::Component;
+use crate::component::{Component, Signal};
 use crate::engine::{Effect, RunId};
 use crate::journal::{Record, State};
 
@@ -88,6 +88,14 @@ impl Declared {
             optional: set(&component.optional),
             component: Rc::new(component),
         }
+    }
+}
+
+/// The process that an effect tells to end, by SIGTERM or by SIGABRT.
+pub(super) fn told_to_end(effect: &Effect) -> Option<RunId> {
+    match effect {
+        Effect::Terminate(run) | Effect::Signal(run, Signal::ABORT) => Some(*run),
+        _ => None,
     }
 }
 
@@ -282,14 +290,12 @@ impl Model {
 
     /// An effect comes about.
     pub(super) fn apply(&mut self, effect: &Effect) {
+        let now = self.now;
+        if let Some(process) = told_to_end(effect).and_then(|run| self.process_mut(run)) {
+            process.told = Some(now);
+        }
         match effect {
             Effect::Spawn { run, component, .. } => self.begin(*run, component),
-            Effect::Terminate(run) => {
-                let now = self.now;
-                if let Some(process) = self.process_mut(*run) {
-                    process.told = Some(now);
-                }
-            }
             Effect::Kill(run) => {
                 let now = self.now;
                 if let Some(process) = self.process_mut(*run) {

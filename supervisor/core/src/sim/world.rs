@@ -12,6 +12,7 @@ use super::faults::{FAULTS, clients::Clients, files::Files};
 use super::model::Model;
 use super::takeover::Takeover;
 use super::{Options, Phase, Random, Reason, Report, Watch, trace};
+use crate::component::Signal;
 use crate::control::Request;
 use crate::engine::{Config, Effect, Engine, Event, Halt, ProbeId, RunId};
 use crate::journal::{Exit, State};
@@ -375,7 +376,7 @@ impl World {
                 created.push(*run);
                 self.plan_life(*run, component);
             }
-            Effect::Terminate(run) => self.plan_end(*run),
+            Effect::Terminate(run) | Effect::Signal(run, Signal::ABORT) => self.plan_end(*run),
             Effect::Kill(run) => self.plan_death(*run),
             Effect::Probe { probe, .. } => self.plan_answer(*probe),
             Effect::Limit { run, .. } => self.plan_limits(*run),

@@ -49,6 +49,7 @@ cases! {
     a_late_component_tells_what_its_command_answered => "readiness-refused",
     a_reload_keeps_what_runs_and_ends_what_is_removed => "reload",
     a_lost_requirement_stops_the_process_and_no_second_copy_starts => "requirement-lost",
+    a_handler_of_sigabrt_completes => "watchdog-abort",
     slow_commands_block_nobody => "slow-commands",
 }
 

@@ -158,6 +158,12 @@ fn a_silent_watchdog_restarts_after_its_dependents_are_gone() {
     assert!(!abort(&bench), "its dependent still runs");
     bench.end("user");
     assert!(abort(&bench));
+    bench.pass(9 * SECOND);
+    let killed = |bench: &Bench| bench.effects.iter().any(|e| matches!(e, Effect::Kill(r) if *r == run));
+    let told = bench.effects.iter().any(|e| matches!(e, Effect::Terminate(r) if *r == run));
+    assert!(!told && !killed(&bench), "what handles SIGABRT has the grace to finish");
+    bench.pass(SECOND);
+    assert!(killed(&bench));
     bench.give(Event::Ended(run, Exit::Signal(6)));
     assert_eq!(bench.engine.state("a"), State::Starting, "again at once");
     let record = bench.engine.journal().since(0).find(|r| r.to == State::Failed).expect("a record");
@@ -213,8 +219,11 @@ fn a_process_sets_its_own_interval_and_may_trigger_its_watchdog() {
     bench.say("a", "WATCHDOG_USEC=0");
     bench.pass(1000 * SECOND);
     assert_eq!(bench.engine.state("a"), State::Active);
+    let run = bench.run("a");
     bench.say("a", "WATCHDOG=trigger");
     assert_eq!(bench.engine.state("a"), State::Stopping);
+    assert!(bench.effects.iter().any(|e| matches!(e, Effect::Signal(r, Signal(6)) if *r == run)));
+    assert!(!bench.effects.iter().any(|e| matches!(e, Effect::Terminate(_))), "as for one that fell silent");
     assert!(bench.detail("a").starts_with("it triggered its watchdog"));
     bench.end("a");
     bench.execute("a");

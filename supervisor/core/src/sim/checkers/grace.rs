@@ -1,11 +1,11 @@
-//! A process is told once to end, has its grace, and is killed when that is over, again and again
+//! A process is told once to end, by SIGTERM or by SIGABRT and never by both, has its grace, and is killed when that is over, again and again
 //! while it does not go. Nothing is killed earlier, but at the end of a shutdown.
 
 use std::time::Duration;
 
 use super::{Checker, Verdict};
 use crate::engine::{Effect, Engine};
-use crate::sim::model::{Model, Process};
+use crate::sim::model::{Model, Process, told_to_end};
 
 /// How often a process that outlives its kill is killed again.
 const KILL_AGAIN: Duration = Duration::from_secs(10);
@@ -22,12 +22,14 @@ fn grace(process: &Process) -> Duration {
 
 impl Checker for Grace {
     fn effect(&mut self, model: &Model, effect: &Effect) -> Verdict {
-        let (Effect::Terminate(run) | Effect::Kill(run)) = effect else { return Ok(()) };
-        let Some(process) = model.process(*run) else {
+        let told = told_to_end(effect);
+        let killed = if let Effect::Kill(run) = effect { Some(*run) } else { None };
+        let Some(run) = told.or(killed) else { return Ok(()) };
+        let Some(process) = model.process(run) else {
             return Err("a process that is gone is told to end".to_owned());
         };
         let name = &process.declared.component.name;
-        if matches!(effect, Effect::Terminate(_)) {
+        if told.is_some() {
             return match process.told {
                 Some(_) => Err(format!("{name} is told to end twice")),
                 None => Ok(()),

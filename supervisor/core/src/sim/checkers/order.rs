@@ -3,15 +3,15 @@
 
 use super::{Checker, Verdict};
 use crate::engine::Effect;
-use crate::sim::model::{Model, Set};
+use crate::sim::model::{Model, Set, told_to_end};
 
 /// See the module documentation.
 pub(super) struct Order;
 
 impl Checker for Order {
     fn effect(&mut self, model: &Model, effect: &Effect) -> Verdict {
-        let Effect::Terminate(run) = effect else { return Ok(()) };
-        let (Some(own), Some(process)) = (model.owner(*run), model.process(*run)) else { return Ok(()) };
+        let Some(run) = told_to_end(effect) else { return Ok(()) };
+        let (Some(own), Some(process)) = (model.owner(run), model.process(run)) else { return Ok(()) };
         let sole = process.sole.and(only_from(model, own));
         if sole.is_empty() {
             return Ok(());

@@ -1,5 +1,5 @@
 //! A component with a watchdog that falls silent is stopped exactly when its interval is over, one
-//! that triggers it at once, and no other for that reason. Only one that fell silent gets SIGABRT.
+//! that triggers it at once, and no other for that reason. Those get SIGABRT, and no other does.
 
 use std::time::Duration;
 
@@ -18,8 +18,8 @@ struct Dog {
     interval: Duration,
     /// When it came up, or said last that it is alive.
     last: Duration,
-    /// It was stopped for its silence.
-    expired: bool,
+    /// It was stopped for its silence, or triggered it.
+    given_up: bool,
 }
 
 /// See the module documentation.
@@ -70,13 +70,16 @@ impl Checker for Watchdogs {
                 let interval = component.lifecycle.watchdog.unwrap_or_default();
                 let number = model.number(&component.name).ok_or("a stranger is started")?;
                 self.dogs.resize(model.slots.len(), None);
-                self.dogs[number] = Some(Dog { run: *run, interval, last: Duration::ZERO, expired: false });
+                self.dogs[number] = Some(Dog { run: *run, interval, last: Duration::ZERO, given_up: false });
                 Ok(())
             }
             Effect::Signal(run, Signal::ABORT) => match self.dog_mut(model, *run) {
-                Some(dog) if dog.expired => Ok(()),
+                Some(dog) if dog.given_up => Ok(()),
                 _ => Err(format!("run {} is aborted and was not silent", run.0)),
             },
+            Effect::Terminate(run) if self.dog_mut(model, *run).is_some_and(|dog| dog.given_up) => {
+                Err(format!("run {} gets SIGTERM where it should be aborted", run.0))
+            }
             Effect::Changed(record) => self.change(model, record),
             _ => Ok(()),
         }
@@ -112,10 +115,13 @@ impl Watchdogs {
         let right = match record.cause {
             _ if record.to != State::Stopping => true,
             Cause::WatchdogExpired { .. } => {
-                dog.expired = true;
+                dog.given_up = true;
                 !dog.interval.is_zero() && model.now >= dog.last + dog.interval
             }
-            Cause::WatchdogTriggered => self.triggered == Some(dog.run),
+            Cause::WatchdogTriggered => {
+                dog.given_up = true;
+                self.triggered == Some(dog.run)
+            }
             _ => true,
         };
         if right { Ok(()) } else { Err(format!("{name} is stopped: {}, which is not true", record.cause)) }
