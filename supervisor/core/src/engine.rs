@@ -287,7 +287,7 @@ enum Input {
     /// The readiness limit passed.
     Late,
     Ended,
-    /// The grace after SIGTERM passed.
+    /// The grace after SIGTERM passed, or that of an end which the process announced.
     GraceOver,
     /// The pause before the next attempt passed.
     PauseOver,
@@ -360,8 +360,8 @@ const TABLE: [[Action; INPUTS]; STATES] = {
         /* INACTIVE   */ [Launch, Keep,      Keep,    Keep,    Keep,     Keep,    Keep,   Keep, Keep,     Rest,  Rest,      Rest,      Bar,       Keep,     Keep,     Keep,    Keep,      Keep],
         /* STARTING   */ [Keep,   Terminate, Advance, Refuse,  Activate, Overdue, Finish, Keep, Keep,     Keep,  Terminate, Terminate, Terminate, Keep,     Keep,     Keep,    Keep,      Keep],
         /* READY_WAIT */ [Keep,   Terminate, Keep,    Refuse,  Activate, Overdue, Finish, Keep, Keep,     Keep,  Terminate, Terminate, Terminate, Keep,     Keep,     Keep,    Keep,      Keep],
-        /* ACTIVE     */ [Keep,   Terminate, Keep,    Refuse,  Keep,     Keep,    Finish, Keep, Keep,     Keep,  Terminate, Terminate, Terminate, Keep,     Probe,    Keep,    Degrade,   Condemn],
-        /* DEGRADED   */ [Keep,   Terminate, Keep,    Refuse,  Keep,     Keep,    Finish, Keep, Keep,     Keep,  Terminate, Terminate, Terminate, Keep,     Probe,    Recover, Keep,      Condemn],
+        /* ACTIVE     */ [Keep,   Terminate, Keep,    Refuse,  Keep,     Keep,    Finish, Condemn, Keep,  Keep,  Terminate, Terminate, Terminate, Keep,     Probe,    Keep,    Degrade,   Condemn],
+        /* DEGRADED   */ [Keep,   Terminate, Keep,    Refuse,  Keep,     Keep,    Finish, Condemn, Keep,     Keep,  Terminate, Terminate, Terminate, Keep,     Probe,    Recover, Keep,      Condemn],
         /* FAILED     */ [Keep,   Rest,      Keep,    Keep,    Keep,     Keep,    Keep,   Keep, Rest,     Rest,  Rest,      Rest,      Bar,       Keep,     Keep,     Keep,    Keep,      Keep],
         /* DONE       */ [Keep,   Keep,      Keep,    Keep,    Keep,     Keep,    Keep,   Keep, Keep,     Keep,  Rest,      Rest,      Bar,       Keep,     Keep,     Keep,    Keep,      Keep],
         /* CYCLE      */ [Keep,   Keep,      Keep,    Keep,    Keep,     Keep,    Keep,   Keep, Keep,     Keep,  Keep,      Keep,      Keep,      Rest,     Keep,     Keep,    Keep,      Keep],

@@ -192,6 +192,8 @@ pub enum Cause {
     },
     /// It said by its watchdog that it is broken.
     WatchdogTriggered,
+    /// It announced its end, and its grace was over before it had ended.
+    NotEnded,
     /// It did not report ready in time.
     NotReady {
         /// The time it had, in milliseconds.
@@ -287,6 +289,7 @@ impl fmt::Display for Cause {
                 write!(f, "no sign of life (WATCHDOG=1) within {limit:?}")
             }
             Self::WatchdogTriggered => f.write_str("it triggered its watchdog"),
+            Self::NotEnded => f.write_str("it announced its end and did not end within its grace"),
             Self::NotReady { limit_ms, last } => {
                 let limit = Duration::from_millis(*limit_ms);
                 write!(f, "not ready within {limit:?}")?;

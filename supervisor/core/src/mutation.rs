@@ -43,6 +43,8 @@ mutations! {
     KeepOldDeclaration: "lets a process run on when its declaration changes",
     ForgetLimits: "does not change the limits of what runs",
     DropWatchdog: "never expects a sign of life",
+    WatchTheEnding: "expects signs of life of what has announced its end",
+    ForgetAnnouncedEnd: "lets what has announced its end run on for ever",
     LoseAnswer: "loses the answer to a wait that runs out",
     AnswerTwice: "answers a refusal twice",
     AnswerEarly: "says that a component is stopped while it is not",

@@ -139,6 +139,7 @@ impl Engine {
             | Cause::Unhealthy { .. }
             | Cause::WatchdogExpired { .. }
             | Cause::WatchdogTriggered
+            | Cause::NotEnded
             | Cause::Shutdown
             | Cause::TookOver { .. }
             | Cause::StateLost { .. } => None,
@@ -192,6 +193,7 @@ impl Engine {
             (false, true) => {
                 self.begin_watch(id);
                 self.arm_watchdog(id);
+                self.await_announced_end(id);
             }
             (true, false) => {
                 self.end_watch(id);
@@ -489,7 +491,8 @@ impl Engine {
             return;
         };
         let process = unit.process.take();
-        unit.last_words = process.as_ref().and_then(|process| process.said.last_words());
+        let by_itself = unit.state != State::Stopping;
+        unit.last_words = process.as_ref().and_then(|process| process.said.last_words(by_itself));
         let started = process.and_then(|process| process.since);
         unit.forget_failures(started, now);
         unit.waits_for = 0;

@@ -234,6 +234,9 @@ impl Engine {
         let due = match unit.state {
             State::ReadyWait => ready_limit.map(|limit| (limit, Due::Readiness(id))),
             State::Stopping => grace.map(|grace| (grace, Due::Grace(id))),
+            State::Active | State::Degraded if unit.has_announced_its_end() => {
+                Some((unit.component.hotswap.shutdown_grace, Due::Grace(id)))
+            }
             State::Backoff if lost && !halting => Some((unit.next_pause(), Due::Pause(id))),
             State::Failed if !oneshot && lost && !halting => Some((unit.next_pause(), Due::Pause(id))),
             _ => None,

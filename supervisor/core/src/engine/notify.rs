@@ -7,7 +7,8 @@
 //! does, and after that the grace.
 //!
 //! A reload that is announced is shown and changes no state: capabilities stay up. A stop that is
-//! announced is shown with the end that follows.
+//! announced is shown with the end that follows, for which the process has its grace: its watchdog is
+//! over, and one that has not ended by then is stopped and started again by the restart rule.
 
 use std::time::Duration;
 
@@ -100,9 +101,9 @@ impl Said {
         join(announced, status)
     }
 
-    /// What belongs to the process's end, to stand behind its cause.
-    pub(super) fn last_words(&self) -> Option<String> {
-        let stopping = self.stopping.then(|| "as it had announced".to_owned());
+    /// What belongs to the process's end, by itself or not, to stand behind its cause.
+    pub(super) fn last_words(&self, by_itself: bool) -> Option<String> {
+        let stopping = (self.stopping && by_itself).then(|| "as it had announced".to_owned());
         let errno = self.errno.filter(|errno| *errno != 0);
         let errno = errno.map(|errno| format!("it reported errno {errno}: {}", errno_text(errno)));
         join(stopping, errno)
@@ -125,9 +126,17 @@ impl Unit {
         }
     }
 
-    /// The interval of its watchdog, while there is one.
+    /// Whether its process has said that it is about to end by itself.
+    pub(super) fn has_announced_its_end(&self) -> bool {
+        self.process.as_ref().is_some_and(|process| process.said.stopping)
+    }
+
+    /// The interval of its watchdog, while there is one: not while it ends.
     fn watchdog_interval(&self) -> Option<Duration> {
         let process = self.process.as_ref()?;
+        if process.said.stopping && !broken(Mutation::WatchTheEnding) {
+            return None;
+        }
         // By the declaration that the process was started with: another one starts another process.
         let interval = process.said.interval.or(process.component.lifecycle.watchdog)?;
         (!interval.is_zero()).then_some(interval)
@@ -146,7 +155,12 @@ impl Engine {
         };
         let (ready, call, extend) = (said.ready, said.watchdog, said.extend_timeout);
         let moved = said.watchdog_interval.is_some();
+        let ends = said.stopping && !process.said.stopping;
         process.said.take(said, now);
+        if ends {
+            self.rearm_watchdog(id);
+            self.await_announced_end(id);
+        }
         if let Some(extend) = extend {
             self.extend_limit(id, extend);
         }
@@ -198,6 +212,18 @@ impl Engine {
         let timer = self.timers.arm(self.now.saturating_add(interval), Due::Watchdog(id));
         if let Some(unit) = self.unit_mut(id) {
             unit.watchdog.timer = Some(timer);
+        }
+    }
+
+    /// A component that is up and has announced its end has its grace for that.
+    pub(super) fn await_announced_end(&mut self, id: NodeId) {
+        let Some(unit) = self.unit(id).filter(|unit| unit.state.is_up() && unit.has_announced_its_end())
+        else {
+            return;
+        };
+        let grace = unit.component.hotswap.shutdown_grace;
+        if !broken(Mutation::ForgetAnnouncedEnd) {
+            self.arm_unit(id, grace, Due::Grace(id));
         }
     }
 

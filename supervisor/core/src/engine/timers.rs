@@ -132,6 +132,7 @@ impl Engine {
             Input::Late => {
                 Cause::NotReady { limit_ms: u64::try_from(limit.as_millis()).unwrap_or(u64::MAX), last }
             }
+            Input::GraceOver if unit.state.is_up() => Cause::NotEnded,
             _ => Cause::Restart,
         };
         self.feed(id, input, cause);

@@ -137,6 +137,53 @@ fn an_end_that_was_announced_follows_the_restart_rule_and_says_so() {
 }
 
 #[test]
+fn an_announced_end_is_not_watched_and_has_the_grace() {
+    let grace = format!("{WATCHED}[hotswap]\nshutdown_grace = 20");
+    let mut bench = Bench::new(&[&service("a", &grace)]);
+    bench.execute("a");
+    bench.pass(4 * SECOND);
+    bench.say("a", "STOPPING=1");
+    let run = bench.run("a");
+    bench.pass(10 * SECOND);
+    // Neither does what it says then bring the watchdog back, nor the announcement itself begin anew.
+    bench.say("a", "WATCHDOG=1\nWATCHDOG_USEC=5000000\nSTOPPING=1");
+    bench.pass(9 * SECOND);
+    assert_eq!(bench.engine.state("a"), State::Active);
+    bench.say("a", "EXTEND_TIMEOUT_USEC=6000000");
+    bench.pass(5 * SECOND);
+    assert_eq!(bench.engine.state("a"), State::Active, "it asked for more time");
+    bench.pass(SECOND);
+    assert_eq!(bench.engine.state("a"), State::Stopping);
+    assert_eq!(
+        bench.detail("a"),
+        "it announced its end and did not end within its grace; has announced its end"
+    );
+    assert!(bench.effects.iter().any(|e| matches!(e, Effect::Terminate(r) if *r == run)));
+    bench.give(Event::Ended(run, Exit::Signal(15)));
+    assert_eq!(bench.engine.state("a"), State::Starting, "by the restart rule");
+    let record = bench.engine.journal().since(0).find(|r| r.to == State::Failed).expect("a record");
+    assert_eq!(record.cause, Cause::NotEnded);
+    bench.execute("a");
+    bench.pass(5 * SECOND);
+    assert_eq!(bench.engine.state("a"), State::Stopping, "the next one is watched");
+}
+
+#[test]
+fn an_end_that_is_announced_before_it_is_ready_counts_from_then() {
+    let more = "[lifecycle]\nwatchdog_interval = 5\nreadiness = \"notify\"";
+    let mut bench = Bench::new(&[&service("a", more)]);
+    bench.execute("a");
+    bench.say("a", "STOPPING=1");
+    bench.pass(20 * SECOND);
+    assert_eq!(bench.engine.state("a"), State::ReadyWait, "the limit of readiness holds");
+    bench.say("a", "READY=1");
+    bench.pass(9 * SECOND);
+    assert_eq!(bench.engine.state("a"), State::Active);
+    bench.pass(SECOND);
+    assert_eq!(bench.engine.state("a"), State::Stopping);
+}
+
+#[test]
 fn a_silent_watchdog_restarts_after_its_dependents_are_gone() {
     let user = service("user", "[requires]\ncapabilities = [\"a\"]");
     let base = service("a", &format!("[provides]\ncapabilities = [\"a\"]\n{WATCHED}"));

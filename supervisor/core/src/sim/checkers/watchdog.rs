@@ -1,5 +1,6 @@
 //! A component with a watchdog that falls silent is stopped exactly when its interval is over, one
-//! that triggers it at once, and no other for that reason. Those get SIGABRT, and no other does.
+//! that triggers it at once, and no other for that reason. Those get SIGABRT, and no other does. One that
+//! has announced its end is not watched any more, and is stopped when its grace for that is over.
 
 use std::time::Duration;
 
@@ -20,6 +21,12 @@ struct Dog {
     last: Duration,
     /// It was stopped for its silence, or triggered it.
     given_up: bool,
+    /// How long it may take to end by itself.
+    grace: Duration,
+    /// It has announced its end.
+    announced: bool,
+    /// Since when it is up and has announced its end.
+    ends: Option<Duration>,
 }
 
 /// See the module documentation.
@@ -50,6 +57,10 @@ impl Checker for Watchdogs {
                     if heard && watched {
                         dog.last = model.now;
                     }
+                    dog.announced |= said.stopping;
+                    if dog.announced && watched {
+                        dog.ends.get_or_insert(model.now);
+                    }
                 }
             }
             Event::Ended(run, _) | Event::NotExecuted { run, .. } | Event::Unsupported { run, .. } => {
@@ -70,7 +81,15 @@ impl Checker for Watchdogs {
                 let interval = component.lifecycle.watchdog.unwrap_or_default();
                 let number = model.number(&component.name).ok_or("a stranger is started")?;
                 self.dogs.resize(model.slots.len(), None);
-                self.dogs[number] = Some(Dog { run: *run, interval, last: Duration::ZERO, given_up: false });
+                self.dogs[number] = Some(Dog {
+                    run: *run,
+                    interval,
+                    last: Duration::ZERO,
+                    given_up: false,
+                    grace: component.hotswap.shutdown_grace,
+                    announced: false,
+                    ends: None,
+                });
                 Ok(())
             }
             Effect::Signal(run, Signal::ABORT) => match self.dog_mut(model, *run) {
@@ -88,7 +107,10 @@ impl Checker for Watchdogs {
     fn step(&mut self, model: &Model, _engine: &Engine) -> Verdict {
         for (dog, slot) in self.dogs.iter().zip(&model.slots) {
             let Some(dog) = dog.filter(|_| is_watched(slot.state)) else { continue };
-            if !dog.interval.is_zero() && model.now >= dog.last + dog.interval {
+            if dog.ends.is_some_and(|since| model.now >= since + dog.grace) {
+                return Err(format!("{} has announced its end at {:?} and runs on", slot.name, dog.ends));
+            }
+            if !dog.announced && !dog.interval.is_zero() && model.now >= dog.last + dog.interval {
                 return Err(format!("{} is silent since {:?} and runs on", slot.name, dog.last));
             }
             if self.triggered == Some(dog.run) {
@@ -111,13 +133,15 @@ impl Watchdogs {
         let Some(dog) = self.dogs.get_mut(number).and_then(Option::as_mut) else { return Ok(()) };
         if is_watched(record.to) && !is_watched(record.from) {
             dog.last = model.now;
+            dog.ends = dog.announced.then_some(model.now);
         }
         let right = match record.cause {
             _ if record.to != State::Stopping => true,
             Cause::WatchdogExpired { .. } => {
                 dog.given_up = true;
-                !dog.interval.is_zero() && model.now >= dog.last + dog.interval
+                !dog.announced && !dog.interval.is_zero() && model.now >= dog.last + dog.interval
             }
+            Cause::NotEnded => dog.ends.is_some_and(|since| model.now >= since + dog.grace),
             Cause::WatchdogTriggered => {
                 dog.given_up = true;
                 self.triggered == Some(dog.run)
