@@ -55,6 +55,7 @@ mutations! {
     CountOneLess: "takes one more failed probe for DEGRADED than declared",
     ProbeTwice: "sends a probe while one is under way",
     ReadyAtOnce: "does not wait for a component to be ready",
+    TakeAnyReady: "takes READY=1 for ready however readiness is declared",
     LeakTimers: "keeps timers that nobody needs any more",
     StayInCycle: "does not notice that a cycle is gone",
     ForgetGranted: "does not tell dependents that a capability is up",

@@ -20,7 +20,7 @@ pub const STATUS_LIMIT: usize = 160;
 /// What one message says. Nothing said is the default.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Notification {
-    /// `READY=1`: the start, or a reload, is complete.
+    /// `READY=1`: the start, if that is how readiness is declared to be told, or a reload is complete.
     pub ready: bool,
     /// `RELOADING=1`, with `MONOTONIC_USEC` when it is given: the time at which the reload began.
     pub reloading: Option<Option<Duration>>,

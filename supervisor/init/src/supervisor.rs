@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::net::UnixListener;
 use tokio::sync::Notify;
 use tracing::{error, info, warn};
-use yakiros_core::component::Component;
+use yakiros_core::component::{Component, Readiness};
 use yakiros_core::control::{Answer, LogPosition, Request, Until};
 use yakiros_core::engine::Config;
 use yakiros_core::engine::{ClientId, Effect, Engine, Event, Halt, Peer, RunId, Snapshot};
@@ -145,7 +145,7 @@ impl Supervisor {
         // What a process said was read before what still waited; everything else comes after it.
         let place = if matches!(event, Event::Notified(..)) { 0 } else { events.len() };
         events.insert(place, event);
-        for run in events.iter().filter_map(reports_ready) {
+        for run in events.iter().filter_map(|event| self.reports_ready(event)) {
             self.processes.borrow_mut().is_ready(run);
         }
         let effects = self.engine.borrow_mut().handle_all(now, events);
@@ -165,6 +165,18 @@ impl Supervisor {
         let socket = |run| Some((run, self.processes.borrow().socket(run)?));
         let sockets: Vec<_> = due.into_iter().filter_map(socket).collect();
         sockets.iter().flat_map(|(run, socket)| socket.take_waiting(self, *run)).collect()
+    }
+
+    /// The process that is ready, by what was seen of it, or by what it says if it is declared to say so.
+    fn reports_ready(&self, event: &Event) -> Option<RunId> {
+        match event {
+            Event::Ready(run) => Some(*run),
+            Event::Notified(run, said) if said.ready => {
+                let component = self.started_with(*run)?;
+                (component.lifecycle.readiness == Readiness::Notify).then_some(*run)
+            }
+            _ => None,
+        }
     }
 
     fn perform(self: &Rc<Self>, effect: Effect) {
@@ -377,15 +389,6 @@ fn with_slack(at: Duration) -> Duration {
     let step = TIMER_SLACK.as_millis();
     let millis = at.as_nanos().div_ceil(1_000_000).div_ceil(step) * step;
     u64::try_from(millis).map_or(Duration::MAX, Duration::from_millis)
-}
-
-/// The process that is ready, by what it says or by what was seen of it.
-fn reports_ready(event: &Event) -> Option<RunId> {
-    match event {
-        Event::Ready(run) => Some(*run),
-        Event::Notified(run, said) if said.ready => Some(*run),
-        _ => None,
-    }
 }
 
 /// What an operator reads in the log: failures, and what follows from them. The rest is in the

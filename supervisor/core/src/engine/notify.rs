@@ -1,7 +1,7 @@
 //! What a component says about itself, and its watchdog.
 //!
 //! Everything said belongs to one process and goes with it. Only three things that are said change
-//! a state: `READY=1`, and the watchdog's silence or `WATCHDOG=trigger`, which have the component
+//! a state: `READY=1` where readiness is declared to be told so, and the watchdog's silence or `WATCHDOG=trigger`, which have the component
 //! stopped (dependents first; by SIGABRT in place of SIGTERM, whose handler has the grace to finish)
 //! and started again by the restart rule. A watchdog counts while the component is up; before that the readiness limit
 //! does, and after that the grace.
@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::timers::{Due, TimerKey};
 use super::unit::Unit;
 use super::{Engine, Input, RunId};
+use crate::component::Readiness;
 use crate::component::keys::SHORTEST_INTERVAL;
 use crate::control::{Announced, Health};
 use crate::graph::NodeId;
@@ -156,6 +157,9 @@ impl Engine {
         let (ready, call, extend) = (said.ready, said.watchdog, said.extend_timeout);
         let moved = said.watchdog_interval.is_some();
         let ends = said.stopping && !process.said.stopping;
+        // One that is declared to be ready in another way has only completed a reload.
+        let declared = process.component.lifecycle.readiness == Readiness::Notify;
+        let ready = ready && (declared || broken(Mutation::TakeAnyReady));
         process.said.take(said, now);
         if ends {
             self.rearm_watchdog(id);

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use crate::component::{Component, Signal};
+use crate::component::{Component, Readiness, Signal};
 use crate::engine::{Effect, RunId};
 use crate::journal::{Record, State};
 
@@ -124,6 +124,13 @@ pub(super) struct Process {
     pub(super) killed: Option<Duration>,
     /// It does not hear SIGTERM.
     pub(super) deaf: bool,
+}
+
+impl Process {
+    /// Whether `READY=1` means that it is ready.
+    pub(super) fn reports_itself(&self) -> bool {
+        self.declared.component.lifecycle.readiness == Readiness::Notify
+    }
 }
 
 /// A component, declared or not.

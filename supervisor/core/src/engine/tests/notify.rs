@@ -68,6 +68,23 @@ fn ready_activates_and_a_status_is_shown() {
 }
 
 #[test]
+fn readiness_that_is_declared_in_another_way_is_not_said() {
+    let more = format!("{WATCHED}readiness_file = \"/run/a\"\nreload_signal = \"HUP\"\n");
+    let mut bench = Bench::new(&[&service("a", &more)]);
+    bench.execute("a");
+    bench.say("a", "READY=1\nSTATUS=any library says so");
+    assert_eq!(bench.engine.state("a"), State::ReadyWait);
+    let run = bench.run("a");
+    bench.give(Event::Ready(run));
+    assert_eq!(bench.engine.state("a"), State::Active);
+    // A reload it ends all the same.
+    assert_eq!(bench.reload(), None);
+    bench.say("a", "RELOADING=1");
+    bench.say("a", "READY=1");
+    assert_eq!(message(bench.answer()), "a has reloaded");
+}
+
+#[test]
 fn a_reload_is_shown_and_answered_when_it_is_complete() {
     let user = service("user", "[requires]\ncapabilities = [\"a\"]");
     let mut bench =

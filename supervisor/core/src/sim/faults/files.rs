@@ -123,7 +123,9 @@ impl World {
         if self.random.percent(self.options.oneshots) {
             component.kind = Kind::Oneshot;
         } else if self.random.percent(self.options.readiness) {
-            Rc::make_mut(&mut component.lifecycle).readiness = Readiness::Notify;
+            let by_file = Readiness::File("/r".to_owned());
+            let readiness = if self.random.percent(50) { by_file } else { Readiness::Notify };
+            Rc::make_mut(&mut component.lifecycle).readiness = readiness;
         }
         self.draw_lifecycle(&mut component);
         component

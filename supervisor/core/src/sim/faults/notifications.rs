@@ -7,9 +7,9 @@ use crate::engine::{Event, RunId};
 use crate::notify::{Notification, Watchdog, parse};
 use crate::sim::world::{Plan, Step, World};
 
-/// Messages besides signs of life. `READY=1` is left out: that a process is ready, it says in its
-/// own time.
-const MESSAGES: [&str; 8] = [
+/// Messages besides signs of life.
+const MESSAGES: [&str; 9] = [
+    READY,
     "STATUS=busy",
     "RELOADING=1",
     "STOPPING=1\nERRNO=5",
@@ -19,6 +19,9 @@ const MESSAGES: [&str; 8] = [
     "WATCHDOG_USEC=7000000",
     "NONSENSE",
 ];
+
+/// Sent only where it does not mean that the process is ready: that is planned.
+const READY: &str = "READY=1";
 
 impl World {
     /// The next sign of life comes within its interval, from half of it on.
@@ -43,10 +46,13 @@ impl World {
     /// One of the messages, from one of the processes that have a socket.
     pub(super) fn say_something(&mut self) -> Step {
         let speakers = self.model.processes().filter(|(_, p)| p.declared.component.has_notify_socket());
-        let speakers: Vec<_> = speakers.map(|(_, process)| process.run).collect();
+        let speakers: Vec<_> = speakers.map(|(_, process)| (process.run, process.reports_itself())).collect();
         let speaker = self.random.below(speakers.len() as u64) as usize;
-        let Some(run) = speakers.get(speaker).copied() else { return Ok(()) };
+        let Some((run, reports_itself)) = speakers.get(speaker).copied() else { return Ok(()) };
         let message = MESSAGES[self.random.below(MESSAGES.len() as u64) as usize];
+        if reports_itself && message == READY {
+            return Ok(());
+        }
         self.give(Event::Notified(run, parse(message.as_bytes())))
     }
 }

@@ -34,7 +34,7 @@ impl World {
         }
         self.plan(self.options.exec_ms, Plan::Execute(run));
         let silent = faults && self.random.percent(self.options.silent);
-        if component.lifecycle.readiness == Readiness::Notify && !silent {
+        if component.lifecycle.readiness != Readiness::None && !silent {
             self.plan(self.options.ready_ms.min(self.most_ready_ms(component)), Plan::Ready(run));
         }
         if let Some(interval) = component.lifecycle.watchdog {
