@@ -173,11 +173,12 @@ pub enum Event {
         /// The key, to be followed by "is not supported by this version".
         what: Rc<str>,
     },
-    /// The process said that it is ready, in the declared way.
+    /// The process said that it is ready, in the declared way. Comes after [`Event::Executed`].
     Ready(RunId),
     /// The readiness command has failed, for this reason.
     NotYetReady(RunId, Rc<str>),
-    /// The process, or another of its component, said something about itself.
+    /// The process, or another of its component, said something about itself. Comes after
+    /// [`Event::Executed`].
     Notified(RunId, Notification),
     /// What [`Effect::Limit`] asked for is done, or why it could not be.
     Limited(RunId, Result<(), Rc<str>>),
@@ -303,7 +304,7 @@ enum Input {
     Healthy,
     /// As many in a row have failed as make it DEGRADED.
     Unhealthy,
-    /// As many in a row have failed as make a restart.
+    /// As many in a row have failed as make a restart, or its watchdog has given it up.
     Hopeless,
 }
 
@@ -359,7 +360,7 @@ const TABLE: [[Action; INPUTS]; STATES] = {
         //               Met     Lost       Executed NotExec  Ready     Late     Ended   Grace PauseOver Start  Stop       Renew      CycleOn    CycleOff  ProbeDue  Healthy  Unhealthy  Hopeless
         /* INACTIVE   */ [Launch, Keep,      Keep,    Keep,    Keep,     Keep,    Keep,   Keep, Keep,     Rest,  Rest,      Rest,      Bar,       Keep,     Keep,     Keep,    Keep,      Keep],
         /* STARTING   */ [Keep,   Terminate, Advance, Refuse,  Activate, Overdue, Finish, Keep, Keep,     Keep,  Terminate, Terminate, Terminate, Keep,     Keep,     Keep,    Keep,      Keep],
-        /* READY_WAIT */ [Keep,   Terminate, Keep,    Refuse,  Activate, Overdue, Finish, Keep, Keep,     Keep,  Terminate, Terminate, Terminate, Keep,     Keep,     Keep,    Keep,      Keep],
+        /* READY_WAIT */ [Keep,   Terminate, Keep,    Refuse,  Activate, Overdue, Finish, Keep, Keep,     Keep,  Terminate, Terminate, Terminate, Keep,     Keep,     Keep,    Keep,      Condemn],
         /* ACTIVE     */ [Keep,   Terminate, Keep,    Refuse,  Keep,     Keep,    Finish, Condemn, Keep,  Keep,  Terminate, Terminate, Terminate, Keep,     Probe,    Keep,    Degrade,   Condemn],
         /* DEGRADED   */ [Keep,   Terminate, Keep,    Refuse,  Keep,     Keep,    Finish, Condemn, Keep,     Keep,  Terminate, Terminate, Terminate, Keep,     Probe,    Recover, Keep,      Condemn],
         /* FAILED     */ [Keep,   Rest,      Keep,    Keep,    Keep,     Keep,    Keep,   Keep, Rest,     Rest,  Rest,      Rest,      Bar,       Keep,     Keep,     Keep,    Keep,      Keep],

@@ -546,14 +546,6 @@ fn try_spawn(
         Some(Check::Signal(signal)) => Some((signal.0, false)),
         _ => None,
     };
-    let socket = socket.map(Rc::new);
-    let speaking = socket.as_ref().map(|socket| {
-        let speaks = Rc::clone(socket).serve(Rc::clone(supervisor), run);
-        spawn_local(speaks).abort_handle()
-    });
-    let channel = prepared.into_channel().map(Rc::new);
-    let watch = |channel: &Rc<Channel>| Rc::clone(channel).watch(supervisor, run, component);
-    let watching = channel.as_ref().map(|channel| spawn_local(watch(channel)).abort_handle());
     let pid = own.note(started, Role::Component(run));
     let process = Process {
         pid: Some(pid),
@@ -562,13 +554,13 @@ fn try_spawn(
         events: None,
         report: Some(report),
         failure: None,
-        speaking,
+        speaking: None,
         log: Some(log),
         ready_signal,
         beat,
-        channel,
-        watching,
-        socket,
+        channel: prepared.into_channel().map(Rc::new),
+        watching: None,
+        socket: socket.map(Rc::new),
         ready: false,
         ended: None,
     };
@@ -630,8 +622,33 @@ fn take_report(supervisor: &Rc<Supervisor>, run: RunId) -> bool {
     };
     if executed {
         supervisor.dispatch(Event::Executed(run));
+        listen(supervisor, run);
     }
     true
+}
+
+/// The program runs: what it says counts from now on, and so does what tells that it is ready. Before that
+/// a check would have asked about something else.
+fn listen(supervisor: &Rc<Supervisor>, run: RunId) {
+    let component = supervisor.started_with(run);
+    let mut own = supervisor.processes.borrow_mut();
+    let (Some(process), Some(component)) = (own.runs.get_mut(&run), component) else { return };
+    if let Some(socket) = &process.socket {
+        let speaks = Rc::clone(socket).serve(Rc::clone(supervisor), run);
+        process.speaking = Some(spawn_local(speaks).abort_handle());
+    }
+    if let Some(channel) = &process.channel {
+        let watch = Rc::clone(channel).watch(supervisor, run, &component);
+        process.watching = Some(spawn_local(watch).abort_handle());
+    }
+}
+
+/// A process has sent a signal: that it is executed was told before that.
+pub fn take_report_of(supervisor: &Rc<Supervisor>, pid: i32) {
+    let role = supervisor.processes.borrow().pids.get(&pid).copied();
+    if let Some(Role::Component(run)) = role {
+        take_report(supervisor, run);
+    }
 }
 
 /// A child has ended and is not reaped yet: what it said and nobody has read can still be told from what a
@@ -643,6 +660,7 @@ pub fn take_last_words(supervisor: &Rc<Supervisor>, pid: i32) {
         let Some(socket) = own.socket(*run) else { return };
         (*run, socket)
     };
+    take_report(supervisor, run);
     for event in socket.take_waiting(supervisor, run) {
         supervisor.dispatch(event);
     }
@@ -749,7 +767,9 @@ fn conclude(supervisor: &Rc<Supervisor>, run: RunId, event: Event) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::declarations::Declarations;
     use std::os::unix::process::CommandExt as _;
+    use yakiros_core::engine::{Config, Engine, FileChange, FileContent};
 
     fn process(pid: Option<i32>) -> Process {
         Process {
@@ -769,6 +789,38 @@ mod tests {
             ready: false,
             ended: None,
         }
+    }
+
+    #[test]
+    fn readiness_is_watched_and_words_are_heard_once_the_program_runs() {
+        let text = "[component]\nname = \"a\"\nbinary = \"/bin/sleep\"\nargs = [\"1000\"]\n\
+                    [lifecycle]\nreadiness_check = \"true\"\nwatchdog_interval = \"10m\"\n";
+        let component = yakiros_core::component::parse(text).component.expect("a component");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("event loop");
+        tokio::task::LocalSet::new().block_on(&runtime, async {
+            let dir = tempfile::tempdir().expect("temporary directory");
+            let listener = tokio::net::UnixListener::bind(dir.path().join("sock")).expect("a socket");
+            let common = crate::machine::common().expect("/dev/null");
+            let system = (Cgroups::new(Path::new("/nonexistent")), common, Logs::new().expect("epoll"));
+            let engine = Engine::new(Config::default());
+            let declarations = Declarations::new(dir.path());
+            let state_dir = dir.path().to_owned();
+            let supervisor = Supervisor::new(engine, state_dir, declarations, system, Rc::new(listener));
+            let content = FileContent::Component(Box::new(component));
+            supervisor.dispatch(Event::Files(vec![FileChange { file: "a.toml".to_owned(), content }]));
+            let stands = || {
+                let own = supervisor.processes.borrow();
+                let process = own.runs.values().next().expect("a process");
+                (process.report.is_none(), process.watching.is_some(), process.speaking.is_some())
+            };
+            assert_eq!(stands(), (false, false, false), "exec is under way");
+            while !stands().0 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            assert_eq!(stands(), (true, true, true));
+            let run = *supervisor.processes.borrow().runs.keys().next().expect("a run");
+            supervisor.processes.borrow_mut().kill(run);
+        });
     }
 
     #[test]

@@ -51,6 +51,7 @@ async fn act(supervisor: &Rc<Supervisor>, received: Received) {
     if received.signal == libc::SIGCHLD {
         return reap(supervisor).await;
     }
+    processes::take_report_of(supervisor, received.sender);
     let ready = supervisor.processes.borrow_mut().ready_by_signal(received.sender, received.signal);
     if let Some(run) = ready {
         return supervisor.dispatch(Event::Ready(run));

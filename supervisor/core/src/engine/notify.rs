@@ -1,10 +1,11 @@
 //! What a component says about itself, and its watchdog.
 //!
 //! Everything said belongs to one process and goes with it. Only three things that are said change
-//! a state: `READY=1` where readiness is declared to be told so, and the watchdog's silence or `WATCHDOG=trigger`, which have the component
-//! stopped (dependents first; by SIGABRT in place of SIGTERM, whose handler has the grace to finish)
-//! and started again by the restart rule. A watchdog counts while the component is up; before that the readiness limit
-//! does, and after that the grace.
+//! a state: `READY=1` where readiness is declared to be told so, and the watchdog's silence or
+//! `WATCHDOG=trigger`, which have the component stopped (dependents first; by SIGABRT in place of
+//! SIGTERM, whose handler has the grace to finish) and started again by the restart rule. A watchdog
+//! falls silent only while the component is up; before that the readiness limit counts, and after that
+//! the grace. It may be triggered as soon as the program runs.
 //!
 //! A reload that is announced is shown and changes no state: capabilities stay up. A stop that is
 //! announced is shown with the end that follows, for which the process has its grace: its watchdog is

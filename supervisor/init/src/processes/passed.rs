@@ -15,7 +15,7 @@ use tracing::error;
 use yakiros_core::engine::RunId;
 use yakiros_core::journal::Exit;
 
-use super::{Process, Processes, Role, drain, end_of, pending, watch_exec};
+use super::{Process, Processes, Role, drain, end_of, listen, pending, watch_exec};
 use crate::cgroup::Cgroup;
 use crate::notify::Socket;
 use crate::output::Log;
@@ -176,16 +176,9 @@ fn adopt(supervisor: &Rc<Supervisor>, passed: Passed, luggage: &mut Luggage) {
     let log = lost.found("output", passed.log, |fd| Log::new(&logs, run, place, luggage.pipe(fd)?));
     let socket = lost.found("notification socket", passed.socket, |socket| Socket::take(socket, luggage));
     let socket = socket.map(Rc::new);
-    let speaking = socket
-        .as_ref()
-        .map(|socket| spawn_local(Rc::clone(socket).serve(Rc::clone(supervisor), run)).abort_handle());
     let channel = lost.found("readiness channel", passed.channel, |channel| Channel::take(channel, luggage));
     let (report, channel) = (report.map(Rc::new), channel.map(Rc::new));
-    let mut watching = None;
-    if let (Some(channel), Some(component)) = (&channel, supervisor.started_with(run)) {
-        let task = Rc::clone(channel).watch(supervisor, run, &component);
-        watching = Some(spawn_local(task).abort_handle());
-    }
+    let executed = report.is_none();
     let failure = passed.failure.map(|(step, errno)| (spawn::step(&step).unwrap_or("start"), errno));
     let process = Process {
         pid: passed.pid,
@@ -194,18 +187,21 @@ fn adopt(supervisor: &Rc<Supervisor>, passed: Passed, luggage: &mut Luggage) {
         events: None,
         report,
         failure,
-        speaking,
+        speaking: None,
         log,
         ready_signal: passed.ready_signal,
         beat: passed.beat,
         channel,
-        watching,
+        watching: None,
         socket,
         ready: passed.ready,
         ended: passed.ended,
     };
     let name = Rc::clone(&process.name);
     supervisor.processes.borrow_mut().keep(run, process);
+    if executed {
+        listen(supervisor, run);
+    }
     if let Some(exit) = passed.ended {
         spawn_local(drain(Rc::clone(supervisor), run, end_of(run, failure, exit)));
     } else if let Lost(Some((what, error))) = lost {

@@ -296,6 +296,19 @@ fn a_process_sets_its_own_interval_and_may_trigger_its_watchdog() {
 }
 
 #[test]
+fn a_process_may_give_itself_up_before_it_is_ready() {
+    let more = "[lifecycle]\nwatchdog_interval = 5\nreadiness = \"notify\"";
+    let mut bench = Bench::new(&[&service("a", more)]);
+    bench.execute("a");
+    let run = bench.run("a");
+    bench.say("a", "WATCHDOG=trigger");
+    assert_eq!(bench.engine.state("a"), State::Stopping);
+    assert!(bench.effects.iter().any(|e| matches!(e, Effect::Signal(r, Signal(6)) if *r == run)));
+    bench.give(Event::Ended(run, Exit::Signal(6)));
+    assert_eq!(bench.engine.state("a"), State::Starting, "by the restart rule");
+}
+
+#[test]
 fn limits_are_put_off_but_not_for_ever() {
     let mut bench = Bench::new(&[&service("a", NOTIFY)]);
     bench.execute("a");

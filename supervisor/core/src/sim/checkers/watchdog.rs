@@ -42,13 +42,19 @@ fn is_watched(state: State) -> bool {
     matches!(state, State::Active | State::Degraded)
 }
 
+/// That a component says it is broken counts in this state.
+fn is_heeded(state: State) -> bool {
+    is_watched(state) || state == State::ReadyWait
+}
+
 impl Checker for Watchdogs {
     fn event(&mut self, model: &Model, event: &Event) -> Verdict {
         self.triggered = None;
         match event {
             Event::Notified(run, said) => {
-                let watched = model.owner(*run).is_some_and(|number| is_watched(model.slots[number].state));
-                if said.watchdog == Some(Watchdog::Trigger) && watched {
+                let state = model.owner(*run).map(|number| model.slots[number].state);
+                let watched = state.is_some_and(is_watched);
+                if said.watchdog == Some(Watchdog::Trigger) && state.is_some_and(is_heeded) {
                     self.triggered = Some(*run);
                 }
                 if let Some(dog) = self.dog_mut(model, *run) {
@@ -106,15 +112,18 @@ impl Checker for Watchdogs {
 
     fn step(&mut self, model: &Model, _engine: &Engine) -> Verdict {
         for (dog, slot) in self.dogs.iter().zip(&model.slots) {
-            let Some(dog) = dog.filter(|_| is_watched(slot.state)) else { continue };
+            let Some(dog) = dog.filter(|_| is_heeded(slot.state)) else { continue };
+            if self.triggered == Some(dog.run) {
+                return Err(format!("{} has triggered its watchdog and runs on", slot.name));
+            }
+            if !is_watched(slot.state) {
+                continue;
+            }
             if dog.ends.is_some_and(|since| model.now >= since + dog.grace) {
                 return Err(format!("{} has announced its end at {:?} and runs on", slot.name, dog.ends));
             }
             if !dog.announced && !dog.interval.is_zero() && model.now >= dog.last + dog.interval {
                 return Err(format!("{} is silent since {:?} and runs on", slot.name, dog.last));
-            }
-            if self.triggered == Some(dog.run) {
-                return Err(format!("{} has triggered its watchdog and runs on", slot.name));
             }
         }
         Ok(())

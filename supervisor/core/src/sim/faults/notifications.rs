@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::engine::{Event, RunId};
 use crate::notify::{Notification, Watchdog, parse};
+use crate::sim::model::Process;
 use crate::sim::world::{Plan, Step, World};
 
 /// Messages besides signs of life.
@@ -35,6 +36,10 @@ impl World {
     pub(in crate::sim) fn beat(&mut self, run: RunId) -> Step {
         let Some(process) = self.model.process(run) else { return Ok(()) };
         let Some(interval) = process.declared.component.lifecycle.watchdog else { return Ok(()) };
+        if process.executed.is_none() {
+            self.plan_beat(run, interval);
+            return Ok(());
+        }
         if !self.model.calm && self.random.percent(self.options.silences) {
             return Ok(());
         }
@@ -43,9 +48,10 @@ impl World {
         self.give(Event::Notified(run, said))
     }
 
-    /// One of the messages, from one of the processes that have a socket.
+    /// One of the messages, from one of the processes that have a socket and are executed.
     pub(super) fn say_something(&mut self) -> Step {
-        let speakers = self.model.processes().filter(|(_, p)| p.declared.component.has_notify_socket());
+        let speaks = |p: &Process| p.executed.is_some() && p.declared.component.has_notify_socket();
+        let speakers = self.model.processes().filter(|(_, process)| speaks(process));
         let speakers: Vec<_> = speakers.map(|(_, process)| (process.run, process.reports_itself())).collect();
         let speaker = self.random.below(speakers.len() as u64) as usize;
         let Some((run, reports_itself)) = speakers.get(speaker).copied() else { return Ok(()) };
