@@ -6,7 +6,9 @@
 //!
 //! Left out on purpose: `MAINPID` (the supervisor's process is the one that it started; following
 //! another would be a word of the component's against the kernel's), `BARRIER` (answered by
-//! closing its descriptor, where the socket is) and everything that begins with `X_`.
+//! closing its descriptor, where the socket is) and everything that begins with `X_`. Not part of
+//! this version, for it has no hot swap: `FDSTORE`, `FDSTOREREMOVE` and `FDNAME`; what is sent to be
+//! kept is closed.
 
 use std::time::Duration;
 

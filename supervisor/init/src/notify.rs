@@ -12,7 +12,7 @@
 //!   random. A full queue would keep the component's own messages out.
 //! * Descriptors are never received here (see [`queue`]): a child takes each message that carries
 //!   some, once it has been acted on, and closes all of them. For `BARRIER=1` that is the answer;
-//!   nothing else is done with any. What stands behind such a message is read all the same.
+//!   nothing else is done with any: none is kept for `FDSTORE=1`. What stands behind such a message is read all the same.
 //! * Messages are read at a rate ([`Budget`]). A component that floods is held up by the kernel
 //!   once its budget is spent. Messages of others have a budget of their own, far larger, so that
 //!   they do not stand in front of the component's for long; what costs more than a system call or

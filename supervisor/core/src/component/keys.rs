@@ -242,7 +242,9 @@ const LIFECYCLE: &[Key] = &[
         Shape::Word(words::<Method>),
         Fallback::Words("by `readiness_file`, `readiness_check` or `readiness_signal`, else `\"none\"`"),
         "How the component says that it is ready. `none`: once it is executed. `notify`: it writes a \
-         newline to `NOTIFY_FD` or `READY=1` to `NOTIFY_SOCKET`.",
+         newline to `NOTIFY_FD` or `READY=1` to `NOTIFY_SOCKET`. That takes what sd_notify(3) names, but for \
+         `MAINPID`, and for `FDSTORE`, `FDSTOREREMOVE` and `FDNAME`, which this version ignores: it keeps no \
+         descriptors for a component.",
     ),
     key(
         "readiness_file",
