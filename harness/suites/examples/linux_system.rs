@@ -94,6 +94,8 @@ async fn network_goes(vm: &Vm) -> Result<(), Failure> {
     vm.graphctl(&["stop", "network"]).await?;
     vm.wait_state("ssh", "INACTIVE", Some(before.revision), REACTION).await?;
     vm.wait_process_gone(daemon, "the daemon of logins", REACTION).await?;
+    let left = vm.sh("ip -4 -o address show dev eth0").await?;
+    check!(left.is_empty(), "without the network eth0 still has an address: {left}");
     vm.graphctl(&["start", "network"]).await?;
     vm.wait_state("ssh", "ACTIVE", Some(before.revision), REACTION).await?;
     let after = vm.status().await?.component("syslog")?.pid;
