@@ -108,7 +108,8 @@ impl Reexec {
 /// Note an internal error. Whether a new process image will take over.
 pub fn note_failure(what: &str) -> bool {
     if let Ok(mut failure) = FAILURE.lock() {
-        what.clone_into(&mut failure);
+        // A record of the journal is one line.
+        *failure = what.replace('\n', " ");
     }
     FAILED.notify_one();
     SUPERVISING.load(Ordering::Relaxed)

@@ -266,6 +266,12 @@ fn an_internal_error_is_survived() {
         guest.wait("new", State::Removed, since);
         assert_eq!(pids(&guest), before);
     }
+    let records = guest.records(0);
+    let named: Vec<_> = records.iter().filter(|record| &*record.component == "kernel").collect();
+    assert_eq!(named.len(), 2, "{named:?}");
+    for text in named.iter().map(|record| record.cause.to_string()) {
+        assert!(text.contains("a test asked for it") && !text.contains('\n'), "{text:?}");
+    }
     fs::write(guest.dir.path().join("go"), "").expect("the file");
     assert!(matches!(answer(&mut client), Answer::Done { .. }));
     check_log(&guest);
