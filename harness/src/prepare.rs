@@ -15,8 +15,8 @@ use yakiros_vm::qemu::Hardware;
 use crate::options::Options;
 use crate::programs::Programs;
 use crate::progress::Preparation;
-use crate::suite::{Config, Suite};
-use crate::vm::COMPONENTS;
+use crate::suite::{self, Config, Suite};
+use crate::vm::{COMPONENTS, FAULTY_SUPERVISOR};
 
 /// What all machines of a run are made of.
 pub struct Prepared {
@@ -35,13 +35,25 @@ pub struct Prepared {
 /// Any error of the preparation, in one line: nothing was tested.
 pub type PrepareError = Box<dyn std::error::Error + Send + Sync>;
 
-fn provide(request: &ImageRequest) -> Result<(BaseImage, ProvidedQemu, Programs), PrepareError> {
+fn provide(
+    request: &ImageRequest,
+    faulty: bool,
+) -> Result<(BaseImage, ProvidedQemu, Programs), PrepareError> {
     let progress = Preparation::default();
     let cache = Cache::from_env()?;
     let image = image::prepare(&cache, request, &progress)?;
     let qemu = provision_qemu(&cache, &QemuChoice::from_env(), &progress)?;
     progress.step("build the guest's programs");
+    if faulty {
+        Programs::build_faulty()?;
+    }
     Ok((image, qemu, Programs::build()?))
+}
+
+/// Whether a suite of the run has a supervisor that fails on request.
+fn wants_faulty(options: &Options) -> bool {
+    let wants = |suite: &Suite| suite.config().is_ok_and(|config| config.machine.fault_injection);
+    suite::select(options).is_ok_and(|suites| suites.iter().any(|(suite, _)| wants(suite)))
 }
 
 impl Prepared {
@@ -50,7 +62,9 @@ impl Prepared {
     /// May be dropped at any time: the downloads and builds under way end with this process.
     pub async fn new(options: &Options, work: &Path) -> Result<Self, PrepareError> {
         let request = options.image.clone();
-        let (image, qemu, programs) = tokio::task::spawn_blocking(move || provide(&request)).await??;
+        let faulty = wants_faulty(options);
+        let (image, qemu, programs) =
+            tokio::task::spawn_blocking(move || provide(&request, faulty)).await??;
         let acceleration = match options.accelerator {
             Some(accelerator) => Choice { accelerator, reason: "asked for on the command line".into() },
             None => accel::choose(&qemu.qemu, &image.kernel, work).await,
@@ -68,7 +82,7 @@ impl Prepared {
         work: &Path,
     ) -> Result<Machine, PrepareError> {
         let layer = work.join(format!("{}.cpio", suite.name));
-        self.write_layer(&suite.components()?, &layer)?;
+        self.write_layer(&suite.components()?, config.machine.fault_injection, &layer)?;
         let layers: Vec<PathBuf> = self.image.layers.iter().chain([&layer]).cloned().collect();
         let mut arguments = vec![format!("yakiros.modules={}", config.machine.modules.join(","))];
         match &options.init {
@@ -94,7 +108,7 @@ impl Prepared {
     }
 
     /// The layer on top of the image: our programs and the suite's components.
-    fn write_layer(&self, components: &[PathBuf], to: &Path) -> io::Result<()> {
+    fn write_layer(&self, components: &[PathBuf], faulty: bool, to: &Path) -> io::Result<()> {
         const PROGRAM: u32 = 0o755;
         let mut layer = self.image.layer();
         layer.char_device("/dev/console", 0o600, 5, 1)?;
@@ -102,6 +116,9 @@ impl Prepared {
         layer.host_file("/sbin/yakiros-agent", PROGRAM, &self.programs.path("agent"))?;
         layer.host_file("/sbin/graph-resolver", PROGRAM, &self.programs.path("graph-resolver"))?;
         layer.host_file("/usr/bin/graphctl", PROGRAM, &self.programs.path("graphctl"))?;
+        if faulty {
+            layer.host_file(FAULTY_SUPERVISOR, PROGRAM, &self.programs.faulty_supervisor())?;
+        }
         for service in self.programs.test_services()? {
             let name = service.file_name().unwrap_or_default().to_string_lossy().into_owned();
             layer.host_file(format!("/usr/local/bin/{name}"), PROGRAM, &service)?;

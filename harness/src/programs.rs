@@ -12,6 +12,12 @@ use crate::options;
 
 /// Packages whose programs go into the guest.
 const PACKAGES: [&str; 4] = ["yakiros-guest", "yakiros-init", "yakiros-ctl", "yakiros-test-services"];
+/// The package of the supervisor, its program, and its feature for programs that fail on request.
+const SUPERVISOR: [&str; 3] = ["yakiros-init", "graph-resolver", "fault-injection"];
+/// The supervisor with that feature.
+const FAULTY: &str = "graph-resolver-faulty";
+/// What only that one has to say.
+const FAULTY_SAYS: &[u8] = b"a test asked for it";
 /// The profile of `Cargo.toml`.
 const PROFILE: &str = "guest";
 /// In order of preference: musl makes smaller processes, gnu is there in every Rust installation.
@@ -38,15 +44,48 @@ impl std::error::Error for BuildError {}
 impl Programs {
     /// Builds what has changed. Cargo's own output goes to the terminal.
     pub fn build() -> Result<Self, BuildError> {
+        let programs = Self::of(&PACKAGES, &[])?;
+        // The folder also serves builds of the faulty one.
+        if programs.can_be_made_to_fail(SUPERVISOR[1])? {
+            return Err(BuildError("the supervisor that is shipped has code that makes it fail".into()));
+        }
+        Ok(programs)
+    }
+
+    /// Builds a second supervisor, which fails on request. The others are to be built after it.
+    pub fn build_faulty() -> Result<(), BuildError> {
+        let [package, program, feature] = SUPERVISOR;
+        let programs = Self::of(&[package], &["--features", feature])?;
+        if !programs.can_be_made_to_fail(program)? {
+            return Err(BuildError("the supervisor that is to fail has no code for it".into()));
+        }
+        std::fs::copy(programs.path(program), programs.faulty_supervisor())
+            .map_err(|error| BuildError(format!("{FAULTY}: {error}")))?;
+        Ok(())
+    }
+
+    /// Where [`Programs::build_faulty`] puts it.
+    pub fn faulty_supervisor(&self) -> PathBuf {
+        self.folder.join(FAULTY)
+    }
+
+    fn can_be_made_to_fail(&self, program: &str) -> Result<bool, BuildError> {
+        let bytes =
+            std::fs::read(self.path(program)).map_err(|error| BuildError(format!("{program}: {error}")))?;
+        Ok(bytes.windows(FAULTY_SAYS.len()).any(|window| window == FAULTY_SAYS))
+    }
+
+    fn of(packages: &[&str], more: &[&str]) -> Result<Self, BuildError> {
         let target = choose_target()?;
         // A folder of their own: other flags than the host's programs, and no waiting for their lock.
         let target_dir = options::target().join("guest");
         let mut command = cargo();
         command.current_dir(options::workspace()).args(["build", "--quiet", "--profile", PROFILE]);
         command.args(["--target", target]).arg("--target-dir").arg(&target_dir);
-        for package in PACKAGES {
+        for package in packages {
             command.args(["--package", package]);
         }
+        command.args(more);
         command.env("CARGO_ENCODED_RUSTFLAGS", "-Ctarget-feature=+crt-static");
         // Nothing else would end it when the harness is told to end.
         // SAFETY: prctl is safe after fork and touches no memory.

@@ -62,6 +62,9 @@ pub struct MachineConfig {
     /// Arguments of the supervisor as process 1; another init under test gets none.
     #[serde(default)]
     pub init_arguments: Vec<String>,
+    /// Has [`crate::vm::FAULTY_SUPERVISOR`] too, beside the supervisor that is shipped.
+    #[serde(default)]
+    pub fault_injection: bool,
     /// The folder of the component files, seen from the suite's.
     #[serde(default = "usual_components")]
     pub components: PathBuf,

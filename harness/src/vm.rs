@@ -25,6 +25,8 @@ const PANIC_LOG: &str =
     "dmesg | grep -e 'graph-resolver: internal error' -e 'the supervisor has stopped working'";
 /// Where component files go.
 pub const COMPONENTS: &str = "/etc/graph.d";
+/// A supervisor that fails on request, in machines with `fault_injection`.
+pub const FAULTY_SUPERVISOR: &str = "/usr/local/lib/graph-resolver-faulty";
 
 /// A guest in the hands of one scenario.
 pub struct Vm {

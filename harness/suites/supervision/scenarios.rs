@@ -3,6 +3,7 @@
 mod clock;
 mod flood;
 mod groups;
+mod internal_errors;
 mod limits;
 mod probes;
 mod readiness;
@@ -23,6 +24,7 @@ use crate::vm::Vm;
 use clock::clock_steps;
 use flood::flood_of_a_hundred_components;
 use groups::components_share_a_group;
+use internal_errors::{internal_error_is_survived, internal_errors_end_in_a_shell, lost_state_is_made_anew};
 use limits::limits_change_live;
 use probes::two_hundred_probed_services;
 use readiness::{readiness_methods, readiness_timeouts};
@@ -39,7 +41,7 @@ const LATE: Duration = Duration::from_secs(2);
 const LONG_BUDGET: Duration = Duration::from_secs(120);
 
 /// All scenarios of the suite.
-pub const SCENARIOS: [Scenario; 13] = [
+pub const SCENARIOS: [Scenario; 16] = [
     scenario!(
         readiness_methods,
         "each method holds a component and its dependents back until it reports, and a stale file is no report"
@@ -73,6 +75,15 @@ pub const SCENARIOS: [Scenario; 13] = [
         start: Start::Clone, budget: LONG_BUDGET),
     scenario!(re_execution_under_load,
         "while clients ask a service, process 1 executes itself again 20 times and no question is lost",
+        start: Start::Clone, budget: LONG_BUDGET),
+    scenario!(internal_error_is_survived,
+        "after an internal error of process 1 every process runs on, and the journal names the error",
+        start: Start::Clone, budget: LONG_BUDGET),
+    scenario!(lost_state_is_made_anew,
+        "after one that leaves no state, what runs and is declared is taken as it is, and everything else is ended",
+        start: Start::Clone, budget: LONG_BUDGET),
+    scenario!(internal_errors_end_in_a_shell,
+        "after the fourth within a minute a shell is on the console, services run on, and SIGTERM powers off",
         start: Start::Clone, budget: LONG_BUDGET),
     scenario!(clock_steps,
         "while the wall clock is set a day forward and back, pauses, probes and waits are neither early nor late",
