@@ -5,7 +5,8 @@ use std::os::fd::AsRawFd as _;
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
 
-use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
+use command_fds::{CommandFdExt as _, FdMapping};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 use crate::guest::{PATIENCE, unshare_flags};
 
@@ -20,9 +21,12 @@ fn components_write_on_after_a_fault_of_the_supervisor() {
     let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC).expect("pipe");
     assert!(read.as_raw_fd() > 2);
     fcntl(&read, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).expect("flags");
-    // As the handler of faults leaves it.
-    fcntl(&read, FcntlArg::F_SETFD(FdFlag::empty())).expect("flags");
-    let mut child = Command::new("unshare")
+    let mut command = Command::new("unshare");
+    // As the handler of faults leaves it; within the child alone, for other tests start children meanwhile.
+    let number = read.as_raw_fd();
+    let pass = FdMapping { parent_fd: read, child_fd: number };
+    command.fd_mappings(vec![pass]).expect("a mapping");
+    let mut child = command
         .args([flags, "--mount-proc", "--kill-child", "/bin/sh", "-c"])
         // Its shell must not find the console of who runs this test.
         .arg("mount -t tmpfs none /dev && exec \"$0\" --emergency")
@@ -32,7 +36,8 @@ fn components_write_on_after_a_fault_of_the_supervisor() {
         .stderr(Stdio::null())
         .spawn()
         .expect("unshare");
-    drop(read);
+    // Its copy of the reading end goes with it.
+    drop(command);
     let (done, written) = mpsc::channel();
     std::thread::spawn(move || {
         let _ = done.send(std::fs::File::from(write).write_all(&vec![b'x'; OUTPUT]).is_ok());

@@ -9,7 +9,7 @@ use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::Path;
 use std::process::Command;
 
-use nix::fcntl::{FcntlArg, fcntl};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{
     AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, sendmsg, socket,
 };
@@ -121,7 +121,7 @@ fn burst(lines: usize) -> ! {
 
 /// Send the writing end of a pipe and wait until the other side has closed it.
 fn barrier(path: &str) -> String {
-    let (read, write) = nix::unistd::pipe().expect("a pipe");
+    let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC).expect("a pipe");
     send_descriptor(path, b"BARRIER=1", write.as_fd());
     drop(write);
     let count = nix::unistd::read(&read, &mut [0_u8; 1]).expect("the pipe");
@@ -131,7 +131,7 @@ fn barrier(path: &str) -> String {
 /// Send a message with a descriptor.
 pub fn send_descriptor(path: &str, message: &[u8], descriptor: BorrowedFd<'_>) {
     let own: OwnedFd =
-        socket(AddressFamily::Unix, SockType::Datagram, SockFlag::empty(), None).expect("a socket");
+        socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None).expect("a socket");
     let address = UnixAddr::new(path).expect("an address");
     let parts = [std::io::IoSlice::new(message)];
     let descriptors = [descriptor.as_raw_fd()];

@@ -3,11 +3,11 @@
 use std::fs;
 use std::path::Path;
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use yakiros_core::journal::State;
 
-use crate::guest::{Guest, sleeper, until};
+use crate::guest::{Guest, PATIENCE, sleeper, until};
 
 /// Components that do nothing.
 pub(super) const IDLE: usize = 20;
@@ -106,16 +106,34 @@ fn process_1_locks_what_it_uses_and_its_children_may_lock_as_before() {
 #[test]
 fn descriptors_grow_with_components_and_not_with_time() {
     let Some(guest) = start() else { return };
-    let descriptors = || fs::read_dir(format!("/proc/{}/fd", guest.init_pid())).expect("descriptors").count();
     let bound = OWN_DESCRIPTORS + IDLE;
     // A connection of this test may not be closed yet on the other side.
-    until("few descriptors", || (descriptors() <= bound).then_some(()));
-    let before = descriptors();
+    until_few(&guest, bound);
+    let before = descriptors(&guest).len();
     for _ in 0..3 {
         let since = guest.settle();
         let pid = guest.component("s0").pid.expect("a process");
         guest.kill(pid, "KILL");
         guest.wait("s0", State::Active, Some(since));
     }
-    until("as many as before", || (descriptors() <= before).then_some(()));
+    until_few(&guest, before);
+}
+
+/// What the supervisor has open.
+fn descriptors(guest: &Guest) -> Vec<String> {
+    let folder = fs::read_dir(format!("/proc/{}/fd", guest.init_pid())).expect("descriptors");
+    let name = |entry: std::io::Result<fs::DirEntry>| {
+        let target = fs::read_link(entry.ok()?.path()).ok()?;
+        Some(target.display().to_string())
+    };
+    folder.filter_map(name).collect()
+}
+
+/// Wait until it has at most so many open; what it has tells more than their number.
+fn until_few(guest: &Guest, most: usize) {
+    let end = Instant::now() + PATIENCE;
+    while descriptors(guest).len() > most {
+        assert!(Instant::now() < end, "more than {most} descriptors: {:?}", descriptors(guest));
+        sleep(Duration::from_millis(2));
+    }
 }
