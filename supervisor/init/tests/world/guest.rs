@@ -3,11 +3,12 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::ExitStatusExt as _;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::libc;
 use yakiros_core::control::{
     Answer, AnswerLine, ComponentStatus, GraphNode, RejectedFile, Request, Until, encode_request,
 };
@@ -55,7 +56,10 @@ impl Guest {
     pub fn start_program(dir: tempfile::TempDir, flags: &str, program: &Path) -> Self {
         let path = |name: &str| dir.path().join(name);
         let log = fs::File::create(path("supervisor.log")).expect("log");
-        let child = Command::new("unshare")
+        let mut command = Command::new("unshare");
+        // SAFETY: the child makes one system call on numbers.
+        unsafe { command.pre_exec(inherit_nothing) };
+        let child = command
             .args([flags, "--mount-proc", "--kill-child"])
             .arg(program)
             .arg("--config-dir")
@@ -242,6 +246,13 @@ impl Drop for Guest {
             eprintln!("the supervisor said:\n{}", self.log());
         }
     }
+}
+
+/// What whoever runs the tests has left open to all children is not the supervisor's.
+fn inherit_nothing() -> std::io::Result<()> {
+    // SAFETY: the flag only marks descriptors; none is closed while it may be in use.
+    let result = unsafe { libc::close_range(3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC.cast_signed()) };
+    if result == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
 }
 
 /// Ask again and again for something that has no other signal than being there.
