@@ -172,10 +172,12 @@ impl Declarations {
                 return self.read_all();
             }
         }
-        // One that is being written gives an event when its writer closes it.
+        // One that is being written gives an event when its writer closes it, but not if the writer
+        // knows it by another name: so it is looked at until then.
         let waiting = std::mem::take(&mut self.unfinished).into_iter();
-        let complete = waiting.filter(|(_, path)| !is_being_written(path));
-        self.remember(complete.map(read).collect())
+        let (written, complete): (Vec<_>, Vec<_>) = waiting.partition(|(_, path)| is_being_written(path));
+        self.unfinished.extend(written);
+        self.remember(complete.into_iter().map(read).collect())
     }
 
     fn watch_existing(&mut self) -> bool {

@@ -109,6 +109,14 @@ fn a_file_counts_however_it_appears() {
     std::fs::hard_link(&beside, guest.config().join("linked.toml")).expect("link");
     std::fs::remove_file(&beside).expect("component file");
     guest.wait("linked", State::Active, None);
+    // The same while its writer still has it open under the other name: its end gives no event.
+    let mut late = std::fs::File::create(&beside).expect("component file");
+    std::fs::hard_link(&beside, guest.config().join("late.toml")).expect("link");
+    std::fs::remove_file(&beside).expect("component file");
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    std::io::Write::write_all(&mut late, sleeper("late", "").as_bytes()).expect("component file");
+    drop(late);
+    guest.wait("late", State::Active, None);
     // Slowly written: it counts when it is complete, and is not refused before.
     let mut slow = std::fs::File::create(guest.config().join("slow.toml")).expect("component file");
     std::thread::sleep(std::time::Duration::from_millis(300));
