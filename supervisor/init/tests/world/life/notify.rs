@@ -68,6 +68,8 @@ fn a_component_reports_and_reloads() {
         answer.join().expect("the client")
     });
     assert_eq!(answer, "speaker has reloaded");
+    // What was said too late for the first must not be heard by the second.
+    assert_eq!(speaker.tell("barrier -"), "closed 0");
     let answer = reload();
     assert!(answer.contains("announced no reload"), "{answer}");
     assert_eq!(guest.component("speaker").pid, pid);
