@@ -4,12 +4,38 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
+use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
+use tracing::info;
+
+/// The directory of all components below the root.
+pub(super) const SUBTREE: &str = "graph";
+
 /// Controllers that the keys of `[resources]` need.
 const CONTROLLERS: &[&str] = &["cpu", "io", "memory", "pids"];
 
 /// The most groups that are removed with a component's own: one that has made more is refused its next start rather
 /// than that the event loop is held up.
 const NESTED_LIMIT: usize = 1024;
+
+pub fn set_up(root: &Path) -> io::Result<PathBuf> {
+    let kind = statfs(root)?.filesystem_type();
+    if kind != CGROUP2_SUPER_MAGIC {
+        return Err(io::Error::other("not a cgroup v2 hierarchy"));
+    }
+    let subtree = root.join(SUBTREE);
+    match fs::create_dir(&subtree) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    let mut missing = enable_controllers(root);
+    missing.extend(enable_controllers(&subtree));
+    missing.sort_unstable();
+    missing.dedup();
+    if !missing.is_empty() {
+        info!("cgroup controllers not available: {}", missing.join(", "));
+    }
+    Ok(subtree)
+}
 
 /// Write to a file of the kernel's. It is never created, so that a missing one is told as missing.
 pub fn write(path: &Path, value: &str) -> io::Result<()> {

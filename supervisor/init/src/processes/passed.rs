@@ -15,7 +15,9 @@ use tracing::error;
 use yakiros_core::engine::RunId;
 use yakiros_core::journal::Exit;
 
-use super::{Process, Processes, Role, drain, end_of, listen, pending, watch_exec};
+use super::exec::{listen, watch_exec};
+use super::reap::{drain, end_of};
+use super::{Process, Processes, Role, pending};
 use crate::cgroup::Cgroup;
 use crate::notify::Socket;
 use crate::output::Log;

@@ -16,9 +16,10 @@ use tokio::time::{Instant, sleep, timeout};
 use yakiros_core::component::{Component, Readiness};
 use yakiros_core::engine::{Event, RunId};
 
-use super::{
-    DRAIN_STEP, DRAIN_STEP_MAX, PREPARE, Prepared, Processes, Ready, not_executed, number_of, spawn_now,
-};
+use super::Processes;
+use super::reap::{DRAIN_STEP, DRAIN_STEP_MAX};
+use super::start::{PREPARE, Ready, not_executed, number_of, spawn_now};
+use crate::cgroup::Prepared;
 use crate::limits;
 use crate::lookup::{self, Identity};
 use crate::supervisor::Supervisor;

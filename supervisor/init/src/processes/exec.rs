@@ -1,0 +1,134 @@
+//! From the creation of a process to its program.
+//!
+//! That the program runs is told once, before anything that it says or does is; so is the step that failed before it.
+
+use std::rc::Rc;
+
+use tokio::task::spawn_local;
+use yakiros_core::engine::{Event, RunId};
+
+use super::Role;
+use crate::spawn;
+use crate::supervisor::Supervisor;
+use crate::sys;
+
+/// Wait for exec to close the report pipe, or for the step that failed.
+pub(super) async fn watch_exec(supervisor: Rc<Supervisor>, run: RunId) {
+    let report = supervisor.processes.borrow().runs.get(&run).and_then(|process| process.report.clone());
+    let Some(report) = report else { return };
+    loop {
+        let Ok(mut ready) = report.readable().await else {
+            return;
+        };
+        if take_report(&supervisor, run) {
+            return;
+        }
+        ready.clear_ready();
+    }
+}
+
+/// A process has sent a signal: that it is executed was told before that.
+pub fn take_report_of(supervisor: &Rc<Supervisor>, pid: i32) {
+    let role = supervisor.processes.borrow().pids.get(&pid).copied();
+    if let Some(Role::Component(run)) = role {
+        take_report(supervisor, run);
+    }
+}
+
+/// Read the report pipe if something has come. Whether the report is complete.
+pub(super) fn take_report(supervisor: &Rc<Supervisor>, run: RunId) -> bool {
+    let mut buffer = [0_u8; 8];
+    let executed = {
+        let mut own = supervisor.processes.borrow_mut();
+        let Some(process) = own.runs.get_mut(&run) else {
+            return true;
+        };
+        let Some(report) = &process.report else {
+            return true;
+        };
+        match sys::read_now(report.get_ref(), &mut buffer) {
+            Ok(None) => return false,
+            Ok(Some(count)) if count > 0 => {
+                process.failure = spawn::read_report(&buffer[..count]);
+                process.report = None;
+                false
+            }
+            // The end of the pipe. An error cannot happen to a pipe of ours; then exec is
+            // taken for done, and the exit tells the rest.
+            result => {
+                process.report = None;
+                if let (Ok(_), Some(pid)) = (result, process.pid) {
+                    // SAFETY: the kernel has closed the pipe, which it does after taking the memory away.
+                    unsafe { own.end_loan(pid) };
+                }
+                true
+            }
+        }
+    };
+    if executed {
+        supervisor.dispatch(Event::Executed(run));
+        listen(supervisor, run);
+    }
+    true
+}
+
+/// The program runs: what it says counts from now on, and so does what tells that it is ready. Before that
+/// a check would have asked about something else.
+pub(super) fn listen(supervisor: &Rc<Supervisor>, run: RunId) {
+    let component = supervisor.started_with(run);
+    let mut own = supervisor.processes.borrow_mut();
+    let (Some(process), Some(component)) = (own.runs.get_mut(&run), component) else { return };
+    if let Some(socket) = &process.socket {
+        let speaks = Rc::clone(socket).serve(Rc::clone(supervisor), run);
+        process.speaking = Some(spawn_local(speaks).abort_handle());
+    }
+    if let Some(channel) = &process.channel {
+        let watch = Rc::clone(channel).watch(supervisor, run, &component);
+        process.watching = Some(spawn_local(watch).abort_handle());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::time::Duration;
+
+    use yakiros_core::engine::{Config, Engine, FileChange, FileContent};
+
+    use super::*;
+    use crate::cgroup::Cgroups;
+    use crate::declarations::Declarations;
+    use crate::output::Logs;
+
+    #[test]
+    fn readiness_is_watched_and_words_are_heard_once_the_program_runs() {
+        let text = "[component]\nname = \"a\"\nbinary = \"/bin/sleep\"\nargs = [\"1000\"]\n\
+                    [lifecycle]\nreadiness_check = \"true\"\nwatchdog_interval = \"10m\"\n";
+        let component = yakiros_core::component::parse(text).component.expect("a component");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("event loop");
+        tokio::task::LocalSet::new().block_on(&runtime, async {
+            let dir = tempfile::tempdir().expect("temporary directory");
+            let listener = tokio::net::UnixListener::bind(dir.path().join("sock")).expect("a socket");
+            let common = crate::machine::common().expect("/dev/null");
+            let system = (Cgroups::new(Path::new("/nonexistent")), common, Logs::new().expect("epoll"));
+            let engine = Engine::new(Config::default());
+            let declarations = Declarations::new(dir.path());
+            let state_dir = dir.path().to_owned();
+            let supervisor = Supervisor::new(engine, state_dir, declarations, system, Rc::new(listener));
+            let content = FileContent::Component(Box::new(component));
+            supervisor.dispatch(Event::Files(vec![FileChange { file: "a.toml".to_owned(), content }]));
+            let stands = || {
+                let own = supervisor.processes.borrow();
+                let process = own.runs.values().next().expect("a process");
+                (process.report.is_none(), process.watching.is_some(), process.speaking.is_some())
+            };
+            assert_eq!(stands(), (false, false, false), "exec is under way");
+            while !stands().0 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            assert_eq!(stands(), (true, true, true));
+            let run = *supervisor.processes.borrow().runs.keys().next().expect("a run");
+            supervisor.processes.borrow_mut().kill(run);
+        });
+    }
+}

@@ -1,0 +1,154 @@
+//! The start of a process: everything that it needs is there before it exists, or it does not come to exist.
+//!
+//! Each start gives one event that says what became of it, at once or, if it has to wait, later (see [`super::pending`]).
+
+use std::io;
+use std::path::Path;
+use std::rc::Rc;
+
+use nix::libc;
+use tokio::task::spawn_local;
+use yakiros_core::component::{Check, Component, Readiness};
+use yakiros_core::engine::{Event, RunId};
+
+use super::exec::watch_exec;
+use super::{Process, Processes, Role, found, pending};
+use crate::cgroup::{Cgroup, Prepared};
+use crate::lookup::Identity;
+use crate::notify::Socket;
+use crate::output::Log;
+use crate::readiness;
+use crate::spawn::{self, Descriptors, Image};
+use crate::supervisor::Supervisor;
+use crate::sys;
+
+type StepError = (&'static str, io::Error);
+
+/// The step of a start that brings the control group into its state.
+pub(super) const PREPARE: &str = "prepare the cgroup";
+
+/// What a start may have to wait for.
+pub(super) struct Ready {
+    /// What stands in the place of the readiness file.
+    pub(super) before: Option<Identity>,
+    pub(super) cgroup: Option<Cgroup>,
+}
+
+impl Processes {
+    /// Start a process. The event says what became of it so far; there is none yet if the start has to
+    /// wait (see [`pending`]).
+    pub fn spawn(
+        supervisor: &Rc<Supervisor>,
+        run: RunId,
+        component: Rc<Component>,
+        generation: u64,
+    ) -> Option<Event> {
+        if let Some((_, what)) = component.isolation.unsupported().next() {
+            return Some(Event::Unsupported { run, what: what.into() });
+        }
+        let found = supervisor.processes.borrow_mut().found.remove(&component.name);
+        if let Some(found) = found {
+            return Some(found::take(supervisor, run, &component, found));
+        }
+        let before = match &component.lifecycle.readiness {
+            Readiness::File(path) => supervisor.lookups.identity_now(Path::new(path)).map(Result::ok),
+            _ => Some(None),
+        };
+        let prepared = supervisor.processes.borrow_mut().prepare(&component);
+        match (before, prepared) {
+            (_, Err((step, errno))) => Some(not_executed(run, step, errno)),
+            (Some(before), Ok(Prepared::Ready(cgroup))) => {
+                Some(spawn_now(supervisor, run, &component, generation, Ready { before, cgroup }))
+            }
+            _ => {
+                pending::begin(supervisor, run, component, generation);
+                None
+            }
+        }
+    }
+
+    /// Bring the control group of a component into the state that it is started in.
+    pub(super) fn prepare(&mut self, component: &Component) -> Result<Prepared, (&'static str, i32)> {
+        self.cgroups.prepare(component).map_err(|error| (PREPARE, number_of(&error)))
+    }
+}
+
+pub(super) fn spawn_now(
+    supervisor: &Rc<Supervisor>,
+    run: RunId,
+    component: &Rc<Component>,
+    generation: u64,
+    ready: Ready,
+) -> Event {
+    match try_spawn(supervisor, run, component, generation, ready) {
+        Ok(pid) => Event::Created { run, pid },
+        Err((step, error)) => not_executed(run, step, number_of(&error)),
+    }
+}
+
+fn try_spawn(
+    supervisor: &Rc<Supervisor>,
+    run: RunId,
+    component: &Rc<Component>,
+    generation: u64,
+    Ready { before, cgroup }: Ready,
+) -> Result<i32, StepError> {
+    let at = |step: &'static str| move |error| (step, error);
+    let mut own = supervisor.processes.borrow_mut();
+    let own = &mut *own;
+    let prepared = readiness::prepare(component, before).map_err(at("prepare the readiness channel"))?;
+    let socket = component.has_notify_socket().then(|| Socket::open(run, &supervisor.state_dir));
+    let socket = socket.transpose().map_err(at("prepare the notification socket"))?;
+    let mut environment = prepared.environment();
+    environment.extend(socket.as_ref().map(Socket::variable));
+    let image = Image::new(component, generation, &environment).map_err(at("prepare the command line"))?;
+    let (log_read, log_write) = sys::pipe().map_err(at("create the log pipe"))?;
+    let (report_read, report_write) = sys::pipe().map_err(at("create the report pipe"))?;
+    let report = Rc::new(sys::watch(report_read).map_err(at("watch the report pipe"))?);
+    let log = Log::new(&own.logs, run, (&supervisor.state_dir, &component.name), log_read)
+        .map_err(at("watch the log pipe"))?;
+    let directory = cgroup.as_ref().map(Cgroup::open).transpose();
+    let directory = directory.map_err(at("open the cgroup"))?;
+    let fds = Descriptors {
+        log: &log_write,
+        notify: prepared.child_end(),
+        report: &report_write,
+        cgroup: directory.as_ref(),
+    };
+    let started = spawn::start(image, &fds, &own.common).map_err(at("create the process"))?;
+    // It ends by itself with the report; a handle would keep its memory as long as the component runs.
+    spawn_local(watch_exec(Rc::clone(supervisor), run));
+    let ready_signal = prepared.signal();
+    let beat = match component.lifecycle.health.as_ref().map(|health| &health.check) {
+        Some(Check::Signal(signal)) => Some((signal.0, false)),
+        _ => None,
+    };
+    let pid = own.note(started, Role::Component(run));
+    let process = Process {
+        pid: Some(pid),
+        name: component.name.as_str().into(),
+        cgroup,
+        events: None,
+        report: Some(report),
+        failure: None,
+        speaking: None,
+        log: Some(log),
+        ready_signal,
+        beat,
+        channel: prepared.into_channel().map(Rc::new),
+        watching: None,
+        socket: socket.map(Rc::new),
+        ready: false,
+        ended: None,
+    };
+    own.keep(run, process);
+    Ok(pid)
+}
+
+pub(super) fn number_of(error: &io::Error) -> i32 {
+    error.raw_os_error().unwrap_or(libc::EIO)
+}
+
+pub(super) fn not_executed(run: RunId, step: &'static str, errno: i32) -> Event {
+    Event::NotExecuted { run, step: step.into(), errno }
+}
