@@ -9,7 +9,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::libc;
+use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{setsockopt, sockopt};
+use nix::unistd::Pid;
 use yakiros_core::control::{Announced, Answer, Health, Request};
 use yakiros_core::journal::{Cause, State};
 
@@ -130,11 +132,15 @@ fn what_a_stranger_sends_cannot_hold_up_process_1() {
     setsockopt(&stream, sockopt::Linger, &linger).expect("linger");
     stream.set_nonblocking(true).expect("non-blocking");
     while stream.write(&[0; 4096]).is_ok() {}
-    let begun = Instant::now();
+    // Whoever closes it last has to wait, and that must not be this test.
+    let init = Pid::from_raw(guest.init_pid());
+    kill(init, Signal::SIGSTOP).expect("stopped");
     for _ in 0..3 {
         speaker::send_descriptor(&path, b"READY=1", stream.as_fd());
     }
     drop(stream);
+    let begun = Instant::now();
+    kill(init, Signal::SIGCONT).expect("continued");
     assert_eq!(speaker.tell("barrier -"), "closed 0");
     assert_eq!(guest.component("speaker").state, State::ReadyWait);
     assert!(begun.elapsed() < LINGER / 4, "{:?}", begun.elapsed());
@@ -185,8 +191,8 @@ fn a_sign_of_life_that_waits_to_be_read_counts() {
     let pid = guest.component("speaker").pid;
     speaker.tell(&format!("WATCHDOG_USEC={}|WATCHDOG=1", INTERVAL.as_micros()));
     until("the beat", || (guest.component("speaker").health == Health::Healthy).then_some(()));
-    let init = nix::unistd::Pid::from_raw(guest.init_pid());
-    nix::sys::signal::kill(init, nix::sys::signal::Signal::SIGSTOP).expect("stopped");
+    let init = Pid::from_raw(guest.init_pid());
+    kill(init, Signal::SIGSTOP).expect("stopped");
     // What carries descriptors is left to a child, and does not stand in front of the rest.
     speaker.tell("laden BARRIER=1");
     for number in 0..4 {
@@ -194,7 +200,7 @@ fn a_sign_of_life_that_waits_to_be_read_counts() {
     }
     speaker.tell("STATUS=alive|WATCHDOG_USEC=600000000|WATCHDOG=1");
     std::thread::sleep(INTERVAL + Duration::from_millis(200));
-    nix::sys::signal::kill(init, nix::sys::signal::Signal::SIGCONT).expect("continued");
+    kill(init, Signal::SIGCONT).expect("continued");
     until("what was waiting", || (guest.component("speaker").status_text? == "alive").then_some(()));
     assert_eq!((guest.component("speaker").state, guest.component("speaker").pid), (State::Active, pid));
 }
@@ -225,11 +231,11 @@ fn last_words_of_all_that_end_at_once_are_heard() {
         return;
     };
     guest.settle();
-    let init = nix::unistd::Pid::from_raw(guest.init_pid());
-    nix::sys::signal::kill(init, nix::sys::signal::Signal::SIGSTOP).expect("stopped");
+    let init = Pid::from_raw(guest.init_pid());
+    kill(init, Signal::SIGSTOP).expect("stopped");
     fs::write(&go, "").expect("file");
     until("the end of all", || (zombies(init.as_raw()) == ENDING).then_some(()));
-    nix::sys::signal::kill(init, nix::sys::signal::Signal::SIGCONT).expect("continued");
+    kill(init, Signal::SIGCONT).expect("continued");
     for number in 0..ENDING {
         let name = format!("speaker-{number}");
         guest.wait(&name, State::Backoff, None);
