@@ -12,6 +12,8 @@
 //! * What runs and belongs to nothing that is declared is ended before anything is started. What
 //!   nothing has taken once everything has come to rest, or after [`ADOPTION_TIME`], is ended then, for
 //!   its requirements are not up: nothing stays without supervision.
+//! * What has not executed anything yet belonged to a start, a probe or a look that nobody knows of any
+//!   more, and is killed; the start is made anew.
 //! * The journal begins with what was lost, and `graphctl why` leads there.
 //!
 //! Lost are the journal, counts and pauses, who was stopped by a user (it is started), which oneshots
@@ -19,14 +21,16 @@
 //! requests of clients.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ffi::OsString;
 use std::fs;
 use std::os::fd::{AsRawFd as _, BorrowedFd, RawFd};
+use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
 use nix::libc;
-use nix::sys::signal::{Signal, killpg};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::sys::socket::{UnixAddr, getsockname};
 use nix::unistd::Pid;
 use tokio::task::spawn_local;
@@ -58,6 +62,10 @@ const ADOPTION_TIME: Duration = Duration::from_secs(60);
 
 /// Pause between two looks whether everything has come to rest.
 const ADOPTION_STEP: Duration = Duration::from_millis(200);
+
+/// Set in the flags of a process that was forked and has not executed anything (Linux,
+/// `include/linux/sched.h`).
+const PF_FORKNOEXEC: u32 = 0x40;
 
 /// What runs of a component, by its own word.
 struct Claim {
@@ -96,7 +104,18 @@ pub fn find(lost: Lost) -> Found {
         }
     }
     let mut found = Found { reason, claims: Vec::new(), commands: Vec::new(), last_run };
-    for pid in leading_children() {
+    let own = program("self");
+    for child in children() {
+        let pid = child.pid;
+        // What the process of a component has forked runs another program.
+        if child.unexecuted && program(pid) == own {
+            // It is not reaped, so the number is its own.
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+            continue;
+        }
+        if !child.leads {
+            continue;
+        }
         let environment = environment(pid);
         let Some(component) = environment.get("GRAPH_COMPONENT") else { continue };
         if !environment.contains_key("GRAPH_GENERATION") {
@@ -139,22 +158,40 @@ fn log_of(pid: i32, pipes: &HashMap<PathBuf, RawFd>) -> Option<RawFd> {
     names.find_map(|name| pipes.get(&name).copied())
 }
 
-/// Children of this process that lead a session and are not dead, by number: the older first, as
-/// long as numbers have not begun anew.
-fn leading_children() -> Vec<i32> {
+/// A child of this process that is not dead.
+struct Child {
+    pid: i32,
+    /// It leads a session.
+    leads: bool,
+    /// It was forked and has not executed anything.
+    unexecuted: bool,
+}
+
+/// All of them by number: the older first, as long as numbers have not begun anew.
+fn children() -> Vec<Child> {
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
     let numbers = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     let own = std::process::id().to_string();
-    let leads = |pid: &i32| {
-        let stat = sys::read_small(Path::new(&format!("/proc/{pid}/stat"))).unwrap_or_default();
+    let child = |pid: i32| {
+        let stat = sys::read_small(Path::new(&format!("/proc/{pid}/stat"))).ok()?;
         // The name before may contain anything.
-        let fields: Vec<_> = stat.rsplit(") ").next().unwrap_or_default().split(' ').collect();
-        matches!(&fields[..], [state, parent, _, session, ..]
-            if *state != "Z" && *parent == own && *session == pid.to_string())
+        let fields: Vec<_> = stat.rsplit(") ").next()?.split(' ').collect();
+        let [state, parent, _, session, _, _, flags, ..] = &fields[..] else { return None };
+        let flags: u32 = flags.parse().ok()?;
+        let there = *state != "Z" && *parent == own;
+        let unexecuted = flags & PF_FORKNOEXEC != 0;
+        there.then(|| Child { pid, leads: *session == pid.to_string(), unexecuted })
     };
-    let mut children: Vec<i32> = numbers.filter(leads).collect();
-    children.sort_unstable();
+    let mut children: Vec<Child> = numbers.filter_map(child).collect();
+    children.sort_unstable_by_key(|child| child.pid);
     children
+}
+
+/// The path of the program that a process runs, also if another file has that name by now.
+fn program(pid: impl std::fmt::Display) -> Option<PathBuf> {
+    let path = fs::read_link(format!("/proc/{pid}/exe")).ok()?;
+    let path = path.into_os_string().into_vec();
+    Some(OsString::from_vec(path.strip_suffix(b" (deleted)").unwrap_or(&path).to_vec()).into())
 }
 
 /// What a process was executed with. A variable that is no text is left out.
@@ -217,9 +254,9 @@ async fn end(supervisor: &Rc<Supervisor>, strangers: &[i32], groups: &[Cgroup]) 
         strangers.iter().filter(there).count() + groups.iter().filter(|group| group.has_processes()).count()
     };
     let signal_all = |signal| {
-        for pid in leading_children().iter().filter(|pid| strangers.contains(pid)) {
+        for child in children().iter().filter(|child| strangers.contains(&child.pid)) {
             // A child that is not reaped: the number is its own.
-            let _ = killpg(Pid::from_raw(*pid), signal);
+            let _ = killpg(Pid::from_raw(child.pid), signal);
         }
     };
     signal_all(Signal::SIGTERM);

@@ -9,6 +9,8 @@ use yakiros_core::control::{Answer, Request};
 use yakiros_core::journal::State;
 
 use crate::guest::{Guest, answer, begin, copy_program, sleeper, unshare_flags, until};
+#[cfg(debug_assertions)]
+use crate::reexec::FAIL_STATELESS;
 
 /// One child for each path that is asked about: one that was killed may be held for ever, and is not to be one of many.
 const CHILDREN: usize = 3;
@@ -146,4 +148,27 @@ fn a_program_on_a_dead_file_system_takes_nothing_over() {
         Answer::Refused { message, .. } => assert!(message.contains("within 10s"), "{message}"),
         other => panic!("{other:?}"),
     }
+}
+
+/// A start that hangs before it executes anything, while process 1 forgets that it was begun.
+#[test]
+#[cfg(debug_assertions)]
+fn a_start_that_was_forgotten_is_not_made_twice() {
+    let Some(guest) = Guest::start("dead-file-system") else { return };
+    guest.wait("steady", State::Active, None);
+    let point = guest.dir.path().join("dead");
+    fs::create_dir(&point).expect("mount point");
+    let Some(dead) = Dead::mount(&guest, &point) else { return };
+    let program = point.join("program").display().to_string();
+    guest.declare("program.toml", &format!("[component]\nname = \"program\"\nbinary = {program:?}\n"));
+    let starts = || children(&guest).iter().filter(|name| *name == "graph-resolver\n").count();
+    guest.wait("program", State::Starting, None);
+    until("its start", || (starts() == 1).then_some(()));
+    assert!(guest.inside(&["kill", &format!("-{FAIL_STATELESS}"), "1"]).success());
+    until("the take-over", || guest.log().contains("the state is lost").then_some(()));
+    guest.wait("steady", State::Active, None);
+    guest.wait("program", State::Starting, None);
+    until("the end of the first", || (starts() == 1).then_some(()));
+    stop(&guest, "program");
+    drop(dead);
 }

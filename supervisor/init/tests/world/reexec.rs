@@ -21,7 +21,7 @@ const FAIL_NOW: &str = "63";
 const FAIL_LATER: &str = "62";
 const FAIL_TAKING: &str = "61";
 /// On this one it leaves a state that cannot be read.
-const FAIL_STATELESS: &str = "59";
+pub const FAIL_STATELESS: &str = "59";
 
 /// A signal after which it loses some descriptors when it executes itself.
 const LOSE: &str = "60";
