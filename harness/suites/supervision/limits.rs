@@ -1,4 +1,4 @@
-//! Limits that change while what they are for runs on.
+//! Limits that change while what they are for runs on, and limits of a group that has been in use before a start.
 
 use super::{REACTION, idle};
 use crate::check;
@@ -48,6 +48,82 @@ pub async fn limits_change_live(vm: &Vm) -> Result<(), Failure> {
             .await?;
     }
     vm.step("a limit that cannot be written is named", named(vm, pid)).await
+}
+
+/// Leaves 48 MiB behind that count for its control group and that the kernel cannot reclaim.
+const FILLER: &str = r#"
+[component]
+name = "filler"
+binary = "/bin/sh"
+args = ["-c", """
+[ -e /run/filled ] || dd if=/dev/zero of=/run/filled bs=1024 count=49152 || exit
+touch /run/full
+exec /usr/local/bin/test-idle
+"""]
+
+[lifecycle]
+readiness_file = "/run/full"
+
+[resources]
+"#;
+
+pub async fn memory_limits_at_a_start(vm: &Vm) -> Result<(), Failure> {
+    vm.step("what the run before left does not count", left_behind(vm)).await?;
+    vm.step("a start in a group in use sets its limits", in_use(vm)).await
+}
+
+async fn left_behind(vm: &Vm) -> Result<(), Failure> {
+    const LEFT: u64 = 40 << 20;
+    const GROUP: &str = "/sys/fs/cgroup/graph/filler";
+    vm.declare("filler.toml", FILLER).await?;
+    vm.wait_state("filler", "ACTIVE", None, REACTION).await?;
+    vm.graphctl(&["stop", "filler"]).await?;
+    let current = vm.read(&format!("{GROUP}/memory.current")).await?;
+    let charged = current.trim().parse::<u64>().is_ok_and(|bytes| bytes > LEFT);
+    if !charged {
+        return Err(Failure::harness(format!("{} bytes are left in the group, not {LEFT}", current.trim())));
+    }
+    vm.declare("filler.toml", &format!("{FILLER}memory_max = \"24M\"\n")).await?;
+    // From here on the file is known: the limit is one of the start, and no change of what runs.
+    vm.graphctl(&["reload"]).await?;
+    let stopped = vm.status().await?.revision;
+    vm.graphctl(&["start", "filler"]).await?;
+    vm.wait_state("filler", "ACTIVE", Some(stopped), REACTION).await?;
+    let status = vm.status().await?;
+    let filler = status.component("filler")?;
+    check!(filler.restarts == 0, "within its new limit, beside what its last run left, it is {filler:?}");
+    has(vm, GROUP, "memory.max", "25165824").await?;
+    let members = vm.read(&format!("{GROUP}/cgroup.procs")).await?;
+    let pid = filler.running_pid()?;
+    check!(members.trim() == pid.to_string(), "its process is {pid}, and in the group are {members:?}");
+    Ok(())
+}
+
+async fn in_use(vm: &Vm) -> Result<(), Failure> {
+    let limits = |more: &str| format!("[resources]\ncgroup = \"together\"\n{more}");
+    vm.declare("first.toml", &idle("first", &limits(""))).await?;
+    vm.wait_state("first", "ACTIVE", None, REACTION).await?;
+    let pid = vm.status().await?.component("first")?.running_pid()?;
+    vm.declare("second.toml", &idle("second", &limits("memory_max = \"64M\"\npids_max = 50"))).await?;
+    vm.wait_state("second", "ACTIVE", None, REACTION).await?;
+    for (file, value) in [("memory.max", "67108864"), ("pids.max", "50")] {
+        has(vm, "/sys/fs/cgroup/graph/together", file, value).await?;
+    }
+    let status = vm.status().await?;
+    let first = status.component("first")?;
+    check!(first.pid == Some(pid), "the other one in the group is {first:?}, not process {pid}");
+    Ok(())
+}
+
+/// What is asked for at a start is there when the process is.
+async fn has(vm: &Vm, group: &str, file: &str, value: &str) -> Result<(), Failure> {
+    let is = vm.read(&format!("{group}/{file}")).await?;
+    check!(
+        is.trim() == value,
+        "of a process that was started {group}/{file} is {:?}, not {value}",
+        is.trim()
+    );
+    Ok(())
 }
 
 async fn declare(vm: &Vm, limits: &str) -> Result<(), Failure> {

@@ -25,7 +25,7 @@ use clock::clock_steps;
 use flood::flood_of_a_hundred_components;
 use groups::components_share_a_group;
 use internal_errors::{internal_error_is_survived, internal_errors_end_in_a_shell, lost_state_is_made_anew};
-use limits::limits_change_live;
+use limits::{limits_change_live, memory_limits_at_a_start};
 use probes::two_hundred_probed_services;
 use readiness::{readiness_methods, readiness_timeouts};
 use reexecution::re_execution_under_load;
@@ -41,7 +41,7 @@ const LATE: Duration = Duration::from_secs(2);
 const LONG_BUDGET: Duration = Duration::from_secs(120);
 
 /// All scenarios of the suite.
-pub const SCENARIOS: [Scenario; 16] = [
+pub const SCENARIOS: [Scenario; 17] = [
     scenario!(
         readiness_methods,
         "each method holds a component and its dependents back until it reports, and a stale file is no report"
@@ -95,6 +95,10 @@ pub const SCENARIOS: [Scenario; 16] = [
     scenario!(
         components_share_a_group,
         "two components in one group share its limits, neither one's end is the other's, and lint says so"
+    ),
+    scenario!(
+        memory_limits_at_a_start,
+        "a start with less memory is not burdened with what the last run left, nor without limits where another runs"
     ),
 ];
 
