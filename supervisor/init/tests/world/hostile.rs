@@ -1,13 +1,15 @@
 //! Clients that mean harm, or just do not care.
 
 use std::fs;
-use std::io::{IoSlice, Read as _, Write as _};
+use std::io::{ErrorKind, IoSlice, Read as _, Write as _};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+use nix::unistd::Pid;
 use yakiros_core::control::{Request, Until, encode_request};
 use yakiros_core::journal::State;
 
@@ -70,16 +72,30 @@ fn the_control_socket_takes_no_descriptors() {
     let Some(guest) = Guest::start("live") else {
         return;
     };
-    let mut stream = UnixStream::connect(guest.socket()).expect("connection");
-    stream.set_read_timeout(Some(PATIENCE)).expect("timeout");
-    let descriptors = [stream.as_raw_fd()];
-    let control = [ControlMessage::ScmRights(&descriptors)];
-    let sent = sendmsg::<()>(stream.as_raw_fd(), &[IoSlice::new(b"{")], &control, MsgFlags::empty(), None);
+    let send = || {
+        let stream = UnixStream::connect(guest.socket()).expect("connection");
+        stream.set_read_timeout(Some(PATIENCE)).expect("timeout");
+        let descriptors = [stream.as_raw_fd()];
+        let control = [ControlMessage::ScmRights(&descriptors)];
+        let text = [IoSlice::new(b"{")];
+        (sendmsg::<()>(stream.as_raw_fd(), &text, &control, MsgFlags::empty(), None), stream)
+    };
     // The kernel refuses it, or before Linux 6.16 the supervisor.
-    if sent != Err(nix::errno::Errno::EPERM) {
-        assert_eq!(sent, Ok(1));
-        assert_eq!(stream.read(&mut [0]).ok(), Some(0), "cut off");
-    }
+    let check = |(sent, mut stream): (nix::Result<usize>, UnixStream)| {
+        if sent != Err(nix::errno::Errno::EPERM) {
+            assert_eq!(sent, Ok(1));
+            let read = stream.read(&mut [0]).map_err(|error| error.kind());
+            // What it had sent is not read, so the kernel may tell it of that.
+            assert!(matches!(read, Ok(0) | Err(ErrorKind::ConnectionReset)), "not cut off: {read:?}");
+        }
+    };
+    check(send());
+    // Before the connection is accepted, too.
+    let init = Pid::from_raw(guest.init_pid());
+    kill(init, Signal::SIGSTOP).expect("stopped");
+    let early = send();
+    kill(init, Signal::SIGCONT).expect("continued");
+    check(early);
     guest.settle();
 }
 
