@@ -255,6 +255,9 @@ impl Engine {
 
     /// Put the limit of readiness or of a stop off: it is not to end before `by` from now.
     fn extend_limit(&mut self, id: NodeId, by: Duration) {
+        if broken(Mutation::IgnoreExtension) {
+            return;
+        }
         let armed = self.unit(id).and_then(|unit| unit.timer).and_then(|key| self.timers.get(key));
         let Some((at, due @ (Due::Readiness(_) | Due::Grace(_)))) = armed else {
             return;
@@ -264,11 +267,12 @@ impl Engine {
         let Some(said) = process.map(|process| &mut process.said) else {
             return;
         };
-        let more = wanted.min(EXTENSION_LIMIT.saturating_sub(said.extended));
+        let left = EXTENSION_LIMIT.saturating_sub(said.extended);
+        let more = if broken(Mutation::ExtendForEver) { wanted } else { wanted.min(left) };
         if more.is_zero() {
             return;
         }
-        said.extended += more;
+        said.extended = said.extended.saturating_add(more);
         let after = at.saturating_add(more).saturating_sub(self.now);
         self.arm_unit(id, after, due);
     }

@@ -9,6 +9,7 @@ use super::{ClientId, Engine};
 use crate::component::{Kind, Readiness as Declared};
 use crate::control::{Answer, ComponentReadiness, PAGE_BYTES, Readiness, ReadinessPage};
 use crate::journal::State;
+use crate::mutation::{Mutation, broken};
 
 /// Estimated bytes of an entry besides its texts.
 const ENTRY_BYTES: usize = 180;
@@ -55,7 +56,9 @@ impl Engine {
         let waits = !oneshot && *declared != Declared::None;
         let executed = unit.process.as_ref().and_then(|process| process.since);
         let (readiness, begun) = match unit.state {
-            state if state.is_up() => (Readiness::Ready, Some(unit.turned_at)),
+            state if state.is_up() && !broken(Mutation::TellUnready) => {
+                (Readiness::Ready, Some(unit.turned_at))
+            }
             State::Starting | State::ReadyWait => (Readiness::Waiting, executed),
             _ => (Readiness::Down, None),
         };

@@ -337,7 +337,7 @@ impl Engine {
     pub(super) fn answer_readers(&mut self, component: &str) {
         let readers = self.waiters.iter().filter(|waiter| waiter.goal.is_log_of(component));
         let readers: Vec<_> = readers.map(|waiter| waiter.client).collect();
-        for client in readers {
+        for client in readers.into_iter().filter(|_| !broken(Mutation::ForgetReaders)) {
             self.forget_waiter(client);
             self.done(client, "the log has grown");
         }
@@ -467,7 +467,8 @@ impl Engine {
             }
             Goal::Until(Until::Changed { name, since }) => {
                 let newest = name.as_ref().map_or(now, |name| self.newest_since(name, *since));
-                (newest > *since).then(|| "changed".to_owned()).and_then(|message| done(message, newest))
+                let newer = newest > *since && !broken(Mutation::MissNews);
+                newer.then(|| "changed".to_owned()).and_then(|message| done(message, newest))
             }
             Goal::Until(Until::Settled) => {
                 (self.moving == 0).then(|| "settled".to_owned()).and_then(|message| done(message, now))

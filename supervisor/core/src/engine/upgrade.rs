@@ -15,6 +15,7 @@ use crate::component::Handoff;
 use crate::control::{Answer, PassedOver, UpgradeLevel, Upgraded};
 use crate::graph::NodeId;
 use crate::journal::Cause;
+use crate::mutation::{Mutation, broken};
 
 /// Why a way above the restart is not taken.
 const NOT_YET: &str = "not part of this version";
@@ -70,7 +71,8 @@ impl Engine {
             return self.refuse(client, message);
         }
         let down = unit.state.is_up().then_some(self.now);
-        let not = self.renew(id, cause);
+        let in_place = broken(Mutation::UpgradeInPlace);
+        let not = if in_place { None } else { self.renew(id, cause) };
         let upgrade = Upgrade { name: name.into(), not, down, passed_over };
         self.wait(client, uid, Goal::Upgraded(upgrade), timeout_ms);
     }

@@ -3,6 +3,7 @@
 //! A checker sees what goes into the engine and what comes out of it, and the [`Model`] of an
 //! onlooker; some look at the engine's public face after a step. None knows how the engine works.
 
+mod answers;
 mod convergence;
 mod declarations;
 mod grace;
@@ -59,7 +60,8 @@ pub(super) trait Checker {
 type Row = (&'static str, fn() -> Box<dyn Checker>);
 
 /// All checkers by name, in alphabetical order.
-const ALL: [Row; 17] = [
+const ALL: [Row; 18] = [
+    ("answers", || Box::<answers::Answers>::default()),
     ("convergence", || Box::new(convergence::Convergence)),
     ("declarations", || Box::<declarations::Declarations>::default()),
     ("grace", || Box::new(grace::Grace)),

@@ -7,9 +7,10 @@ use std::rc::Rc;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use crate::component::{Component, Readiness, Signal};
+use crate::component::{Component, Handoff, Readiness, Signal};
 use crate::engine::{Effect, RunId};
 use crate::journal::{Record, State};
+use crate::notify::Notification;
 
 /// The most components and the most capabilities of a run: sets of them are one word.
 pub(super) const SLOTS: usize = 64;
@@ -17,6 +18,12 @@ pub(super) const SLOTS: usize = 64;
 /// Names of the capabilities.
 pub(super) static CAPABILITIES: LazyLock<Vec<String>> =
     LazyLock::new(|| (0..SLOTS).map(|number| format!("cap.{number}")).collect());
+
+/// How often a process that outlives its kill is killed again.
+pub(super) const KILL_AGAIN: Duration = Duration::from_secs(10);
+
+/// The most that a process may put its limits off, all in all.
+const EXTENSION_LIMIT: Duration = Duration::from_secs(3600);
 
 /// Components or capabilities, by number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -122,11 +129,23 @@ pub(super) struct Process {
     pub(super) told: Option<Duration>,
     /// When it was last killed.
     pub(super) killed: Option<Duration>,
+    /// When the limit under way is over: to become ready, to end (told to, or as announced), or until
+    /// it is killed again.
+    pub(super) due: Option<Duration>,
+    /// By how much it has put its limits off so far.
+    pub(super) extended: Duration,
+    /// It has announced its end.
+    pub(super) announced: bool,
     /// It does not hear SIGTERM.
     pub(super) deaf: bool,
 }
 
 impl Process {
+    /// Whether it runs and has a socket to say something about itself.
+    pub(super) fn can_notify(&self) -> bool {
+        self.executed.is_some() && self.declared.component.has_notify_socket()
+    }
+
     /// Whether `READY=1` means that it is ready.
     pub(super) fn reports_itself(&self) -> bool {
         self.declared.component.lifecycle.readiness == Readiness::Notify
@@ -226,6 +245,13 @@ impl Model {
         slots.filter_map(|(number, slot)| Some((number, slot.process.as_ref()?)))
     }
 
+    /// Whether a component declares a way of handing over that this version does not do.
+    pub(super) fn hands_over(&self, name: &str) -> bool {
+        let declared = self.number(name).and_then(|number| self.slots[number].declared.as_ref());
+        let handoff = declared.map(|declared| declared.component.lifecycle.handoff);
+        matches!(handoff, Some(Handoff::FdPassing | Handoff::Checkpoint))
+    }
+
     /// Whether `one` needs `other`, directly or not, by what is declared.
     pub(super) fn needs(&self, one: usize, other: usize) -> bool {
         self.needs[one].has(other)
@@ -298,15 +324,15 @@ impl Model {
     /// An effect comes about.
     pub(super) fn apply(&mut self, effect: &Effect) {
         let now = self.now;
-        if let Some(process) = told_to_end(effect).and_then(|run| self.process_mut(run)) {
-            process.told = Some(now);
+        if let Some(run) = told_to_end(effect) {
+            self.tell(run);
         }
         match effect {
             Effect::Spawn { run, component, .. } => self.begin(*run, component),
             Effect::Kill(run) => {
-                let now = self.now;
                 if let Some(process) = self.process_mut(*run) {
                     process.killed = Some(now);
+                    process.due = Some(now + KILL_AGAIN);
                 }
             }
             Effect::Changed(record) => self.change(record),
@@ -334,12 +360,66 @@ impl Model {
             ready: false,
             told: None,
             killed: None,
+            due: None,
+            extended: Duration::ZERO,
+            announced: false,
             deaf: false,
         });
     }
 
+    /// A process is told to end: from now on it has its grace. After a failure of the supervisor it may
+    /// be told again, and keeps what it has asked for since.
+    fn tell(&mut self, run: RunId) {
+        let now = self.now;
+        let Some(number) = self.owner(run) else { return };
+        let Slot { declared, process, .. } = &mut self.slots[number];
+        let untold = |process: &&mut Process| process.run == run && process.told.is_none();
+        if let Some(process) = process.as_mut().filter(untold) {
+            let declared = declared.as_ref().unwrap_or(&process.declared);
+            process.told = Some(now);
+            process.due = Some(now + declared.component.hotswap.shutdown_grace);
+        }
+    }
+
+    /// A process says something about itself: that it is about to end, or that the limit under way
+    /// is not to be over before so much time has passed.
+    pub(super) fn hear(&mut self, run: RunId, said: &Notification) {
+        let now = self.now;
+        let Some(number) = self.owner(run) else { return };
+        let up = self.slots[number].state.is_up();
+        let Some(process) = self.process_mut(run) else { return };
+        if said.stopping && !std::mem::replace(&mut process.announced, true) && up {
+            process.due = Some(now + process.declared.component.hotswap.shutdown_grace);
+        }
+        if let (Some(due), Some(by)) = (&mut process.due, said.extend_timeout) {
+            let left = EXTENSION_LIMIT.saturating_sub(process.extended);
+            let more = (now + by).saturating_sub(*due).min(left);
+            *due += more;
+            process.extended += more;
+        }
+    }
+
+    /// The limit that begins for a process with a change of state; `None` where none does.
+    fn limit(&self, slot: &Slot, record: &Record) -> Option<Duration> {
+        let process = slot.process.as_ref()?;
+        let declared = &slot.declared.as_ref().unwrap_or(&process.declared).component;
+        match record.to {
+            State::ReadyWait => Some(self.now + declared.lifecycle.readiness_timeout),
+            to if to.is_up() && record.from.is_up() => process.due,
+            to if to.is_up() && process.announced => Some(self.now + declared.hotswap.shutdown_grace),
+            _ => None,
+        }
+    }
+
     fn change(&mut self, record: &Record) {
         let Some(number) = self.number(&record.component) else { return };
+        // A remark on a component that stays where it is begins and ends no limit.
+        if record.from != record.to {
+            let due = self.limit(&self.slots[number], record);
+            if let Some(process) = &mut self.slots[number].process {
+                process.due = due;
+            }
+        }
         if record.to == State::Stopping {
             let granted = self.granted_without(number);
             if let Some(process) = &mut self.slots[number].process {

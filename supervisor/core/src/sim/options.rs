@@ -83,6 +83,8 @@ options! {
     probed = Between(0, 60);
     /// Longest start grace of those that are probed, in seconds.
     start_grace_s = Sometimes(50, 1, 120);
+    /// Percent of services that declare a way of handing over.
+    handoffs = Sometimes(50, 5, 60);
     /// Percent of services that have a watchdog.
     watched = Between(0, 40);
     /// Restarts allowed in the window before backing off.
@@ -142,6 +144,10 @@ options! {
     massacre_weight = Sometimes(30, 1, 2);
     /// How often a process says something about itself.
     notify_weight = Sometimes(50, 1, 10);
+    /// How often a process asks for more time than it has.
+    extend_weight = Sometimes(40, 1, 8);
+    /// How often the log of a component grows.
+    log_weight = Sometimes(40, 1, 4);
     /// How often a client asks for a change.
     change_weight = Sometimes(80, 1, 10);
     /// How often a client asks a question.

@@ -171,7 +171,9 @@ impl World {
         self.phase = Phase::Liveness;
         self.model.calm = true;
         self.want_everything()?;
-        self.run_until(self.model.now + AFTERMATH)?;
+        // A limit that was put off ends in its own time.
+        let last = self.model.processes().filter_map(|(_, process)| process.due).max();
+        self.run_until(last.unwrap_or_default().max(self.model.now) + AFTERMATH)?;
         let limit = self.model.now + LIVENESS_LIMIT;
         while let Some(message) = obstacle(&self.model) {
             if self.model.now >= limit {

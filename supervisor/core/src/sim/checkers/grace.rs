@@ -1,24 +1,18 @@
-//! A process is told once to end, by SIGTERM or by SIGABRT and never by both, has its grace, and is killed when that is over, again and again
-//! while it does not go. Nothing is killed earlier, but at the end of a shutdown.
+//! A process is told once to end, by SIGTERM or by SIGABRT and never by both, has its grace, and is
+//! killed when that is over, again and again while it does not go. Nothing is killed earlier, but at
+//! the end of a shutdown. What a process asks for beyond its grace it gets, up to a limit.
 
 use std::time::Duration;
 
 use super::{Checker, Verdict};
 use crate::engine::{Effect, Engine};
-use crate::sim::model::{Model, Process, told_to_end};
-
-/// How often a process that outlives its kill is killed again.
-const KILL_AGAIN: Duration = Duration::from_secs(10);
+use crate::sim::model::{Model, told_to_end};
 
 /// How long a shutdown takes before everything left is killed.
 const HALT_LIMIT: Duration = Duration::from_secs(60);
 
 /// See the module documentation.
 pub(super) struct Grace;
-
-fn grace(process: &Process) -> Duration {
-    process.declared.component.hotswap.shutdown_grace
-}
 
 impl Checker for Grace {
     fn effect(&mut self, model: &Model, effect: &Effect) -> Verdict {
@@ -36,18 +30,14 @@ impl Checker for Grace {
             };
         }
         let forced = model.halting.is_some_and(|since| model.now >= since + HALT_LIMIT);
-        let over = process.told.is_some_and(|told| model.now >= told + grace(process));
+        let over = process.told.is_some() && process.due.is_some_and(|due| model.now >= due);
         if over || forced { Ok(()) } else { Err(format!("{name} is killed before its grace is over")) }
     }
 
     fn step(&mut self, model: &Model, _engine: &Engine) -> Verdict {
         for (number, process) in model.processes() {
-            let due = match (process.told, process.killed) {
-                (None, _) => continue,
-                (Some(told), None) => told + grace(process),
-                (_, Some(killed)) => killed + KILL_AGAIN,
-            };
-            if model.now > due && !model.halted {
+            let overdue = process.told.is_some() && process.due.is_some_and(|due| model.now > due);
+            if overdue && !model.halted {
                 return Err(format!("{} outlives its grace and is not killed", model.slots[number].name));
             }
         }

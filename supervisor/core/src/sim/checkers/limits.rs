@@ -95,6 +95,6 @@ impl Limits {
 
 /// Whether a process can tell one declaration from the other. (What the world draws of it.)
 fn differ(one: &Component, other: &Component) -> bool {
-    let seen = |c: &Component| (c.args.clone(), c.kind, c.lifecycle.watchdog);
+    let seen = |c: &Component| (c.args.clone(), c.kind, c.lifecycle.watchdog, c.lifecycle.handoff);
     seen(one) != seen(other)
 }

@@ -1,9 +1,10 @@
-//! A component is up only when it has said so in the declared way, and has only so much time to.
+//! A component is up only when it has said so in the declared way, and has so much time to: no more
+//! and no less, with what it asks for beyond that up to a limit.
 
 use super::{Checker, Verdict};
 use crate::component::Readiness;
 use crate::engine::{Effect, Engine};
-use crate::journal::State;
+use crate::journal::{Cause, State};
 use crate::sim::model::Model;
 
 /// See the module documentation.
@@ -12,6 +13,15 @@ pub(super) struct Ready;
 impl Checker for Ready {
     fn effect(&mut self, model: &Model, effect: &Effect) -> Verdict {
         let Effect::Changed(record) = effect else { return Ok(()) };
+        if matches!(record.cause, Cause::NotReady { .. }) && record.to == State::Stopping {
+            let process = model.number(&record.component).and_then(|n| model.slots[n].process.as_ref());
+            let over = process.and_then(|process| process.due).is_some_and(|due| model.now >= due);
+            return if over {
+                Ok(())
+            } else {
+                Err(format!("{} is stopped before its limit", record.component))
+            };
+        }
         if record.to != State::Active || record.from == State::Degraded {
             return Ok(());
         }
@@ -33,10 +43,8 @@ impl Checker for Ready {
 
     fn step(&mut self, model: &Model, _engine: &Engine) -> Verdict {
         for slot in model.slots.iter().filter(|slot| slot.state == State::ReadyWait) {
-            let longest = [slot.declared.as_ref(), slot.process.as_ref().map(|p| &p.declared)];
-            let longest = longest.into_iter().flatten();
-            let longest = longest.map(|declared| declared.component.lifecycle.readiness_timeout).max();
-            if longest.is_some_and(|longest| model.now > slot.since + longest) {
+            let due = slot.process.as_ref().and_then(|process| process.due);
+            if due.is_some_and(|due| model.now > due) {
                 return Err(format!("{} is waited for longer than its limit", slot.name));
             }
         }

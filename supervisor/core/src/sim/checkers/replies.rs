@@ -1,15 +1,18 @@
 //! Each request is answered once, within its limit, and a client that has gone gets nothing. What
-//! is answered is true: a stopped process is gone, a started component is up, a restarted one has
-//! another process.
+//! is answered is true: a stopped process is gone, a started component is up, a restarted one and an
+//! upgraded one have another process. Who waits for news or for a log is told as soon as there is
+//! something, and not before.
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use super::{Checker, Verdict};
-use crate::control::{Answer, Request};
+use crate::control::{Answer, Request, Until};
 use crate::engine::{ClientId, Effect, Engine, Event, RELOAD_NOTICE, RunId};
-use crate::sim::model::Model;
+use crate::journal::{CAPACITY, State};
+use crate::sim::model::{Model, SLOTS};
 
-/// What `Answer::Done` to a request promises.
+/// What the good answer to a request promises.
 #[derive(Debug)]
 enum Promise {
     Nothing,
@@ -17,6 +20,12 @@ enum Promise {
     Gone(usize, Option<RunId>),
     /// The component is up, with another process than this.
     Up(usize, Option<RunId>),
+    /// The same, and that it was down for as long as is said: since then, if it was up.
+    Upgraded(usize, Option<RunId>, Option<Duration>),
+    /// A record is newer than this: any, or one of the component.
+    News(Option<usize>, u64),
+    /// The log of the component has grown.
+    Log(String),
 }
 
 #[derive(Debug)]
@@ -29,14 +38,26 @@ struct Open {
 }
 
 /// See the module documentation.
-#[derive(Default)]
 pub(super) struct Replies {
     open: Vec<Open>,
+    /// The newest record, and that of each component.
+    last: u64,
+    newest: [u64; SLOTS],
+    /// Whose log has grown with this event.
+    grown: Option<Rc<str>>,
+}
+
+impl Default for Replies {
+    fn default() -> Self {
+        Self { open: Vec::new(), last: 0, newest: [0; SLOTS], grown: None }
+    }
 }
 
 impl Checker for Replies {
     fn event(&mut self, model: &Model, event: &Event) -> Verdict {
+        self.grown = None;
         match event {
+            Event::LogGrew(name) => self.grown = Some(Rc::clone(name)),
             Event::Request { client, request, .. } => {
                 let limit = limit(model, request);
                 let due = limit.map(|limit| model.now + limit);
@@ -50,31 +71,79 @@ impl Checker for Replies {
     }
 
     fn effect(&mut self, model: &Model, effect: &Effect) -> Verdict {
-        let Effect::Reply(client, answer) = effect else { return Ok(()) };
-        let Some(at) = self.open.iter().position(|open| open.client == *client) else {
-            return Err(format!("client {} is answered twice, or was never there", client.0));
-        };
-        let open = self.open.swap_remove(at);
-        let Answer::Done { message, .. } = answer else { return Ok(()) };
-        let run_of = |number: usize| model.slots[number].process.as_ref().map(|process| process.run);
-        let true_word = match open.promise {
-            Promise::Nothing => true,
-            Promise::Gone(number, run) => run.is_none() || run_of(number) != run,
-            Promise::Up(number, not) => {
-                model.slots[number].state.is_up() && (not.is_none() || run_of(number) != not)
+        match effect {
+            Effect::Changed(record) => {
+                self.last = record.revision;
+                if let Some(number) = model.number(&record.component) {
+                    self.newest[number] = record.revision;
+                }
+                Ok(())
             }
-        };
-        if true_word { Ok(()) } else { Err(format!("{message:?} is answered, which is not true")) }
+            Effect::Reply(client, answer) => self.judge(model, *client, answer),
+            _ => Ok(()),
+        }
     }
 
     fn step(&mut self, model: &Model, _engine: &Engine) -> Verdict {
-        let late = self.open.iter().find(|open| open.due.is_some_and(|due| model.now > due));
-        late.map_or(Ok(()), |open| Err(format!("client {} gets no answer within its limit", open.client.0)))
+        for open in &self.open {
+            let number = open.client.0;
+            if open.due.is_some_and(|due| model.now > due) {
+                return Err(format!("client {number} gets no answer within its limit"));
+            }
+            let missed = match &open.promise {
+                Promise::News(of, since) => self.news(model, *of) > *since,
+                Promise::Log(name) => self.grown.as_deref() == Some(name.as_str()),
+                _ => false,
+            };
+            if missed {
+                return Err(format!("client {number} waits for news and is not told"));
+            }
+        }
+        Ok(())
     }
 
     fn rest(&mut self, _model: &Model, _engine: &Engine) -> Verdict {
         let left = self.open.iter().find(|open| !open.waits);
         left.map_or(Ok(()), |open| Err(format!("client {} gets no answer", open.client.0)))
+    }
+}
+
+impl Replies {
+    /// The newest revision that can be told of: what is no longer declared is known to the journal
+    /// alone, and not for ever.
+    fn news(&self, model: &Model, of: Option<usize>) -> u64 {
+        let Some(number) = of else { return self.last };
+        let newest = self.newest[number];
+        let known = model.slots[number].state != State::Removed || newest + CAPACITY as u64 > self.last;
+        if known { newest } else { 0 }
+    }
+
+    fn judge(&mut self, model: &Model, client: ClientId, answer: &Answer) -> Verdict {
+        let Some(at) = self.open.iter().position(|open| open.client == client) else {
+            return Err(format!("client {} is answered twice, or was never there", client.0));
+        };
+        let Open { promise, .. } = self.open.swap_remove(at);
+        let run_of = |number: usize| model.slots[number].process.as_ref().map(|process| process.run);
+        let up = |number: usize, not: Option<RunId>| {
+            model.slots[number].state.is_up() && (not.is_none() || run_of(number) != not)
+        };
+        let true_word = match (answer, promise) {
+            (Answer::Done { .. }, Promise::Nothing) => true,
+            (Answer::Done { .. }, Promise::Gone(number, run)) => run.is_none() || run_of(number) != run,
+            (Answer::Done { .. }, Promise::Up(number, not)) => up(number, not),
+            (Answer::Done { revision, .. }, Promise::News(of, since)) => {
+                *revision > since && *revision == self.news(model, of)
+            }
+            (Answer::TimedOut { .. }, Promise::News(of, since)) => self.news(model, of) <= since,
+            (Answer::Done { .. }, Promise::Log(name)) => self.grown.as_deref() == Some(name.as_str()),
+            (Answer::Upgraded(done), Promise::Upgraded(number, not, down)) => {
+                let gap = done.gap_us.map(Duration::from_micros);
+                up(number, not) && gap == down.map(|down| model.now.saturating_sub(down))
+            }
+            (Answer::Done { .. } | Answer::Upgraded(_), _) => false,
+            _ => true,
+        };
+        if true_word { Ok(()) } else { Err(format!("{answer:?} is answered, which is not true")) }
     }
 }
 
@@ -109,6 +178,15 @@ fn promise(model: &Model, request: &Request) -> Promise {
         Request::Stop { name, .. } => find(name).map(|(number, run)| Promise::Gone(number, run)),
         Request::Start { name, .. } => find(name).map(|(number, _)| Promise::Up(number, None)),
         Request::Restart { name, .. } => find(name).map(|(number, run)| Promise::Up(number, run)),
+        Request::Upgrade { name, .. } => find(name).map(|(number, run)| {
+            let down = model.slots[number].state.is_up().then_some(model.now);
+            Promise::Upgraded(number, run, down)
+        }),
+        Request::Wait { until: Until::Changed { name, since }, .. } => match name {
+            None => Some(Promise::News(None, *since)),
+            Some(name) => model.number(name).map(|number| Promise::News(Some(number), *since)),
+        },
+        Request::Wait { until: Until::Log { name, .. }, .. } => Some(Promise::Log(name.clone())),
         _ => None,
     };
     made.unwrap_or(Promise::Nothing)

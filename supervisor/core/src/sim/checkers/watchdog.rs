@@ -21,12 +21,6 @@ struct Dog {
     last: Duration,
     /// It was stopped for its silence, or triggered it.
     given_up: bool,
-    /// How long it may take to end by itself.
-    grace: Duration,
-    /// It has announced its end.
-    announced: bool,
-    /// Since when it is up and has announced its end.
-    ends: Option<Duration>,
 }
 
 /// See the module documentation.
@@ -63,10 +57,6 @@ impl Checker for Watchdogs {
                     if heard && watched {
                         dog.last = model.now;
                     }
-                    dog.announced |= said.stopping;
-                    if dog.announced && watched {
-                        dog.ends.get_or_insert(model.now);
-                    }
                 }
             }
             Event::Ended(run, _) | Event::NotExecuted { run, .. } | Event::Unsupported { run, .. } => {
@@ -87,15 +77,7 @@ impl Checker for Watchdogs {
                 let interval = component.lifecycle.watchdog.unwrap_or_default();
                 let number = model.number(&component.name).ok_or("a stranger is started")?;
                 self.dogs.resize(model.slots.len(), None);
-                self.dogs[number] = Some(Dog {
-                    run: *run,
-                    interval,
-                    last: Duration::ZERO,
-                    given_up: false,
-                    grace: component.hotswap.shutdown_grace,
-                    announced: false,
-                    ends: None,
-                });
+                self.dogs[number] = Some(Dog { run: *run, interval, last: Duration::ZERO, given_up: false });
                 Ok(())
             }
             Effect::Signal(run, Signal::ABORT) => match self.dog_mut(model, *run) {
@@ -119,10 +101,11 @@ impl Checker for Watchdogs {
             if !is_watched(slot.state) {
                 continue;
             }
-            if dog.ends.is_some_and(|since| model.now >= since + dog.grace) {
-                return Err(format!("{} has announced its end at {:?} and runs on", slot.name, dog.ends));
+            let announced = slot.process.as_ref().filter(|process| process.announced);
+            if let Some(due) = announced.and_then(|process| process.due).filter(|due| model.now >= *due) {
+                return Err(format!("{} has announced its end, by {due:?}, and runs on", slot.name));
             }
-            if !dog.announced && !dog.interval.is_zero() && model.now >= dog.last + dog.interval {
+            if announced.is_none() && !dog.interval.is_zero() && model.now >= dog.last + dog.interval {
                 return Err(format!("{} is silent since {:?} and runs on", slot.name, dog.last));
             }
         }
@@ -142,15 +125,18 @@ impl Watchdogs {
         let Some(dog) = self.dogs.get_mut(number).and_then(Option::as_mut) else { return Ok(()) };
         if is_watched(record.to) && !is_watched(record.from) {
             dog.last = model.now;
-            dog.ends = dog.announced.then_some(model.now);
         }
+        let process = model.process(dog.run);
+        let announced = process.is_some_and(|process| process.announced);
         let right = match record.cause {
             _ if record.to != State::Stopping => true,
             Cause::WatchdogExpired { .. } => {
                 dog.given_up = true;
-                !dog.announced && !dog.interval.is_zero() && model.now >= dog.last + dog.interval
+                !announced && !dog.interval.is_zero() && model.now >= dog.last + dog.interval
             }
-            Cause::NotEnded => dog.ends.is_some_and(|since| model.now >= since + dog.grace),
+            Cause::NotEnded => {
+                announced && process.and_then(|process| process.due).is_some_and(|due| model.now >= due)
+            }
             Cause::WatchdogTriggered => {
                 dog.given_up = true;
                 self.triggered == Some(dog.run)

@@ -1,6 +1,6 @@
 //! Clients: they start and stop what others want, ask, wait, go away, and some may not at all.
 
-use crate::control::{Request, Until};
+use crate::control::{LogPosition, Request, Until};
 use crate::engine::{ClientId, Event, Peer};
 use crate::journal::State;
 use crate::sim::world::{Step, World};
@@ -12,6 +12,13 @@ const OPEN_LIMIT: usize = 120;
 /// The first user id of those who may not change anything, and how many there are.
 const STRANGER: u32 = 1000;
 const STRANGERS: u64 = 3;
+
+/// Revisions before and after the newest from which news are asked for, at most.
+const NEWS_BEHIND: u64 = 6;
+const NEWS_AHEAD: u64 = 4;
+
+/// A place in a log. The fake world has no files: a log has grown when it says so.
+const BEYOND: LogPosition = LogPosition { inode: 1, born_ns: 1, offset: 1 };
 
 /// Clients that have no answer yet.
 #[derive(Debug, Default)]
@@ -54,6 +61,12 @@ impl World {
             Request::Start { name, .. } | Request::Restart { name, .. } if self.model.halting.is_none() => {
                 (name, false)
             }
+            // One that is refused for its way changes nothing.
+            Request::Upgrade { name, fallback, .. }
+                if self.model.halting.is_none() && (*fallback || !self.model.hands_over(name)) =>
+            {
+                (name, false)
+            }
             Request::Poweroff | Request::Reboot => {
                 self.model.halting.get_or_insert(self.model.now);
                 return;
@@ -82,11 +95,12 @@ impl World {
         let stranger = self.random.percent(self.options.strangers);
         let uid = if stranger { STRANGER + self.random.below(STRANGERS) as u32 } else { 0 };
         let (name, timeout_ms) = (self.some_name(), self.some_limit());
-        let request = match self.random.below(10) {
+        let request = match self.random.below(12) {
             0..3 => Request::Stop { name, timeout_ms },
             3..6 => Request::Start { name, timeout_ms },
             6..8 => Request::Restart { name, timeout_ms },
             8 => Request::Reload { name: Some(name) },
+            9..11 => Request::Upgrade { name, fallback: self.random.percent(70), timeout_ms },
             _ => Request::Resolve,
         };
         self.ask(uid, request)
@@ -95,11 +109,13 @@ impl World {
     /// Look at something.
     pub(super) fn ask_a_question(&mut self) -> Step {
         let uid = STRANGER + self.random.below(STRANGERS) as u32;
-        let request = match self.random.below(5) {
+        let request = match self.random.below(7) {
             0 => Request::Status { name: None, after: None },
             4 => Request::Why { name: self.some_name(), from: None },
             1 => Request::Status { name: Some(self.some_name()), after: None },
             2 => Request::Graph { after: None },
+            5 => Request::Readiness { name: None, after: None },
+            6 => Request::Readiness { name: Some(self.some_name()), after: None },
             _ => Request::Events { since: self.random.below(200) },
         };
         self.ask(uid, request)
@@ -109,9 +125,11 @@ impl World {
     pub(super) fn ask_to_wait(&mut self) -> Step {
         let strange = self.random.percent(50);
         let uid = if strange { STRANGER + self.random.below(STRANGERS) as u32 } else { 0 };
-        let until = match self.random.below(4) {
+        let until = match self.random.below(7) {
             0 => Until::Settled,
             1 => Until::Rejected { file: format!("{}.toml", self.some_name()) },
+            2 => Until::Log { name: self.some_name(), beyond: BEYOND },
+            3 | 4 => self.some_news(),
             _ => Until::State {
                 name: self.some_name(),
                 state: State::ALL[self.random.below(State::ALL.len() as u64) as usize],
@@ -120,6 +138,20 @@ impl World {
         };
         let timeout_ms = self.some_limit();
         self.ask(uid, Request::Wait { until, timeout_ms })
+    }
+
+    /// News from about now on: the next, the last, or one that is long to come.
+    fn some_news(&mut self) -> Until {
+        let name = self.random.percent(60).then(|| self.some_name());
+        let newest = self.engine.journal().revision();
+        let since = (newest + self.random.below(NEWS_AHEAD)).saturating_sub(self.random.below(NEWS_BEHIND));
+        Until::Changed { name, since }
+    }
+
+    /// A component writes something.
+    pub(super) fn write_to_a_log(&mut self) -> Step {
+        let name = self.some_name();
+        self.give(Event::LogGrew(name.into()))
     }
 
     /// A client that waits goes away.

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use crate::component::{Check, Component, Health, KERNEL, Kind, Readiness, Signal, parse};
+use crate::component::{Check, Component, Handoff, Health, KERNEL, Kind, Readiness, Signal, parse};
 use crate::diagnostic::Diagnostic;
 use crate::engine::{Event, FileChange, FileContent};
 use crate::sim::model::{CAPABILITIES, Declared, Set, capability};
@@ -14,6 +14,9 @@ use crate::sim::world::{Step, World};
 
 /// Files that may declare one name: the first letter of their names.
 const LETTERS: [char; 2] = ['c', 'd'];
+
+/// Ways of handing over besides none.
+const HANDOFFS: [Handoff; 3] = [Handoff::FdPassing, Handoff::Checkpoint, Handoff::StateFile];
 
 thread_local! {
     /// What every component has in common, as the parser gives it.
@@ -141,6 +144,9 @@ impl World {
         Rc::make_mut(&mut component.resources).memory_max = memory_max;
         Rc::make_mut(&mut component.hotswap).shutdown_grace = Duration::from_millis(options.grace_ms);
         lifecycle.reload_signal = self.random.percent(50).then_some(Signal(1));
+        if component.kind == Kind::Service && self.random.percent(self.options.handoffs) {
+            lifecycle.handoff = HANDOFFS[self.random.below(HANDOFFS.len() as u64) as usize];
+        }
         if component.kind == Kind::Service && self.random.percent(self.options.probed) {
             lifecycle.health = Some(self.draw_health());
         }

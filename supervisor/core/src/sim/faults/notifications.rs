@@ -1,11 +1,10 @@
-//! What processes say about themselves: signs of life, words about reloads and ends, and much that
-//! means nothing.
+//! What processes say about themselves: signs of life, words about reloads and ends, that they need
+//! more time, and much that means nothing.
 
 use std::time::Duration;
 
 use crate::engine::{Event, RunId};
 use crate::notify::{Notification, Watchdog, parse};
-use crate::sim::model::Process;
 use crate::sim::world::{Plan, Step, World};
 
 /// Messages besides signs of life.
@@ -23,6 +22,14 @@ const MESSAGES: [&str; 9] = [
 
 /// Sent only where it does not mean that the process is ready: that is planned.
 const READY: &str = "READY=1";
+
+/// How processes ask for more time than they have: hardly any, some, much, and for ever.
+const EXTENSIONS: [&str; 4] = [
+    "EXTEND_TIMEOUT_USEC=1000000",
+    "EXTEND_TIMEOUT_USEC=20000000",
+    "EXTEND_TIMEOUT_USEC=900000000",
+    "EXTEND_TIMEOUT_USEC=18446744073709551615",
+];
 
 impl World {
     /// The next sign of life comes within its interval, from half of it on.
@@ -45,13 +52,12 @@ impl World {
         }
         self.plan_beat(run, interval);
         let said = Notification { watchdog: Some(Watchdog::Beat), ..Notification::default() };
-        self.give(Event::Notified(run, said))
+        self.tell_of(run, said)
     }
 
     /// One of the messages, from one of the processes that have a socket and are executed.
     pub(super) fn say_something(&mut self) -> Step {
-        let speaks = |p: &Process| p.executed.is_some() && p.declared.component.has_notify_socket();
-        let speakers = self.model.processes().filter(|(_, process)| speaks(process));
+        let speakers = self.model.processes().filter(|(_, process)| process.can_notify());
         let speakers: Vec<_> = speakers.map(|(_, process)| (process.run, process.reports_itself())).collect();
         let speaker = self.random.below(speakers.len() as u64) as usize;
         let Some((run, reports_itself)) = speakers.get(speaker).copied() else { return Ok(()) };
@@ -59,6 +65,22 @@ impl World {
         if reports_itself && message == READY {
             return Ok(());
         }
-        self.give(Event::Notified(run, parse(message.as_bytes())))
+        self.tell_of(run, parse(message.as_bytes()))
+    }
+
+    /// Somebody who has a limit asks for more time.
+    pub(super) fn ask_for_time(&mut self) -> Step {
+        let limited = self.model.processes().filter(|(_, p)| p.due.is_some() && p.can_notify());
+        let limited: Vec<_> = limited.map(|(_, process)| process.run).collect();
+        let chosen = self.random.below(limited.len() as u64) as usize;
+        let Some(run) = limited.get(chosen).copied() else { return Ok(()) };
+        let message = EXTENSIONS[self.random.below(EXTENSIONS.len() as u64) as usize];
+        self.tell_of(run, parse(message.as_bytes()))
+    }
+
+    /// A process says something about itself.
+    fn tell_of(&mut self, run: RunId, said: Notification) -> Step {
+        self.model.hear(run, &said);
+        self.give(Event::Notified(run, said))
     }
 }
