@@ -1,0 +1,175 @@
+//! Connections that ask and log what they hear.
+//!
+//! In a **closed** loop a connection keeps a number of requests under way and sends the next one
+//! when a reply comes; in an **open** loop requests are due at a steady rate whatever comes back,
+//! and their time counts from when they were due, so a server that stalls is not spared the
+//! requests that would have come meanwhile. At the end a client sends nothing more, says so to the
+//! other side (half-close), and waits for all replies and for the other side's end.
+
+mod connection;
+mod target;
+
+use std::cell::RefCell;
+use std::io::{self, Write};
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::check::{Checker, Verdict};
+use crate::history::{self, Kind, Record};
+pub use target::Target;
+
+/// Connections that are being established at once: more would overrun a listener's queue, and a
+/// lost SYN is repeated only after a second.
+const CONNECTING: usize = 64;
+/// How often the history is written out, so that little is lost when the client is killed.
+const FLUSH: Duration = Duration::from_secs(1);
+
+/// What to do.
+#[derive(Debug, Clone)]
+pub struct Load {
+    /// The server.
+    pub target: Target,
+    /// Connections that ask all the time.
+    pub connections: u32,
+    /// Connections that ask once at their begin and once at their end.
+    pub idle: u32,
+    /// When requests are sent.
+    pub pace: Pace,
+    /// Bytes of a request, from [`SHORTEST`](crate::frame::SHORTEST) to [`LONGEST`](crate::frame::LONGEST).
+    pub bytes: usize,
+    /// Send each request in two halves with this pause between them.
+    pub split: Option<Duration>,
+    /// End a connection after so many requests, and establish another one.
+    pub requests_per_connection: Option<u64>,
+    /// How long to wait at the end for replies and for the other side's end.
+    pub drain: Duration,
+}
+
+/// When requests are sent.
+#[derive(Debug, Clone, Copy)]
+pub enum Pace {
+    /// A connection has so many requests under way.
+    Closed {
+        /// How many, at least 1.
+        pipeline: usize,
+    },
+    /// Every connection sends a request after each such time.
+    Open {
+        /// The time.
+        interval: Duration,
+    },
+}
+
+/// What has happened so far, and where it is logged.
+#[derive(Default)]
+struct Log {
+    checker: Checker,
+    file: Option<Box<dyn Write>>,
+    failed: Option<io::Error>,
+    next_connection: u32,
+}
+
+/// What the connections share.
+struct Shared {
+    load: Load,
+    log: RefCell<Log>,
+    connecting: Semaphore,
+    stop: watch::Receiver<bool>,
+}
+
+/// Put the target under load until `stop` is done, and judge what happened. With `to`, the history
+/// is written there, too.
+///
+/// Needs a current-thread runtime of tokio with time and I/O enabled, within a `LocalSet`.
+///
+/// # Errors
+///
+/// When the history cannot be written. What happens to connections is no error but a part of the
+/// verdict.
+pub async fn run(
+    load: Load,
+    to: Option<Box<dyn Write>>,
+    stop: impl Future<Output = ()>,
+) -> io::Result<Verdict> {
+    let (told, stopped) = watch::channel(false);
+    let mut log = Log { file: to, ..Log::default() };
+    if let Some(file) = &mut log.file {
+        history::begin(file)?;
+    }
+    let count = load.connections + load.idle;
+    let shared = Rc::new(Shared {
+        load,
+        log: RefCell::new(log),
+        connecting: Semaphore::new(CONNECTING),
+        stop: stopped,
+    });
+    let mut tasks = JoinSet::new();
+    for place in 0..count {
+        tasks.spawn_local(connection::keep(Rc::clone(&shared), place));
+    }
+    let mut flush = tokio::time::interval_at(Instant::now() + FLUSH, FLUSH);
+    tokio::pin!(stop);
+    let mut stopping = false;
+    loop {
+        tokio::select! {
+            () = &mut stop, if !stopping => {
+                stopping = true;
+                // Nobody has to be listening any more.
+                let _ = told.send(true);
+            }
+            _ = flush.tick() => shared.log.borrow_mut().flush(),
+            ended = tasks.join_next() => match ended {
+                Some(Ok(())) => {}
+                // A panic of a task is one of the program.
+                Some(Err(error)) => std::panic::resume_unwind(error.into_panic()),
+                None => break,
+            },
+        }
+    }
+    let mut log = shared.log.take();
+    log.flush();
+    match log.failed {
+        Some(error) => Err(error),
+        None => Ok(log.checker.finish()),
+    }
+}
+
+impl Log {
+    fn add(&mut self, kind: Kind, connection: u32, at: u64) {
+        let record = Record { kind, connection, at };
+        self.checker.add(record);
+        self.write(|file| history::write(file, record));
+    }
+
+    fn flush(&mut self) {
+        self.write(Write::flush);
+    }
+
+    /// The first error is kept and ends the writing, not the load.
+    fn write(&mut self, write: impl FnOnce(&mut Box<dyn Write>) -> io::Result<()>) {
+        if let Some(Err(error)) = self.file.as_mut().map(write) {
+            self.failed = Some(error);
+            self.file = None;
+        }
+    }
+}
+
+impl Shared {
+    fn log(&self, kind: Kind, connection: u32) {
+        self.log_at(kind, connection, history::now());
+    }
+
+    fn log_at(&self, kind: Kind, connection: u32, at: u64) {
+        self.log.borrow_mut().add(kind, connection, at);
+    }
+
+    fn next_connection(&self) -> u32 {
+        let mut log = self.log.borrow_mut();
+        log.next_connection += 1;
+        log.next_connection - 1
+    }
+}
