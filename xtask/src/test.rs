@@ -74,7 +74,8 @@ fn verdict(status: ExitStatus) -> i32 {
 
 /// Passes cargo's output on and adds up the closing lines of its test programs.
 fn cargo_test(tally: &mut Tally) -> i32 {
-    let started = command(&["test", "--quiet", "--workspace", "--no-fail-fast"]).stdout(Stdio::piped()).spawn();
+    let started =
+        command(&["test", "--quiet", "--workspace", "--no-fail-fast"]).stdout(Stdio::piped()).spawn();
     let mut child = match started {
         Ok(child) => child,
         Err(error) => {

@@ -9,6 +9,8 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::libc;
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::Signal;
 use yakiros_core::control::{
     Answer, AnswerLine, ComponentStatus, GraphNode, RejectedFile, Request, Until, encode_request,
 };
@@ -57,8 +59,11 @@ impl Guest {
         let path = |name: &str| dir.path().join(name);
         let log = fs::File::create(path("supervisor.log")).expect("log");
         let mut command = Command::new("unshare");
-        // SAFETY: the child makes one system call on numbers.
+        // SAFETY: the child makes system calls on numbers.
         unsafe { command.pre_exec(inherit_nothing) };
+        // A test that is killed takes its guest with it.
+        // SAFETY: the same.
+        unsafe { command.pre_exec(|| Ok(set_pdeathsig(Signal::SIGKILL)?)) };
         let child = command
             .args([flags, "--mount-proc", "--kill-child"])
             .arg(program)

@@ -16,6 +16,9 @@ use crate::guest::{Guest, PATIENCE, answer, begin, copy_program, sleeper, unshar
 /// What all of them look at: they run from the start and are never to change.
 const STEADY: [&str; 4] = ["steady", "user", "writer", "probed"];
 
+/// These wait to become ready.
+const WAITING: [&str; 3] = ["by-command", "by-fd", "by-file"];
+
 /// Signals with which a program with debug assertions fails.
 const FAIL_NOW: &str = "63";
 const FAIL_LATER: &str = "62";
@@ -37,6 +40,10 @@ fn start() -> Option<Guest> {
     let guest = Guest::start("reexec")?;
     for name in STEADY {
         guest.wait(name, State::Active, None);
+    }
+    // So all are executed, and nothing of their starts is left to be passed on.
+    for name in WAITING {
+        guest.wait(name, State::ReadyWait, None);
     }
     Some(guest)
 }
@@ -69,8 +76,7 @@ fn nothing_is_seen_of_a_re_execution() {
     let before = guest.revision();
     guest.kill(victim, "KILL");
     guest.wait("user", State::Active, Some(before));
-    let pending = ["by-fd", "by-file", "by-command"];
-    let mut clients = pending.map(|name| begin(&guest, until_state(name, State::Active)));
+    let mut clients = WAITING.map(|name| begin(&guest, until_state(name, State::Active)));
     // A request of which only a part has come.
     let line = encode_request(until_state("steady", State::Active)).expect("request");
     let mut half = UnixStream::connect(guest.socket()).expect("control socket");
@@ -87,7 +93,7 @@ fn nothing_is_seen_of_a_re_execution() {
     assert_eq!(user.restarts, 1, "counts are kept");
     assert!(guest.component("steady").uptime_ms >= uptime);
     fs::write(guest.dir.path().join("go"), "").expect("the file");
-    for (name, client) in pending.iter().zip(&mut clients) {
+    for (name, client) in WAITING.iter().zip(&mut clients) {
         match answer(client) {
             Answer::Done { .. } => assert_eq!(guest.component(name).state, State::Active),
             other => panic!("{name}: {other:?}"),
