@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -17,8 +16,10 @@ const DEATH_LIMIT: Duration = Duration::from_secs(10);
 fn start(folder: &Path) -> Process {
     let program = folder.join("qemu");
     if !program.exists() {
-        fs::write(&program, "#!/bin/sh\nexec sleep 1000\n").unwrap();
-        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        // By a process of its own: what is open for writing here is inherited by what another test starts at that moment,
+        // and cannot be executed until that one executes something itself.
+        let script = r#"printf '#!/bin/sh\nexec sleep 1000\n' > "$0" && chmod 755 "$0""#;
+        assert!(Command::new("/bin/sh").args(["-c", script]).arg(&program).status().unwrap().success());
     }
     let hardware = Hardware {
         platform: Platform::Microvm,

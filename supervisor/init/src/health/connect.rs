@@ -88,13 +88,21 @@ mod tests {
         }
     }
 
+    /// What is decided within the call. The kernel puts off what it has no time for, so that on a busy machine not every
+    /// call is.
+    fn at_once(attempt: impl Fn() -> Attempt) -> Result<(), io::ErrorKind> {
+        (0..1000).find_map(|_| outcome(attempt())).expect("decided at once")
+    }
+
     #[test]
     fn this_machine_answers_at_once() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("an address");
-        assert_eq!(outcome(tcp(address)), Some(Ok(())));
-        drop(listener);
-        assert_eq!(outcome(tcp(address)), Some(Err(io::ErrorKind::ConnectionRefused)));
+        assert_eq!(at_once(|| tcp(address)), Ok(()));
+        // Nobody listens at the port of a client, and nobody else gets it.
+        let client = std::net::TcpStream::connect(address).expect("a connection");
+        let address = client.local_addr().expect("an address");
+        assert_eq!(at_once(|| tcp(address)), Err(io::ErrorKind::ConnectionRefused));
 
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("socket");

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
@@ -10,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use nix::libc;
 use nix::sys::prctl::set_pdeathsig;
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use yakiros_core::control::{
     Answer, AnswerLine, ComponentStatus, GraphNode, RejectedFile, Request, Until, encode_request,
 };
@@ -234,6 +236,21 @@ impl Guest {
         })
     }
 
+    /// Stop process 1. When this returns it does nothing more until it is continued.
+    pub fn freeze(&self) {
+        let init = self.init_pid();
+        kill(Pid::from_raw(init), Signal::SIGSTOP).expect("stopped");
+        until("the stop", || {
+            let stat = fs::read_to_string(format!("/proc/{init}/stat")).ok()?;
+            stat.rsplit_once(") ")?.1.starts_with('T').then_some(())
+        });
+    }
+
+    /// Continue process 1.
+    pub fn thaw(&self) {
+        kill(Pid::from_raw(self.init_pid()), Signal::SIGCONT).expect("continued");
+    }
+
     /// Wait for the end of the whole namespace; the signal says how process 1 ended it.
     pub fn ended(mut self) -> (Option<i32>, String) {
         let status = until("the end", || self.child.try_wait().ok().flatten());
@@ -316,6 +333,14 @@ pub fn answer(client: &mut BufReader<UnixStream>) -> Answer {
 pub fn copy_program(from: &Path, to: &Path) {
     let status = Command::new("cp").arg(from).arg(to).status().expect("cp");
     assert!(status.success(), "cp: {status}");
+}
+
+/// Write a script that is to be executed; for the same reason not as a program.
+pub fn write_script(to: &Path, text: &str) {
+    let beside = to.with_extension("text");
+    fs::write(&beside, text).expect("a script");
+    fs::set_permissions(&beside, fs::Permissions::from_mode(0o755)).expect("its mode");
+    copy_program(&beside, to);
 }
 
 /// A component that sleeps, with more lines of its file.

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{ErrorKind, IoSlice, Read as _, Write as _};
 use std::os::fd::AsRawFd as _;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 use yakiros_core::control::{Request, Until, encode_request};
 use yakiros_core::journal::State;
 
-use crate::guest::{Guest, PATIENCE, unshare_flags, until};
+use crate::guest::{Guest, PATIENCE, unshare_flags, until, write_script};
 
 /// The most memory that a flood of clients may leave behind in process 1.
 const GROWTH_LIMIT: u64 = 4 * 1024;
@@ -111,8 +111,7 @@ fn a_loose_umask_opens_nothing_to_others() {
     fs::write(dir.path().join("graph.d/writer.toml"), file).expect("component file");
     let program = dir.path().join("loose");
     let script = format!("#!/bin/sh\numask 0\nexec {} \"$@\"\n", env!("CARGO_BIN_EXE_graph-resolver"));
-    fs::write(&program, script).expect("a script");
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("its mode");
+    write_script(&program, &script);
     let guest = Guest::start_program(dir, flags, &program);
     guest.wait("writer", State::Done, None);
     let state = guest.dir.path().join("state");

@@ -160,7 +160,7 @@ fn a_stubborn_process_is_killed_after_its_grace() {
     let begun = std::time::Instant::now();
     assert!(matches!(guest.ask(stop), Answer::Done { .. }));
     let took = begun.elapsed().as_millis();
-    assert!((400..5000).contains(&took), "{took} ms for a grace of 500 ms");
+    assert!(took >= 500, "{took} ms for a grace of 500 ms");
 }
 
 #[test]

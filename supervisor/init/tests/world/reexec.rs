@@ -417,7 +417,8 @@ fn without_a_state_what_runs_is_found() {
     }
     assert_eq!(pids(&guest), before, "what ran is taken");
     for pid in [ghost, double] {
-        assert!(!guest.inside(&["test", "-e", &format!("/proc/{pid}")]).success(), "{pid} still runs");
+        let is_gone = || !guest.inside(&["test", "-e", &format!("/proc/{pid}")]).success();
+        until("the end of what nobody started", || is_gone().then_some(()));
     }
     until("new lines", || (check_log(&guest) > written + 10).then_some(()));
     // The journal says what happened, and leads there.
@@ -455,14 +456,11 @@ fn what_cannot_be_taken_is_ended_and_what_is_gone_starts_anew() {
     let gone = before[0].expect("running").to_string();
     // While it is stopped process 1 sees neither that a file goes nor that a process ends. Of the
     // signals that it then finds, the lowest number comes first.
-    let init = guest.init_pid().to_string();
-    let outside =
-        |words: &[&str]| assert!(Command::new("kill").args(words).status().expect("kill").success());
-    outside(&["-STOP", &init]);
+    guest.freeze();
     assert!(guest.inside(&["kill", "-KILL", &gone]).success());
     guest.undeclare("base.toml");
     assert!(guest.inside(&["kill", &format!("-{FAIL_STATELESS}"), "1"]).success());
-    outside(&["-CONT", &init]);
+    guest.thaw();
     until("the take-over", || guest.log().contains("the state is lost").then_some(()));
     for name in STEADY {
         guest.wait(name, State::Active, None);

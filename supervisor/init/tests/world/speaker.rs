@@ -94,6 +94,13 @@ fn obey(line: &str) -> String {
             }
             begun.elapsed().as_millis().to_string()
         }
+        Some(("flood-until", end)) => {
+            let socket = own();
+            while !Path::new(end).exists() {
+                socket.send_to(b"STATUS=flood", &path).expect("sent");
+            }
+            "said".to_owned()
+        }
         Some(("barrier", _)) => barrier(&path),
         Some(("burst", lines)) => burst(lines.parse().expect("a number")),
         Some(("laden", message)) => {

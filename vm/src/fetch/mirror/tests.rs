@@ -1,5 +1,5 @@
 use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::thread;
 
 use super::*;
@@ -66,8 +66,10 @@ fn failures_of_a_server_name_the_address() {
 
 #[test]
 fn an_unreachable_server_is_named() {
-    // The port is free again once the listener is gone.
-    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    // Nobody listens at the port of a client, and nobody else gets it.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let address = client.local_addr().unwrap();
     let mirror = Mirror::parse(&format!("http://{address}")).unwrap();
     let error = mirror.read("try", "file", 8).unwrap_err().to_string();
     assert!(error.contains(&format!("http://{address}/file could not be fetched")), "{error}");

@@ -106,11 +106,10 @@ fn a_barrier_is_answered_and_no_descriptor_is_kept() {
     };
     speaker.tell("READY=1");
     guest.wait("speaker", State::Active, None);
-    let before = until("the start to be over", || {
-        let count = descriptors(&guest);
-        std::thread::sleep(Duration::from_millis(20));
-        (count == descriptors(&guest)).then_some(count)
-    });
+    // From its first line on a component costs one more: the file of its log.
+    let log = guest.dir.path().join("state/speaker.log");
+    until("its first line", || fs::metadata(&log).is_ok_and(|log| log.len() > 0).then_some(()));
+    let before = descriptors(&guest);
     for _ in 0..40 {
         assert_eq!(speaker.tell("barrier -"), "closed 0");
     }
@@ -149,20 +148,26 @@ fn what_a_stranger_sends_cannot_hold_up_process_1() {
 /// Messages of a flood: more than any socket holds.
 const COUNT: u64 = 1200;
 
+/// Questions that are answered while one lasts.
+const QUESTIONS: usize = 20;
+
 #[test]
 fn a_flood_is_held_up_and_harms_nobody() {
     let Some((guest, mut speaker)) = start(NOTIFY) else {
         return;
     };
-    let took: u64 = std::thread::scope(|scope| {
-        let flood = scope.spawn(|| speaker.tell(&format!("flood {COUNT}")).parse().expect("milliseconds"));
-        while !flood.is_finished() {
-            let begun = Instant::now();
+    let enough = guest.dir.path().join("enough");
+    std::thread::scope(|scope| {
+        // It goes on until everything was answered, however long that takes.
+        let flood = scope.spawn(|| speaker.tell(&format!("flood-until {}", enough.display())));
+        until("the flood", || guest.component("speaker").status_text);
+        for _ in 0..QUESTIONS {
             assert_eq!(guest.component("speaker").state, State::ReadyWait);
-            assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
         }
-        flood.join().expect("the flood")
+        fs::write(&enough, "").expect("file");
+        assert_eq!(flood.join().expect("the flood"), "said");
     });
+    let took: u64 = speaker.tell(&format!("flood {COUNT}")).parse().expect("milliseconds");
     let held: u64 = fs::read_to_string("/proc/sys/net/unix/max_dgram_qlen")
         .ok()
         .and_then(|text| text.trim().parse().ok())
@@ -179,8 +184,14 @@ const INTERVAL: Duration = Duration::from_secs(4);
 
 #[test]
 fn a_sign_of_life_that_waits_to_be_read_counts() {
+    // On a busy machine the deadline that is to be missed may come before process 1 is stopped; then nothing was tried.
+    until("a stop before the deadline", || a_sign_of_life_waits().then_some(()));
+}
+
+/// Whether it was tried.
+fn a_sign_of_life_waits() -> bool {
     let Some((guest, mut speaker)) = start("[lifecycle]\nwatchdog_interval = \"10m\"\n") else {
-        return;
+        return true;
     };
     guest.wait("speaker", State::Active, None);
     // So many are read in one go.
@@ -189,10 +200,14 @@ fn a_sign_of_life_that_waits_to_be_read_counts() {
     }
     until("the last of them", || (guest.component("speaker").status_text? == "29").then_some(()));
     let pid = guest.component("speaker").pid;
+    let begun = Instant::now();
+    let is_late = || begun.elapsed() >= INTERVAL;
     speaker.tell(&format!("WATCHDOG_USEC={}|WATCHDOG=1", INTERVAL.as_micros()));
-    until("the beat", || (guest.component("speaker").health == Health::Healthy).then_some(()));
-    let init = Pid::from_raw(guest.init_pid());
-    kill(init, Signal::SIGSTOP).expect("stopped");
+    until("the beat", || (guest.component("speaker").health == Health::Healthy || is_late()).then_some(()));
+    guest.freeze();
+    if is_late() {
+        return false;
+    }
     // What carries descriptors is left to a child, and does not stand in front of the rest.
     speaker.tell("laden BARRIER=1");
     for number in 0..4 {
@@ -200,9 +215,10 @@ fn a_sign_of_life_that_waits_to_be_read_counts() {
     }
     speaker.tell("STATUS=alive|WATCHDOG_USEC=600000000|WATCHDOG=1");
     std::thread::sleep(INTERVAL + Duration::from_millis(200));
-    kill(init, Signal::SIGCONT).expect("continued");
+    guest.thaw();
     until("what was waiting", || (guest.component("speaker").status_text? == "alive").then_some(()));
     assert_eq!((guest.component("speaker").state, guest.component("speaker").pid), (State::Active, pid));
+    true
 }
 
 /// Components that end at one moment.
@@ -231,11 +247,10 @@ fn last_words_of_all_that_end_at_once_are_heard() {
         return;
     };
     guest.settle();
-    let init = Pid::from_raw(guest.init_pid());
-    kill(init, Signal::SIGSTOP).expect("stopped");
+    guest.freeze();
     fs::write(&go, "").expect("file");
-    until("the end of all", || (zombies(init.as_raw()) == ENDING).then_some(()));
-    kill(init, Signal::SIGCONT).expect("continued");
+    until("the end of all", || (zombies(guest.init_pid()) == ENDING).then_some(()));
+    guest.thaw();
     for number in 0..ENDING {
         let name = format!("speaker-{number}");
         guest.wait(&name, State::Backoff, None);
@@ -253,14 +268,14 @@ fn zombies(parent: i32) -> usize {
 
 #[test]
 fn a_watchdog_that_falls_silent_restarts_the_component() {
-    let Some((guest, mut speaker)) = start("[lifecycle]\nwatchdog_interval = \"1s\"\n") else {
+    let Some((guest, mut speaker)) = start("[lifecycle]\nwatchdog_interval = \"10m\"\n") else {
         return;
     };
     guest.wait("speaker", State::Active, None);
-    assert_eq!(speaker.tell("variable WATCHDOG_USEC"), "1000000");
+    assert_eq!(speaker.tell("variable WATCHDOG_USEC"), "600000000");
     let pid = guest.component("speaker").pid.expect("running").to_string();
     assert_eq!(speaker.tell("variable WATCHDOG_PID"), pid);
-    speaker.tell("WATCHDOG_USEC=600000000|WATCHDOG=1");
+    speaker.tell("WATCHDOG=1");
     until("the beat", || (guest.component("speaker").health == Health::Healthy).then_some(()));
     let revision = guest.records(0).last().expect("records").revision;
     speaker.tell("WATCHDOG_USEC=100000");
@@ -273,7 +288,7 @@ fn a_watchdog_that_falls_silent_restarts_the_component() {
     assert_ne!(guest.component("speaker").pid.expect("running").to_string(), pid);
     // By the process's own word, at once.
     let revision = guest.records(0).last().expect("records").revision;
-    speaker.tell("WATCHDOG_USEC=600000000|WATCHDOG=trigger");
+    speaker.tell("WATCHDOG=trigger");
     guest.wait("speaker", State::Active, Some(revision));
     assert_eq!(guest.records(revision)[0].cause, Cause::WatchdogTriggered);
 }
