@@ -431,6 +431,9 @@ pub struct Engine {
     moving: usize,
     /// The cycle that each component on one is part of; derived with the graph.
     cycle_of: HashMap<NodeId, Rc<[NodeId]>>,
+    /// Somebody may wait for others to be gone since before the graph was derived anew, against the
+    /// order that it has now.
+    old_waits: bool,
     halting: Option<Halting>,
     /// The newest record of a component that is no longer declared: the cause of what depended on
     /// it, for which it can no longer be found.
@@ -476,6 +479,7 @@ impl Engine {
             last_probe: 0,
             moving: 0,
             cycle_of: HashMap::new(),
+            old_waits: false,
             halting: None,
             undeclared: None,
         }

@@ -14,8 +14,12 @@ use serde::{Deserialize, Deserializer, Serialize};
 use crate::mutation::{Mutation, broken};
 
 /// Records kept. A boot of 300 components makes about 900; a record takes about 100 bytes, so
-/// a full ring stays below a quarter of a megabyte.
+/// a full ring stays below a quarter of a megabyte, and with the longest texts below two.
 pub const CAPACITY: usize = 2048;
+
+/// The most that is kept of a text in a cause, in bytes: a path and a sentence. A command line or the
+/// name of a capability may be as long as a component file, and is told over and over again.
+const TEXT_LIMIT: usize = 512;
 
 /// The state of a component.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -258,6 +262,27 @@ pub enum Cause {
 }
 
 impl Cause {
+    /// Keep no more of a text than the journal has room for.
+    pub(crate) fn shorten(&mut self) {
+        match self {
+            Self::RequirementLost { capability: text }
+            | Self::Unsupported { what: text }
+            | Self::NotExecuted { step: text, .. }
+            | Self::Unhealthy { reason: text, .. }
+            | Self::NotReady { last: Some(text), .. }
+            | Self::LimitsNotSet { reason: text }
+            | Self::TookOver { failure: text }
+            | Self::StateLost { reason: text, .. } => {
+                if text.len() > TEXT_LIMIT {
+                    let end = (0..=TEXT_LIMIT).rfind(|at| text.is_char_boundary(*at)).unwrap_or(0);
+                    *text = format!("{}…", &text[..end]).into();
+                }
+            }
+            // Others name components, files, keys, requests and clients: each has a limit of its own.
+            _ => {}
+        }
+    }
+
     /// Whether it is written down although no state changes.
     pub fn is_remark(&self) -> bool {
         matches!(self, Self::LimitsNotSet { .. } | Self::TookOver { .. } | Self::StateLost { .. })

@@ -28,15 +28,22 @@ fn star(number: usize) -> Vec<usize> {
 
 /// All files of a graph in one batch.
 fn files(shape: Shape) -> Vec<FileChange> {
+    named_files(shape, |number| format!("c{number}"))
+}
+
+/// The same, with names that put them in another order than the graph does.
+fn named_files(shape: Shape, name: fn(usize) -> String) -> Vec<FileChange> {
     let parsed = parse("[component]\nname = \"c\"\nbinary = \"/bin/c\"\n");
     let template = parsed.component.expect("a component");
     let change = |number: usize| {
         let mut component: Component = template.clone();
-        component.name = format!("c{number}");
+        component.name = name(number);
         component.provides = vec![format!("cap.{number}")];
         component.requires = shape(number).into_iter().map(|cap| format!("cap.{cap}")).collect();
-        let content = FileContent::Component(Box::new(component));
-        FileChange { file: format!("c{number}.toml"), content }
+        FileChange {
+            file: format!("{}.toml", component.name),
+            content: FileContent::Component(Box::new(component)),
+        }
     };
     (0..COMPONENTS).map(change).collect()
 }
@@ -50,8 +57,12 @@ struct World {
 
 impl World {
     fn boot(shape: Shape) -> Self {
+        Self::declaring(files(shape))
+    }
+
+    fn declaring(files: Vec<FileChange>) -> Self {
         let mut world = Self { engine: Engine::new(Config::default()), running: HashSet::new(), states: 0 };
-        world.give(Event::Files(files(shape)));
+        world.give(Event::Files(files));
         world
     }
 
@@ -119,6 +130,22 @@ fn a_chain_starts_loses_its_first_and_comes_back() {
     let again = files(chain).swap_remove(0);
     world.give(Event::Files(vec![again]));
     assert_eq!((world.running.len(), world.engine.level(&last)), (COMPONENTS, Level::Up));
+    world.give(Event::Halt(Halt::PowerOff));
+    assert_eq!(world.running.len(), 0);
+}
+
+/// Stopped in the order of their names, first every other one: each of the rest joins those before
+/// it that wait already to those after it that do.
+#[test]
+fn a_chain_is_stopped_in_whatever_order_its_names_have() {
+    let name = |number: usize| format!("{}{number:06}", if number.is_multiple_of(2) { 'a' } else { 'b' });
+    let mut world = World::declaring(named_files(chain, name));
+    assert_eq!(world.running.len(), COMPONENTS);
+    let gone = |number| FileChange { file: format!("{}.toml", name(number)), content: FileContent::Gone };
+    world.give(Event::Files((0..COMPONENTS).map(gone).collect()));
+    assert_eq!((world.running.len(), world.engine.names().count()), (0, 0));
+    world.give(Event::Files(named_files(chain, name)));
+    assert_eq!(world.running.len(), COMPONENTS);
     world.give(Event::Halt(Halt::PowerOff));
     assert_eq!(world.running.len(), 0);
 }

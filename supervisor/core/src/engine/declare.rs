@@ -284,6 +284,7 @@ impl Engine {
     /// components: to those on them before those that need these, so that each follows from what
     /// led to it.
     pub(super) fn settle_graph(&mut self, edits: &[Edit]) {
+        self.old_waits = self.moving > 0 && self.units.iter().flatten().any(|unit| unit.waits_for > 0);
         let mut moved = self.graph.settle();
         if !moved.is_empty() {
             self.find_cycles();

@@ -213,6 +213,7 @@ impl Engine {
             }
             self.moving += usize::from(!to.is_resting());
             self.moving -= usize::from(!from.is_resting());
+            self.old_waits &= self.moving > 0;
         }
         let level = match to {
             State::Stopping if broken(Mutation::KeepLevel) => self.graph.level(id),
@@ -225,6 +226,7 @@ impl Engine {
 
     /// Write a record and report it.
     pub(super) fn record(&mut self, mut record: Record) -> u64 {
+        record.cause.shorten();
         let revision = self.journal.push(record.clone());
         record.revision = revision;
         self.effects.push(Effect::Changed(record));
@@ -425,10 +427,11 @@ impl Engine {
             }
         }
         found.retain(|user| self.run_of(*user).is_some());
-        // Edges may have changed since others began to wait for this one: never wait in a ring. It
-        // takes one that waits already; looking for it everywhere would make a long chain quadratic.
+        // Never wait in a ring. In the order of one graph nobody can: who waits does so for what comes
+        // later. Where edges have changed since, it takes one that waits already; to look for it
+        // everywhere would make a long chain quadratic.
         let waits = |user: &NodeId| self.unit(*user).is_some_and(|unit| unit.waits_for > 0);
-        if found.iter().any(waits) {
+        if self.old_waits && !broken(Mutation::WaitInRings) && found.iter().any(waits) {
             let waiting = self.waiting_for(id);
             found.retain(|user| !waiting.contains(user));
         }

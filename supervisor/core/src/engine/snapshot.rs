@@ -109,6 +109,7 @@ impl Engine {
             effects: _,
             moving: _,
             cycle_of: _,
+            old_waits: _,
         } = self;
         let units = names.values().filter_map(|id| Some((*id, self.form(self.unit(*id)?))));
         Snapshot {
@@ -218,6 +219,8 @@ impl Engine {
                 }
             }
         }
+        // Of which graph they are is not stored.
+        self.old_waits = !counts.is_empty();
         for (id, count) in counts {
             if let Some(unit) = self.unit_mut(id) {
                 unit.waits_for = count;

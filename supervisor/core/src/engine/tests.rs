@@ -11,7 +11,7 @@ mod reload;
 mod requests;
 
 use super::*;
-use crate::component::parse;
+use crate::component::{Signal, parse};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -31,12 +31,18 @@ impl Bench {
     }
 
     fn declare(&mut self, file: &str, text: &str) {
-        let parsed = parse(text);
-        let component = parsed.component.expect("a component");
-        self.give(Event::Files(vec![FileChange {
-            file: file.to_owned(),
-            content: FileContent::Component(Box::new(component)),
-        }]));
+        self.change(&[(file, Some(text))]);
+    }
+
+    /// One batch: each of these files holds this now, or is gone.
+    fn change(&mut self, files: &[(&str, Option<&str>)]) {
+        let content =
+            |text: &str| FileContent::Component(Box::new(parse(text).component.expect("a component")));
+        let change = |(file, text): &(&str, Option<&str>)| FileChange {
+            file: (*file).to_owned(),
+            content: text.map_or(FileContent::Gone, content),
+        };
+        self.give(Event::Files(files.iter().map(change).collect()));
     }
 
     fn give(&mut self, event: Event) {
@@ -64,6 +70,31 @@ impl Bench {
         self.give(Event::Ended(run, Exit::Code(1)));
     }
 
+    fn stop(&mut self, name: &str) {
+        self.ask(0, Request::Stop { name: name.to_owned(), timeout_ms: None });
+    }
+
+    fn states<const N: usize>(&self, names: [&str; N]) -> [State; N] {
+        names.map(|name| self.engine.state(name))
+    }
+
+    /// Whether somebody's process was asked to end.
+    fn has_told_anybody(&self) -> bool {
+        self.effects.iter().any(|e| matches!(e, Effect::Terminate(_)))
+    }
+
+    fn has_told(&self, run: RunId) -> bool {
+        self.effects.iter().any(|e| matches!(e, Effect::Terminate(told) if *told == run))
+    }
+
+    fn has_aborted(&self, run: RunId) -> bool {
+        self.effects.iter().any(|e| matches!(e, Effect::Signal(told, Signal::ABORT) if *told == run))
+    }
+
+    fn has_killed(&self, run: RunId) -> bool {
+        self.effects.iter().any(|e| matches!(e, Effect::Kill(killed) if *killed == run))
+    }
+
     fn ask(&mut self, uid: u32, request: Request) -> Option<Answer> {
         self.effects.retain(|e| !matches!(e, Effect::Reply(..)));
         self.give(Event::Request { client: ClientId(1), peer: Peer::new(uid, 1), request });
@@ -78,6 +109,13 @@ impl Bench {
     }
 }
 
+/// A bench with one service, `a`, whose program runs.
+fn executed(more: &str) -> Bench {
+    let mut bench = Bench::new(&[&service("a", more)]);
+    bench.execute("a");
+    bench
+}
+
 fn service(name: &str, more: &str) -> String {
     format!("[component]\nname = \"{name}\"\nbinary = \"/bin/{name}\"\n{more}")
 }
@@ -90,14 +128,20 @@ fn the_table_has_a_row_for_every_state() {
     assert_eq!(decide(State::Removed, Input::Start), Action::Keep);
 }
 
-/// The probe under way, if one was sent since the last look.
-fn sent(bench: &mut Bench) -> Option<ProbeId> {
-    let found = bench.effects.iter().rev().find_map(|effect| match effect {
-        Effect::Probe { probe, .. } => Some(*probe),
+/// The probes that were sent since the last look, and of whom.
+fn all_sent(bench: &mut Bench) -> Vec<(ProbeId, String)> {
+    let sent = bench.effects.iter().filter_map(|effect| match effect {
+        Effect::Probe { probe, component, .. } => Some((*probe, component.name.clone())),
         _ => None,
     });
+    let sent = sent.collect();
     bench.effects.retain(|effect| !matches!(effect, Effect::Probe { .. }));
-    found
+    sent
+}
+
+/// The newest of them.
+fn sent(bench: &mut Bench) -> Option<ProbeId> {
+    all_sent(bench).pop().map(|(probe, _)| probe)
 }
 
 /// Let time pass to the next probe.

@@ -9,19 +9,11 @@ const OPTIONAL: &str = "[optional]\ncapabilities = [\"x\"]\n";
 const PROBED_AT_ONCE: &str = "[lifecycle]\nhealth_file = \"/a\"\nhealth_interval = 10\nhealth_failures = 1\n";
 
 impl Bench {
-    fn states<const N: usize>(&self, names: [&str; N]) -> [State; N] {
-        names.map(|name| self.engine.state(name))
-    }
-
     /// How well `x` is, by what its providers grant.
     fn level(&self) -> CapabilityStatus {
         let nodes = self.engine.graph_page(None).components.into_iter();
         let providers = nodes.filter(|node| node.provides.iter().any(|cap| cap == "x"));
         providers.map(|node| node.level).max().expect("a provider")
-    }
-
-    fn stop(&mut self, name: &str) {
-        self.ask(0, Request::Stop { name: name.to_owned(), timeout_ms: None });
     }
 
     fn fall_ill(&mut self, name: &str) {
@@ -62,12 +54,10 @@ fn a_requirement_stays_up_while_one_of_two_providers_is() {
     // The last one goes: now the user does, and before it.
     bench.stop("two");
     assert_eq!(bench.states(["two", "user"]), [State::Stopping; 2]);
-    let told =
-        |bench: &Bench, run| bench.effects.iter().any(|e| matches!(e, Effect::Terminate(r) if *r == run));
     let two = bench.run("two");
-    assert!(told(&bench, run) && !told(&bench, two));
+    assert!(bench.has_told(run) && !bench.has_told(two));
     bench.end("user");
-    assert!(told(&bench, two));
+    assert!(bench.has_told(two));
     bench.end("two");
     assert_eq!(bench.states(["one", "two", "user"]), [State::Inactive; 3]);
     // Either one brings it back.
@@ -190,14 +180,10 @@ fn an_undeclared_provider_does_not_wait_for_whom_another_serves() {
     bench.execute("user");
     let (base, user) = (bench.run("base"), bench.run("user"));
     // Its file goes and the kernel's comes, in one change: the capability never goes down.
-    let kernel =
-        parse(&format!("[component]\nname = \"kernel\"\n{PROVIDES}")).component.expect("a component");
-    bench.give(Event::Files(vec![
-        FileChange { file: "0.toml".to_owned(), content: FileContent::Gone },
-        FileChange { file: "kernel.toml".to_owned(), content: FileContent::Component(Box::new(kernel)) },
-    ]));
+    let kernel = format!("[component]\nname = \"kernel\"\n{PROVIDES}");
+    bench.change(&[("0.toml", None), ("kernel.toml", Some(&kernel))]);
     assert_eq!((bench.engine.state("user"), bench.run("user")), (State::Active, user));
-    assert!(bench.effects.iter().any(|e| matches!(e, Effect::Terminate(run) if *run == base)));
+    assert!(bench.has_told(base));
     bench.give(Event::Ended(base, Exit::Signal(15)));
     assert_eq!(bench.engine.state("base"), State::Removed);
 }

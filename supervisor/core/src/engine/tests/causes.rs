@@ -39,8 +39,7 @@ fn every_change_can_be_followed_to_where_it_began() {
 
     // A request: with who asked.
     bench.execute("top");
-    let stop = Request::Stop { name: "base".to_owned(), timeout_ms: None };
-    bench.ask(0, stop);
+    bench.stop("base");
     let asked = "base STOPPING: stop requested by uid 0, pid 1";
     assert_eq!(chain(&bench, "top"), ["top STOPPING: capability b is down", asked]);
     bench.end("top");
@@ -51,8 +50,7 @@ fn every_change_can_be_followed_to_where_it_began() {
     bench.ask(0, Request::Start { name: "base".to_owned(), timeout_ms: None });
     bench.execute("base");
     bench.execute("top");
-    let content = FileContent::Gone;
-    bench.give(Event::Files(vec![FileChange { file: "1.toml".to_owned(), content }]));
+    bench.change(&[("1.toml", None)]);
     let gone = "base STOPPING: no longer declared";
     assert_eq!(chain(&bench, "top"), ["top STOPPING: capability b is down", gone]);
     bench.end("top");
@@ -107,8 +105,7 @@ fn a_long_chain_comes_in_pages_that_lack_nothing() {
 
 #[test]
 fn who_asked_is_told_with_a_name_that_is_only_text() {
-    let mut bench = Bench::new(&[&service("a", "")]);
-    bench.execute("a");
+    let mut bench = executed("");
     let names: [(&[u8], &str); 5] = [
         (b"", ""),
         (b"graphctl", "graphctl"),

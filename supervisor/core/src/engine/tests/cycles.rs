@@ -69,12 +69,9 @@ fn a_way_out_that_goes_closes_a_cycle() {
         bench.declare("out.toml", &ring("out", "\"b\"", ""));
         bench.declare("a.toml", &ring("a", "\"a\"", "\"b\""));
         bench.declare("b.toml", &ring("b", "\"b\"", "\"a\""));
-        let without = parse(&service("out", "")).component.expect("a component");
-        let content = if gone { FileContent::Gone } else { FileContent::Component(Box::new(without)) };
-        let change = |file: &str, content| FileChange { file: file.to_owned(), content };
-        let bystander = parse(&service("bystander", "")).component.expect("a component");
-        let bystander = FileContent::Component(Box::new(bystander));
-        bench.give(Event::Files(vec![change("out.toml", content), change("bystander.toml", bystander)]));
+        let without = Some(service("out", "")).filter(|_| !gone);
+        bench
+            .change(&[("out.toml", without.as_deref()), ("bystander.toml", Some(&service("bystander", "")))]);
         assert_eq!(bench.engine.state("a"), State::Cycle);
         assert_eq!(
             chain(&bench, "b"),

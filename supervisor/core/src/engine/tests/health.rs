@@ -17,8 +17,7 @@ fn thresholds_of_health_by_table() {
     ];
     for (threshold, outcomes, states) in cases {
         let more = format!("{PROBED}health_fail_threshold = {threshold}");
-        let mut bench = Bench::new(&[&service("a", &more)]);
-        bench.execute("a");
+        let mut bench = executed(&more);
         for (outcome, state) in outcomes.chars().zip(*states) {
             probed(&mut bench, outcome == '+');
             assert_eq!(bench.engine.state("a"), *state, "{outcomes} with threshold {threshold}");
@@ -45,14 +44,13 @@ fn degraded_keeps_dependents_running_and_marks_the_capability() {
     let page = bench.engine.graph_page(None);
     let node = page.components.iter().find(|node| &*node.name == "base").expect("base");
     assert_eq!(node.level, crate::control::CapabilityStatus::Degraded);
-    assert!(!bench.effects.iter().any(|e| matches!(e, Effect::Terminate(_))));
+    assert!(!bench.has_told_anybody());
 }
 
 #[test]
 fn status_says_which_probe_failed_and_how() {
     use crate::control::Health;
-    let mut bench = Bench::new(&[&service("a", PROBED)]);
-    bench.execute("a");
+    let mut bench = executed(PROBED);
     assert_eq!(health_of(&bench, "a"), (Health::None, None), "not yet probed");
     probed(&mut bench, true);
     assert_eq!(health_of(&bench, "a"), (Health::Healthy, None));
@@ -71,8 +69,7 @@ fn status_says_which_probe_failed_and_how() {
 
 #[test]
 fn a_probe_that_cannot_be_ended_fails_again_and_again() {
-    let mut bench = Bench::new(&[&service("a", &format!("{PROBED}health_fail_threshold = 2"))]);
-    bench.execute("a");
+    let mut bench = executed(&format!("{PROBED}health_fail_threshold = 2"));
     next_probe(&mut bench);
     let end = bench.now + 60 * SECOND;
     while bench.now < end && bench.engine.state("a") != State::Stopping {
@@ -86,8 +83,7 @@ fn a_probe_that_cannot_be_ended_fails_again_and_again() {
 
 #[test]
 fn a_changed_interval_keeps_the_process() {
-    let mut bench = Bench::new(&[&service("a", &format!("{PROBED}health_failures = 1"))]);
-    bench.execute("a");
+    let mut bench = executed(&format!("{PROBED}health_failures = 1"));
     let run = bench.run("a");
     probed(&mut bench, false);
     assert_eq!(bench.engine.state("a"), State::Degraded);

@@ -4,8 +4,7 @@ use super::*;
 
 #[test]
 fn pauses_grow_and_are_forgotten_after_a_healthy_window() {
-    let mut bench = Bench::new(&[&service("a", "[lifecycle]\nrestart_max = 1")]);
-    bench.execute("a");
+    let mut bench = executed("[lifecycle]\nrestart_max = 1");
     bench.end("a");
     bench.execute("a");
     for pause in [30, 60, 120, 300, 300] {
@@ -25,8 +24,7 @@ fn pauses_grow_and_are_forgotten_after_a_healthy_window() {
 
 #[test]
 fn late_events_of_an_old_process_are_ignored() {
-    let mut bench = Bench::new(&[&service("a", "")]);
-    bench.execute("a");
+    let mut bench = executed("");
     let old = bench.run("a");
     bench.end("a");
     bench.execute("a");
@@ -46,39 +44,26 @@ fn what_is_not_supported_fails_with_its_name() {
 }
 
 #[test]
-fn who_lets_go_in_the_same_batch_is_not_waited_for() {
-    let provider = service("base", "[provides]\ncapabilities = [\"base\"]");
-    let mut bench = Bench::new(&[&provider, &service("user", "[requires]\ncapabilities = [\"base\"]")]);
-    bench.execute("base");
-    bench.execute("user");
-    let base = bench.run("base");
-    let component = parse(&service("user", "")).component.expect("a component");
-    let content = FileContent::Component(Box::new(component));
-    bench.give(Event::Files(vec![
-        FileChange { file: "0.toml".to_owned(), content: FileContent::Gone },
-        FileChange { file: "1.toml".to_owned(), content },
-    ]));
-    assert!(bench.effects.iter().any(|effect| matches!(effect, Effect::Terminate(run) if *run == base)));
-    assert_eq!(bench.engine.state("user"), State::Active, "nothing that it needs has gone");
-}
-
-#[test]
-fn who_finds_it_elsewhere_in_the_same_batch_is_not_waited_for() {
+fn who_needs_nothing_that_goes_in_the_same_batch_is_not_waited_for() {
     let provides = "[provides]\ncapabilities = [\"x\"]";
-    let user = service("user", "[requires]\ncapabilities = [\"x\"]");
-    let mut bench = Bench::new(&[&service("old", provides), &service("new", ""), &user]);
-    for name in ["old", "new", "user"] {
-        bench.execute(name);
+    let requires = "[requires]\ncapabilities = [\"x\"]";
+    for (how, file, text) in [
+        ("it lets go", "2.toml", service("user", "")),
+        ("it finds it elsewhere", "1.toml", service("other", provides)),
+    ] {
+        let files = [service("base", provides), service("other", ""), service("user", requires)];
+        let mut bench = Bench::new(&files.each_ref().map(String::as_str));
+        for name in ["base", "other", "user"] {
+            bench.execute(name);
+        }
+        bench.change(&[("0.toml", None), (file, Some(&text))]);
+        assert!(bench.has_told(bench.run("base")), "{how}");
+        assert_eq!(
+            bench.states(["base", "other", "user"]),
+            [State::Stopping, State::Active, State::Active],
+            "{how}"
+        );
     }
-    let old = bench.run("old");
-    let component = parse(&service("new", provides)).component.expect("a component");
-    let content = FileContent::Component(Box::new(component));
-    bench.give(Event::Files(vec![
-        FileChange { file: "0.toml".to_owned(), content: FileContent::Gone },
-        FileChange { file: "1.toml".to_owned(), content },
-    ]));
-    assert!(bench.effects.iter().any(|effect| matches!(effect, Effect::Terminate(run) if *run == old)));
-    assert_eq!(bench.engine.state("user"), State::Active, "nothing that it needs has gone");
 }
 
 #[test]
@@ -99,8 +84,7 @@ fn what_fails_while_a_cycle_catches_it_ends_up_in_the_cycle() {
 
 #[test]
 fn a_hung_shutdown_ends_regardless() {
-    let mut bench = Bench::new(&[&service("a", "")]);
-    bench.execute("a");
+    let mut bench = executed("");
     bench.give(Event::Halt(Halt::PowerOff));
     while !bench.effects.iter().any(|e| matches!(e, Effect::Halt(_))) {
         bench.now = bench.engine.deadline().expect("a deadline");

@@ -1,12 +1,12 @@
 //! What a component says about itself, and its watchdog.
 
 use super::*;
-use crate::component::Signal;
 use crate::control::{Announced, ComponentStatus, Health};
 use crate::notify;
 
 const NOTIFY: &str = "[lifecycle]\nreadiness = \"notify\"\nreload_signal = \"HUP\"\n";
 const WATCHED: &str = "[lifecycle]\nwatchdog_interval = 5\n";
+const WATCHED_ONCE_READY: &str = "[lifecycle]\nwatchdog_interval = 5\nreadiness = \"notify\"\n";
 
 impl Bench {
     fn say(&mut self, name: &str, message: &str) {
@@ -48,8 +48,7 @@ fn message(answer: Option<Answer>) -> String {
 
 #[test]
 fn ready_activates_and_a_status_is_shown() {
-    let mut bench = Bench::new(&[&service("a", NOTIFY)]);
-    bench.execute("a");
+    let mut bench = executed(NOTIFY);
     bench.say("a", "STATUS=opening 12 files");
     assert_eq!(bench.engine.state("a"), State::ReadyWait);
     assert_eq!(bench.detail("a"), "says \"opening 12 files\"");
@@ -70,8 +69,7 @@ fn ready_activates_and_a_status_is_shown() {
 #[test]
 fn readiness_that_is_declared_in_another_way_is_not_said() {
     let more = format!("{WATCHED}readiness_file = \"/run/a\"\nreload_signal = \"HUP\"\n");
-    let mut bench = Bench::new(&[&service("a", &more)]);
-    bench.execute("a");
+    let mut bench = executed(&more);
     bench.say("a", "READY=1\nSTATUS=any library says so");
     assert_eq!(bench.engine.state("a"), State::ReadyWait);
     let run = bench.run("a");
@@ -109,13 +107,12 @@ fn a_reload_is_shown_and_answered_when_it_is_complete() {
     bench.say("a", "READY=1");
     assert_eq!(message(bench.answer()), "a has reloaded");
     assert_eq!(bench.status("a").announced, None);
-    assert!(!bench.effects.iter().any(|e| matches!(e, Effect::Terminate(_))));
+    assert!(!bench.has_told_anybody());
 }
 
 #[test]
 fn a_reload_that_is_not_announced_or_never_ends_is_answered_all_the_same() {
-    let mut bench = Bench::new(&[&service("a", NOTIFY)]);
-    bench.execute("a");
+    let mut bench = executed(NOTIFY);
     bench.say("a", "READY=1");
     assert_eq!(bench.reload(), None);
     bench.pass(RELOAD_NOTICE);
@@ -138,8 +135,7 @@ fn a_reload_that_is_not_announced_or_never_ends_is_answered_all_the_same() {
 #[test]
 fn an_end_that_was_announced_follows_the_restart_rule_and_says_so() {
     let once = format!("{NOTIFY}restart_max = 0");
-    let mut bench = Bench::new(&[&service("a", &once)]);
-    bench.execute("a");
+    let mut bench = executed(&once);
     bench.say("a", "READY=1");
     bench.say("a", "STOPPING=1\nERRNO=28");
     assert_eq!(bench.engine.state("a"), State::Active);
@@ -156,8 +152,7 @@ fn an_end_that_was_announced_follows_the_restart_rule_and_says_so() {
 #[test]
 fn an_announced_end_is_not_watched_and_has_the_grace() {
     let grace = format!("{WATCHED}[hotswap]\nshutdown_grace = 20");
-    let mut bench = Bench::new(&[&service("a", &grace)]);
-    bench.execute("a");
+    let mut bench = executed(&grace);
     bench.pass(4 * SECOND);
     bench.say("a", "STOPPING=1");
     let run = bench.run("a");
@@ -175,7 +170,7 @@ fn an_announced_end_is_not_watched_and_has_the_grace() {
         bench.detail("a"),
         "it announced its end and did not end within its grace; has announced its end"
     );
-    assert!(bench.effects.iter().any(|e| matches!(e, Effect::Terminate(r) if *r == run)));
+    assert!(bench.has_told(run));
     bench.give(Event::Ended(run, Exit::Signal(15)));
     assert_eq!(bench.engine.state("a"), State::Starting, "by the restart rule");
     let record = bench.engine.journal().since(0).find(|r| r.to == State::Failed).expect("a record");
@@ -187,9 +182,7 @@ fn an_announced_end_is_not_watched_and_has_the_grace() {
 
 #[test]
 fn an_end_that_is_announced_before_it_is_ready_counts_from_then() {
-    let more = "[lifecycle]\nwatchdog_interval = 5\nreadiness = \"notify\"";
-    let mut bench = Bench::new(&[&service("a", more)]);
-    bench.execute("a");
+    let mut bench = executed(WATCHED_ONCE_READY);
     bench.say("a", "STOPPING=1");
     bench.pass(20 * SECOND);
     assert_eq!(bench.engine.state("a"), State::ReadyWait, "the limit of readiness holds");
@@ -217,17 +210,14 @@ fn a_silent_watchdog_restarts_after_its_dependents_are_gone() {
     bench.pass(5 * SECOND);
     assert_eq!(bench.engine.state("a"), State::Stopping);
     assert!(bench.detail("a").starts_with("no sign of life (WATCHDOG=1) within 5s"), "{}", bench.detail("a"));
-    let abort =
-        |bench: &Bench| bench.effects.iter().any(|e| matches!(e, Effect::Signal(r, Signal(6)) if *r == run));
-    assert!(!abort(&bench), "its dependent still runs");
+    assert!(!bench.has_aborted(run), "its dependent still runs");
     bench.end("user");
-    assert!(abort(&bench));
+    assert!(bench.has_aborted(run));
     bench.pass(9 * SECOND);
-    let killed = |bench: &Bench| bench.effects.iter().any(|e| matches!(e, Effect::Kill(r) if *r == run));
-    let told = bench.effects.iter().any(|e| matches!(e, Effect::Terminate(r) if *r == run));
-    assert!(!told && !killed(&bench), "what handles SIGABRT has the grace to finish");
+    let let_be = !bench.has_told(run) && !bench.has_killed(run);
+    assert!(let_be, "what handles SIGABRT has the grace to finish");
     bench.pass(SECOND);
-    assert!(killed(&bench));
+    assert!(bench.has_killed(run));
     bench.give(Event::Ended(run, Exit::Signal(6)));
     assert_eq!(bench.engine.state("a"), State::Starting, "again at once");
     let record = bench.engine.journal().since(0).find(|r| r.to == State::Failed).expect("a record");
@@ -254,15 +244,13 @@ fn a_sign_of_life_that_comes_with_the_end_of_its_time_counts() {
 
 #[test]
 fn a_watchdog_counts_only_while_the_component_is_up() {
-    let more = "[lifecycle]\nwatchdog_interval = 5\nreadiness = \"notify\"";
-    let mut bench = Bench::new(&[&service("a", more)]);
-    bench.execute("a");
+    let mut bench = executed(WATCHED_ONCE_READY);
     bench.say("a", "WATCHDOG=1");
     bench.pass(20 * SECOND);
     assert_eq!(bench.engine.state("a"), State::ReadyWait);
     bench.say("a", "READY=1");
     bench.pass(4 * SECOND);
-    bench.ask(0, Request::Stop { name: "a".to_owned(), timeout_ms: None });
+    bench.stop("a");
     bench.pass(5 * SECOND);
     assert!(!bench.effects.iter().any(|e| matches!(e, Effect::Signal(..))));
     bench.end("a");
@@ -272,8 +260,7 @@ fn a_watchdog_counts_only_while_the_component_is_up() {
 
 #[test]
 fn a_process_sets_its_own_interval_and_may_trigger_its_watchdog() {
-    let mut bench = Bench::new(&[&service("a", WATCHED)]);
-    bench.execute("a");
+    let mut bench = executed(WATCHED);
     bench.say("a", "WATCHDOG_USEC=60000000");
     bench.pass(59 * SECOND);
     assert_eq!(bench.engine.state("a"), State::Active);
@@ -286,8 +273,8 @@ fn a_process_sets_its_own_interval_and_may_trigger_its_watchdog() {
     let run = bench.run("a");
     bench.say("a", "WATCHDOG=trigger");
     assert_eq!(bench.engine.state("a"), State::Stopping);
-    assert!(bench.effects.iter().any(|e| matches!(e, Effect::Signal(r, Signal(6)) if *r == run)));
-    assert!(!bench.effects.iter().any(|e| matches!(e, Effect::Terminate(_))), "as for one that fell silent");
+    assert!(bench.has_aborted(run));
+    assert!(!bench.has_told_anybody(), "as for one that fell silent");
     assert!(bench.detail("a").starts_with("it triggered its watchdog"));
     bench.end("a");
     bench.execute("a");
@@ -297,21 +284,18 @@ fn a_process_sets_its_own_interval_and_may_trigger_its_watchdog() {
 
 #[test]
 fn a_process_may_give_itself_up_before_it_is_ready() {
-    let more = "[lifecycle]\nwatchdog_interval = 5\nreadiness = \"notify\"";
-    let mut bench = Bench::new(&[&service("a", more)]);
-    bench.execute("a");
+    let mut bench = executed(WATCHED_ONCE_READY);
     let run = bench.run("a");
     bench.say("a", "WATCHDOG=trigger");
     assert_eq!(bench.engine.state("a"), State::Stopping);
-    assert!(bench.effects.iter().any(|e| matches!(e, Effect::Signal(r, Signal(6)) if *r == run)));
+    assert!(bench.has_aborted(run));
     bench.give(Event::Ended(run, Exit::Signal(6)));
     assert_eq!(bench.engine.state("a"), State::Starting, "by the restart rule");
 }
 
 #[test]
 fn limits_are_put_off_but_not_for_ever() {
-    let mut bench = Bench::new(&[&service("a", NOTIFY)]);
-    bench.execute("a");
+    let mut bench = executed(NOTIFY);
     bench.pass(29 * SECOND);
     bench.say("a", "EXTEND_TIMEOUT_USEC=1000000");
     bench.say("a", "EXTEND_TIMEOUT_USEC=500000");

@@ -2,12 +2,22 @@
 
 use super::*;
 
+/// Two hundred probed services, all up.
+fn two_hundred_probed() -> Bench {
+    let names: Vec<_> = (0..200).map(|n| format!("c{n}")).collect();
+    let files: Vec<_> = names.iter().map(|name| service(name, PROBED)).collect();
+    let mut bench = Bench::new(&files.iter().map(String::as_str).collect::<Vec<_>>());
+    for name in &names {
+        bench.execute(name);
+    }
+    bench
+}
+
 #[test]
 fn a_failure_within_the_start_grace_does_not_count() {
     let graced =
         format!("{PROBED}health_failures = 1\nhealth_restart_threshold = 2\nhealth_start_grace = 60");
-    let mut bench = Bench::new(&[&service("a", &graced)]);
-    bench.execute("a");
+    let mut bench = executed(&graced);
     let up = bench.now;
     while bench.now < up + 45 * SECOND {
         probed(&mut bench, false);
@@ -56,26 +66,13 @@ fn first_probes_are_spread_over_the_declared_jitter() {
 
 #[test]
 fn probes_keep_their_rhythm_and_are_spread() {
-    let files: Vec<_> = (0..200).map(|n| service(&format!("c{n}"), PROBED)).collect();
-    let files: Vec<_> = files.iter().map(String::as_str).collect();
-    let mut bench = Bench::new(&files);
-    for n in 0..200 {
-        bench.execute(&format!("c{n}"));
-    }
+    let mut bench = two_hundred_probed();
     let start = bench.now;
     let mut times: BTreeMap<String, Vec<Duration>> = BTreeMap::new();
     while bench.now < start + 60 * SECOND {
         bench.now = bench.engine.deadline().expect("a deadline");
-        bench.effects.clear();
         bench.give(Event::Tick);
-        let sent: Vec<_> = bench
-            .effects
-            .iter()
-            .filter_map(|effect| match effect {
-                Effect::Probe { probe, component, .. } => Some((*probe, component.name.clone())),
-                _ => None,
-            })
-            .collect();
+        let sent = all_sent(&mut bench);
         assert!(sent.len() <= 5, "{} probes at once", sent.len());
         for (probe, name) in sent {
             times.entry(name).or_default().push(bench.now.saturating_sub(start));
@@ -91,12 +88,7 @@ fn probes_keep_their_rhythm_and_are_spread() {
 /// Wake it as late as it allows: what is asked, and when it was due.
 #[test]
 fn probes_are_asked_together_within_a_tenth_of_their_interval() {
-    let files: Vec<_> = (0..200).map(|n| service(&format!("c{n}"), PROBED)).collect();
-    let files: Vec<_> = files.iter().map(String::as_str).collect();
-    let mut bench = Bench::new(&files);
-    for n in 0..200 {
-        bench.execute(&format!("c{n}"));
-    }
+    let mut bench = two_hundred_probed();
     let start = bench.now;
     let (mut wakes, mut probes) = (0, 0);
     while bench.now < start + 60 * SECOND {
@@ -104,19 +96,11 @@ fn probes_are_asked_together_within_a_tenth_of_their_interval() {
         let wake_by = bench.engine.wake_by().expect("a time to wake at");
         assert!((due..=due + SECOND).contains(&wake_by), "{due:?} is put off to {wake_by:?}");
         bench.now = wake_by;
-        bench.effects.clear();
         bench.give(Event::Tick);
         wakes += 1;
-        let sent: Vec<_> = bench
-            .effects
-            .iter()
-            .filter_map(|effect| match effect {
-                Effect::Probe { probe, .. } => Some(*probe),
-                _ => None,
-            })
-            .collect();
+        let sent = all_sent(&mut bench);
         probes += sent.len();
-        for probe in sent {
+        for (probe, _) in sent {
             bench.give(Event::Probed { probe, outcome: Ok(()) });
         }
     }
@@ -145,8 +129,7 @@ fn nothing_but_probes_is_put_off() {
 
 #[test]
 fn a_long_pause_is_not_made_up_for() {
-    let mut bench = Bench::new(&[&service("a", PROBED)]);
-    bench.execute("a");
+    let mut bench = executed(PROBED);
     probed(&mut bench, true);
     let rhythm = bench.now;
     bench.now += 95 * SECOND;
@@ -160,15 +143,14 @@ fn a_long_pause_is_not_made_up_for() {
 
 #[test]
 fn nothing_is_probed_before_it_is_ready_or_after_it_is_told_to_stop() {
-    let mut bench = Bench::new(&[&service("a", &format!("{PROBED}readiness = \"notify\""))]);
-    bench.execute("a");
+    let mut bench = executed(&format!("{PROBED}readiness = \"notify\""));
     bench.now += 20 * SECOND;
     bench.give(Event::Tick);
     assert_eq!(sent(&mut bench), None);
     let run = bench.run("a");
     bench.give(Event::Ready(run));
     let probe = next_probe(&mut bench);
-    bench.ask(0, Request::Stop { name: "a".to_owned(), timeout_ms: None });
+    bench.stop("a");
     assert!(bench.effects.iter().any(|e| matches!(e, Effect::CancelProbe(id) if *id == probe)));
     bench.give(Event::Probed { probe, outcome: Err("cancelled".into()) });
     assert_eq!(bench.engine.state("a"), State::Stopping);

@@ -27,8 +27,7 @@ impl Bench {
 fn what_a_process_cannot_see_does_not_restart_it() {
     let first =
         "[provides]\ncapabilities = [\"x\"]\n[lifecycle]\nhealth_file = \"/a\"\nreadiness = \"notify\"";
-    let mut bench = Bench::new(&[&service("a", first)]);
-    bench.execute("a");
+    let mut bench = executed(first);
     let run = bench.run("a");
     bench.give(Event::Ready(run));
     for (more, restarts) in [
@@ -106,7 +105,7 @@ fn a_changed_grace_holds_for_what_runs() {
     let mut bench = Bench::new(&[&file(10)]);
     bench.execute("a");
     bench.declare("0.toml", &file(3));
-    bench.ask(0, Request::Stop { name: "a".to_owned(), timeout_ms: None });
+    bench.stop("a");
     let left = bench.engine.deadline().map(|due| due.saturating_sub(bench.now));
     assert_eq!(left, Some(3 * SECOND));
 }
@@ -135,7 +134,7 @@ fn limits_are_changed_on_what_runs_one_change_at_a_time() {
     bench.declare("0.toml", &file(5));
     bench.give(Event::Limited(run, Ok(())));
     assert_eq!(bench.state_of("a"), (State::Active, None));
-    assert!(!bench.effects.iter().any(|e| matches!(e, Effect::Terminate(_))));
+    assert!(!bench.has_told_anybody());
     // An end in between: the next process has them from the start.
     bench.declare("0.toml", &file(6));
     bench.end("a");

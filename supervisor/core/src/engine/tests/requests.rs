@@ -5,8 +5,7 @@ use crate::control::{Readiness, Until, UpgradeLevel};
 
 #[test]
 fn strangers_may_look_but_not_touch() {
-    let mut bench = Bench::new(&[&service("a", "")]);
-    bench.execute("a");
+    let mut bench = executed("");
     let stop = || Request::Stop { name: "a".to_owned(), timeout_ms: None };
     assert!(matches!(bench.ask(1000, stop()), Some(Answer::Refused { .. })));
     let look = Request::Status { name: None, after: None };
@@ -108,7 +107,7 @@ fn a_wait_for_a_rejected_file_is_looked_at_when_files_change_and_only_then() {
 #[test]
 fn a_wait_for_news_of_what_is_gone_looks_at_what_is_new() {
     let mut bench = Bench::new(&[&service("a", ""), &service("b", "")]);
-    bench.give(Event::Files(vec![FileChange { file: "1.toml".to_owned(), content: FileContent::Gone }]));
+    bench.change(&[("1.toml", None)]);
     let run = bench.run("b");
     bench.give(Event::Created { run, pid: 8 });
     bench.give(Event::Ended(run, Exit::Code(0)));
