@@ -272,12 +272,7 @@ impl Cause {
             | Self::NotReady { last: Some(text), .. }
             | Self::LimitsNotSet { reason: text }
             | Self::TookOver { failure: text }
-            | Self::StateLost { reason: text, .. } => {
-                if text.len() > TEXT_LIMIT {
-                    let end = (0..=TEXT_LIMIT).rfind(|at| text.is_char_boundary(*at)).unwrap_or(0);
-                    *text = format!("{}…", &text[..end]).into();
-                }
-            }
+            | Self::StateLost { reason: text, .. } => shorten(text),
             // Others name components, files, keys, requests and clients: each has a limit of its own.
             _ => {}
         }
@@ -349,6 +344,14 @@ impl fmt::Display for Cause {
             ),
             Self::Adopted => f.write_str("found running after the supervisor had lost its state"),
         }
+    }
+}
+
+/// Leave so much of a text as is kept, and say that there was more.
+fn shorten(text: &mut Rc<str>) {
+    if text.len() > TEXT_LIMIT {
+        let end = (0..=TEXT_LIMIT).rfind(|at| text.is_char_boundary(*at)).unwrap_or(0);
+        *text = format!("{}…", &text[..end]).into();
     }
 }
 

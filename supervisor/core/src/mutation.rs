@@ -39,7 +39,6 @@ mutations! {
     KillAtOnce: "kills together with SIGTERM",
     TerminateTheAborted: "sends SIGTERM together with SIGABRT",
     StartBeforeEnd: "starts the new process before the old one has ended",
-    WaitInRings: "lets components wait for each other to be gone",
     ForgetDependents: "stops a component before those that need it",
     KeepOldDeclaration: "lets a process run on when its declaration changes",
     ForgetLimits: "does not change the limits of what runs",

@@ -431,7 +431,7 @@ impl Engine {
         // later. Where edges have changed since, it takes one that waits already; to look for it
         // everywhere would make a long chain quadratic.
         let waits = |user: &NodeId| self.unit(*user).is_some_and(|unit| unit.waits_for > 0);
-        if self.old_waits && !broken(Mutation::WaitInRings) && found.iter().any(waits) {
+        if self.old_waits && found.iter().any(waits) {
             let waiting = self.waiting_for(id);
             found.retain(|user| !waiting.contains(user));
         }

@@ -34,15 +34,8 @@ impl Bench {
         self.change(&[(file, Some(text))]);
     }
 
-    /// One batch: each of these files holds this now, or is gone.
     fn change(&mut self, files: &[(&str, Option<&str>)]) {
-        let content =
-            |text: &str| FileContent::Component(Box::new(parse(text).component.expect("a component")));
-        let change = |(file, text): &(&str, Option<&str>)| FileChange {
-            file: (*file).to_owned(),
-            content: text.map_or(FileContent::Gone, content),
-        };
-        self.give(Event::Files(files.iter().map(change).collect()));
+        self.give(changed(files));
     }
 
     fn give(&mut self, event: Event) {
@@ -107,6 +100,16 @@ impl Bench {
             _ => None,
         })
     }
+}
+
+/// One batch: each of these files holds this now, or is gone.
+fn changed(files: &[(&str, Option<&str>)]) -> Event {
+    let content = |text: &str| FileContent::Component(Box::new(parse(text).component.expect("a component")));
+    let change = |(file, text): &(&str, Option<&str>)| FileChange {
+        file: (*file).to_owned(),
+        content: text.map_or(FileContent::Gone, content),
+    };
+    Event::Files(files.iter().map(change).collect())
 }
 
 /// A bench with one service, `a`, whose program runs.

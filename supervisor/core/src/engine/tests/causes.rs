@@ -76,6 +76,33 @@ fn a_chain_that_goes_further_back_than_the_journal_says_so() {
 }
 
 #[test]
+fn no_text_of_a_file_makes_the_journal_grow() {
+    let long = "ä".repeat(100_000);
+    let base = format!("[provides]\ncapabilities = [\"{long}\"]\n[lifecycle]\nhealth_check = \"{long}\"\n");
+    let user = service("user", &format!("[requires]\ncapabilities = [\"{long}\"]"));
+    let mut bench = Bench::new(&[&service("base", &base), &user]);
+    bench.execute("base");
+    bench.execute("user");
+    while bench.engine.state("base") != State::Degraded {
+        bench.now = bench.engine.deadline().expect("a deadline");
+        bench.give(Event::Tick);
+        if let Some(probe) = sent(&mut bench) {
+            bench.give(Event::Probed { probe, outcome: Err(long.as_str().into()) });
+        }
+    }
+    let detail = health_of(&bench, "base").1.expect("a reason");
+    assert!(detail.ends_with(&long), "what holds now is told whole");
+    bench.end("base");
+    let told: Vec<_> = bench.engine.journal().since(0).map(|record| record.cause.to_string()).collect();
+    let shortened = [("3 health probes in a row failed: ä", "ä…"), ("capability ä", "ä… is down")];
+    for (begin, end) in shortened {
+        let is_told = told.iter().any(|text| text.starts_with(begin) && text.ends_with(end));
+        assert!(is_told, "{begin}: {told:.200?}");
+    }
+    assert!(told.iter().all(|text| text.len() < 600));
+}
+
+#[test]
 fn a_long_chain_comes_in_pages_that_lack_nothing() {
     let links: Vec<_> = (0..300)
         .map(|n| {

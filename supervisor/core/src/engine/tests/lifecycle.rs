@@ -67,6 +67,30 @@ fn who_needs_nothing_that_goes_in_the_same_batch_is_not_waited_for() {
 }
 
 #[test]
+fn nobody_waits_in_a_ring_that_a_change_makes_while_a_stop_begins() {
+    let a = service("a", "[provides]\ncapabilities = [\"x\"]");
+    let b = service("b", "[requires]\ncapabilities = [\"x\"]");
+    let mut bench = Bench::new(&[&a, &b]);
+    bench.execute("a");
+    bench.execute("b");
+    let [run_a, run_b] = ["a", "b"].map(|name| bench.run(name));
+    // What came together: `a` gives itself up and waits for `b`, which needs it; then it is `a` that
+    // needs `b`, which is started anew.
+    let a = format!("{a}\n[requires]\ncapabilities = [\"y\"]");
+    let b = service("b", "args = [\"new\"]\n[provides]\ncapabilities = [\"y\"]");
+    let together = [
+        Event::Notified(run_a, crate::notify::parse(b"WATCHDOG=trigger")),
+        changed(&[("0.toml", Some(&a)), ("1.toml", Some(&b))]),
+    ];
+    let effects = bench.engine.handle_all(bench.now, together);
+    bench.effects.extend(effects);
+    assert_eq!(bench.states(["a", "b"]), [State::Stopping; 2]);
+    assert!(bench.has_told(run_b) && !bench.has_aborted(run_a));
+    bench.end("b");
+    assert!(bench.has_aborted(run_a));
+}
+
+#[test]
 fn what_fails_while_a_cycle_catches_it_ends_up_in_the_cycle() {
     let ready = "[lifecycle]\nreadiness = \"notify\"\nreadiness_timeout = 1";
     let a = |more: &str| service("a", &format!("{ready}\n[provides]\ncapabilities = [\"x\"]\n{more}"));
