@@ -427,8 +427,8 @@ pub struct Engine {
     now: Duration,
     last_run: u64,
     last_probe: u64,
-    /// Units in a state that is not resting.
-    moving: usize,
+    /// How many units are in each state.
+    census: [usize; STATES],
     /// The cycle that each component on one is part of; derived with the graph.
     cycle_of: HashMap<NodeId, Rc<[NodeId]>>,
     /// Somebody may wait for others to be gone since before the graph was derived anew, against the
@@ -477,7 +477,7 @@ impl Engine {
             now: Duration::ZERO,
             last_run: 0,
             last_probe: 0,
-            moving: 0,
+            census: [0; STATES],
             cycle_of: HashMap::new(),
             old_waits: false,
             halting: None,
@@ -596,7 +596,23 @@ impl Engine {
 
     /// Whether every component rests: nothing starts, stops or waits to become ready.
     pub fn is_settled(&self) -> bool {
-        self.moving == 0
+        self.moving() == 0
+    }
+
+    /// Units in a state that is not resting.
+    fn moving(&self) -> usize {
+        let counted = State::ALL.iter().zip(self.census);
+        counted.filter(|(state, _)| !state.is_resting()).map(|(_, count)| count).sum()
+    }
+
+    /// A unit has changed its state; who comes, comes from REMOVED, which nobody is in.
+    fn count(&mut self, from: State, to: State) {
+        if let Some(count) = self.census.get_mut(from as usize) {
+            *count -= 1;
+        }
+        if let Some(count) = self.census.get_mut(to as usize) {
+            *count += 1;
+        }
     }
 
     /// Whether the engine is stopping everything.

@@ -270,7 +270,8 @@ const LIFECYCLE: &[Key] = &[
         "readiness_timeout",
         Shape::PositiveSeconds,
         Fallback::Value("30"),
-        "Time from the start until ready; a component that takes longer has FAILED.",
+        "Time from the start until ready; a component that takes longer has FAILED. By \
+         `EXTEND_TIMEOUT_USEC` its process may put this limit and the grace of its end off, by an hour in all.",
     ),
     key(
         "readiness_interval",

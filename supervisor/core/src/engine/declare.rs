@@ -284,7 +284,7 @@ impl Engine {
     /// components: to those on them before those that need these, so that each follows from what
     /// led to it.
     pub(super) fn settle_graph(&mut self, edits: &[Edit]) {
-        self.old_waits = self.moving > 0 && self.units.iter().flatten().any(|unit| unit.waits_for > 0);
+        self.old_waits = self.moving() > 0 && self.units.iter().flatten().any(|unit| unit.waits_for > 0);
         let mut moved = self.graph.settle();
         if !moved.is_empty() {
             self.find_cycles();
@@ -421,6 +421,7 @@ impl Engine {
             after: None,
         };
         unit.revision = self.record(record);
+        self.count(State::Removed, unit.state);
         self.names.insert(Rc::clone(&unit.name), id);
         if self.units.len() <= id.index() {
             self.units.resize_with(id.index() + 1, || None);

@@ -211,9 +211,8 @@ impl Engine {
                     unit.turned_at = now;
                 }
             }
-            self.moving += usize::from(!to.is_resting());
-            self.moving -= usize::from(!from.is_resting());
-            self.old_waits &= self.moving > 0;
+            self.count(from, to);
+            self.old_waits &= self.moving() > 0;
         }
         let level = match to {
             State::Stopping if broken(Mutation::KeepLevel) => self.graph.level(id),

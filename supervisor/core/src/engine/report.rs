@@ -135,14 +135,16 @@ impl Engine {
 
     /// Counts over all components.
     pub fn summary(&self) -> Summary {
+        // Each page of a long status tells it: not by a walk over all components.
         let mut summary = Summary::default();
-        for unit in self.units.iter().flatten() {
-            summary.total += 1;
-            match unit.state {
-                State::Active | State::Done => summary.active += 1,
-                State::Degraded => summary.degraded += 1,
-                State::Starting | State::ReadyWait => summary.starting += 1,
-                State::Failed | State::Backoff | State::Cycle => summary.failed += 1,
+        for (state, count) in State::ALL.iter().zip(self.census) {
+            let count = count as u64;
+            summary.total += count;
+            match state {
+                State::Active | State::Done => summary.active += count,
+                State::Degraded => summary.degraded += count,
+                State::Starting | State::ReadyWait => summary.starting += count,
+                State::Failed | State::Backoff | State::Cycle => summary.failed += count,
                 State::Inactive | State::Stopping | State::Removed => {}
             }
         }

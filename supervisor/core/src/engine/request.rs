@@ -433,7 +433,7 @@ impl Engine {
                 let moving = moving.by_ref().filter(|unit| !unit.state.is_resting());
                 let names: Vec<_> =
                     moving.take(4).map(|unit| format!("{} is {}", unit.name, unit.state)).collect();
-                format!("{} not at rest: {}", self.moving, names.join(", "))
+                format!("{} not at rest: {}", self.moving(), names.join(", "))
             }
         }
     }
@@ -471,7 +471,7 @@ impl Engine {
                 newer.then(|| "changed".to_owned()).and_then(|message| done(message, newest))
             }
             Goal::Until(Until::Settled) => {
-                (self.moving == 0).then(|| "settled".to_owned()).and_then(|message| done(message, now))
+                (self.moving() == 0).then(|| "settled".to_owned()).and_then(|message| done(message, now))
             }
             Goal::Until(Until::Rejected { file }) => self
                 .files

@@ -107,7 +107,7 @@ impl Engine {
             probes: _,
             kernel: _,
             effects: _,
-            moving: _,
+            census: _,
             cycle_of: _,
             old_waits: _,
         } = self;
@@ -187,7 +187,7 @@ impl Engine {
     /// Put the units in their places, and derive what is known of all together.
     fn place_units(&mut self, units: Vec<(NodeId, Unit)>) -> Result<(), RestoreError> {
         for (id, mut unit) in units {
-            self.moving += usize::from(!unit.state.is_resting());
+            self.count(State::Removed, unit.state);
             if let Some(process) = &unit.process {
                 let run = process.run;
                 if self.runs.insert(run, id).is_some() || run.0 > self.last_run {

@@ -1,8 +1,8 @@
 //! What is shown is true: a page names every component that is declared, with the state it is in,
-//! what it grants and whether it is ready.
+//! what it grants and whether it is ready, and counts them right.
 
 use super::{Checker, Verdict};
-use crate::control::{Answer, CapabilityStatus, Readiness, Request};
+use crate::control::{Answer, CapabilityStatus, Readiness, Request, Summary};
 use crate::engine::{ClientId, Effect, Event};
 use crate::journal::State;
 use crate::sim::model::Model;
@@ -41,6 +41,9 @@ impl Checker for Answers {
     fn effect(&mut self, model: &Model, effect: &Effect) -> Verdict {
         let Effect::Reply(client, answer) = effect else { return Ok(()) };
         let Some((shown, more)) = shown(answer) else { return Ok(()) };
+        if let Answer::Status(page) = answer {
+            add_up(model, page.summary)?;
+        }
         let mut seen = 0;
         for one in shown {
             // The kernel's own has no number.
@@ -88,6 +91,20 @@ fn shown(answer: &Answer) -> Option<(Vec<Shown<'_>>, bool)> {
         }
         _ => None,
     }
+}
+
+/// The counts over all components.
+fn add_up(model: &Model, shown: Summary) -> Verdict {
+    let count =
+        |states: &[State]| model.slots.iter().filter(|slot| states.contains(&slot.state)).count() as u64;
+    let counted = Summary {
+        total: model.slots.iter().filter(|slot| slot.state != State::Removed).count() as u64,
+        active: count(&[State::Active, State::Done]),
+        degraded: count(&[State::Degraded]),
+        starting: count(&[State::Starting, State::ReadyWait]),
+        failed: count(&[State::Failed, State::Backoff, State::Cycle]),
+    };
+    if shown == counted { Ok(()) } else { Err(format!("{shown:?} is said of {counted:?}")) }
 }
 
 fn judge(model: &Model, number: usize, shown: &Shown<'_>) -> Verdict {
