@@ -31,6 +31,7 @@ mod supervisor;
 mod sys;
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::rc::Rc;
@@ -167,6 +168,10 @@ fn run(options: &Options, carried: Option<Carried>) -> io::Result<Halt> {
     let blocked = sys::block_signals().map_err(at("block signals".into()))?;
     let signals = sys::signalfd(&blocked).map_err(at("open a signal descriptor".into()))?;
     let common = machine::common().map_err(at("open /dev/null".into()))?;
+    let table_taken = spawn::prepare_lanes(&common.null).unwrap_or_else(|error| {
+        warn!("children copy all descriptors: {error}");
+        None
+    });
     let state_dir = std::path::absolute(&options.state_dir)?;
     let created = std::fs::create_dir_all(&state_dir);
     match created.map_err(at(format!("create {}", state_dir.display()))) {
@@ -244,6 +249,7 @@ fn run(options: &Options, carried: Option<Carried>) -> io::Result<Halt> {
         spawn_local(control::serve(Rc::clone(&supervisor), listener, connections));
         spawn_local(follow_files(Rc::clone(&supervisor)));
         spawn_local(copy_logs(Rc::clone(&supervisor), logs));
+        spawn_local(settle_loans(Rc::clone(&supervisor), table_taken));
         spawn_local(async {
             tokio::time::sleep(memory::SETTLE_AFTER).await;
             memory::settle();
@@ -267,6 +273,14 @@ fn run(options: &Options, carried: Option<Carried>) -> io::Result<Halt> {
 async fn copy_logs(supervisor: Rc<Supervisor>, logs: Rc<Logs>) {
     if let Err(error) = logs.copy(supervisor).await {
         error!("failed to wait for output, which is lost from now on: {error}");
+    }
+}
+
+/// Take back what children were lent for their start, for ever.
+async fn settle_loans(supervisor: Rc<Supervisor>, table_taken: Option<OwnedFd>) {
+    let Some(table_taken) = table_taken else { return };
+    if let Err(error) = processes::settle_loans(supervisor, table_taken).await {
+        error!("failed to wait for children that have started: {error}");
     }
 }
 

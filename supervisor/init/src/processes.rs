@@ -34,7 +34,7 @@ use crate::readiness::Channel;
 use crate::spawn::{Common, Loan, Started};
 use crate::sys;
 
-pub use exec::take_report_of;
+pub use exec::{settle_loans, take_report_of};
 pub use found::FoundProcess;
 pub use passed::{PassedProcesses, take_over};
 pub use reap::{reaped, take_last_words};
@@ -177,6 +177,11 @@ impl Processes {
         self.pids.insert(pid, role);
         self.loans.extend(started.loan.map(|loan| (pid, loan)));
         pid
+    }
+
+    /// Take back what children needed of the table of descriptors that have one of their own by now.
+    fn settle_loans(&mut self) {
+        self.loans.values_mut().for_each(Loan::settle);
     }
 
     /// Free what a child used before exec.

@@ -9,6 +9,7 @@
 //! the process itself replaces both.
 
 mod child;
+mod lanes;
 mod loan;
 mod stacks;
 
@@ -24,9 +25,11 @@ use yakiros_core::journal::Exit;
 
 use crate::sys;
 use child::OWN_NUMBER;
+use lanes::Lane;
 use loan::Launch;
 
 pub use child::{read_report, step};
+pub use lanes::{any_free as any_lane_free, prepare as prepare_lanes};
 pub use loan::Loan;
 
 /// Search path of components; the supervisor itself may have been started without one.
@@ -222,7 +225,8 @@ pub fn start(image: Image, fds: &Descriptors<'_>, common: &Common) -> io::Result
     // A score that is written is that of all who have the memory.
     let shares = image.shares_memory && !common.oom_lowered;
     let namespaces = image.namespaces;
-    let launch = Launch::new(image, fds, report, common);
+    let lane = if shares { Lane::take(fds) } else { None };
+    let launch = Launch::new(image, fds, report, common, lane);
     if shares {
         return launch.lend(fds.cgroup, namespaces);
     }

@@ -2,6 +2,8 @@
 //!
 //! That the program runs is told once, before anything that it says or does is; so is the step that failed before it.
 
+use std::io;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 use tokio::task::spawn_local;
@@ -35,17 +37,35 @@ pub fn take_report_of(supervisor: &Rc<Supervisor>, pid: i32) {
     }
 }
 
+/// Take back what children were lent of the table of descriptors, for ever. An error is one of the event loop's.
+pub async fn settle_loans(supervisor: Rc<Supervisor>, woken: OwnedFd) -> io::Result<()> {
+    let woken = sys::watch(woken)?;
+    loop {
+        let mut ready = woken.readable().await?;
+        ready.clear_ready();
+        // How often it was told does not matter; what comes after this wakes again.
+        let mut count = [0; size_of::<u64>()];
+        sys::read_now(woken.get_ref(), &mut count)?;
+        supervisor.processes.borrow_mut().settle_loans();
+    }
+}
+
 /// Read the report pipe if something has come. Whether the report is complete.
 pub(super) fn take_report(supervisor: &Rc<Supervisor>, run: RunId) -> bool {
     let mut buffer = [0_u8; 8];
     let executed = {
         let mut own = supervisor.processes.borrow_mut();
+        let own = &mut *own;
         let Some(process) = own.runs.get_mut(&run) else {
             return true;
         };
         let Some(report) = &process.report else {
             return true;
         };
+        // As long as the other end is open here, there is no end to be seen.
+        if let Some(loan) = process.pid.and_then(|pid| own.loans.get_mut(&pid)) {
+            loan.settle();
+        }
         match sys::read_now(report.get_ref(), &mut buffer) {
             Ok(None) => return false,
             Ok(Some(count)) if count > 0 => {

@@ -115,6 +115,9 @@ fn try_spawn(
         report: &report_write,
         cgroup: directory.as_ref(),
     };
+    if !spawn::any_lane_free() {
+        own.settle_loans();
+    }
     let started = spawn::start(image, &fds, &own.common).map_err(at("create the process"))?;
     // It ends by itself with the report; a handle would keep its memory as long as the component runs.
     spawn_local(watch_exec(Rc::clone(supervisor), run));

@@ -7,6 +7,7 @@
 use std::ffi::CStr;
 use std::os::fd::RawFd;
 use std::ptr;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::libc;
 use syscalls::{Errno, Sysno, syscall};
@@ -14,7 +15,8 @@ use syscalls::{Errno, Sysno, syscall};
 use super::NOTIFY_FD;
 
 /// Steps of the child's set-up, in order. Each completes "failed to …".
-const STEPS: [&str; 11] = [
+const STEPS: [&str; 12] = [
+    "take a table of descriptors of its own",
     "start a session",
     "reset the signal mask",
     "connect standard input to /dev/null",
@@ -68,9 +70,21 @@ pub struct Plan {
     pub log: RawFd,
     pub notify: Option<RawFd>,
     pub report: RawFd,
+    /// Where the supervisor's table of descriptors is shared: how to get one's own.
+    pub table: Option<Table>,
     pub reset_oom: bool,
     /// [`OWN_NUMBER_BYTES`] for the variable that the child writes itself.
     pub own_number: *mut u8,
+}
+
+/// How a child that shares the supervisor's table of descriptors takes its own (see [`super::lanes`]).
+pub struct Table {
+    /// Descriptors from here are not copied.
+    pub beyond: libc::c_uint,
+    /// Set once the child has its own.
+    pub taken: *const AtomicBool,
+    /// An event descriptor that is told then.
+    pub wake: RawFd,
 }
 
 impl Plan {
@@ -101,30 +115,63 @@ impl Plan {
         let no_signals = 0_u64;
         // SAFETY: as above.
         unsafe {
-            syscall!(Sysno::setsid).map_err(at(0))?;
+            self.take_table().map_err(at(0))?;
+            syscall!(Sysno::setsid).map_err(at(1))?;
             let (mask, none) = (&raw const no_signals, ptr::null_mut::<u64>());
-            syscall!(Sysno::rt_sigprocmask, libc::SIG_SETMASK, mask, none, MASK_BYTES).map_err(at(1))?;
-            syscall!(Sysno::dup3, self.null, 0, 0).map_err(at(2))?;
-            syscall!(Sysno::dup3, self.log, 1, 0).map_err(at(3))?;
-            syscall!(Sysno::dup3, self.log, 2, 0).map_err(at(4))?;
-            self.pass_notify().map_err(at(5))?;
-            let first = if self.notify.is_some() { NOTIFY_FD.wrapping_add(1) } else { NOTIFY_FD };
-            syscall!(Sysno::close_range, first, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC)
-                .map_err(at(6))?;
+            syscall!(Sysno::rt_sigprocmask, libc::SIG_SETMASK, mask, none, MASK_BYTES).map_err(at(2))?;
+            syscall!(Sysno::dup3, self.null, 0, 0).map_err(at(3))?;
+            syscall!(Sysno::dup3, self.log, 1, 0).map_err(at(4))?;
+            syscall!(Sysno::dup3, self.log, 2, 0).map_err(at(5))?;
+            self.pass_notify().map_err(at(6))?;
+            self.close_others().map_err(at(7))?;
             let (files, none) = (&raw const self.files, ptr::null_mut::<libc::rlimit>());
-            syscall!(Sysno::prlimit64, 0, libc::RLIMIT_NOFILE, files, none).map_err(at(7))?;
+            syscall!(Sysno::prlimit64, 0, libc::RLIMIT_NOFILE, files, none).map_err(at(8))?;
             if self.reset_oom {
                 reset_oom_score();
             }
             if let Some((name, length)) = self.hostname {
-                syscall!(Sysno::sethostname, name, length).map_err(at(8))?;
+                syscall!(Sysno::sethostname, name, length).map_err(at(9))?;
             }
             let _ = syscall!(Sysno::umask, 0o022);
-            syscall!(Sysno::chdir, c"/".as_ptr()).map_err(at(9))?;
+            syscall!(Sysno::chdir, c"/".as_ptr()).map_err(at(10))?;
             write_own_number(self.own_number, syscall!(Sysno::getpid).unwrap_or(0));
-            syscall!(Sysno::execve, self.program, self.argv, self.environment).map_err(at(10))?;
+            syscall!(Sysno::execve, self.program, self.argv, self.environment).map_err(at(11))?;
         }
         Ok(())
+    }
+
+    /// Copy what is needed of the supervisor's table of descriptors, if that is shared. Nothing may be opened, closed or
+    /// duplicated before.
+    ///
+    /// # Safety
+    /// As [`Plan::run`].
+    unsafe fn take_table(&self) -> Result<(), Errno> {
+        let Some(table) = &self.table else { return Ok(()) };
+        let one = 1_u64;
+        // SAFETY: plain calls on numbers and a local; the flag is alive as long as the plan.
+        unsafe {
+            syscall!(Sysno::close_range, table.beyond, libc::c_uint::MAX, libc::CLOSE_RANGE_UNSHARE)?;
+            (*table.taken).store(true, Ordering::Release);
+            // It can only fail when it was told 2^64 times since the supervisor has looked.
+            let _ = syscall!(Sysno::write, table.wake, &raw const one, size_of_val(&one));
+        }
+        Ok(())
+    }
+
+    /// Close what is not the program's, but for the report, which exec closes: what belongs to other components is not to
+    /// be held by one whose exec takes long.
+    ///
+    /// # Safety
+    /// As [`Plan::run`].
+    unsafe fn close_others(&self) -> Result<(), Errno> {
+        let first = if self.notify.is_some() { NOTIFY_FD.wrapping_add(1) } else { NOTIFY_FD };
+        // SAFETY: plain calls on numbers.
+        unsafe {
+            if self.report > first {
+                syscall!(Sysno::close_range, first, self.report.wrapping_sub(1), 0)?;
+            }
+            syscall!(Sysno::close_range, self.report.wrapping_add(1), libc::c_uint::MAX, 0).map(drop)
+        }
     }
 
     /// Bring the notification descriptor to its number.

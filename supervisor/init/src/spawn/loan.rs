@@ -8,8 +8,9 @@
 //! which somebody else may hold a lock.
 //!
 //! What makes that safe:
-//! - The child makes raw system calls and writes to its stack and its plan only (see [`super::child`]). Descriptors, signal
-//!   handlers, mask, limits and working directory are its own from the clone on.
+//! - The child makes raw system calls and writes to its stack and its plan only (see [`super::child`]). Signal handlers,
+//!   mask, limits and working directory are its own from the clone on. So is its table of descriptors where it is copied;
+//!   where it is not, the child takes one before anything else (see [`super::lanes`]).
 //! - What it uses is lent: a [`Loan`] that is not ended is never freed, whatever becomes of its owner. It ends when the
 //!   report pipe was closed without a word (exec takes the memory away before it closes descriptors, as an exit does) or
 //!   when the child was reaped.
@@ -22,10 +23,12 @@ use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::libc;
 
-use super::child::{OWN_NUMBER_BYTES, Plan};
+use super::child::{OWN_NUMBER_BYTES, Plan, Table};
+use super::lanes::Lane;
 use super::stacks::{STACK_BYTES, Stack};
 use super::{Common, Descriptors, Image, Started};
 use crate::sys;
@@ -34,6 +37,10 @@ use crate::sys;
 pub struct Launch {
     plan: Plan,
     stack: Stack,
+    /// The child has a table of descriptors of its own. Behind a pointer, for the child writes to it.
+    table_taken: Box<AtomicBool>,
+    /// What the child finds in the supervisor's table until then.
+    lane: Option<Lane>,
     /// What the plan points to.
     _image: Image,
     _argv: Vec<*const libc::c_char>,
@@ -44,28 +51,51 @@ pub struct Launch {
 pub struct Loan(NonNull<Launch>);
 
 impl Launch {
-    /// Lay out what the child needs.
-    pub fn new(image: Image, fds: &Descriptors<'_>, report: &OwnedFd, common: &Common) -> Box<Self> {
+    /// Lay out what the child needs. With a lane it shares the supervisor's table of descriptors, which only a child may
+    /// that shares the memory.
+    pub fn new(
+        image: Image,
+        fds: &Descriptors<'_>,
+        report: &OwnedFd,
+        common: &Common,
+        lane: Option<Lane>,
+    ) -> Box<Self> {
         // The variable with the child's own number goes before the null at the end.
         let own_number = Box::into_raw(Box::new([0_u8; OWN_NUMBER_BYTES])).cast::<u8>();
         let own = image.watched.then_some(own_number.cast_const().cast());
         let argv = pointers(&image.argv, None);
         let environment = pointers(&image.environment, own);
         let both = |limit| libc::rlimit { rlim_cur: limit, rlim_max: limit };
+        let table_taken = Box::new(AtomicBool::new(false));
+        let shared = lane.as_ref().map(Lane::shared);
         let plan = Plan {
             program: image.program.as_ptr(),
             argv: argv.as_ptr(),
             environment: environment.as_ptr(),
             hostname: image.hostname.as_ref().map(|name| (name.as_ptr(), name.count_bytes())),
             files: image.files_max.map_or(common.files, both),
-            null: common.null.as_raw_fd(),
-            log: fds.log.as_raw_fd(),
-            notify: fds.notify.map(OwnedFd::as_raw_fd),
-            report: report.as_raw_fd(),
+            null: shared.map_or(common.null.as_raw_fd(), |shared| shared.null),
+            log: shared.map_or(fds.log.as_raw_fd(), |shared| shared.log),
+            notify: shared.map_or(fds.notify.map(OwnedFd::as_raw_fd), |shared| shared.notify),
+            report: shared.map_or(report.as_raw_fd(), |shared| shared.report),
+            table: shared.map(|shared| Table {
+                beyond: shared.beyond,
+                taken: &raw const *table_taken,
+                wake: shared.wake,
+            }),
             reset_oom: common.oom_lowered,
             own_number,
         };
-        Box::new(Self { plan, stack: Stack::take(), _image: image, _argv: argv, _environment: environment })
+        let stack = Stack::take();
+        Box::new(Self {
+            plan,
+            stack,
+            table_taken,
+            lane,
+            _image: image,
+            _argv: argv,
+            _environment: environment,
+        })
     }
 
     /// What the child is to do.
@@ -75,7 +105,8 @@ impl Launch {
 
     /// Create a child that uses this, in the supervisor's memory.
     pub fn lend(mut self: Box<Self>, cgroup: Option<&OwnedFd>, namespaces: u64) -> io::Result<Started> {
-        let mut args = sys::clone_args(cgroup, namespaces | libc::CLONE_VM as u64);
+        let table = if self.lane.is_some() { libc::CLONE_FILES as u64 } else { 0 };
+        let mut args = sys::clone_args(cgroup, namespaces | libc::CLONE_VM as u64 | table);
         args.stack = self.stack.as_mut_ptr() as u64;
         args.stack_size = STACK_BYTES as u64;
         let lent = NonNull::from(Box::leak(self));
@@ -99,6 +130,18 @@ impl Drop for Launch {
 }
 
 impl Loan {
+    /// Take back what a child needed of the supervisor's table of descriptors, once it has its own.
+    pub fn settle(&mut self) {
+        // SAFETY: it is alive until the loan ends. The child reads its plan and writes to the flag and its stack; the lane
+        // is the supervisor's alone.
+        unsafe {
+            let launch = self.0.as_ptr();
+            if (*launch).table_taken.load(Ordering::Acquire) {
+                (*launch).lane = None;
+            }
+        }
+    }
+
     /// Free what was lent.
     ///
     /// # Safety
@@ -106,6 +149,15 @@ impl Loan {
     pub unsafe fn end(self) {
         // SAFETY: it was leaked by `Launch::lend`, and nobody uses it any more.
         drop(unsafe { Box::from_raw(self.0.as_ptr()) });
+    }
+}
+
+#[cfg(test)]
+impl Loan {
+    /// Whether nothing of the table of descriptors is lent any more.
+    fn is_settled(&self) -> bool {
+        // SAFETY: it is alive until the loan ends, and the lane is the supervisor's alone.
+        unsafe { (*self.0.as_ptr()).lane.is_none() }
     }
 }
 
@@ -190,6 +242,7 @@ unsafe fn clone_onto(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::spawn::lanes::LANES;
     use crate::spawn::stacks::Slot;
     use nix::sys::signal::{SigSet, Signal};
     use nix::sys::wait::{WaitStatus, waitpid};
@@ -208,23 +261,33 @@ mod tests {
         depth: usize,
     }
 
-    /// Run a command in this memory until it has ended.
+    /// Run a command in this memory until it has ended, with a copy of the table of descriptors.
     fn run_shared(words: &[&str], common: &Common) -> Ended {
+        run_with(words, common, false)
+    }
+
+    /// The same, with a lane if asked for.
+    fn run_with(words: &[&str], common: &Common, shares_table: bool) -> Ended {
         let image = Image::probe(words, "a").expect("an image");
         let (mut output, log) = io::pipe().expect("a pipe");
         let (mut read, report) = io::pipe().expect("a pipe");
         let (log, report) = (OwnedFd::from(log), OwnedFd::from(report));
         let fds = Descriptors { log: &log, notify: Some(&log), report: &report, cgroup: None };
-        let mut launch = Launch::new(image, &fds, &report, common);
+        let lane = shares_table.then(|| Lane::take(&fds).expect("a lane"));
+        let mut launch = Launch::new(image, &fds, &report, common, lane);
         launch.stack.fill(MaybeUninit::new(UNTOUCHED));
         let started = launch.lend(None, 0).expect("a process");
         drop((log, report));
+        let mut loan = started.loan.expect("a loan");
+        while shares_table && !loan.is_settled() {
+            std::thread::yield_now();
+            loan.settle();
+        }
         let mut bytes = Vec::new();
         read.read_to_end(&mut bytes).expect("a report");
         let mut text = String::new();
         output.read_to_string(&mut text).expect("its output");
         let status = waitpid(Pid::from_raw(started.pid), None).expect("its end");
-        let loan = started.loan.expect("a loan");
         // SAFETY: the child has ended, and the whole stack was written before.
         let depth = unsafe {
             let stack = &loan.0.as_ref().stack;
@@ -252,6 +315,45 @@ mod tests {
         // 0 to 2, and the one for notifications.
         assert_eq!(lines.iter().filter(|line| line.contains(" -> ")).count(), 4, "{lines:?}");
         assert_eq!(lines[lines.len() - 2..], ["/", "0022"]);
+    }
+
+    #[test]
+    fn a_child_that_shares_the_table_keeps_nothing_of_it_but_its_own() {
+        let common = crate::machine::common().expect("/dev/null");
+        let woken = crate::spawn::prepare_lanes(&common.null).expect("lanes").expect("a kernel that can");
+        // What was open before, after, and in another's lane.
+        let (_before, other) = io::pipe().expect("a pipe");
+        let other = OwnedFd::from(other);
+        let others = Descriptors { log: &other, notify: None, report: &other, cgroup: None };
+        let held = Lane::take(&others).expect("a lane");
+        for _ in 0..100 {
+            let ended = run_with(&["/bin/sh", "-c", "ls -l /proc/$$/fd; pwd; umask"], &common, true);
+            assert!(
+                matches!(ended.status, WaitStatus::Exited(_, 0)),
+                "{:?} {:?}",
+                ended.status,
+                ended.report
+            );
+            let lines: Vec<&str> = ended.output.lines().collect();
+            assert_eq!(lines.iter().filter(|line| line.contains(" -> ")).count(), 4, "{lines:?}");
+            assert_eq!(lines[lines.len() - 2..], ["/", "0022"]);
+            let ended = run_with(&["/nonexistent/program"], &common, true);
+            let failure = crate::spawn::read_report(&ended.report);
+            assert_eq!(failure, Some(("execute the binary", libc::ENOENT)), "{:?}", ended.report);
+        }
+        let mut count = [0; size_of::<u64>()];
+        assert_eq!(sys::read_now(&woken, &mut count).expect("it was woken"), Some(8));
+        assert_eq!(u64::from_ne_bytes(count), 200);
+        drop(held);
+        // All lanes are back, and one that is lent is not lent twice.
+        let lanes: Vec<_> = std::iter::from_fn(|| Lane::take(&others)).collect();
+        let mut numbers: Vec<_> = lanes.iter().map(|lane| lane.shared().report).collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        assert_eq!((numbers.len(), lanes.len()), (LANES, LANES));
+        assert!(!crate::spawn::any_lane_free());
+        drop(lanes);
+        assert!(crate::spawn::any_lane_free());
     }
 
     #[test]
@@ -283,7 +385,7 @@ mod tests {
             let (mut read, report) = io::pipe().expect("a pipe");
             let report = OwnedFd::from(report);
             let fds = Descriptors { log: &common.null, notify: None, report: &report, cgroup: None };
-            let launch = Launch::new(image, &fds, &report, &common);
+            let launch = Launch::new(image, &fds, &report, &common, None);
             *errno = libc::EXDEV;
             let started = launch.lend(None, 0).expect("a process");
             drop(report);
