@@ -21,6 +21,7 @@
 //! [`Engine::deadline`] is reached, the caller sends [`Event::Tick`].
 
 mod declare;
+mod followers;
 mod health;
 mod lifecycle;
 mod limits;

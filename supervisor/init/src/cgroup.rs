@@ -5,7 +5,7 @@
 //! groups, which is said once at the start; limits then do not hold.
 
 #[cfg(test)]
-mod fake;
+pub mod fake;
 mod handle;
 mod limit;
 mod owners;

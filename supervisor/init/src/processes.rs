@@ -40,6 +40,7 @@ pub use passed::{PassedProcesses, take_over};
 pub use reap::{reaped, take_last_words};
 
 use pending::Pending;
+use start::Pipes;
 
 /// One process of a component.
 struct Process {
@@ -99,6 +100,8 @@ pub struct Processes {
     reports: HashMap<i32, OwnedFd>,
     /// Starts that wait.
     pending: HashMap<RunId, Pending>,
+    /// Made for the next start while there was time.
+    pipes: Option<Pipes>,
     /// Processes that were found running, by component; each is taken when its component is started.
     found: HashMap<String, FoundProcess>,
 }
@@ -115,6 +118,7 @@ impl Processes {
             loans: HashMap::new(),
             reports: HashMap::new(),
             pending: HashMap::new(),
+            pipes: None,
             found: HashMap::new(),
         }
     }

@@ -233,6 +233,11 @@ impl Supervisor {
         self.engine.borrow().started_with(run)
     }
 
+    /// Components that start as soon as the one of this run is up; not more than `most` of them.
+    pub fn followers(&self, run: RunId, most: usize) -> Vec<Rc<Component>> {
+        self.engine.borrow().followers(run, most)
+    }
+
     /// Whether nothing starts, stops or waits to become ready.
     pub fn is_settled(&self) -> bool {
         self.engine.borrow().is_settled()

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use tokio::task::spawn_local;
 use yakiros_core::engine::{Event, RunId};
 
-use super::Role;
+use super::{Processes, Role};
 use crate::spawn;
 use crate::supervisor::Supervisor;
 use crate::sys;
@@ -18,6 +18,7 @@ use crate::sys;
 pub(super) async fn watch_exec(supervisor: Rc<Supervisor>, run: RunId) {
     let report = supervisor.processes.borrow().runs.get(&run).and_then(|process| process.report.clone());
     let Some(report) = report else { return };
+    Processes::make_way(&supervisor, run);
     loop {
         let Ok(mut ready) = report.readable().await else {
             return;
@@ -116,15 +117,12 @@ mod tests {
     use yakiros_core::engine::{Config, Engine, FileChange, FileContent};
 
     use super::*;
-    use crate::cgroup::Cgroups;
+    use crate::cgroup::{Cgroups, fake::Bench as Groups};
     use crate::declarations::Declarations;
     use crate::output::Logs;
 
-    #[test]
-    fn readiness_is_watched_and_words_are_heard_once_the_program_runs() {
-        let text = "[component]\nname = \"a\"\nbinary = \"/bin/sleep\"\nargs = [\"1000\"]\n\
-                    [lifecycle]\nreadiness_check = \"true\"\nwatchdog_interval = \"10m\"\n";
-        let component = yakiros_core::component::parse(text).component.expect("a component");
+    /// A supervisor of these components, without groups; `test` comes before the event loop.
+    fn supervised<T: Future<Output = ()>>(texts: &[&str], test: impl FnOnce(Rc<Supervisor>) -> T) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("event loop");
         tokio::task::LocalSet::new().block_on(&runtime, async {
             let dir = tempfile::tempdir().expect("temporary directory");
@@ -135,8 +133,25 @@ mod tests {
             let declarations = Declarations::new(dir.path());
             let state_dir = dir.path().to_owned();
             let supervisor = Supervisor::new(engine, state_dir, declarations, system, Rc::new(listener));
-            let content = FileContent::Component(Box::new(component));
-            supervisor.dispatch(Event::Files(vec![FileChange { file: "a.toml".to_owned(), content }]));
+            let changes = texts.iter().enumerate().map(|(number, text)| {
+                let component = yakiros_core::component::parse(text).component.expect("a component");
+                let content = FileContent::Component(Box::new(component));
+                FileChange { file: format!("{number}.toml"), content }
+            });
+            supervisor.dispatch(Event::Files(changes.collect()));
+            test(Rc::clone(&supervisor)).await;
+            let runs: Vec<_> = supervisor.processes.borrow().runs.keys().copied().collect();
+            for run in runs {
+                supervisor.processes.borrow_mut().kill(run);
+            }
+        });
+    }
+
+    #[test]
+    fn readiness_is_watched_and_words_are_heard_once_the_program_runs() {
+        let text = "[component]\nname = \"a\"\nbinary = \"/bin/sleep\"\nargs = [\"1000\"]\n\
+                    [lifecycle]\nreadiness_check = \"true\"\nwatchdog_interval = \"10m\"\n";
+        supervised(&[text], |supervisor| async move {
             let stands = || {
                 let own = supervisor.processes.borrow();
                 let process = own.runs.values().next().expect("a process");
@@ -147,8 +162,37 @@ mod tests {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
             assert_eq!(stands(), (true, true, true));
-            let run = *supervisor.processes.borrow().runs.keys().next().expect("a run");
-            supervisor.processes.borrow_mut().kill(run);
+        });
+    }
+
+    #[test]
+    fn what_follows_a_start_finds_its_group_made_and_no_other_does() {
+        let component = |name: &str, more: &str| {
+            format!("[component]\nname = {name:?}\nbinary = \"/bin/sleep\"\nargs = [\"1000\"]\n{more}\n")
+        };
+        let needs = |capability: &str| format!("[requires]\ncapabilities = [{capability:?}]");
+        // It never becomes ready.
+        let provider = "[provides]\ncapabilities = [\"x\"]\n[lifecycle]\nreadiness_check = \"false\"";
+        let texts =
+            [component("a", provider), component("next", &needs("x")), component("other", &needs("y"))];
+        supervised(&texts.each_ref().map(String::as_str), |supervisor| async move {
+            let groups = Groups::new();
+            // Processes cannot be born in these; the one of "a" is without a group already.
+            supervisor.processes.borrow_mut().cgroups = groups.all;
+            let is_over = || {
+                let own = supervisor.processes.borrow();
+                own.runs.values().all(|process| process.report.is_none())
+            };
+            while !is_over() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            let made = |name: &str| groups.root.path().join("graph").join(name).exists();
+            assert_eq!(["a", "next", "other"].map(made), [false, true, false]);
+            assert!(supervisor.processes.borrow().pipes.is_some());
+            assert_eq!(supervisor.processes.borrow().runs.len(), 1, "it follows, and was not started");
+            // Who is no longer declared leaves nothing.
+            supervisor.processes.borrow_mut().forget("next");
+            assert!(!made("next"));
         });
     }
 }

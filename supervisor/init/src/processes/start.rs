@@ -3,10 +3,12 @@
 //! Each start gives one event that says what became of it, at once or, if it has to wait, later (see [`super::pending`]).
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::rc::Rc;
 
 use nix::libc;
+use tokio::io::unix::AsyncFd;
 use tokio::task::spawn_local;
 use yakiros_core::component::{Check, Component, Readiness};
 use yakiros_core::engine::{Event, RunId};
@@ -24,6 +26,9 @@ use crate::sys;
 
 type StepError = (&'static str, io::Error);
 
+/// The most components for which something is made ready at once: the event loop is not held up for more.
+const FOLLOWERS: usize = 4;
+
 /// The step of a start that brings the control group into its state.
 pub(super) const PREPARE: &str = "prepare the cgroup";
 
@@ -34,7 +39,39 @@ pub(super) struct Ready {
     pub(super) cgroup: Option<Cgroup>,
 }
 
+/// The pipes of a start, each with its reading end first.
+pub(super) struct Pipes {
+    log: (OwnedFd, OwnedFd),
+    report: (AsyncFd<OwnedFd>, OwnedFd),
+}
+
+impl Pipes {
+    fn new() -> Result<Self, StepError> {
+        let at = |step: &'static str| move |error| (step, error);
+        let log = sys::pipe().map_err(at("create the log pipe"))?;
+        let (read, write) = sys::pipe().map_err(at("create the report pipe"))?;
+        Ok(Self { log, report: (sys::watch(read).map_err(at("watch the report pipe"))?, write) })
+    }
+}
+
 impl Processes {
+    /// A process was created and its program is not there yet, which takes a while: make ready what those need who start
+    /// as soon as it is up, so that it does not have to be made between the one and the other.
+    pub(super) fn make_way(supervisor: &Rc<Supervisor>, run: RunId) {
+        let followers = supervisor.followers(run, FOLLOWERS);
+        if followers.is_empty() {
+            return;
+        }
+        let mut own = supervisor.processes.borrow_mut();
+        // What fails here fails again at the start, and is told then.
+        if own.pipes.is_none() {
+            own.pipes = Pipes::new().ok();
+        }
+        for component in followers {
+            let _ = own.prepare(&component);
+        }
+    }
+
     /// Start a process. The event says what became of it so far; there is none yet if the start has to
     /// wait (see [`pending`]).
     pub fn spawn(
@@ -102,9 +139,8 @@ fn try_spawn(
     let mut environment = prepared.environment();
     environment.extend(socket.as_ref().map(Socket::variable));
     let image = Image::new(component, generation, &environment).map_err(at("prepare the command line"))?;
-    let (log_read, log_write) = sys::pipe().map_err(at("create the log pipe"))?;
-    let (report_read, report_write) = sys::pipe().map_err(at("create the report pipe"))?;
-    let report = Rc::new(sys::watch(report_read).map_err(at("watch the report pipe"))?);
+    let pipes = own.pipes.take().map_or_else(Pipes::new, Ok)?;
+    let Pipes { log: (log_read, log_write), report: (report, report_write) } = pipes;
     let log = Log::new(&own.logs, run, (&supervisor.state_dir, &component.name), log_read)
         .map_err(at("watch the log pipe"))?;
     let directory = cgroup.as_ref().map(Cgroup::open).transpose();
@@ -132,7 +168,7 @@ fn try_spawn(
         name: component.name.as_str().into(),
         cgroup,
         events: None,
-        report: Some(report),
+        report: Some(Rc::new(report)),
         failure: None,
         speaking: None,
         log: Some(log),

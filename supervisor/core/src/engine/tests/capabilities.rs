@@ -38,6 +38,41 @@ fn with_two_providers(more: &str) -> Bench {
 }
 
 #[test]
+fn those_follow_a_start_that_lack_nothing_else() {
+    let user = |name: &str, more: &str| service(name, &format!("{REQUIRES}{more}"));
+    let mut bench = Bench::new(&[
+        &service("one", PROVIDES),
+        &user("next", ""),
+        &service("patient", OPTIONAL),
+        &service("other", "[provides]\ncapabilities = [\"y\"]\n"),
+        &service("both", "[requires]\ncapabilities = [\"x\", \"y\"]\n"),
+        &user("stopped", ""),
+        &service("stranger", "[requires]\ncapabilities = [\"z\"]\n"),
+    ]);
+    bench.stop("stopped");
+    let followers = |bench: &Bench, name: &str, most: usize| {
+        let mut found: Vec<_> =
+            bench.engine.followers(bench.run(name), most).iter().map(|c| c.name.clone()).collect();
+        found.sort_unstable();
+        found
+    };
+    assert_eq!(followers(&bench, "one", 9), ["next", "patient"]);
+    assert_eq!(followers(&bench, "one", 1).len(), 1);
+    assert!(followers(&bench, "other", 9).is_empty());
+    bench.execute("other");
+    assert_eq!(followers(&bench, "one", 9), ["both", "next", "patient"]);
+    // They were told the truth, and none follows twice.
+    let run = bench.run("one");
+    bench.effects.clear();
+    bench.give(Event::Created { run, pid: 7 });
+    bench.give(Event::Executed(run));
+    for name in ["next", "patient", "both"] {
+        bench.run(name);
+    }
+    assert!(bench.engine.followers(run, 9).is_empty());
+}
+
+#[test]
 fn a_requirement_stays_up_while_one_of_two_providers_is() {
     let mut bench = with_two_providers("");
     let run = bench.run("user");
