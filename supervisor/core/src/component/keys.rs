@@ -346,7 +346,8 @@ const LIFECYCLE: &[Key] = &[
         "restart_max",
         Shape::Number(0, COUNT_MAX),
         Fallback::Value("5"),
-        "Restarts within `restart_window`; with more, there are growing pauses before the next.",
+        "Restarts within `restart_window`; with more, there are growing pauses before the next. Above \
+         1,024 they are counted to within a thousandth.",
     ),
     key(
         "restart_window",

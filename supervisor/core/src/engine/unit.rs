@@ -19,6 +19,10 @@ use crate::journal::{Cause, State};
 const PAUSES: [Duration; 4] =
     [Duration::from_secs(30), Duration::from_secs(60), Duration::from_secs(120), Duration::from_secs(300)];
 
+/// The most times of restarts that are kept of a component: 16 KiB. Of a rule that allows more, one
+/// restart in several stands for all of them, so that what never stops failing does not grow.
+pub(super) const RECENT_LIMIT: usize = 1024;
+
 /// A process that exists, or is being created.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Process {
@@ -85,7 +89,7 @@ pub(super) struct Unit {
     pub(super) generation: u64,
     /// Restarts after failures.
     pub(super) restarts: u64,
-    /// Times of the restarts within the window.
+    /// Times of the restarts within the window, or of one in several: see [`RECENT_LIMIT`].
     pub(super) recent: VecDeque<Duration>,
     /// Pauses taken since the last healthy window.
     pub(super) pauses: usize,
@@ -162,8 +166,11 @@ impl Unit {
         {
             self.recent.pop_front();
         }
-        if self.pauses == 0 && self.recent.len() < most {
-            self.recent.push_back(now);
+        let stride = most.div_ceil(RECENT_LIMIT).max(1);
+        if self.pauses == 0 && self.recent.len() < most.div_ceil(stride) {
+            if self.restarts.is_multiple_of(stride as u64) {
+                self.recent.push_back(now);
+            }
             return None;
         }
         Some(self.next_pause())

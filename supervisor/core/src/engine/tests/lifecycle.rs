@@ -1,6 +1,7 @@
 //! Starts, ends and stops: pauses, late events, who is waited for, shutdown.
 
 use super::*;
+use crate::engine::unit::RECENT_LIMIT;
 
 #[test]
 fn pauses_grow_and_are_forgotten_after_a_healthy_window() {
@@ -20,6 +21,27 @@ fn pauses_grow_and_are_forgotten_after_a_healthy_window() {
     bench.now += 31 * SECOND;
     bench.end("a");
     assert_eq!(bench.engine.state("a"), State::Starting, "at once again");
+}
+
+#[test]
+fn a_rule_that_allows_many_restarts_keeps_few_times() {
+    for (most, counted) in [(2, 2..=2), (1024, 1024..=1024), (3000, 2998..=3000)] {
+        let more = format!("[lifecycle]\nrestart_max = {most}\nrestart_window = \"100h\"");
+        let mut bench = executed(&more);
+        for _ in 0..=most {
+            let run = bench.run("a");
+            bench.effects.clear();
+            bench.give(Event::Ended(run, Exit::Code(1)));
+            if bench.engine.state("a") == State::Backoff {
+                break;
+            }
+            assert!(bench.engine.find("a").is_some_and(|unit| unit.recent.len() <= RECENT_LIMIT));
+            bench.execute("a");
+        }
+        // The last one is that which comes after a pause.
+        let restarts = bench.engine.find("a").map_or(0, |unit| unit.restarts - 1);
+        assert!(counted.contains(&restarts), "{restarts} of {most}");
+    }
 }
 
 #[test]
