@@ -323,18 +323,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_child_is_ended_whether_it_leads_a_group_or_not() {
+    fn a_child_is_ended_with_the_group_that_it_leads_if_it_does() {
+        use std::io::{BufRead as _, BufReader, Read as _};
         use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
-        let mut command = std::process::Command::new("/bin/sleep");
-        // Ends by itself, and not by a signal.
-        command.arg("30");
-        for own_group in [false, true] {
+        use std::process::{Command, Stdio};
+        // Each ends by itself, and not by a signal; the child of the second has something to say then.
+        let scripts = ["echo begun; exec sleep 30", "{ echo begun; sleep 30; echo survived; } & wait"];
+        for (own_group, script) in [false, true].into_iter().zip(scripts) {
+            let mut command = Command::new("/bin/sh");
+            command.args(["-c", script]).stdout(Stdio::piped()).stderr(Stdio::null());
             if own_group {
                 command.process_group(0);
             }
-            let mut child = command.spawn().expect("sleep");
+            let mut child = command.spawn().expect("a shell");
+            let mut output = BufReader::new(child.stdout.take().expect("its output"));
+            let mut said = String::new();
+            output.read_line(&mut said).expect("its output");
+            assert_eq!(said, "begun\n");
             end_child(Pid::from_raw(i32::try_from(child.id()).expect("a process id")));
             assert_eq!(child.wait().expect("its end").signal(), Some(libc::SIGKILL));
+            output.read_to_string(&mut said).expect("the end of its output");
+            assert_eq!(said, "begun\n", "whether it leads a group: {own_group}");
         }
     }
 }

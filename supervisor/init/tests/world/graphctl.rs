@@ -3,6 +3,7 @@
 mod journal;
 mod lifecycle;
 mod log;
+mod terminal;
 
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};

@@ -251,6 +251,14 @@ impl Guest {
         kill(Pid::from_raw(self.init_pid()), Signal::SIGCONT).expect("continued");
     }
 
+    /// Children of process 1 that have ended and are not reaped.
+    pub fn zombies(&self) -> usize {
+        let init = self.init_pid();
+        let children = fs::read_to_string(format!("/proc/{init}/task/{init}/children")).unwrap_or_default();
+        let state = |pid: &str| fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        children.split_whitespace().filter(|pid| state(pid).contains(") Z ")).count()
+    }
+
     /// Wait for the end of the whole namespace; the signal says how process 1 ended it.
     pub fn ended(mut self) -> (Option<i32>, String) {
         let status = until("the end", || self.child.try_wait().ok().flatten());

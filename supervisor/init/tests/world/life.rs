@@ -6,14 +6,13 @@ mod memory;
 mod notify;
 
 use std::fs;
-use std::path::Path;
 use std::process::Command;
 
 use yakiros_core::control::{Answer, Request};
 use yakiros_core::journal::State;
 
 use crate::guest::{Guest, until};
-use crate::speaker::{BURST_LINE, Speaker};
+use crate::speaker::{BURST_LINE, start};
 
 #[test]
 fn start_order_follows_the_requirements() {
@@ -56,7 +55,7 @@ fn orphans_are_reaped() {
     guest.wait("parent", State::Active, None);
     until("the orphan's end", || guest.dir.path().join("orphan-done").exists().then_some(()));
     // The orphan ends right after its file; then no dead process may be left inside.
-    until("the reaping", || (zombies(&guest) == 0).then_some(()));
+    until("the reaping", || (guest.zombies() == 0).then_some(()));
     assert_eq!(guest.component("parent").restarts, 0);
 }
 
@@ -65,16 +64,9 @@ fn everything_that_was_written_before_the_end_is_kept() {
     // As much as anybody may make a pipe hold; the two files of a log keep half of it.
     const LINES: usize = 1000;
     const KEPT: usize = LINES / 4;
-    let dir = tempfile::tempdir().expect("temporary directory");
-    fs::create_dir(dir.path().join("graph.d")).expect("configuration directory");
-    let case = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases/notify/graph.d/speaker.toml");
-    let text = Speaker::file(&fs::read_to_string(case).expect("component file"), dir.path());
-    fs::write(dir.path().join("graph.d/speaker.toml"), text).expect("component file");
-    let mut speaker = Speaker::new(dir.path());
-    let Some(guest) = Guest::start_in(dir) else {
+    let Some((guest, mut speaker)) = start("") else {
         return;
     };
-    speaker.meet();
     // It has ended when it no longer answers; the next one is met after its log is complete.
     assert_eq!(speaker.tell(&format!("burst {LINES}")), "");
     speaker.meet();
@@ -84,15 +76,6 @@ fn everything_that_was_written_before_the_end_is_kept() {
     for number in LINES - KEPT..=LINES {
         assert!(log.contains(&line(number)), "line {number} is lost");
     }
-}
-
-fn zombies(guest: &Guest) -> usize {
-    let init = guest.init_pid();
-    let children = format!("/proc/{init}/task/{init}/children");
-    let children = fs::read_to_string(children).unwrap_or_default();
-    let state = |pid: &str| fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let dead = children.split_whitespace().map(state);
-    dead.filter(|stat| stat.contains(") Z ")).count()
 }
 
 #[test]

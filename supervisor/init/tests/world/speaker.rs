@@ -3,6 +3,7 @@
 //! The test listens on a socket, the component connects to it, takes a line at a time, says it on
 //! its `NOTIFY_SOCKET` and answers when it has.
 
+use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
@@ -14,7 +15,7 @@ use nix::sys::socket::{
     AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, sendmsg, socket,
 };
 
-use crate::guest::PATIENCE;
+use crate::guest::{Guest, PATIENCE};
 
 /// Where the component finds its test.
 const VARIABLE: &str = "SPEAKER";
@@ -64,6 +65,19 @@ impl Speaker {
         stream.read_line(&mut answer).expect("an answer");
         answer.trim_end().to_owned()
     }
+}
+
+/// A supervisor with the speaker as its only component, with more lines of its file, and met.
+pub fn start(more: &str) -> Option<(Guest, Speaker)> {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    fs::create_dir(dir.path().join("graph.d")).expect("configuration directory");
+    let case = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases/notify/graph.d/speaker.toml");
+    let text = fs::read_to_string(case).expect("component file") + more;
+    fs::write(dir.path().join("graph.d/speaker.toml"), Speaker::file(&text, dir.path())).expect("file");
+    let mut speaker = Speaker::new(dir.path());
+    let guest = Guest::start_in(dir)?;
+    speaker.meet();
+    Some((guest, speaker))
 }
 
 /// Say one thing from a process of its own, which then ends.

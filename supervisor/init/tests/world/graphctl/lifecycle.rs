@@ -1,11 +1,7 @@
 //! `readiness`, `upgrade` and `status --watch`.
 
-use std::io::{Read as _, Write as _};
-use std::process::{Command, Stdio};
-
 use yakiros_core::journal::State;
 
-use super::program;
 use crate::guest::{Guest, sleeper};
 
 #[test]
@@ -128,37 +124,4 @@ fn json_has_the_documented_keys() {
     let refusal = guest.graphctl(&["stop", "stedy", "--json"]);
     let refusal: serde_json::Value = serde_json::from_slice(&refusal.stdout).expect("JSON");
     assert_eq!(refusal["near"][0], "steady", "{refusal}");
-}
-
-#[test]
-fn a_terminal_is_given_back_as_it_was() {
-    let Some(guest) = Guest::start("live") else {
-        return;
-    };
-    guest.wait("steady", State::Active, None);
-    // `script` gives it a terminal, whose Ctrl-C is a byte of its input. `exec`, because a shell that
-    // stayed would be interrupted as well, and its exit code reported.
-    let mut child = Command::new("script")
-        .args(["--quiet", "--return", "--command"])
-        .arg(format!("exec {} --socket {} status --watch", program().display(), guest.socket().display()))
-        .arg("/dev/null")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("script");
-    let mut keys = child.stdin.take().expect("its input");
-    let mut screen = child.stdout.take().expect("its output");
-    let mut seen = Vec::new();
-    let mut buffer = [0; 4096];
-    let shows = |seen: &[u8], part: &str| String::from_utf8_lossy(seen).contains(part);
-    while !shows(&seen, "Summary: 1 active") {
-        let count = screen.read(&mut buffer).expect("a picture");
-        assert!(count > 0, "it ended: {}", String::from_utf8_lossy(&seen));
-        seen.extend_from_slice(&buffer[..count]);
-    }
-    assert!(shows(&seen, "\x1b[?1049h"), "it takes the alternate screen");
-    keys.write_all(b"\x03").expect("Ctrl-C");
-    screen.read_to_end(&mut seen).expect("the rest");
-    assert!(shows(&seen, "\x1b[?7h\x1b[?25h\x1b[?1049l"), "{}", String::from_utf8_lossy(&seen));
-    assert_eq!(child.wait().expect("script").code(), Some(0));
 }

@@ -10,7 +10,7 @@ fn script(name: &str, script: &str) -> String {
 }
 
 /// A component that copies what is written to a pipe of that name to its output.
-fn parrot(guest: &Guest, name: &str) -> std::fs::File {
+pub(super) fn parrot(guest: &Guest, name: &str) -> std::fs::File {
     let pipe = guest.dir.path().join(format!("{name}.pipe"));
     let made = std::process::Command::new("mkfifo").arg(&pipe).status();
     assert!(made.expect("mkfifo").success());
@@ -20,7 +20,7 @@ fn parrot(guest: &Guest, name: &str) -> std::fs::File {
 }
 
 /// Write to a parrot and wait until it is in the log.
-fn say(guest: &Guest, mut pipe: &std::fs::File, name: &str, text: &str) {
+pub(super) fn say(guest: &Guest, mut pipe: &std::fs::File, name: &str, text: &str) {
     use std::io::Write as _;
     pipe.write_all(text.as_bytes()).expect("the pipe");
     until("the line", || guest.says(&["log", name, "1"]).contains(text.trim_end()).then_some(()));

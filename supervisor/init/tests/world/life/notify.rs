@@ -16,21 +16,9 @@ use yakiros_core::control::{Announced, Answer, Health, Request};
 use yakiros_core::journal::{Cause, State};
 
 use crate::guest::{Guest, until};
-use crate::speaker::{self, Speaker};
+use crate::speaker::{self, start};
 
 const NOTIFY: &str = "[lifecycle]\nreadiness = \"notify\"\nreload_signal = \"SIGWINCH\"\n";
-
-fn start(more: &str) -> Option<(Guest, Speaker)> {
-    let dir = tempfile::tempdir().expect("temporary directory");
-    fs::create_dir(dir.path().join("graph.d")).expect("configuration directory");
-    let case = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases/notify/graph.d/speaker.toml");
-    let text = fs::read_to_string(case).expect("component file") + more;
-    fs::write(dir.path().join("graph.d/speaker.toml"), Speaker::file(&text, dir.path())).expect("file");
-    let mut speaker = Speaker::new(dir.path());
-    let guest = Guest::start_in(dir)?;
-    speaker.meet();
-    Some((guest, speaker))
-}
 
 fn descriptors(guest: &Guest) -> usize {
     fs::read_dir(format!("/proc/{}/fd", guest.init_pid())).expect("descriptors").count()
@@ -249,7 +237,7 @@ fn last_words_of_all_that_end_at_once_are_heard() {
     guest.settle();
     guest.freeze();
     fs::write(&go, "").expect("file");
-    until("the end of all", || (zombies(guest.init_pid()) == ENDING).then_some(()));
+    until("the end of all", || (guest.zombies() == ENDING).then_some(()));
     guest.thaw();
     for number in 0..ENDING {
         let name = format!("speaker-{number}");
@@ -257,13 +245,6 @@ fn last_words_of_all_that_end_at_once_are_heard() {
         let detail = guest.component(&name).detail.unwrap_or_default();
         assert!(detail.contains("errno 28"), "{name}: {detail}");
     }
-}
-
-/// Children of a process that have ended and are not reaped.
-fn zombies(parent: i32) -> usize {
-    let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap_or_default();
-    let state = |pid: &str| fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    children.split_whitespace().filter(|pid| state(pid).contains(") Z ")).count()
 }
 
 #[test]
