@@ -9,6 +9,7 @@
 //! the process itself replaces both.
 
 mod child;
+mod clone;
 mod lanes;
 mod loan;
 mod stacks;

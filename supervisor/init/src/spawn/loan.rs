@@ -28,6 +28,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use nix::libc;
 
 use super::child::{OWN_NUMBER_BYTES, Plan, Table};
+use super::clone::clone_onto;
 use super::lanes::Lane;
 use super::stacks::{STACK_BYTES, Stack};
 use super::{Common, Descriptors, Image, Started};
@@ -170,73 +171,6 @@ fn pointers(texts: &[CString], last: Option<*const libc::c_char>) -> Vec<*const 
 unsafe extern "C" fn run(plan: *const Plan) -> ! {
     // SAFETY: `Launch::lend` gives a valid plan to a new child.
     unsafe { (*plan).run() }
-}
-
-/// `clone3` whose child calls `entry` with `argument` on the stack of `args`. Returns as the system call does, in the parent
-/// only. A function can not do that: its child would return through the frame of its parent.
-///
-/// # Safety
-/// The stack must be aligned and nobody else's, and what `entry` does must be safe beside what the parent does.
-#[cfg(target_arch = "x86_64")]
-unsafe fn clone_onto(
-    args: &libc::clone_args,
-    entry: unsafe extern "C" fn(*const Plan) -> !,
-    argument: *const Plan,
-) -> isize {
-    let result: isize;
-    // SAFETY: the parent changes only the registers that are named; the child has registers and a stack of its own, and
-    // does not come back. The zero in the frame pointer ends a debugger's walk.
-    unsafe {
-        std::arch::asm!(
-            "syscall",
-            "test rax, rax",
-            "jnz 2f",
-            "xor ebp, ebp",
-            "mov rdi, r8",
-            "call r9",
-            "ud2",
-            "2:",
-            inlateout("rax") libc::SYS_clone3 as isize => result,
-            in("rdi") ptr::from_ref(args),
-            in("rsi") size_of_val(args),
-            in("r8") argument,
-            in("r9") entry,
-            lateout("rcx") _,
-            lateout("r11") _,
-        );
-    }
-    result
-}
-
-/// See the one for x86_64.
-///
-/// # Safety
-/// As there.
-#[cfg(target_arch = "aarch64")]
-unsafe fn clone_onto(
-    args: &libc::clone_args,
-    entry: unsafe extern "C" fn(*const Plan) -> !,
-    argument: *const Plan,
-) -> isize {
-    let result: isize;
-    // SAFETY: as above.
-    unsafe {
-        std::arch::asm!(
-            "svc #0",
-            "cbnz x0, 2f",
-            "mov x29, xzr",
-            "mov x0, x9",
-            "blr x10",
-            "brk #1",
-            "2:",
-            inlateout("x0") ptr::from_ref(args) => result,
-            in("x1") size_of_val(args),
-            in("x8") libc::SYS_clone3,
-            in("x9") argument,
-            in("x10") entry,
-        );
-    }
-    result
 }
 
 #[cfg(test)]
