@@ -71,6 +71,40 @@ proptest! {
         }
     }
 
+    /// From nothing, those have hope that are up, or may rise and require nothing of which no provider has hope.
+    #[test]
+    fn hope_is_what_can_be_reached(
+        declared in declarations(6),
+        held in prop::collection::vec(any::<bool>(), 20),
+        up in prop::collection::vec(any::<bool>(), 20),
+        mostly_free in any::<bool>(),
+    ) {
+        let (mut graph, ids) = build(&declared);
+        for ((id, held), up) in ids.iter().zip(held).zip(up) {
+            let node = &mut graph.nodes[id.index()];
+            node.may_rise = mostly_free || !held;
+            node.level = if up && held { Level::Up } else { Level::Down };
+        }
+        graph.settle();
+        let mut hopeful: BTreeSet<NodeId> = BTreeSet::new();
+        loop {
+            let reached = |cap: &CapId| graph.providers(*cap).iter().any(|p| hopeful.contains(p));
+            let has_hope = |id: &&NodeId| {
+                let node = &graph.nodes[id.index()];
+                let may = node.may_rise && !node.in_cycle && graph.required(**id).iter().all(reached);
+                node.level > Level::Down || may
+            };
+            let found: BTreeSet<NodeId> = ids.iter().filter(has_hope).copied().collect();
+            if found == hopeful {
+                break;
+            }
+            hopeful = found;
+        }
+        for id in &ids {
+            prop_assert_eq!(graph.has_hope(*id), hopeful.contains(id), "{:?}", id);
+        }
+    }
+
     /// With one provider for each capability, cycles are petgraph's strongly connected
     /// components, and in a cycle is what reaches one.
     #[test]
