@@ -35,8 +35,6 @@ use waits::journal_waits;
 
 /// For a component to start, be stopped or be noticed.
 const REACTION: Duration = Duration::from_secs(5);
-/// A timer is late on a busy machine, and never early.
-const LATE: Duration = Duration::from_secs(2);
 /// For hundreds of processes on an emulated processor, or for a pause of 30 s.
 const LONG_BUDGET: Duration = Duration::from_secs(120);
 
