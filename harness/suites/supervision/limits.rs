@@ -1,5 +1,7 @@
 //! Limits that change while what they are for runs on, and limits of a group that has been in use before a start.
 
+use std::time::Duration;
+
 use super::{REACTION, idle};
 use crate::check;
 use crate::failure::Failure;
@@ -50,13 +52,16 @@ pub async fn limits_change_live(vm: &Vm) -> Result<(), Failure> {
     vm.step("a limit that cannot be written is named", named(vm, pid)).await
 }
 
+/// For [`FILLER`] to write all of that on an emulated processor.
+const LONG_REACTION: Duration = Duration::from_secs(20);
+
 /// Leaves 48 MiB behind that count for its control group and that the kernel cannot reclaim.
 const FILLER: &str = r#"
 [component]
 name = "filler"
 binary = "/bin/sh"
 args = ["-c", """
-[ -e /run/filled ] || dd if=/dev/zero of=/run/filled bs=1024 count=49152 || exit
+[ -e /run/filled ] || dd if=/dev/zero of=/run/filled bs=65536 count=768 || exit
 touch /run/full
 exec /usr/local/bin/test-idle
 """]
@@ -76,7 +81,7 @@ async fn left_behind(vm: &Vm) -> Result<(), Failure> {
     const LEFT: u64 = 40 << 20;
     const GROUP: &str = "/sys/fs/cgroup/graph/filler";
     vm.declare("filler.toml", FILLER).await?;
-    vm.wait_state("filler", "ACTIVE", None, REACTION).await?;
+    vm.wait_state("filler", "ACTIVE", None, LONG_REACTION).await?;
     vm.graphctl(&["stop", "filler"]).await?;
     let current = vm.read(&format!("{GROUP}/memory.current")).await?;
     let charged = current.trim().parse::<u64>().is_ok_and(|bytes| bytes > LEFT);
@@ -88,7 +93,7 @@ async fn left_behind(vm: &Vm) -> Result<(), Failure> {
     vm.graphctl(&["reload"]).await?;
     let stopped = vm.status().await?.revision;
     vm.graphctl(&["start", "filler"]).await?;
-    vm.wait_state("filler", "ACTIVE", Some(stopped), REACTION).await?;
+    vm.wait_state("filler", "ACTIVE", Some(stopped), LONG_REACTION).await?;
     let status = vm.status().await?;
     let filler = status.component("filler")?;
     check!(filler.restarts == 0, "within its new limit, beside what its last run left, it is {filler:?}");

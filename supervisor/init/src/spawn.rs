@@ -30,7 +30,7 @@ use lanes::Lane;
 use loan::Launch;
 
 pub use child::{read_report, step};
-pub use lanes::{any_free as any_lane_free, prepare as prepare_lanes};
+pub use lanes::prepare as prepare_lanes;
 pub use loan::Loan;
 
 /// Search path of components; the supervisor itself may have been started without one.

@@ -1,5 +1,6 @@
 //! The system calls that no library wraps, each behind one safe function.
 
+use std::ffi::CStr;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd, AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
@@ -65,6 +66,24 @@ pub fn refuse_descriptors(socket: impl AsFd) -> io::Result<()> {
     let done =
         unsafe { libc::setsockopt(fd, libc::SOL_SOCKET, SO_PASSRIGHTS, (&raw const off).cast(), size) };
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// The kernel's version, its first two numbers; `None` if it does not begin with them.
+pub fn kernel_version() -> Option<(u32, u32)> {
+    let mut names = std::mem::MaybeUninit::<libc::utsname>::zeroed();
+    // SAFETY: the pointer is to a local that the call fills; zero is valid for it.
+    let names = unsafe {
+        libc::uname(names.as_mut_ptr());
+        names.assume_init()
+    };
+    // SAFETY: the kernel ends it with a zero, as the array was filled with before.
+    let release = unsafe { CStr::from_ptr(names.release.as_ptr()) };
+    two_numbers(release.to_str().ok()?)
+}
+
+fn two_numbers(release: &str) -> Option<(u32, u32)> {
+    let mut parts = release.split(|sign: char| !sign.is_ascii_digit());
+    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
 }
 
 /// Wait for a descriptor to become readable in the event loop.
@@ -288,7 +307,7 @@ pub fn set_close_on_exec(fd: RawFd, close: bool) -> io::Result<()> {
 }
 
 /// A file in memory that can be sealed.
-pub fn memory_file(name: &std::ffi::CStr) -> io::Result<File> {
+pub fn memory_file(name: &CStr) -> io::Result<File> {
     // SAFETY: the name is a C string; the descriptor is new and nobody else owns it.
     unsafe {
         let fd = libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING);
@@ -321,6 +340,20 @@ pub fn is_sealed(file: &File) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_kernel_tells_its_version() {
+        for (release, numbers) in [
+            ("6.18.44-fc-v669", (6, 18)),
+            ("6.1.0-49-amd64", (6, 1)),
+            ("7.0", (7, 0)),
+            ("10.12-rc1", (10, 12)),
+        ] {
+            assert_eq!(two_numbers(release), Some(numbers), "{release}");
+        }
+        assert!(two_numbers("linux").is_none() && two_numbers("6").is_none());
+        assert!(kernel_version() > Some((3, 0)));
+    }
 
     #[test]
     fn a_child_is_ended_with_the_group_that_it_leads_if_it_does() {

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpListener, UdpSocket, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UdpSocket, UnixListener};
 use tokio::sync::Semaphore;
 use tokio::task::LocalSet;
 use yakiros_load::check::{Checker, Counts, Verdict};
@@ -170,8 +170,10 @@ fn every_wrong_server_is_found_out() {
 fn a_server_that_is_not_there_is_told() {
     let verdict = local(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
-        let target = Target::Tcp(listener.local_addr().expect("an address"));
-        drop(listener);
+        // Nobody listens at the port of a client, and nobody else gets it.
+        let client =
+            TcpStream::connect(listener.local_addr().expect("an address")).await.expect("a connection");
+        let target = Target::Tcp(client.local_addr().expect("an address"));
         client::run(load(target), None, std::future::ready(())).await.expect("a verdict")
     });
     assert!(!verdict.clean);

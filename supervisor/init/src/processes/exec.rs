@@ -173,8 +173,13 @@ mod tests {
         let needs = |capability: &str| format!("[requires]\ncapabilities = [{capability:?}]");
         // It never becomes ready.
         let provider = "[provides]\ncapabilities = [\"x\"]\n[lifecycle]\nreadiness_check = \"false\"";
-        let texts =
-            [component("a", provider), component("next", &needs("x")), component("other", &needs("y"))];
+        let shares = format!("{}\n[resources]\ncgroup = \"shared\"", needs("x"));
+        let texts = [
+            component("a", provider),
+            component("next", &needs("x")),
+            component("other", &needs("y")),
+            component("sharer", &shares),
+        ];
         supervised(&texts.each_ref().map(String::as_str), |supervisor| async move {
             let groups = Groups::new();
             // Processes cannot be born in these; the one of "a" is without a group already.
@@ -187,7 +192,7 @@ mod tests {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
             let made = |name: &str| groups.root.path().join("graph").join(name).exists();
-            assert_eq!(["a", "next", "other"].map(made), [false, true, false]);
+            assert_eq!(["a", "next", "other", "shared"].map(made), [false, true, false, false]);
             assert!(supervisor.processes.borrow().pipes.is_some());
             assert_eq!(supervisor.processes.borrow().runs.len(), 1, "it follows, and was not started");
             // Who is no longer declared leaves nothing.

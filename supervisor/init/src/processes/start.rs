@@ -68,7 +68,11 @@ impl Processes {
             own.pipes = Pipes::new().ok();
         }
         for component in followers {
-            let _ = own.prepare(&component);
+            // A group that others live in, or that has a process already, is left alone until the start.
+            let lives = component.cgroup() != component.name || own.found.contains_key(&component.name);
+            if !lives {
+                let _ = own.prepare(&component);
+            }
         }
     }
 
@@ -151,9 +155,8 @@ fn try_spawn(
         report: &report_write,
         cgroup: directory.as_ref(),
     };
-    if !spawn::any_lane_free() {
-        own.settle_loans();
-    }
+    // For a lane to be free, and for a child that copies everything to find none that is lent for nothing.
+    own.settle_loans();
     let started = spawn::start(image, &fds, &own.common).map_err(at("create the process"))?;
     // It ends by itself with the report; a handle would keep its memory as long as the component runs.
     spawn_local(watch_exec(Rc::clone(supervisor), run));

@@ -95,20 +95,23 @@ fn start(path: &Path, standard: [&File; 3]) -> io::Result<(i32, OwnedFd)> {
     let environment = environment.iter().map(|text| text.as_ptr()).chain([ptr::null()]);
     let environment: Vec<_> = environment.collect();
     let standard = standard.map(AsRawFd::as_raw_fd);
-    // SAFETY: the child makes plain system calls on what is prepared here, and never returns. All
-    // other descriptors are closed by exec.
+    // SAFETY: the child makes plain system calls on what is prepared here, uses no other descriptor, and
+    // never returns.
     unsafe {
         match sys::clone_child(None, 0)? {
             0 => {
                 let mut mask = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
                 libc::sigemptyset(mask.as_mut_ptr());
                 libc::sigprocmask(libc::SIG_SETMASK, mask.as_ptr(), ptr::null_mut());
-                let program = libc::open(path.as_ptr(), libc::O_PATH | libc::O_CLOEXEC);
-                let ready = program >= 0 && tell(report.as_raw_fd(), 0, Some(program));
-                if ready && (0..).zip(standard).all(|(to, from)| libc::dup2(from, to) >= 0) {
-                    let (words, environment) = (words.as_ptr(), environment.as_ptr());
-                    let flags = libc::AT_EMPTY_PATH;
-                    libc::syscall(libc::SYS_execveat, program, c"".as_ptr(), words, environment, flags);
+                if (0..).zip(standard).all(|(to, from)| libc::dup2(from, to) >= 0) {
+                    // What others wait to see closed is not to be held while a file system does not answer.
+                    sys::close_all_but(&[0, 1, 2, report.as_raw_fd()]);
+                    let program = libc::open(path.as_ptr(), libc::O_PATH | libc::O_CLOEXEC);
+                    if program >= 0 && tell(report.as_raw_fd(), 0, Some(program)) {
+                        let (words, environment) = (words.as_ptr(), environment.as_ptr());
+                        let (empty, flags) = (c"".as_ptr(), libc::AT_EMPTY_PATH);
+                        libc::syscall(libc::SYS_execveat, program, empty, words, environment, flags);
+                    }
                 }
                 tell(report.as_raw_fd(), *libc::__errno_location(), None);
                 libc::_exit(127)

@@ -12,21 +12,26 @@
 //!   child tells in memory, and by a descriptor that wakes the supervisor.
 //! - Lanes of others that come along with a copy are closed by the child before anything that may wait.
 //!
-//! Where the kernel does not know of this, and when no lane is free, a child copies everything.
+//! Where the kernel does not do this rightly, and when no lane is free, a child copies everything.
 
 use std::cell::RefCell;
 use std::io;
-use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, FromRawFd as _, IntoRawFd as _, OwnedFd, RawFd};
 
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::{Descriptors, NOTIFY_FD};
+use crate::sys;
 
 /// Children that may be on their way to a table of their own at once. That takes microseconds once they run; what is
 /// started beyond that has to copy.
 pub const LANES: usize = 4;
+
+/// Kernels before this one may leave marks of the supervisor's descriptors in a copy that is cut short, so that a program
+/// could open far fewer than its limit allows (CVE-2024-45025). Some older ones were mended, but their numbers do not tell.
+const COPIES_RIGHTLY: (u32, u32) = (6, 11);
 
 /// Numbers from here are used: what a child brings to 0 to [`NOTIFY_FD`] is not to lie there.
 const FIRST: RawFd = NOTIFY_FD + 1;
@@ -79,12 +84,7 @@ pub struct Lane {
 /// Take the numbers into use, before many descriptors are open. Returns what becomes readable when a child has its own
 /// table; `None` where children copy.
 pub fn prepare(null: &OwnedFd) -> io::Result<Option<OwnedFd>> {
-    // The table of this process is its own already, so nothing happens.
-    // SAFETY: a call on numbers above all that can be open.
-    let known = unsafe {
-        libc::syscall(libc::SYS_close_range, libc::c_uint::MAX, libc::c_uint::MAX, libc::CLOSE_RANGE_UNSHARE)
-    };
-    if known != 0 {
+    if sys::kernel_version().is_none_or(|version| version < COPIES_RIGHTLY) {
         return Ok(None);
     }
     let lanes = Lanes::new(null)?;
@@ -95,11 +95,6 @@ pub fn prepare(null: &OwnedFd) -> io::Result<Option<OwnedFd>> {
     Ok(Some(unsafe { OwnedFd::from_raw_fd(woken) }))
 }
 
-/// Whether a lane is free, or there is none at all.
-pub fn any_free() -> bool {
-    ALL.with_borrow(|all| all.as_ref().is_none_or(|lanes| !lanes.free.is_empty()))
-}
-
 impl Lanes {
     fn new(null: &OwnedFd) -> io::Result<Option<Self>> {
         let (null, wake) =
@@ -107,18 +102,21 @@ impl Lanes {
         let mut beyond = null.as_raw_fd().max(wake.as_raw_fd()) + 1;
         let mut free = Vec::with_capacity(LANES);
         while free.len() < LANES {
-            let [log, report, notify] = [low_copy(&null)?, low_copy(&null)?, low_copy(&null)?];
-            let highest = log.as_raw_fd().max(report.as_raw_fd()).max(notify.as_raw_fd());
+            let lane = [low_copy(&null)?, low_copy(&null)?, low_copy(&null)?];
+            let highest = lane.iter().map(AsRawFd::as_raw_fd).max().unwrap_or(BEYOND);
             if highest >= BEYOND {
                 break;
             }
             beyond = beyond.max(highest + 1);
-            // They stay open for the life of the process.
-            let [log, report, notify] = [log, report, notify].map(std::os::fd::IntoRawFd::into_raw_fd);
-            free.push(Numbers { log, report, notify });
+            free.push(lane);
         }
         let usable = !free.is_empty() && beyond <= BEYOND;
-        Ok(usable.then_some(Self { null, wake, free, beyond }))
+        // They stay open for the life of the process.
+        let numbers = |lane: [OwnedFd; 3]| {
+            let [log, report, notify] = lane.map(OwnedFd::into_raw_fd);
+            Numbers { log, report, notify }
+        };
+        Ok(usable.then(|| Self { null, wake, free: free.into_iter().map(numbers).collect(), beyond }))
     }
 }
 

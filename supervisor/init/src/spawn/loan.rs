@@ -254,7 +254,10 @@ mod tests {
     #[test]
     fn a_child_that_shares_the_table_keeps_nothing_of_it_but_its_own() {
         let common = crate::machine::common().expect("/dev/null");
-        let woken = crate::spawn::prepare_lanes(&common.null).expect("lanes").expect("a kernel that can");
+        let Some(woken) = crate::spawn::prepare_lanes(&common.null).expect("lanes") else {
+            eprintln!("skipped: on this kernel children copy all descriptors");
+            return;
+        };
         // What was open before, after, and in another's lane.
         let (_before, other) = io::pipe().expect("a pipe");
         let other = OwnedFd::from(other);
@@ -285,9 +288,9 @@ mod tests {
         numbers.sort_unstable();
         numbers.dedup();
         assert_eq!((numbers.len(), lanes.len()), (LANES, LANES));
-        assert!(!crate::spawn::any_lane_free());
+        assert!(Lane::take(&others).is_none());
         drop(lanes);
-        assert!(crate::spawn::any_lane_free());
+        assert!(Lane::take(&others).is_some());
     }
 
     #[test]

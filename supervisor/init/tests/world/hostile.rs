@@ -7,9 +7,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
-use nix::unistd::Pid;
 use yakiros_core::control::{Request, Until, encode_request};
 use yakiros_core::journal::State;
 
@@ -91,10 +89,9 @@ fn the_control_socket_takes_no_descriptors() {
     };
     check(send());
     // Before the connection is accepted, too.
-    let init = Pid::from_raw(guest.init_pid());
-    kill(init, Signal::SIGSTOP).expect("stopped");
+    guest.freeze();
     let early = send();
-    kill(init, Signal::SIGCONT).expect("continued");
+    guest.thaw();
     check(early);
     guest.settle();
 }

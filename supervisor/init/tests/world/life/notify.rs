@@ -9,9 +9,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::libc;
-use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{setsockopt, sockopt};
-use nix::unistd::Pid;
 use yakiros_core::control::{Announced, Answer, Health, Request};
 use yakiros_core::journal::{Cause, State};
 
@@ -120,14 +118,13 @@ fn what_a_stranger_sends_cannot_hold_up_process_1() {
     stream.set_nonblocking(true).expect("non-blocking");
     while stream.write(&[0; 4096]).is_ok() {}
     // Whoever closes it last has to wait, and that must not be this test.
-    let init = Pid::from_raw(guest.init_pid());
-    kill(init, Signal::SIGSTOP).expect("stopped");
+    guest.freeze();
     for _ in 0..3 {
         speaker::send_descriptor(&path, b"READY=1", stream.as_fd());
     }
     drop(stream);
     let begun = Instant::now();
-    kill(init, Signal::SIGCONT).expect("continued");
+    guest.thaw();
     assert_eq!(speaker.tell("barrier -"), "closed 0");
     assert_eq!(guest.component("speaker").state, State::ReadyWait);
     assert!(begun.elapsed() < LINGER / 4, "{:?}", begun.elapsed());
