@@ -1,16 +1,20 @@
 //! A request, and the reply of a server that sends back what it gets.
 //!
-//! All frames of a run have one length. A frame is a line: the connection and the sequence number
-//! in hexadecimal, then filler that follows from both, so any byte that is changed, missing or of
-//! another frame is seen.
+//! All frames of a run have one length. A frame is a line: the connection, the sequence number and
+//! the checksum of both in hexadecimal, then filler that follows from the checksum. A changed byte
+//! is seen for certain: no other numbers have that checksum if they differ in one byte, and all the
+//! rest is compared.
 
-/// The shortest frame, in bytes: both numbers, two separators, a byte of filler, the line's end.
-pub const SHORTEST: usize = CONNECTION_DIGITS + SEQUENCE_DIGITS + 4;
+/// The shortest frame, in bytes: three numbers, a separator after each, and the line's end.
+pub const SHORTEST: usize = HEAD + CHECKSUM_DIGITS + 2;
 /// The longest frame, in bytes, so that a datagram of UDP holds it.
 pub const LONGEST: usize = 60_000;
 
 const CONNECTION_DIGITS: usize = 8;
 const SEQUENCE_DIGITS: usize = 16;
+const CHECKSUM_DIGITS: usize = 16;
+/// Bytes of connection and sequence number, with their separators.
+const HEAD: usize = CONNECTION_DIGITS + SEQUENCE_DIGITS + 2;
 
 /// What a frame says it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,12 +33,15 @@ impl Frame {
     /// When the buffer is shorter than [`SHORTEST`].
     pub fn encode(self, buffer: &mut [u8]) {
         assert!(buffer.len() >= SHORTEST, "a frame has at least {SHORTEST} bytes");
-        let head = format!("{:08x} {:016x} ", self.connection, self.sequence);
+        let numbers = format!("{:08x} {:016x} ", self.connection, self.sequence);
+        let checksum = checksum(numbers.as_bytes());
+        let head = format!("{numbers}{checksum:016x} ");
         let (begin, filler) = buffer.split_at_mut(head.len());
         begin.copy_from_slice(head.as_bytes());
         let (end, filler) = filler.split_last_mut().expect("longer than its head");
         *end = b'\n';
-        let mut state = u64::from(self.connection) << 32 ^ self.sequence ^ 0x9e37_79b9_7f4a_7c15;
+        // Of zero nothing else would follow.
+        let mut state = checksum | 1;
         for byte in filler {
             // Xorshift (Marsaglia 2003): neighbours differ in every part.
             state ^= state << 13;
@@ -57,6 +64,14 @@ impl Frame {
         frame.encode(&mut sent);
         (sent == buffer).then_some(frame)
     }
+}
+
+/// FNV-1a, 64 bits: each step is a bijection of the state for every byte, so texts of one length that
+/// differ in a single byte never have the same.
+fn checksum(bytes: &[u8]) -> u64 {
+    bytes
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 #[cfg(test)]
@@ -82,6 +97,13 @@ mod tests {
             let at = at.index(length);
             buffer[at] ^= change;
             prop_assert_eq!(Frame::decode(&buffer), None);
+        }
+
+        #[test]
+        fn a_frame_of_another_length_is_none(connection: u32, sequence: u64, length in SHORTEST..300, cut in 1..300_usize) {
+            let mut buffer = vec![0; length];
+            Frame { connection, sequence }.encode(&mut buffer);
+            prop_assert_eq!(Frame::decode(&buffer[..length.saturating_sub(cut)]), None);
         }
 
         #[test]
