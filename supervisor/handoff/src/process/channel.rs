@@ -1,0 +1,226 @@
+//! The side of a process that serves: it can be asked to hand over.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use rustix::event::PollFlags;
+
+use super::Error;
+use super::socket::{self, Received};
+use super::state::State;
+use super::transfer;
+use crate::message::{MESSAGE_LIMIT, Order, Report};
+
+/// The connection of a serving process to its supervisor. Without a supervisor, or when it is gone,
+/// the process is never asked for anything.
+#[derive(Debug)]
+pub struct Channel {
+    socket: Option<OwnedFd>,
+}
+
+/// What became of an offer.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The successor serves. Whatever was given is its own now: close it, do not shut it down, and
+    /// end.
+    Released,
+    /// The upgrade has failed for this reason, and the successor has touched nothing: serve on.
+    Resume(String),
+}
+
+/// The supervisor's question. The process may go on serving while it has it.
+#[derive(Debug)]
+pub struct Offer<'a> {
+    socket: BorrowedFd<'a>,
+    to: OwnedFd,
+    generation: u64,
+    deadline: Instant,
+}
+
+impl Channel {
+    pub(crate) fn new(socket: Option<OwnedFd>) -> Self {
+        Self { socket }
+    }
+
+    /// The descriptor to poll for reading, if there is a supervisor.
+    pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.socket.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Whether the supervisor asks for a hand-over; does not wait.
+    pub fn asked(&mut self) -> Result<Option<Offer<'_>>, Error> {
+        let heard = match &self.socket {
+            Some(socket) => hear(socket.as_fd())?,
+            None => Heard::Nothing,
+        };
+        Ok(self.offer(heard))
+    }
+
+    /// What is to be done about what was heard.
+    fn offer(&mut self, heard: Heard) -> Option<Offer<'_>> {
+        match heard {
+            Heard::Nothing => None,
+            Heard::Gone => {
+                self.socket = None;
+                None
+            }
+            Heard::Question { to, generation, deadline } => {
+                let socket = self.socket.as_ref()?.as_fd();
+                Some(Offer { socket, to, generation, deadline })
+            }
+        }
+    }
+
+    /// The same, waiting for it; `None` when the time is over. Without a supervisor and without a
+    /// limit it waits for ever.
+    pub fn wait(&mut self, limit: Option<Duration>) -> Result<Option<Offer<'_>>, Error> {
+        let deadline = limit.map(|limit| Instant::now() + limit);
+        while let Some(socket) = &self.socket {
+            match socket::wait_for(socket, PollFlags::IN, deadline) {
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => return Ok(None),
+                result => result.map_err(Error::failed(READ))?,
+            }
+            match hear(socket.as_fd())? {
+                Heard::Nothing => {}
+                Heard::Gone => self.socket = None,
+                question @ Heard::Question { .. } => return Ok(self.offer(question)),
+            }
+        }
+        match deadline {
+            Some(deadline) => std::thread::sleep(deadline.saturating_duration_since(Instant::now())),
+            None => loop {
+                std::thread::park();
+            },
+        }
+        Ok(None)
+    }
+
+    /// The same in tokio's reactor. Cancel safe.
+    #[cfg(feature = "tokio")]
+    pub async fn offered(&mut self) -> Result<Offer<'_>, Error> {
+        use tokio::io::Interest;
+        use tokio::io::unix::AsyncFd;
+        if let Some(socket) = &self.socket {
+            // SAFETY: the descriptor is borrowed for longer than it is watched, so it stays open.
+            let watched = unsafe { AsyncFd::register_with_interest(socket.as_fd(), Interest::READABLE) };
+            let watched = watched.map_err(|error| Error::Failed(READ, error.into()))?;
+            let heard = loop {
+                let mut readable = watched.readable().await.map_err(Error::failed(READ))?;
+                match hear(socket.as_fd())? {
+                    Heard::Nothing => readable.clear_ready(),
+                    heard => break heard,
+                }
+            };
+            drop(watched);
+            if matches!(heard, Heard::Question { .. })
+                && let Some(offer) = self.offer(heard)
+            {
+                return Ok(offer);
+            }
+        }
+        std::future::pending().await
+    }
+}
+
+impl Offer<'_> {
+    /// The generation that is to take over.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Until when everything has to be given.
+    pub fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    /// Do not hand over now, and serve on.
+    pub fn refuse(self, why: &str) -> Result<(), Error> {
+        report(self.socket, &Report::Refused(why.to_owned()))
+    }
+
+    /// Give everything away and wait for the verdict. To be called when nothing is served any
+    /// more: bytes read from a connection and not yet answered belong into `state`.
+    ///
+    /// It waits as long as the supervisor needs to judge, for to go on too early would be to serve
+    /// beside the successor. An error means that the supervisor is gone, and with it whoever could
+    /// say which generation is to serve.
+    pub fn give<'d, D: AsFd + 'd>(
+        self,
+        items: impl IntoIterator<Item = (&'d str, &'d D)>,
+        state: &State,
+    ) -> Result<Verdict, Error> {
+        let Self { socket, to, deadline, .. } = self;
+        let items = items.into_iter().map(|(name, descriptor)| (name, descriptor.as_fd()));
+        let sent = transfer::send(to.as_fd(), items, state, Some(deadline));
+        drop(to);
+        match sent {
+            Ok(summary) => report(socket, &Report::Offered(summary))?,
+            Err(error) => {
+                let why = format!("failed to send: {error}");
+                report(socket, &Report::Refused(why))?;
+            }
+        }
+        let mut buffer = [0; MESSAGE_LIMIT];
+        let received = socket::receive(socket, &mut buffer, None).map_err(Error::failed(READ))?;
+        match read_order(&buffer, received)? {
+            (Order::Release, None) => Ok(Verdict::Released),
+            (Order::Abort(why), None) => Ok(Verdict::Resume(why)),
+            (order, _) => Err(Error::Protocol(order.to_string())),
+        }
+    }
+}
+
+/// What a look at the channel of a serving process finds.
+enum Heard {
+    Nothing,
+    /// The supervisor is gone. Who serves, serves on.
+    Gone,
+    Question {
+        to: OwnedFd,
+        generation: u64,
+        deadline: Instant,
+    },
+}
+
+/// See [`Channel::asked`].
+fn hear(socket: BorrowedFd<'_>) -> Result<Heard, Error> {
+    loop {
+        let mut buffer = [0; MESSAGE_LIMIT];
+        let received = match socket::try_receive(socket, &mut buffer) {
+            Ok(Some(received)) => received,
+            Ok(None) => return Ok(Heard::Nothing),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(Heard::Gone),
+            Err(error) => return Err(Error::Failed(READ, error)),
+        };
+        match read_order(&buffer, received)? {
+            (Order::Offer { generation, limit }, Some(to)) => {
+                return Ok(Heard::Question { to, generation, deadline: Instant::now() + limit });
+            }
+            // Of an upgrade that ended before this process knew of it.
+            (Order::Abort(_), None) => {}
+            (order, _) => return Err(Error::Protocol(order.to_string())),
+        }
+    }
+}
+
+pub(crate) const READ: &str = "read from the supervisor";
+
+/// Tell the supervisor. Its queue holds more messages than an upgrade has.
+pub(crate) fn report(socket: BorrowedFd<'_>, report: &Report) -> Result<(), Error> {
+    let sent = socket::send(socket, report.to_string().as_bytes(), &[], None);
+    sent.map_err(Error::failed("tell the supervisor"))
+}
+
+/// What the supervisor said, with its descriptor.
+pub(crate) fn read_order(buffer: &[u8], received: Received) -> Result<(Order, Option<OwnedFd>), Error> {
+    let Received { length, mut descriptors } = received;
+    let text = str::from_utf8(&buffer[..length]).map_err(|error| Error::Protocol(error.to_string()))?;
+    let order = text.parse().map_err(|error| Error::Protocol(format!("{error}")))?;
+    let descriptor = descriptors.pop();
+    let wanted = matches!(order, Order::Take | Order::Offer { .. });
+    if descriptor.is_some() != wanted || !descriptors.is_empty() {
+        return Err(Error::Protocol(format!("{order}: not the descriptors that belong to it")));
+    }
+    Ok((order, descriptor))
+}

@@ -1,0 +1,141 @@
+//! The side of a process that starts: alone, or to take over.
+
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::io::{FdFlags, fcntl_getfd, fcntl_setfd};
+
+use super::channel::{READ, read_order, report};
+use super::transfer::Inheritance;
+use super::{Channel, Error, VARIABLE, socket, transfer};
+use crate::message::{MESSAGE_LIMIT, Order, Report, VERSION};
+
+/// How a process begins.
+#[derive(Debug)]
+pub enum Start {
+    /// With nothing to take over. It can be asked for a hand-over through the channel.
+    Fresh(Channel),
+    /// A process serves, and this one is to take over from it.
+    Successor(Successor),
+}
+
+/// A process that is to take over, before it asks for anything.
+#[derive(Debug)]
+pub struct Successor {
+    socket: OwnedFd,
+    generation: u64,
+}
+
+/// A process that has got everything, and does not serve yet.
+#[derive(Debug)]
+pub struct Ready {
+    socket: OwnedFd,
+}
+
+/// The descriptor of the environment can be owned once.
+static TAKEN: AtomicBool = AtomicBool::new(false);
+
+/// Find out how this process begins. Call it once, early.
+///
+/// Without `HANDOFF_FD` there is no supervisor, and the start is a fresh one.
+pub fn start() -> Result<Start, Error> {
+    let Some(value) = std::env::var_os(VARIABLE) else {
+        return Ok(Start::Fresh(Channel::new(None)));
+    };
+    let number = value.to_str().and_then(|text| text.parse().ok()).filter(|number: &RawFd| *number > 2);
+    let Some(number) = number else {
+        return Err(Error::Environment(format!("{} is no number above 2", value.display())));
+    };
+    if TAKEN.swap(true, Ordering::Relaxed) {
+        return Err(Error::Environment("was read before in this process".to_owned()));
+    }
+    // SAFETY: it is borrowed for one call that fails on a descriptor that is not open.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
+    // Children of the service have no business on the channel.
+    let flags = fcntl_getfd(borrowed).and_then(|flags| fcntl_setfd(borrowed, flags | FdFlags::CLOEXEC));
+    flags.map_err(|error| Error::Environment(format!("{number}: {error}")))?;
+    // SAFETY: it is open, the environment gives it to this library, and this is reached once.
+    let socket = unsafe { OwnedFd::from_raw_fd(number) };
+    start_on(socket)
+}
+
+/// The same on a channel that was got in another way.
+pub(crate) fn start_on(socket: OwnedFd) -> Result<Start, Error> {
+    report(socket.as_fd(), &Report::Hello { version: VERSION })?;
+    match next(&socket)? {
+        (Order::Complete, None) => Ok(Start::Fresh(Channel::new(Some(socket)))),
+        (Order::Prepare { generation }, None) => Ok(Start::Successor(Successor { socket, generation })),
+        (order, _) => Err(unexpected(order)),
+    }
+}
+
+impl Successor {
+    /// The number of this start of the component, from 1.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Say that all preparations are made, and wait for what the other process gives. While this
+    /// waits, the other one still serves; when it returns, nobody does.
+    pub fn take(self) -> Result<(Inheritance, Ready), Error> {
+        let Self { socket, .. } = self;
+        report(socket.as_fd(), &Report::Prepared)?;
+        let from = match next(&socket)? {
+            (Order::Take, Some(from)) => from,
+            (order, _) => return Err(unexpected(order)),
+        };
+        // The supervisor ends this process when it takes too long.
+        match transfer::receive(from.as_fd(), None) {
+            Ok((inheritance, summary)) => {
+                report(socket.as_fd(), &Report::Taken(summary))?;
+                Ok((inheritance, Ready { socket }))
+            }
+            Err(error) => {
+                report(socket.as_fd(), &Report::Failed(format!("failed to receive: {error}")))?;
+                Err(Error::Failed("receive from the other process", error))
+            }
+        }
+    }
+
+    /// This process cannot take over; the other one serves on.
+    pub fn fail(self, why: &str) -> Result<(), Error> {
+        report(self.socket.as_fd(), &Report::Failed(why.to_owned()))
+    }
+}
+
+impl Ready {
+    /// Say that this process could serve, and wait for the word that it shall. Only then may it
+    /// accept or read; [`Error::Aborted`] means that it shall not, ever.
+    pub fn serve(self) -> Result<Channel, Error> {
+        let Self { socket } = self;
+        report(socket.as_fd(), &Report::Ready)?;
+        match next(&socket)? {
+            (Order::Commit, None) => {}
+            (order, _) => return Err(unexpected(order)),
+        }
+        report(socket.as_fd(), &Report::Serving)?;
+        Ok(Channel::new(Some(socket)))
+    }
+
+    /// This process cannot serve with what it got; the other one serves on.
+    pub fn fail(self, why: &str) -> Result<(), Error> {
+        report(self.socket.as_fd(), &Report::Failed(why.to_owned()))
+    }
+}
+
+/// The next message of the supervisor, who is at liberty to take its time.
+fn next(socket: &OwnedFd) -> Result<(Order, Option<OwnedFd>), Error> {
+    let mut buffer = [0; MESSAGE_LIMIT];
+    let received = socket::receive(socket.as_fd(), &mut buffer, None).map_err(Error::failed(READ))?;
+    read_order(&buffer, received)
+}
+
+fn unexpected(order: Order) -> Error {
+    match order {
+        Order::Abort(why) => Error::Aborted(why),
+        order => Error::Protocol(order.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests;
