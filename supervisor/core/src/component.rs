@@ -126,6 +126,12 @@ impl Component {
         self.lifecycle.readiness == Readiness::Notify || self.lifecycle.watchdog.is_some()
     }
 
+    /// Whether its processes have a channel for hot swaps: it passes descriptors on, if nothing better
+    /// is possible.
+    pub fn hands_over(&self) -> bool {
+        self.kind == Kind::Service && self.lifecycle.handoff.passes_descriptors()
+    }
+
     /// The cgroup below the supervisor's own, as a relative path.
     pub fn cgroup(&self) -> &str {
         self.resources.cgroup.as_deref().unwrap_or(&self.name)
@@ -164,6 +170,11 @@ pub enum Handoff {
 }
 
 impl Handoff {
+    /// Whether descriptors are passed on, if nothing better is possible.
+    pub fn passes_descriptors(self) -> bool {
+        matches!(self, Self::FdPassing | Self::Checkpoint)
+    }
+
     /// The key's value in a component file.
     pub fn name(self) -> &'static str {
         <Self as keys::Word>::name(self)

@@ -22,6 +22,7 @@
 
 mod declare;
 mod followers;
+mod handover;
 mod health;
 mod lifecycle;
 mod limits;
@@ -40,6 +41,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use yakiros_handoff::message::{Order, Report};
 
 use crate::component::{Component, Kind};
 use crate::control::{Answer, Request};
@@ -54,6 +56,7 @@ use request::Waiter;
 use timers::Timers;
 use unit::Unit;
 
+pub use handover::LIMIT as HANDOVER_LIMIT;
 pub use mend::{Alive, Facts, Stage};
 pub use request::{RELOAD_NOTICE, WAITER_LIMIT, WAITERS_PER_USER, WAITERS_RESERVED};
 pub use snapshot::{RestoreError, Snapshot};
@@ -181,6 +184,10 @@ pub enum Event {
     /// The process, or another of its component, said something about itself. Comes after
     /// [`Event::Executed`].
     Notified(RunId, Notification),
+    /// The process spoke on the channel of its hot swap.
+    Reported(RunId, Report),
+    /// What came on that channel makes no sense, or what was to go there did not; and why.
+    Garbled(RunId, Rc<str>),
     /// What [`Effect::Limit`] asked for is done, or why it could not be.
     Limited(RunId, Result<(), Rc<str>>),
     /// A probe is over, cancelled ones included; nothing of it is left.
@@ -235,7 +242,22 @@ pub enum Effect {
         component: Rc<Component>,
         /// Starts of this component so far, from 1.
         generation: u64,
+        /// It is to take over from the process that serves, and finds that out on its channel.
+        successor: bool,
     },
+    /// Connect two processes of a component: ask one to give, and the other to take.
+    Connect {
+        /// Who serves.
+        giver: RunId,
+        /// Who is to take over.
+        taker: RunId,
+        /// The taker's generation.
+        generation: u64,
+        /// The time until everything has to be over.
+        limit: Duration,
+    },
+    /// Tell a process on the channel of its hot swap.
+    Order(RunId, Order),
     /// Give a running process the limits that are declared now, and report [`Event::Limited`],
     /// once, unless the process ends first.
     Limit {
@@ -417,6 +439,8 @@ pub struct Engine {
     units: Vec<Option<Box<Unit>>>,
     names: BTreeMap<Rc<str>, NodeId>,
     runs: BTreeMap<RunId, NodeId>,
+    /// Second processes, of hot swaps: see [`handover`].
+    seconds: BTreeMap<RunId, NodeId>,
     /// Whose probes are under way, or cancelled and not yet over.
     probes: BTreeMap<ProbeId, NodeId>,
     kernel: NodeId,
@@ -468,6 +492,7 @@ impl Engine {
             units: vec![None],
             names: BTreeMap::new(),
             runs: BTreeMap::new(),
+            seconds: BTreeMap::new(),
             probes: BTreeMap::new(),
             kernel,
             files: Files::default(),
@@ -529,6 +554,8 @@ impl Engine {
                 let cause = Cause::NotExecuted { step, errno };
                 self.end_run(run, Input::NotExecuted, cause);
             }
+            Event::Reported(run, report) => self.take_report(run, report),
+            Event::Garbled(run, why) => self.take_garbage(run, &why),
             Event::Limited(run, outcome) => self.take_limited(run, outcome),
             Event::Notified(run, said) => self.take_notification(run, said),
             Event::NotYetReady(run, answer) => self.note_answer(run, answer),
@@ -564,10 +591,18 @@ impl Engine {
         latest
     }
 
+    /// The process of a component.
+    pub fn process_of(&self, name: &str) -> Option<RunId> {
+        Some(self.find(name)?.process.as_ref()?.run)
+    }
+
     /// The declaration that a process was started with.
     pub fn started_with(&self, run: RunId) -> Option<Rc<Component>> {
-        let unit = self.unit(*self.runs.get(&run)?)?;
-        Some(Rc::clone(&unit.process.as_ref()?.component))
+        let process = match self.runs.get(&run) {
+            Some(id) => self.unit(*id)?.process.as_ref()?,
+            None => self.second(run)?,
+        };
+        Some(Rc::clone(&process.component))
     }
 
     /// How it was set up.
@@ -631,7 +666,7 @@ impl Engine {
         Sizes {
             timers: self.timers.len(),
             waiters: self.waiters.len(),
-            runs: self.runs.len(),
+            runs: self.runs.len() + self.seconds.len(),
             probes: self.probes.len(),
             records: self.journal.len(),
         }
@@ -650,8 +685,11 @@ impl Engine {
     }
 
     fn note_pid(&mut self, run: RunId, pid: i32) {
-        let id = self.runs.get(&run).copied();
-        if let Some(process) = id.and_then(|id| self.unit_mut(id)).and_then(|unit| unit.process.as_mut()) {
+        let process = match self.runs.get(&run).copied() {
+            Some(id) => self.unit_mut(id).and_then(|unit| unit.process.as_mut()),
+            None => self.second_mut(run),
+        };
+        if let Some(process) = process {
             process.pid = Some(pid);
         }
     }
@@ -660,12 +698,18 @@ impl Engine {
     fn feed_run(&mut self, run: RunId, input: Input, cause: Cause) {
         if let Some(id) = self.runs.get(&run).copied() {
             self.feed(id, input, cause);
+        } else if input == Input::Executed {
+            self.second_executed(run);
         }
     }
 
     /// The same for an event that ends the process.
     fn end_run(&mut self, run: RunId, input: Input, cause: Cause) {
-        if let Some(id) = self.runs.remove(&run) {
+        let Some(id) = self.runs.get(&run).copied() else {
+            return self.second_gone(run, &cause);
+        };
+        if !self.first_gone(id, run, &cause) {
+            self.runs.remove(&run);
             self.process_gone(id);
             self.feed(id, input, cause);
         }

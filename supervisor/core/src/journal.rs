@@ -131,6 +131,53 @@ impl fmt::Display for Exit {
     }
 }
 
+/// How far a hot swap has come.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Progress {
+    /// The new process is being started.
+    Started,
+    /// It is prepared, and the one that serves is asked to give.
+    Asked,
+    /// It has got everything.
+    Moved {
+        /// How many descriptors.
+        descriptors: u32,
+        /// The size of the state, in bytes.
+        state_bytes: u64,
+    },
+    /// It serves.
+    Committed {
+        /// How long nobody did, in microseconds.
+        gap_us: Option<u64>,
+    },
+    /// It does not take over.
+    Failed {
+        /// The step that was not completed.
+        step: Rc<str>,
+        /// Why.
+        reason: Rc<str>,
+    },
+}
+
+impl fmt::Display for Progress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Started => f.write_str("is started beside the one that serves"),
+            Self::Asked => f.write_str("is prepared; the one that serves is asked to give"),
+            Self::Moved { descriptors, state_bytes } => {
+                let end = if *descriptors == 1 { "" } else { "s" };
+                write!(f, "has got {descriptors} descriptor{end} and {state_bytes} bytes of state")
+            }
+            Self::Committed { gap_us: Some(gap) } => {
+                write!(f, "serves, after {:?} without", Duration::from_micros(*gap))
+            }
+            Self::Committed { gap_us: None } => f.write_str("serves"),
+            Self::Failed { step, reason } => write!(f, "does not take over (step {step:?}): {reason}"),
+        }
+    }
+}
+
 /// Why a component changed its state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -146,14 +193,22 @@ pub enum Cause {
         file: Rc<str>,
         /// The key.
         key: Rc<str>,
-        /// The declared way of handing over, when it declares one: this version restarts instead.
-        handoff: Option<Rc<str>>,
+        /// Why it is restarted, when it declares that it hands over.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        restarted: Option<Rc<str>>,
     },
     /// Its limits were changed, and the process runs on without some of the new ones. The state
     /// stays as it was.
     LimitsNotSet {
         /// What failed, and why.
         reason: Rc<str>,
+    },
+    /// The next generation takes over without a stop. The state stays as it was.
+    Handover {
+        /// The next generation.
+        generation: u64,
+        /// How far it has come.
+        progress: Progress,
     },
     /// Its file went away, or no longer declares it.
     Undeclared,
@@ -280,7 +335,13 @@ impl Cause {
 
     /// Whether it is written down although no state changes.
     pub fn is_remark(&self) -> bool {
-        matches!(self, Self::LimitsNotSet { .. } | Self::TookOver { .. } | Self::StateLost { .. })
+        matches!(
+            self,
+            Self::LimitsNotSet { .. }
+                | Self::Handover { .. }
+                | Self::TookOver { .. }
+                | Self::StateLost { .. }
+        )
     }
 }
 
@@ -288,11 +349,12 @@ impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Declared { file } => write!(f, "declared by {file}"),
-            Self::Redeclared { file, key, handoff: None } => write!(f, "{key} changed in {file}"),
-            Self::Redeclared { file, key, handoff: Some(handoff) } => {
-                write!(f, "{key} changed in {file}; restarted, for this version has no hot swap by {handoff}")
+            Self::Redeclared { file, key, restarted: None } => write!(f, "{key} changed in {file}"),
+            Self::Redeclared { file, key, restarted: Some(why) } => {
+                write!(f, "{key} changed in {file}; restarted without a hot swap: {why}")
             }
             Self::LimitsNotSet { reason } => write!(f, "the new limits do not hold: {reason}"),
+            Self::Handover { generation, progress } => write!(f, "generation {generation} {progress}"),
             Self::Undeclared => f.write_str("no longer declared"),
             Self::RequirementsUp => f.write_str("requirements are up"),
             Self::RequirementLost { capability } => write!(f, "capability {capability} is down"),

@@ -67,6 +67,10 @@ mutations! {
     ForgetGranted: "does not tell dependents that a capability is up",
     StartInShutdown: "starts components during the shutdown",
     HaltEarly: "goes down before everything is stopped",
+    TrustTaker: "lets a process take over that has not got what was given",
+    KeepPredecessor: "does not tell the old process that it is released",
+    ForgetAbort: "does not tell the old process that the upgrade has failed",
+    ResumeEarly: "lets the old process go on while the new one may yet serve",
     HashOrder: "acts on dependents in the order of a hash map",
 }
 

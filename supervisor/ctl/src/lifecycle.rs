@@ -167,6 +167,9 @@ mod tests {
             level: UpgradeLevel::Restart,
             passed_over: vec![passed(UpgradeLevel::Checkpoint), passed(UpgradeLevel::FdPassing)],
             gap_us: Some(12_345),
+            generation: 3,
+            descriptors: None,
+            state_bytes: None,
             revision: 7,
         };
         insta::assert_snapshot!(upgrade_text(&done));

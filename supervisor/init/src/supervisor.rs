@@ -181,7 +181,7 @@ impl Supervisor {
 
     fn perform(self: &Rc<Self>, effect: Effect) {
         match effect {
-            Effect::Spawn { run, component, generation } => {
+            Effect::Spawn { run, component, generation, .. } => {
                 let event = Processes::spawn(self, run, component, generation);
                 self.queue.borrow_mut().extend(event);
             }
@@ -201,6 +201,8 @@ impl Supervisor {
                 self.processes.borrow_mut().forget(&name);
                 output::remove(&self.state_dir, &name);
             }
+            // Nobody can be told or asked: no process has a channel.
+            Effect::Connect { .. } | Effect::Order(..) => {}
             Effect::Reply(client, answer) => self.reply(client, answer),
             Effect::Reexecute(client) => self.reexec.ask(client),
             Effect::ReadFiles => {

@@ -181,7 +181,8 @@ fn lifecycle(r: &mut Reader<'_>, kind: Kind) -> Lifecycle {
         let help = Some("keep `lifecycle.handoff`".to_owned());
         r.report(&rules::TWO_HANDOFFS, "component", "handoff", message, help);
     }
-    let readiness = readiness(r);
+    let handoff = plain.or(alias).unwrap_or(Handoff::None);
+    let readiness = readiness(r, handoff.passes_descriptors());
     let health = health(r);
     if kind == Kind::Oneshot {
         useless_for_oneshot(r, &readiness, health.as_ref());
@@ -198,7 +199,7 @@ fn lifecycle(r: &mut Reader<'_>, kind: Kind) -> Lifecycle {
         without(r, S, "watchdog_interval", "a oneshot is not watched");
     }
     Lifecycle {
-        handoff: plain.or(alias).unwrap_or(Handoff::None),
+        handoff,
         reload_signal: r.get(S, "reload_signal", signal),
         readiness: if kind == Kind::Oneshot { Readiness::None } else { readiness },
         readiness_timeout,
@@ -225,8 +226,9 @@ fn useless_for_oneshot(r: &mut Reader<'_>, readiness: &Readiness, health: Option
     }
 }
 
-/// The method is what `readiness` says, or else what the other keys imply.
-fn readiness(r: &mut Reader<'_>) -> Readiness {
+/// The method is what `readiness` says, or else what the other keys imply. A process that is to take
+/// over has the time of readiness to be prepared, however the component tells that it is ready.
+fn readiness(r: &mut Reader<'_>, hands_over: bool) -> Readiness {
     const S: &str = "lifecycle";
     let file = r.get(S, "readiness_file", absolute_path);
     let check = r.get(S, "readiness_check", command);
@@ -259,7 +261,7 @@ fn readiness(r: &mut Reader<'_>) -> Readiness {
     }
     let none_tried =
         ["readiness_file", "readiness_check", "readiness_signal"].iter().all(|key| !r.has(S, key));
-    if method == Method::None && none_tried {
+    if method == Method::None && none_tried && !hands_over {
         without(r, S, "readiness_timeout", "the component is ready as soon as it runs");
     }
     if !matches!(method, Method::Command | Method::None) {

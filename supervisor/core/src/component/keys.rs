@@ -234,7 +234,9 @@ const LIFECYCLE: &[Key] = &[
         "handoff",
         Shape::Word(words::<Handoff>),
         Fallback::Value("\"none\""),
-        "How an upgrade passes what the old process has to the new one.",
+        "How an upgrade passes what the old process has to the new one. `fd-passing`: the process speaks on \
+         `HANDOFF_FD` (docs/reference/hot-swap.md); an upgrade, or a change of its file, moves its sockets and its \
+         state to the next process while clients wait. It is restarted when that cannot be.",
     ),
     key("reload_signal", Shape::Signal, NONE, "Sent to the process by `graphctl reload NAME`."),
     key(
@@ -271,7 +273,8 @@ const LIFECYCLE: &[Key] = &[
         Shape::PositiveSeconds,
         Fallback::Value("30"),
         "Time from the start until ready; a component that takes longer has FAILED. By \
-         `EXTEND_TIMEOUT_USEC` its process may put this limit and the grace of its end off, by an hour in all.",
+         `EXTEND_TIMEOUT_USEC` its process may put this limit and the grace of its end off, by an hour in all. In a \
+         hot swap, the time of the new process until it is prepared to take over.",
     ),
     key(
         "readiness_interval",
@@ -442,7 +445,8 @@ const HOTSWAP: &[Key] = &[
         "shutdown_grace",
         Shape::Seconds,
         Fallback::Value("10"),
-        "Time between SIGTERM and SIGKILL when the component is stopped.",
+        "Time between SIGTERM and SIGKILL when the component is stopped, and for the old process to end after a \
+         hot swap.",
     ),
     key(
         "preserve_state",

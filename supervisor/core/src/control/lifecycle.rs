@@ -91,9 +91,16 @@ pub struct Upgraded {
     pub level: UpgradeLevel,
     /// Ways above it that were declared, the highest first.
     pub passed_over: Vec<PassedOver>,
-    /// Time between its capabilities going down and coming up again, in microseconds. `None` when
-    /// they were not up.
+    /// By a restart the time between its capabilities going down and coming up again; by passing
+    /// descriptors the time from the question to the old process until the new one served, while
+    /// nobody did. In microseconds; `None` when it was not up.
     pub gap_us: Option<u64>,
+    /// Starts of the component so far.
+    pub generation: u64,
+    /// Descriptors that were passed.
+    pub descriptors: Option<u32>,
+    /// Size of the state that was passed, in bytes.
+    pub state_bytes: Option<u64>,
     /// Journal revision at that time.
     pub revision: u64,
 }

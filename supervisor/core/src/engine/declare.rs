@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::unit::{AfterStop, Unit};
 use super::{Effect, Engine, FileChange, FileContent, Input};
-use crate::component::{Component, Handoff, KERNEL, KERNEL_CAPABILITIES};
+use crate::component::{Component, KERNEL, KERNEL_CAPABILITIES};
 use crate::control::RejectedFile;
 use crate::diagnostic::{Diagnostic, rules};
 use crate::graph::{Graph, Level, NodeId};
@@ -375,6 +375,10 @@ impl Engine {
     /// Forget a component whose process and edges are gone.
     pub(super) fn discard(&mut self, id: NodeId, cause: Cause) {
         self.disarm_unit(id);
+        if self.second_lives(id) {
+            // Called again when it is gone.
+            return;
+        }
         self.enter(id, State::Removed, cause, None);
         if let Some(unit) = self.units.get_mut(id.index()).and_then(Option::take) {
             self.names.remove(&unit.name);
@@ -436,7 +440,10 @@ impl Engine {
             return;
         };
         let now = &unit.component;
-        let moved = now.restart_key(before);
+        // A process that nobody could take over from still has an earlier one.
+        let process = unit.process.as_ref().map_or(before, |process| &process.component);
+        let second = unit.handover.second().map_or(process, |second| &second.process.component);
+        let moved = now.restart_key(process).or_else(|| now.restart_key(second));
         let health_moved = now.lifecycle.health != before.lifecycle.health;
         let readiness_moved = now.lifecycle.readiness != before.lifecycle.readiness;
         let renew = match unit.state {
@@ -447,16 +454,17 @@ impl Engine {
         let renew = renew && !broken(Mutation::KeepOldDeclaration);
         let limits_moved = now.resources != before.resources;
         let key = moved.unwrap_or(if readiness_moved { "lifecycle.readiness" } else { "" });
-        let handoff = Some(now.lifecycle.handoff).filter(|handoff| *handoff != Handoff::None);
+        let hands_over = now.hands_over();
         let runs = unit.process.is_some();
         unit.forgive();
         if renew {
             let file = Rc::clone(file);
-            let cause = match handoff.map(|handoff| handoff.name().into()) {
-                handoff if runs => Cause::Redeclared { file, key: key.into(), handoff },
-                _ => Cause::Declared { file },
-            };
-            self.feed(id, Input::Renew, cause);
+            if !runs {
+                self.feed(id, Input::Renew, Cause::Declared { file });
+            } else if let Err(why) = self.renew_changed(id, &file, key, hands_over) {
+                let cause = Cause::Redeclared { file, key: key.into(), restarted: why };
+                self.feed(id, Input::Renew, cause);
+            }
         } else if limits_moved {
             self.change_limits(id);
         }
@@ -467,6 +475,21 @@ impl Engine {
             let may_rise = unit.may_rise() && self.halting.is_none();
             self.graph.set_may_rise(id, may_rise);
         }
+    }
+
+    /// Begin a hot swap for a changed key, if there can be one; if it was declared, say why not.
+    fn renew_changed(
+        &mut self,
+        id: NodeId,
+        file: &Rc<str>,
+        key: &str,
+        hands_over: bool,
+    ) -> Result<(), Option<Rc<str>>> {
+        if !hands_over {
+            return Err(None);
+        }
+        let cause = Cause::Redeclared { file: Rc::clone(file), key: key.into(), restarted: None };
+        self.hand_over_changed(id, &cause).map_err(|why| Some(why.into()))
     }
 
     /// Derive the graph anew and try everything that waits, backs off or has failed.

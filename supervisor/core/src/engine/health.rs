@@ -120,7 +120,8 @@ impl Engine {
     /// The component is up: from now on it is probed.
     pub(super) fn begin_watch(&mut self, id: NodeId) {
         let now = self.now;
-        let Some(unit) = self.unit_mut(id) else {
+        // Who gives to another does not serve.
+        let Some(unit) = self.unit_mut(id).filter(|unit| unit.handover.is_over()) else {
             return;
         };
         unit.watch = Watch { since: now, ..Watch::default() };

@@ -4,8 +4,6 @@ use std::collections::HashSet;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::limits::Limits;
-use super::notify::Said;
 use super::timers::Due;
 use super::unit::{AfterStop, Process, Unit};
 use super::{Action, Effect, Engine, Halt, Halting, Input, RunId, decide};
@@ -88,7 +86,8 @@ impl Engine {
             && !unit.doomed
             && (self.halting.is_none() || broken(Mutation::StartInShutdown));
         let may_start = self.graph.may_start(id) || broken(Mutation::SkipRequirements);
-        if free && unit.state == State::Inactive && may_start {
+        let alone = unit.handover.second().is_none();
+        if free && alone && unit.state == State::Inactive && may_start {
             self.feed(id, Input::Met, Cause::RequirementsUp);
         }
     }
@@ -155,6 +154,7 @@ impl Engine {
             | Cause::Restart
             | Cause::TooManyRestarts { .. }
             | Cause::CycleClosed { file: None, .. }
+            | Cause::Handover { .. }
             | Cause::Cycle => own,
         }
     }
@@ -241,21 +241,12 @@ impl Engine {
         unit.generation += 1;
         let component = Rc::clone(&unit.component);
         unit.last_words = None;
-        unit.process = Some(Process {
-            run,
-            pid: None,
-            component: Rc::clone(&component),
-            since: None,
-            told: false,
-            said: Said::default(),
-            answer: None,
-            limits: Limits::default(),
-        });
+        unit.process = Some(Process::new(run, Rc::clone(&component)));
         let generation = unit.generation;
         self.runs.insert(run, id);
         self.disarm_unit(id);
         self.enter(id, State::Starting, cause, None);
-        self.effects.push(Effect::Spawn { run, component, generation });
+        self.effects.push(Effect::Spawn { run, component, generation, successor: false });
     }
 
     fn advance(&mut self, id: NodeId, cause: Cause) {
@@ -371,7 +362,8 @@ impl Engine {
         let named = matches!(cause, Cause::Restart | Cause::Request { .. });
         // What is up may be met by its own capability, which goes down with it.
         let down = !unit.state.is_up();
-        if free && named && down && self.graph.may_start(id) {
+        let alone = unit.handover.second().is_none();
+        if free && alone && named && down && self.graph.may_start(id) {
             return self.launch(id, cause);
         }
         self.enter(id, State::Inactive, cause, detail);
@@ -382,6 +374,7 @@ impl Engine {
     /// on it are gone.
     pub(super) fn terminate(&mut self, id: NodeId, after_stop: AfterStop, cause: Cause) {
         self.disarm_unit(id);
+        self.call_off_handover(id, &cause.to_string());
         let Some(unit) = self.unit_mut(id) else {
             return;
         };
@@ -451,7 +444,7 @@ impl Engine {
         found
     }
 
-    fn run_of(&self, id: NodeId) -> Option<RunId> {
+    pub(super) fn run_of(&self, id: NodeId) -> Option<RunId> {
         Some(self.unit(id)?.process.as_ref()?.run)
     }
 
@@ -531,8 +524,12 @@ impl Engine {
         }
     }
 
-    fn settle_stop(&mut self, id: NodeId, cause: Cause) {
+    pub(super) fn settle_stop(&mut self, id: NodeId, cause: Cause) {
         self.disarm_unit(id);
+        if self.second_lives(id) {
+            // Called again when it is gone.
+            return;
+        }
         let in_cycle = self.graph.in_cycle(id);
         let Some(unit) = self.unit_mut(id) else {
             return;
@@ -596,14 +593,14 @@ impl Engine {
         if std::mem::replace(&mut halting.forced, true) {
             return self.send_halt();
         }
-        let runs = self.runs.keys();
+        let runs = self.runs.keys().chain(self.seconds.keys());
         self.effects.extend(runs.map(|run| Effect::Kill(*run)));
         self.timers.arm(self.now + HALT_PATIENCE, Due::Halt);
     }
 
     /// Once no process is left, the machine may go down.
     pub(super) fn finish_halt(&mut self) {
-        if self.runs.is_empty() || broken(Mutation::HaltEarly) {
+        if (self.runs.is_empty() && self.seconds.is_empty()) || broken(Mutation::HaltEarly) {
             self.send_halt();
         }
     }

@@ -18,11 +18,18 @@ pub(super) struct Limits {
     busy: bool,
     /// They were declared anew since it began.
     again: bool,
+    /// They were ever changed, so that they need not be those that the process was started with.
+    changed: bool,
     /// Why some of the declared ones do not hold.
     failed: Option<Rc<str>>,
 }
 
 impl Limits {
+    /// Whether they are sure to be those that the process was started with.
+    pub(super) fn are_original(&self) -> bool {
+        !self.changed
+    }
+
     /// What `status` says while some do not hold.
     pub(super) fn complaint(&self) -> Option<String> {
         self.failed.as_ref().map(|reason| Cause::LimitsNotSet { reason: Rc::clone(reason) }.to_string())
@@ -61,6 +68,7 @@ impl Engine {
         };
         let limits = &mut process.limits;
         limits.again = limits.busy;
+        limits.changed = true;
         if !std::mem::replace(&mut limits.busy, true) {
             let run = process.run;
             self.effects.push(Effect::Limit { run, component });
@@ -82,16 +90,16 @@ impl Engine {
         }
         limits.failed = outcome.err();
         if let Some(reason) = limits.failed.clone() {
-            self.remark(id, Cause::LimitsNotSet { reason });
+            self.remark(id, Cause::LimitsNotSet { reason }, None);
         }
     }
 
     /// Write something down about a component that stays in its state.
-    fn remark(&mut self, id: NodeId, cause: Cause) {
+    pub(super) fn remark(&mut self, id: NodeId, cause: Cause, after: Option<u64>) {
         let time_ms = u64::try_from(self.now.as_millis()).unwrap_or(u64::MAX);
         let Some(unit) = self.unit(id) else { return };
         let (component, state) = (Rc::clone(&unit.name), unit.state);
-        let record = Record { revision: 0, time_ms, component, from: state, to: state, cause, after: None };
+        let record = Record { revision: 0, time_ms, component, from: state, to: state, cause, after };
         let revision = self.record(record);
         if let Some(unit) = self.unit_mut(id) {
             unit.revision = revision;

@@ -55,7 +55,11 @@ pub struct Facts {
 impl Engine {
     /// Facts of a performer that has exactly what the engine counts on.
     pub(crate) fn agreeing_facts(&self) -> Facts {
-        let processes = self.units.iter().flatten().filter_map(|unit| unit.process.as_ref());
+        let units = self.units.iter().flatten();
+        let processes = units.flat_map(|unit| {
+            let second = unit.handover.second().map(|second| &second.process);
+            unit.process.iter().chain(second)
+        });
         let alive = |pid| Alive { pid, stage: Stage::Created };
         Facts {
             failure: None,
@@ -68,7 +72,8 @@ impl Engine {
 
     /// Compare with what there is.
     pub(super) fn resume(&mut self, facts: &Facts) {
-        let gone = self.runs.keys().copied().filter(|run| !facts.processes.contains_key(run));
+        let known = self.runs.keys().chain(self.seconds.keys()).copied();
+        let gone = known.filter(|run| !facts.processes.contains_key(run));
         let gone: Vec<_> = gone.collect();
         if let Some(failure) = &facts.failure {
             self.remark_on_kernel(Cause::TookOver { failure: Rc::clone(failure) });
@@ -130,6 +135,7 @@ impl Engine {
             self.end_run(run, Input::Ended, Cause::Interrupted);
         }
         let strange = facts.processes.keys().filter(|run| !self.runs.contains_key(run));
+        let strange = strange.filter(|run| !self.seconds.contains_key(run));
         self.effects.extend(strange.map(|run| Effect::Kill(*run)));
     }
 
@@ -148,6 +154,8 @@ impl Engine {
         self.settle_graph(&[]);
         for id in self.all_ids() {
             self.mend_process(id, facts);
+            // After it: what a process waited for that is gone is started then, and is not among the facts.
+            self.mend_handover(id, facts);
             self.mend_cycle(id);
             self.mend_timers(id);
             self.reconsider(id);
@@ -227,10 +235,10 @@ impl Engine {
         let told = unit.process.as_ref().filter(|process| process.told);
         let grace = told.map(|_| unit.component.hotswap.shutdown_grace);
         let ready_limit = (lifecycle.readiness != Readiness::None).then(|| unit.readiness_limit());
-        let watched = lifecycle.health.is_some() && !unit.watch.is_armed();
+        let watched = lifecycle.health.is_some() && !unit.watch.is_armed() && unit.handover.is_over();
         let oneshot = unit.component.kind == Kind::Oneshot;
         let lost = unit.timer.is_none();
-        let unwatched = unit.watchdog.timer.is_none();
+        let unwatched = unit.watchdog.timer.is_none() && unit.handover.is_over();
         let due = match unit.state {
             State::ReadyWait => ready_limit.map(|limit| (limit, Due::Readiness(id))),
             State::Stopping => grace.map(|grace| (grace, Due::Grace(id))),

@@ -211,7 +211,8 @@ impl Engine {
         if broken(Mutation::DropWatchdog) {
             return;
         }
-        let Some(interval) = self.unit(id).and_then(Unit::watchdog_interval) else {
+        let unit = self.unit(id).filter(|unit| unit.handover.is_over());
+        let Some(interval) = unit.and_then(Unit::watchdog_interval) else {
             return;
         };
         let timer = self.timers.arm(self.now.saturating_add(interval), Due::Watchdog(id));

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::timers::{Due, TimerKey};
 use super::unit::Unit;
-use super::upgrade::Upgrade;
+use super::upgrade::{NextUpgrade, Upgrade};
 use super::{ClientId, Effect, Engine, Halt, Input, Peer, RunId};
 use crate::component::keys::nearest;
 use crate::component::{KERNEL, Kind};
@@ -51,6 +51,13 @@ pub(super) enum Goal {
     },
     /// The same, as an upgrade.
     Upgraded(Upgrade),
+    /// The upgrade before is over, and this one can begin.
+    NextUpgrade(NextUpgrade),
+    /// The hot swap to this process is over.
+    HandedOver {
+        name: Rc<str>,
+        run: RunId,
+    },
     /// This process of it is gone, whether another has followed or not.
     Stopped {
         name: Rc<str>,
@@ -65,6 +72,11 @@ pub(super) enum Goal {
 }
 
 impl Goal {
+    /// Whether it waits for the hot swap to this process.
+    pub(super) fn is_handover(&self, to: RunId) -> bool {
+        matches!(self, Self::HandedOver { run, .. } if *run == to)
+    }
+
     fn is_log_of(&self, component: &str) -> bool {
         matches!(self, Self::Until(Until::Log { name, .. }) if name == component)
     }
@@ -81,8 +93,8 @@ impl Goal {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Waiter {
     pub(super) client: ClientId,
-    uid: u32,
-    goal: Goal,
+    pub(super) uid: u32,
+    pub(super) goal: Goal,
     pub(super) timer: Option<TimerKey>,
     /// The state of the files in which it was not reached.
     #[serde(skip)]
@@ -422,9 +434,11 @@ impl Engine {
         match goal {
             Goal::Until(Until::State { name, .. }) => self.describe(name),
             Goal::Upgraded(upgrade) => self.describe(&upgrade.name),
-            Goal::Running { name, .. } | Goal::Stopped { name, .. } | Goal::Reloaded { name, .. } => {
-                self.describe(name)
-            }
+            Goal::NextUpgrade(next) => self.describe(&next.name),
+            Goal::Running { name, .. }
+            | Goal::HandedOver { name, .. }
+            | Goal::Stopped { name, .. }
+            | Goal::Reloaded { name, .. } => self.describe(name),
             Goal::Until(Until::Rejected { file }) => format!("{file} is not rejected"),
             Goal::Until(Until::Log { name, .. }) => format!("{name} wrote nothing"),
             Goal::Until(Until::Changed { since, .. }) => format!("nothing is newer than revision {since}"),
@@ -480,6 +494,8 @@ impl Engine {
                 .and_then(|message| done(message, now)),
             Goal::Running { name, not } => self.judge_running(name, *not),
             Goal::Upgraded(upgrade) => self.judge_upgrade(upgrade),
+            // Answered where it ends.
+            Goal::HandedOver { .. } | Goal::NextUpgrade(_) => None,
             Goal::Reloaded { name, run, sent } => self.judge_reloaded(name, *run, *sent),
             Goal::Stopped { name, run } => {
                 let process = self.find(name).and_then(|unit| unit.process.as_ref());

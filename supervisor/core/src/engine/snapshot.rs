@@ -104,6 +104,7 @@ impl Engine {
             config: _,
             units: _,
             runs: _,
+            seconds: _,
             probes: _,
             kernel: _,
             effects: _,
@@ -133,10 +134,11 @@ impl Engine {
     /// A unit without the declarations that are stored elsewhere already.
     fn form(&self, unit: &Unit) -> Unit {
         let mut form = unit.clone();
-        if let Some(process) = &mut form.process
-            && process.component == unit.component
-        {
-            process.component = Rc::default();
+        let second = form.handover.second_mut().map(|second| &mut second.process);
+        for process in form.process.iter_mut().chain(second) {
+            if process.component == unit.component {
+                process.component = Rc::default();
+            }
         }
         if self.files.in_force(&unit.name) == Some(&unit.component) {
             form.component = Rc::default();
@@ -188,11 +190,17 @@ impl Engine {
     fn place_units(&mut self, units: Vec<(NodeId, Unit)>) -> Result<(), RestoreError> {
         for (id, mut unit) in units {
             self.count(State::Removed, unit.state);
-            if let Some(process) = &unit.process {
-                let run = process.run;
-                if self.runs.insert(run, id).is_some() || run.0 > self.last_run {
+            let first = unit.process.as_ref().map(|process| process.run);
+            let second = unit.handover.second().map(|second| second.process.run);
+            for (run, place) in [(first, &mut self.runs), (second, &mut self.seconds)] {
+                if let Some(run) = run
+                    && (place.insert(run, id).is_some() || run.0 > self.last_run)
+                {
                     return Err(RestoreError(format!("run {} of {:?} cannot be", run.0, unit.name)));
                 }
+            }
+            if second.is_some() && first == second {
+                return Err(RestoreError(format!("{:?} takes over from itself", unit.name)));
             }
             if let Some(probe) = unit.watch.under_way()
                 && (self.probes.insert(probe, id).is_some() || probe.0 > self.last_probe)
@@ -241,6 +249,9 @@ impl Engine {
         for unit in self.units.iter_mut().flatten() {
             keep(&mut unit.timer);
             keep(&mut unit.watchdog.timer);
+            if let Some(second) = unit.handover.second_mut() {
+                keep(&mut second.timer);
+            }
             unit.watch.timers().for_each(&mut keep);
         }
         for waiter in &mut self.waiters {
@@ -265,10 +276,11 @@ fn complete(mut unit: Unit, files: &Files) -> Result<Unit, RestoreError> {
     if unit.state == State::Removed {
         return refuse("is in the state REMOVED");
     }
-    if let Some(process) = &mut unit.process
-        && process.component.name.is_empty()
-    {
-        process.component = Rc::clone(&unit.component);
+    let second = unit.handover.second_mut().map(|second| &mut second.process);
+    for process in unit.process.iter_mut().chain(second) {
+        if process.component.name.is_empty() {
+            process.component = Rc::clone(&unit.component);
+        }
     }
     Ok(unit)
 }

@@ -36,6 +36,8 @@ pub(super) enum Due {
     ProbeLimit(NodeId),
     /// The component should have said by now that it is alive.
     Watchdog(NodeId),
+    /// A step of the component's hot swap had its time.
+    Handover(NodeId),
     /// A client has waited long enough.
     Client(ClientId),
     /// Stopping everything has taken long enough.
@@ -43,7 +45,8 @@ pub(super) enum Due {
 }
 
 /// The queue. It has at most one timer of every client, and of every component one for its life,
-/// one for its next probe, one for the limit of the probe under way and one for its watchdog.
+/// one for its next probe, one for the limit of the probe under way, one for its watchdog and one for
+/// its hot swap.
 #[derive(Debug, Default)]
 pub(super) struct Timers {
     pub(super) queue: BTreeMap<TimerKey, Due>,
@@ -112,6 +115,7 @@ impl Engine {
                 Due::Probe(id) => self.probe_due(id, key),
                 Due::ProbeLimit(id) => self.probe_late(id, key),
                 Due::Watchdog(id) => self.watchdog_due(id, key),
+                Due::Handover(id) => self.handover_due(id, key),
                 Due::Client(client) => self.expire_waiter(client),
                 Due::Halt => self.force_halt(),
             }

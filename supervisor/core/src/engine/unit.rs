@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::RunId;
+use super::handover::{Greeting, Handover};
 use super::health::Watch;
 use super::limits::Limits;
 use super::notify::{Said, Watchdog};
@@ -43,6 +44,29 @@ pub(super) struct Process {
     /// Limits that are changed while it runs.
     #[serde(default)]
     pub(super) limits: Limits,
+    /// Whether it has said that it can hand over.
+    #[serde(default)]
+    pub(super) greeting: Greeting,
+    /// It took over from one that was gone before it could be told to serve.
+    #[serde(default)]
+    pub(super) awaits_commit: bool,
+}
+
+impl Process {
+    pub(super) fn new(run: RunId, component: Rc<Component>) -> Self {
+        Self {
+            run,
+            pid: None,
+            component,
+            since: None,
+            told: false,
+            said: Said::default(),
+            answer: None,
+            limits: Limits::default(),
+            greeting: Greeting::None,
+            awaits_commit: false,
+        }
+    }
 }
 
 /// What follows a stop.
@@ -68,6 +92,9 @@ pub(super) struct Unit {
     /// What `status` says about the state.
     pub(super) detail: Option<String>,
     pub(super) process: Option<Process>,
+    /// Hot swaps of it.
+    #[serde(default)]
+    pub(super) handover: Handover,
     /// A user stopped it.
     pub(super) held: bool,
     /// Its file is gone; it goes when its process does.
@@ -110,6 +137,7 @@ impl Unit {
             state: State::Inactive,
             detail: None,
             process: None,
+            handover: Handover::default(),
             held: false,
             doomed: false,
             after_stop: AfterStop::Rest,

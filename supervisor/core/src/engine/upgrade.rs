@@ -1,15 +1,16 @@
-//! `upgrade`: the best way that a component declares and this version can do.
+//! `upgrade`: the best way that a component declares and its process can go.
 //!
 //! Ladder: checkpoint, then passing descriptors, then a restart; a component starts on the step
-//! that its `handoff` names. Only the last one is part of this version; the answer says so, and
-//! nothing is called what it is not.
+//! that its `handoff` names. A step is passed over when it cannot be gone, and the answer says why.
+//! A next version that fails on a step ends the upgrade instead: the one before serves on, and a
+//! restart would only put it out of service.
 
 use std::rc::Rc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::request::Goal;
+use super::request::{Goal, Waiter};
 use super::{ClientId, Engine, Input, RunId};
 use crate::component::Handoff;
 use crate::control::{Answer, PassedOver, UpgradeLevel, Upgraded};
@@ -17,7 +18,7 @@ use crate::graph::NodeId;
 use crate::journal::Cause;
 use crate::mutation::{Mutation, broken};
 
-/// Why a way above the restart is not taken.
+/// Why the highest step is not taken.
 const NOT_YET: &str = "not part of this version";
 
 /// The ways that a component declares, the highest first.
@@ -30,11 +31,6 @@ fn ladder(handoff: Handoff) -> &'static [UpgradeLevel] {
     }
 }
 
-fn passed_over(handoff: Handoff) -> Vec<PassedOver> {
-    let above = ladder(handoff).iter().filter(|level| **level > UpgradeLevel::Restart);
-    above.map(|level| PassedOver { level: *level, reason: NOT_YET.to_owned() }).collect()
-}
-
 /// An upgrade by restart that is under way.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Upgrade {
@@ -44,6 +40,14 @@ pub(super) struct Upgrade {
     /// When the component's capabilities went down.
     down: Option<Duration>,
     passed_over: Vec<PassedOver>,
+}
+
+/// An upgrade that waits for what is left of the one before.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct NextUpgrade {
+    pub(super) name: Rc<str>,
+    fallback: bool,
+    cause: Cause,
 }
 
 impl Engine {
@@ -62,19 +66,76 @@ impl Engine {
             return self.refuse(client, "everything is being stopped".to_owned());
         }
         let Some(unit) = self.unit(id) else { return };
-        let passed_over = passed_over(unit.component.lifecycle.handoff);
-        if let Some(first) = passed_over.first().filter(|_| !fallback) {
-            let message = format!(
-                "{name} declares {}, which is {}; without --no-fallback it would be restarted",
-                first.level, first.reason
-            );
-            return self.refuse(client, message);
+        let handoff = unit.component.lifecycle.handoff;
+        if unit.state.is_up() && unit.handover.second().is_some() {
+            if unit.handover.is_leaving() {
+                let goal = Goal::NextUpgrade(NextUpgrade { name: name.into(), fallback, cause });
+                return self.wait(client, uid, goal, timeout_ms);
+            }
+            return self.refuse(client, format!("the upgrade of {name} before is not over"));
         }
+        let mut passed_over = Vec::new();
+        for level in ladder(handoff) {
+            let reason = match level {
+                UpgradeLevel::Restart => break,
+                UpgradeLevel::Checkpoint => NOT_YET.to_owned(),
+                UpgradeLevel::FdPassing => {
+                    match self.begin_handover(id, cause.clone(), fallback, passed_over.clone()) {
+                        Ok(run) => {
+                            let goal = Goal::HandedOver { name: name.into(), run };
+                            return self.wait(client, uid, goal, timeout_ms);
+                        }
+                        Err(reason) => reason,
+                    }
+                }
+            };
+            if !fallback {
+                let message = format!(
+                    "{name} declares {level}, which cannot be: {reason}; without --no-fallback it would be \
+                     restarted"
+                );
+                return self.refuse(client, message);
+            }
+            passed_over.push(PassedOver { level: *level, reason });
+        }
+        if let Some(goal) = self.restart_as_upgrade(id, passed_over, cause) {
+            self.wait(client, uid, goal, timeout_ms);
+        }
+    }
+
+    /// What was left of an upgrade is gone: begin those that wait for that. The first of them is under way then, and
+    /// the others are told so.
+    pub(super) fn begin_next_upgrades(&mut self, name: &str) {
+        let next = |waiter: &Waiter| match &waiter.goal {
+            Goal::NextUpgrade(next) if &*next.name == name => {
+                Some((waiter.client, waiter.uid, waiter.timer, next.clone()))
+            }
+            _ => None,
+        };
+        let mut all: Vec<_> = self.waiters.iter().filter_map(next).collect();
+        all.sort_by_key(|(client, ..)| *client);
+        for (client, uid, timer, next) in all {
+            let end = timer.and_then(|timer| self.timers.get(timer)).map(|(at, _)| at);
+            let left = end.map(|end| end.saturating_sub(self.now).as_millis());
+            let left = left.map(|left| u64::try_from(left).unwrap_or(u64::MAX));
+            self.forget_waiter(client);
+            self.upgrade(client, uid, name, (next.fallback, left), next.cause);
+        }
+    }
+
+    /// The lowest step; returns what is to be waited for.
+    pub(super) fn restart_as_upgrade(
+        &mut self,
+        id: NodeId,
+        passed_over: Vec<PassedOver>,
+        cause: Cause,
+    ) -> Option<Goal> {
+        let unit = self.unit(id)?;
+        let name = Rc::clone(&unit.name);
         let down = unit.state.is_up().then_some(self.now);
         let in_place = broken(Mutation::UpgradeInPlace);
         let not = if in_place { None } else { self.renew(id, cause) };
-        let upgrade = Upgrade { name: name.into(), not, down, passed_over };
-        self.wait(client, uid, Goal::Upgraded(upgrade), timeout_ms);
+        Some(Goal::Upgraded(Upgrade { name, not, down, passed_over }))
     }
 
     /// Stop and start a component, whatever kept it down; returns the process that goes.
@@ -94,12 +155,16 @@ impl Engine {
         let Answer::Done { revision, .. } = answer else {
             return Some(answer);
         };
+        let generation = self.find(&upgrade.name)?.generation;
         let gap = upgrade.down.map(|down| self.now.saturating_sub(down));
         Some(Answer::Upgraded(Upgraded {
             component: Rc::clone(&upgrade.name),
             level: UpgradeLevel::Restart,
             passed_over: upgrade.passed_over.clone(),
             gap_us: gap.map(|gap| u64::try_from(gap.as_micros()).unwrap_or(u64::MAX)),
+            generation,
+            descriptors: None,
+            state_bytes: None,
             revision,
         }))
     }

@@ -7,6 +7,7 @@ mod answers;
 mod convergence;
 mod declarations;
 mod grace;
+mod handover;
 mod health;
 mod held;
 mod journal;
@@ -60,11 +61,12 @@ pub(super) trait Checker {
 type Row = (&'static str, fn() -> Box<dyn Checker>);
 
 /// All checkers by name, in alphabetical order.
-const ALL: [Row; 18] = [
+const ALL: [Row; 19] = [
     ("answers", || Box::<answers::Answers>::default()),
     ("convergence", || Box::new(convergence::Convergence)),
     ("declarations", || Box::<declarations::Declarations>::default()),
     ("grace", || Box::new(grace::Grace)),
+    ("handover", || Box::<handover::Handovers>::default()),
     ("health", || Box::<health::Probes>::default()),
     ("held", || Box::new(held::Held)),
     ("journal", || Box::<journal::Revisions>::default()),

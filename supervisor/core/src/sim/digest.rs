@@ -53,6 +53,8 @@ impl Digest {
             Event::Limited(run, outcome) => 18 + u64::from(outcome.is_ok()) + (run.0 << 8),
             Event::Adopted { run, .. } => 21 + (run.0 << 8),
             Event::StateLost { .. } => 22,
+            Event::Reported(run, _) => 23 + (run.0 << 8),
+            Event::Garbled(run, _) => 24 + (run.0 << 8),
             Event::NotYetReady(run, _) => 20 + (run.0 << 8),
         });
     }
@@ -60,8 +62,8 @@ impl Digest {
     /// An effect with everything that it says.
     pub(super) fn effect(&mut self, effect: &Effect) {
         match effect {
-            Effect::Spawn { run, component, generation } => {
-                self.number(1 + (run.0 << 8));
+            Effect::Spawn { run, component, generation, successor } => {
+                self.number(1 + (run.0 << 8) + (u64::from(*successor) << 60));
                 self.number(*generation);
                 self.text(&component.name);
             }
@@ -74,6 +76,14 @@ impl Digest {
             Effect::Terminate(run) => self.number(4 + (run.0 << 8)),
             Effect::Kill(run) => self.number(5 + (run.0 << 8)),
             Effect::Signal(run, signal) => self.number(6 + (run.0 << 8) + ((signal.0 as u64) << 40)),
+            Effect::Connect { giver, taker, generation, .. } => {
+                self.number(11 + (giver.0 << 8) + (taker.0 << 32));
+                self.number(*generation);
+            }
+            Effect::Order(run, order) => {
+                self.number(12 + (run.0 << 8));
+                self.text(&order.to_string());
+            }
             Effect::Forget(name) => self.text(name),
             Effect::Reply(client, answer) => {
                 self.number(7 + (client.0 << 8));

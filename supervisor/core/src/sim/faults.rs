@@ -4,6 +4,7 @@
 
 pub(super) mod clients;
 pub(super) mod files;
+pub(super) mod handovers;
 mod notifications;
 mod probes;
 mod processes;

@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use crate::component::{Component, Handoff, Readiness, Signal};
 use crate::engine::{Effect, RunId};
-use crate::journal::{Record, State};
+use crate::journal::{Cause, Progress, Record, State};
 use crate::notify::Notification;
+use yakiros_handoff::message::Order;
 
 /// The most components and the most capabilities of a run: sets of them are one word.
 pub(super) const SLOTS: usize = 64;
@@ -113,6 +114,7 @@ pub(super) fn capability(name: &str) -> Option<usize> {
 
 /// A process of the fake world.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "facts that come in any order")]
 pub(super) struct Process {
     pub(super) run: RunId,
     /// What it was started with.
@@ -138,6 +140,16 @@ pub(super) struct Process {
     pub(super) announced: bool,
     /// It does not hear SIGTERM.
     pub(super) deaf: bool,
+    /// It was asked to give to this process, and does not serve meanwhile.
+    pub(super) gives_to: Option<RunId>,
+    /// It was told to take from this one.
+    pub(super) takes_from: Option<RunId>,
+    /// It serves, or was told to.
+    pub(super) serves: bool,
+    /// Since when another serves in its place.
+    pub(super) released: Option<Duration>,
+    /// Nobody could take over from it, so it runs on with the declaration it has.
+    pub(super) stays: bool,
 }
 
 impl Process {
@@ -162,6 +174,8 @@ pub(super) struct Slot {
     /// When it came into this state.
     pub(super) since: Duration,
     pub(super) process: Option<Process>,
+    /// The other process of a hot swap: who is to take over, or who was released.
+    pub(super) second: Option<Process>,
     /// A user has stopped it.
     pub(super) held: bool,
 }
@@ -199,6 +213,7 @@ impl Model {
             state: State::Removed,
             since: Duration::ZERO,
             process: None,
+            second: None,
             held: false,
         };
         Self {
@@ -232,12 +247,13 @@ impl Model {
     /// A process that lives.
     pub(super) fn process(&self, run: RunId) -> Option<&Process> {
         let slot = &self.slots[self.owner(run)?];
-        slot.process.as_ref().filter(|process| process.run == run)
+        slot.process.iter().chain(&slot.second).find(|process| process.run == run)
     }
 
     pub(super) fn process_mut(&mut self, run: RunId) -> Option<&mut Process> {
         let owner = self.owner(run)?;
-        self.slots[owner].process.as_mut().filter(|process| process.run == run)
+        let slot = &mut self.slots[owner];
+        slot.process.iter_mut().chain(&mut slot.second).find(|process| process.run == run)
     }
 
     pub(super) fn processes(&self) -> impl Iterator<Item = (usize, &Process)> {
@@ -245,11 +261,20 @@ impl Model {
         slots.filter_map(|(number, slot)| Some((number, slot.process.as_ref()?)))
     }
 
-    /// Whether a component declares a way of handing over that this version does not do.
+    /// Whether a component declares a way of handing over that is more than a restart.
     pub(super) fn hands_over(&self, name: &str) -> bool {
         let declared = self.number(name).and_then(|number| self.slots[number].declared.as_ref());
         let handoff = declared.map(|declared| declared.component.lifecycle.handoff);
         matches!(handoff, Some(Handoff::FdPassing | Handoff::Checkpoint))
+    }
+
+    /// The same, with the second ones of hot swaps.
+    pub(super) fn all_processes(&self) -> impl Iterator<Item = (usize, &Process)> {
+        let slots = self.slots.iter().enumerate();
+        slots.flat_map(|(number, slot)| {
+            let both = slot.process.iter().chain(&slot.second);
+            both.map(move |process| (number, process))
+        })
     }
 
     /// Whether `one` needs `other`, directly or not, by what is declared.
@@ -328,7 +353,31 @@ impl Model {
             self.tell(run);
         }
         match effect {
-            Effect::Spawn { run, component, .. } => self.begin(*run, component),
+            Effect::Spawn { run, component, successor, .. } => self.begin(*run, component, *successor),
+            Effect::Connect { giver, taker, .. } => {
+                if let Some(process) = self.process_mut(*giver) {
+                    process.gives_to = Some(*taker);
+                }
+                if let Some(process) = self.process_mut(*taker) {
+                    process.takes_from = Some(*giver);
+                }
+            }
+            Effect::Order(run, Order::Commit) => {
+                if let Some(process) = self.process_mut(*run) {
+                    process.serves = true;
+                }
+            }
+            Effect::Order(run, Order::Abort(_)) => {
+                if let Some(process) = self.process_mut(*run) {
+                    process.gives_to = None;
+                }
+            }
+            Effect::Order(run, Order::Release) => {
+                let now = self.now;
+                if let Some(process) = self.process_mut(*run) {
+                    process.released = Some(now);
+                }
+            }
             Effect::Kill(run) => {
                 if let Some(process) = self.process_mut(*run) {
                     process.killed = Some(now);
@@ -341,7 +390,7 @@ impl Model {
         }
     }
 
-    fn begin(&mut self, run: RunId, component: &Rc<Component>) {
+    fn begin(&mut self, run: RunId, component: &Rc<Component>, successor: bool) {
         let Some(number) = self.number(&component.name) else { return };
         self.runs.resize(self.runs.len().max(run.0 as usize + 1), u8::MAX);
         self.runs[run.0 as usize] = number as u8;
@@ -351,7 +400,8 @@ impl Model {
         let slot = &mut self.slots[number];
         let current = slot.declared.as_ref();
         let declared = current.cloned().unwrap_or_else(|| Declared::new(Component::clone(component)));
-        slot.process = Some(Process {
+        let place = if successor { &mut slot.second } else { &mut slot.process };
+        *place = Some(Process {
             run,
             declared,
             stands_on,
@@ -364,6 +414,11 @@ impl Model {
             extended: Duration::ZERO,
             announced: false,
             deaf: false,
+            gives_to: None,
+            takes_from: None,
+            serves: !successor,
+            released: None,
+            stays: false,
         });
     }
 
@@ -427,6 +482,20 @@ impl Model {
             }
         }
         let slot = &mut self.slots[number];
+        match &record.cause {
+            Cause::Handover { progress: Progress::Committed { .. }, .. } => {
+                std::mem::swap(&mut slot.process, &mut slot.second);
+            }
+            Cause::Handover { progress: Progress::Failed { .. }, .. } => {
+                if let Some(process) = &mut slot.process {
+                    process.stays = true;
+                }
+            }
+            _ => {}
+        }
+        if record.from == record.to {
+            return;
+        }
         slot.state = record.to;
         slot.since = self.now;
         if record.to == State::Removed {
@@ -438,6 +507,11 @@ impl Model {
     /// A process is gone. Returns whether it lived.
     pub(super) fn end(&mut self, run: RunId) -> bool {
         let lives = self.process(run).is_some();
+        if let Some(number) = self.owner(run)
+            && self.slots[number].second.take_if(|second| second.run == run).is_some()
+        {
+            return true;
+        }
         if let Some(number) = self.owner(run).filter(|_| lives) {
             self.slots[number].process = None;
             self.forget_ground(number);

@@ -87,6 +87,8 @@ options! {
     handoffs = Sometimes(50, 5, 60);
     /// Percent of services that have a watchdog.
     watched = Between(0, 40);
+    /// Percent of services that can hand over.
+    handovers = Sometimes(60, 10, 90);
     /// Restarts allowed in the window before backing off.
     restart_max = Between(1, 6);
     /// The window.
@@ -112,6 +114,8 @@ options! {
     probe_hangs = Sometimes(40, 1, 30);
     /// Percent of changes of limits that fail, while faults last.
     limit_failures = Sometimes(40, 1, 60);
+    /// Percent of the steps of a hot swap that go wrong, while faults last.
+    handover_failures = Sometimes(70, 1, 40);
     /// Percent of signs of life that are the last of a process, while faults last.
     silences = Sometimes(50, 1, 20);
     /// Percent of ticks that come late, while faults last.
@@ -125,6 +129,8 @@ options! {
     ready_ms = Power(12);
     /// Time that a oneshot runs.
     oneshot_ms = Power(12);
+    /// Time that a step of a hot swap takes.
+    handover_ms = Power(13);
     /// Time from SIGTERM to the end.
     stop_ms = Power(12);
     /// Time from SIGKILL to the end.

@@ -80,10 +80,10 @@ impl World {
     pub(super) fn look_for_twins(&mut self, effect: &Effect) -> Step {
         match effect {
             Effect::Changed(record) => self.takeover.seen = record.revision,
-            Effect::Spawn { component, .. } if self.takeover.is_failing() => {
+            Effect::Spawn { component, successor, .. } if self.takeover.is_failing() => {
                 let slot = self.model.number(&component.name).map(|number| &self.model.slots[number]);
-                if slot.is_some_and(|slot| slot.process.is_some()) {
-                    return Err(broken(format!("{} gets a second process", component.name)));
+                if slot.is_some_and(|slot| slot.second.is_some() || (slot.process.is_some() && !successor)) {
+                    return Err(broken(format!("{} gets one process too many", component.name)));
                 }
             }
             _ => {}
@@ -125,7 +125,7 @@ impl World {
             self.takeover.seen = record.revision;
             self.model.apply(&Effect::Changed(record));
         }
-        let processes = self.model.processes().map(|(_, process)| (process.run, alive(process)));
+        let processes = self.model.all_processes().map(|(_, process)| (process.run, alive(process)));
         let facts = Facts {
             failure: Some("drawn".into()),
             processes: processes.collect(),

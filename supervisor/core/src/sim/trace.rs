@@ -33,8 +33,9 @@ fn request_text(request: &Request) -> String {
 /// An effect, in a line.
 pub(super) fn effect(effect: &Effect) -> String {
     match effect {
-        Effect::Spawn { run, component, generation } => {
-            format!("spawn {} as run {}, generation {generation}", component.name, run.0)
+        Effect::Spawn { run, component, generation, successor } => {
+            let how = if *successor { "to take over " } else { "" };
+            format!("spawn {} {how}as run {}, generation {generation}", component.name, run.0)
         }
         Effect::Probe { probe, run, component } => {
             format!("probe {} of {}, run {}", probe.0, component.name, run.0)

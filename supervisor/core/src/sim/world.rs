@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::checkers::{self, Checker, obstacle};
 use super::digest::Digest;
-use super::faults::{FAULTS, clients::Clients, files::Files};
+use super::faults::{FAULTS, clients::Clients, files::Files, handovers::Word};
 use super::model::Model;
 use super::takeover::Takeover;
 use super::{Options, Phase, Random, Reason, Report, Watch, trace};
@@ -53,6 +53,8 @@ pub(super) enum Plan {
     Answer(ProbeId, bool),
     /// A change of limits is done, or has failed.
     Limit(RunId, bool),
+    /// A process speaks on the channel of its hot swap.
+    Say(RunId, Word),
     /// A sign of life is due.
     Beat(RunId),
     /// A cancelled probe is over.
@@ -279,6 +281,7 @@ impl World {
             Plan::End(run, exit) => self.end(run, exit),
             Plan::Answer(probe, passes) => self.answer_probe(probe, passes),
             Plan::Limit(run, done) => self.report_limits(run, done),
+            Plan::Say(run, word) => self.say_on_channel(run, word),
             Plan::Beat(run) => self.beat(run),
             Plan::Vanish(probe) => self.give(Event::Probed { probe, outcome: Err("cancelled".into()) }),
         }
@@ -384,6 +387,8 @@ impl World {
             Effect::Limit { run, .. } => self.plan_limits(*run),
             Effect::CancelProbe(probe) => self.plan(200, Plan::Vanish(*probe)),
             Effect::Reply(client, _) => self.clients.leave(*client),
+            Effect::Connect { giver, .. } => self.plan_offer(*giver),
+            Effect::Order(run, order) => self.plan_obedience(*run, order),
             Effect::Signal(..)
             | Effect::Forget(_)
             | Effect::ReadFiles

@@ -62,7 +62,8 @@ fn a_restart_for_a_declaration_names_the_key_and_what_it_stands_for() {
         ("none", "component.args changed in 0.toml"),
         (
             "fd-passing",
-            "component.args changed in 0.toml; restarted, for this version has no hot swap by fd-passing",
+            "component.args changed in 0.toml; restarted without a hot swap: its process has not said that it can \
+             hand over (HELLO)",
         ),
     ] {
         let file = |args: &str| {

@@ -219,7 +219,7 @@ fn an_upgrade_says_which_way_was_taken_and_how_long_it_took() {
         let mut bench = Bench::new(&[&declared(handoff)]);
         bench.execute("a");
         let refused = matches!(bench.ask(0, upgrade(false)), Some(Answer::Refused { message, .. })
-            if message.contains("not part of this version"));
+            if message.contains("which cannot be"));
         assert_eq!(refused, !above.is_empty(), "{handoff}");
         if refused {
             assert_eq!(bench.engine.state("a"), State::Active, "a refusal changes nothing");

@@ -1,5 +1,6 @@
 //! What runs is what is declared: a process is started with the declaration in force, and one
-//! that was started with another that it would notice is being stopped.
+//! that was started with another that it would notice is being stopped, or another process is to
+//! take over from it.
 
 use super::{Checker, Verdict};
 use crate::engine::{Effect, Engine, Event};
@@ -42,7 +43,9 @@ impl Checker for Declarations {
                 .declared
                 .as_ref()
                 .is_some_and(|declared| process.declared.component.same_process(&declared.component));
-            if !same && slot.state != State::Stopping {
+            // Nobody can take over from one that has not begun to serve.
+            let waits = slot.second.is_some() || process.stays || !process.serves;
+            if !same && !waits && slot.state != State::Stopping {
                 return Err(format!("{} runs on with a declaration that is no longer in force", slot.name));
             }
         }

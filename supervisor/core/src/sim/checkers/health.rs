@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::{Checker, Verdict};
 use crate::component::{Component, Health};
 use crate::engine::{Effect, Engine, Event, ProbeId, RunId};
-use crate::journal::{Cause, Record, State};
+use crate::journal::{Cause, Progress, Record, State};
 use crate::sim::model::{Model, Slot};
 
 /// A probe of the fake world.
@@ -138,11 +138,17 @@ impl Probes {
     /// Changes of state that speak of health have the count behind them.
     fn change(&mut self, model: &Model, record: &Record) -> Verdict {
         let Some(number) = model.number(&record.component) else { return Ok(()) };
-        // A remark on a component that stays where it is, such as limits that do not hold.
+        let count = &mut self.counts[number];
+        // A remark on a component that stays where it is, such as limits that do not hold. After a
+        // hot swap, whatever came of it, the count begins anew.
         if record.from == record.to {
+            if let Cause::Handover { progress, .. } = &record.cause
+                && has_paused_probes(progress)
+            {
+                (count.failures, count.since, count.passed) = (0, model.now, false);
+            }
             return Ok(());
         }
-        let count = &mut self.counts[number];
         let failures = count.failures;
         let thresholds = count.health.as_ref().map(|h| (h.fail_threshold, h.restart_threshold));
         let right = match (record.from, record.to, &record.cause, thresholds) {
@@ -161,6 +167,15 @@ impl Probes {
             return Ok(());
         }
         Err(format!("{} goes {} after {failures} failed probes in a row", record.component, record.to))
+    }
+}
+
+/// Whether nothing was probed before this, because nobody served.
+fn has_paused_probes(progress: &Progress) -> bool {
+    match progress {
+        Progress::Committed { .. } => true,
+        Progress::Failed { step, .. } => &**step != "prepare",
+        Progress::Started | Progress::Asked | Progress::Moved { .. } => false,
     }
 }
 

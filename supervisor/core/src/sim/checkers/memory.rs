@@ -7,8 +7,11 @@ use crate::journal::CAPACITY;
 use crate::sim::model::Model;
 
 /// Timers of a component: while it is up one for its next probe, one for the probe under way and one
-/// for its watchdog; otherwise one of its life.
-const TIMERS_OF_ONE: usize = 3;
+/// for its watchdog; otherwise one of its life. And one for its hot swap.
+const TIMERS_OF_ONE: usize = 4;
+
+/// Processes of a component: the second one is of a hot swap.
+const RUNS_OF_ONE: usize = 2;
 
 /// Probes of a component: one under way, and cancelled ones that are not yet over. One is
 /// cancelled with every end of a process, and the world ends it soon.
@@ -40,7 +43,7 @@ impl Checker for Memory {
         let rows = [
             ("timers", sizes.timers, TIMERS_OF_ONE * components + sizes.waiters + 1),
             ("clients", sizes.waiters, WAITER_LIMIT),
-            ("runs", sizes.runs, components),
+            ("runs", sizes.runs, RUNS_OF_ONE * components),
             ("probes", sizes.probes, PROBES_OF_ONE * components),
             ("records", sizes.records, CAPACITY),
             ("effects", self.effects, EFFECTS_OF_ONE * components + WAITER_LIMIT + 1),

@@ -22,7 +22,7 @@ impl Checker for Ready {
                 Err(format!("{} is stopped before its limit", record.component))
             };
         }
-        if record.to != State::Active || record.from == State::Degraded {
+        if record.to != State::Active || matches!(record.from, State::Active | State::Degraded) {
             return Ok(());
         }
         let slot = model.number(&record.component).map(|number| &model.slots[number]);

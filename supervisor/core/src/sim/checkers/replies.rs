@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::{Checker, Verdict};
-use crate::control::{Answer, Request, Until};
+use crate::control::{Answer, Request, Until, UpgradeLevel};
 use crate::engine::{ClientId, Effect, Engine, Event, RELOAD_NOTICE, RunId};
 use crate::journal::{CAPACITY, State};
 use crate::sim::model::{Model, SLOTS};
@@ -138,7 +138,14 @@ impl Replies {
             (Answer::Done { .. }, Promise::Log(name)) => self.grown.as_deref() == Some(name.as_str()),
             (Answer::Upgraded(done), Promise::Upgraded(number, not, down)) => {
                 let gap = done.gap_us.map(Duration::from_micros);
-                up(number, not) && gap == down.map(|down| model.now.saturating_sub(down))
+                let most = down.map(|down| model.now.saturating_sub(down));
+                // A hot swap, or what follows from one that failed, puts the component out of service later, or not.
+                let right = if done.passed_over.is_empty() && done.level == UpgradeLevel::Restart {
+                    gap == most
+                } else {
+                    gap.is_none_or(|gap| most.is_none_or(|most| gap <= most))
+                };
+                up(number, not) && right
             }
             (Answer::Done { .. } | Answer::Upgraded(_), _) => false,
             _ => true,

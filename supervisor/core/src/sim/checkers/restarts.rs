@@ -51,6 +51,10 @@ impl Checker for Restarts {
 }
 
 fn lies_idle(model: &Model, slot: &Slot) -> bool {
+    // What is left of a hot swap has to go first.
+    if slot.second.is_some() {
+        return false;
+    }
     let Some(declared) = slot.declared.as_ref().filter(|_| !slot.held) else { return false };
     declared.requires.or(declared.optional).without(model.up).is_empty()
 }

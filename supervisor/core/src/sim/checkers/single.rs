@@ -1,4 +1,4 @@
-//! A component never has two processes.
+//! A component has one process; two while one takes over from the other, and never three.
 
 use super::{Checker, Verdict};
 use crate::engine::Effect;
@@ -9,11 +9,11 @@ pub(super) struct Single;
 
 impl Checker for Single {
     fn effect(&mut self, model: &Model, effect: &Effect) -> Verdict {
-        let Effect::Spawn { component, .. } = effect else { return Ok(()) };
+        let Effect::Spawn { component, successor, .. } = effect else { return Ok(()) };
         let slot = model.number(&component.name).map(|number| &model.slots[number]);
         match slot {
-            Some(slot) if slot.process.is_some() => {
-                Err(format!("{} is started while a process of it lives", slot.name))
+            Some(slot) if slot.process.is_some() != *successor || slot.second.is_some() => {
+                Err(format!("{} is started while a process of it lives, or takes over from none", slot.name))
             }
             _ => Ok(()),
         }

@@ -5,11 +5,12 @@
 use std::time::Duration;
 
 use super::{Checker, Verdict};
-use crate::component::Signal;
+use crate::component::{Component, Signal};
 use crate::engine::{Effect, Engine, Event, RunId};
-use crate::journal::{Cause, Record, State};
+use crate::journal::{Cause, Progress, Record, State};
 use crate::notify::Watchdog;
 use crate::sim::model::Model;
+use yakiros_handoff::message::Order;
 
 /// The watchdog of one process, by the onlooker's own clock.
 #[derive(Clone, Copy, Debug)]
@@ -21,6 +22,17 @@ struct Dog {
     last: Duration,
     /// It was stopped for its silence, or triggered it.
     given_up: bool,
+}
+
+impl Dog {
+    fn new(run: RunId, component: &Component) -> Self {
+        Self {
+            run,
+            interval: component.lifecycle.watchdog.unwrap_or_default(),
+            last: Duration::ZERO,
+            given_up: false,
+        }
+    }
 }
 
 /// See the module documentation.
@@ -73,11 +85,13 @@ impl Checker for Watchdogs {
 
     fn effect(&mut self, model: &Model, effect: &Effect) -> Verdict {
         match effect {
-            Effect::Spawn { run, component, .. } => {
-                let interval = component.lifecycle.watchdog.unwrap_or_default();
+            Effect::Spawn { run, component, successor, .. } => {
                 let number = model.number(&component.name).ok_or("a stranger is started")?;
                 self.dogs.resize(model.slots.len(), None);
-                self.dogs[number] = Some(Dog { run: *run, interval, last: Duration::ZERO, given_up: false });
+                // Who is to take over is watched from when it has.
+                if !successor {
+                    self.dogs[number] = Some(Dog::new(*run, component));
+                }
                 Ok(())
             }
             Effect::Signal(run, Signal::ABORT) => match self.dog_mut(model, *run) {
@@ -87,6 +101,12 @@ impl Checker for Watchdogs {
             Effect::Terminate(run) if self.dog_mut(model, *run).is_some_and(|dog| dog.given_up) => {
                 Err(format!("run {} gets SIGTERM where it should be aborted", run.0))
             }
+            Effect::Order(run, Order::Abort(_)) => {
+                if let Some(dog) = self.dog_mut(model, *run) {
+                    dog.last = model.now;
+                }
+                Ok(())
+            }
             Effect::Changed(record) => self.change(model, record),
             _ => Ok(()),
         }
@@ -94,7 +114,9 @@ impl Checker for Watchdogs {
 
     fn step(&mut self, model: &Model, _engine: &Engine) -> Verdict {
         for (dog, slot) in self.dogs.iter().zip(&model.slots) {
-            let Some(dog) = dog.filter(|_| is_heeded(slot.state)) else { continue };
+            // Who gives to another does not work meanwhile.
+            let gives = slot.process.as_ref().is_some_and(|process| process.gives_to.is_some());
+            let Some(dog) = dog.filter(|_| is_heeded(slot.state) && !gives) else { continue };
             if self.triggered == Some(dog.run) {
                 return Err(format!("{} has triggered its watchdog and runs on", slot.name));
             }
@@ -122,6 +144,12 @@ impl Watchdogs {
     fn change(&mut self, model: &Model, record: &Record) -> Verdict {
         let name = &record.component;
         let number = model.number(name).ok_or("a record names a stranger")?;
+        if matches!(record.cause, Cause::Handover { progress: Progress::Committed { .. }, .. }) {
+            if let (Some(next), Some(dog)) = (&model.slots[number].second, self.dogs.get_mut(number)) {
+                *dog = Some(Dog { last: model.now, ..Dog::new(next.run, &next.declared.component) });
+            }
+            return Ok(());
+        }
         let Some(dog) = self.dogs.get_mut(number).and_then(Option::as_mut) else { return Ok(()) };
         if is_watched(record.to) && !is_watched(record.from) {
             dog.last = model.now;

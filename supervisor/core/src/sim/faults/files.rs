@@ -143,6 +143,8 @@ impl World {
         let memory_max = self.random.percent(20).then(|| 1 << (20 + self.random.below(3)));
         Rc::make_mut(&mut component.resources).memory_max = memory_max;
         Rc::make_mut(&mut component.hotswap).shutdown_grace = Duration::from_millis(options.grace_ms);
+        let hands_over = component.kind == Kind::Service && self.random.percent(self.options.handovers);
+        lifecycle.handoff = if hands_over { Handoff::FdPassing } else { Handoff::None };
         lifecycle.reload_signal = self.random.percent(50).then_some(Signal(1));
         if component.kind == Kind::Service && self.random.percent(self.options.handoffs) {
             lifecycle.handoff = HANDOFFS[self.random.below(HANDOFFS.len() as u64) as usize];

@@ -86,6 +86,7 @@ impl World {
         let now = self.model.now;
         let Some(process) = self.model.process_mut(run) else { return Ok(()) };
         process.executed = Some(now);
+        self.plan_hello(run);
         self.give(Event::Executed(run))
     }
 
@@ -118,7 +119,7 @@ impl World {
 
     /// Some process dies.
     pub(super) fn kill_one(&mut self) -> Step {
-        let runs: Vec<_> = self.model.processes().map(|(_, process)| process.run).collect();
+        let runs: Vec<_> = self.model.all_processes().map(|(_, process)| process.run).collect();
         match runs.get(self.random.below(runs.len() as u64) as usize) {
             Some(run) => self.end(*run, Exit::Signal(9)),
             None => Ok(()),
@@ -127,7 +128,7 @@ impl World {
 
     /// The process that was started last dies.
     pub(super) fn kill_the_newest(&mut self) -> Step {
-        let newest = self.model.processes().map(|(_, process)| process.run).max();
+        let newest = self.model.all_processes().map(|(_, process)| process.run).max();
         newest.map_or(Ok(()), |run| self.end(run, Exit::Code(1)))
     }
 

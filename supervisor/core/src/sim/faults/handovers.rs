@@ -1,0 +1,141 @@
+//! Hot swaps: either process fails at any step, says nothing, dies, or says what makes no sense.
+
+use yakiros_handoff::message::{Order, Report, Summary, VERSION};
+
+use crate::engine::{Event, RunId};
+use crate::journal::Exit;
+use crate::sim::world::{Plan, Step, World};
+
+/// The longest that a step takes while nothing fails.
+const CALM_MS: u64 = 500;
+
+/// What a process says on its channel.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::sim) enum Word {
+    Hello,
+    Prepared,
+    /// It gives everything.
+    Gives,
+    /// It says so, which may be heard long after what the other one says.
+    Offered,
+    Refused,
+    Taken,
+    /// It says that it has got what was not given.
+    Mistaken,
+    Ready,
+    Serving,
+    Failed,
+    /// What nobody can read.
+    Garbage,
+}
+
+/// What becomes of a step.
+enum Fate {
+    Well,
+    Silent,
+    Dead,
+    /// It says instead that it cannot.
+    Unable,
+    /// It says something that makes no sense there.
+    Confused,
+}
+
+impl World {
+    /// A process that was executed says that it can hand over; who is to take over, prepares.
+    pub(in crate::sim) fn plan_hello(&mut self, run: RunId) {
+        let Some(process) = self.model.process(run) else { return };
+        if !process.declared.component.hands_over() {
+            return;
+        }
+        let second = self.model.owner(run).and_then(|number| self.model.slots[number].second.as_ref());
+        let successor = second.is_some_and(|second| second.run == run);
+        self.plan(CALM_MS, Plan::Say(run, Word::Hello));
+        if successor {
+            self.plan_word(run, Word::Prepared, Word::Failed);
+        }
+    }
+
+    /// Who serves was asked to give.
+    pub(in crate::sim) fn plan_offer(&mut self, giver: RunId) {
+        self.plan_word(giver, Word::Gives, Word::Refused);
+    }
+
+    /// A process was told something on its channel.
+    pub(in crate::sim) fn plan_obedience(&mut self, run: RunId, order: &Order) {
+        match order {
+            Order::Commit => self.plan_word(run, Word::Serving, Word::Failed),
+            Order::Release if self.random.percent(self.options.deaf) => {}
+            Order::Release => self.plan(self.options.stop_ms, Plan::End(run, Exit::Code(0))),
+            _ => {}
+        }
+    }
+
+    fn plan_word(&mut self, run: RunId, word: Word, unable: Word) {
+        let limit = if self.model.calm { CALM_MS } else { self.options.handover_ms };
+        match self.draw_fate() {
+            Fate::Well => self.plan(limit, Plan::Say(run, word)),
+            Fate::Silent => {}
+            Fate::Dead => self.plan(limit, Plan::End(run, Exit::Signal(11))),
+            Fate::Unable => self.plan(limit, Plan::Say(run, unable)),
+            Fate::Confused => {
+                let words = [
+                    Word::Prepared,
+                    Word::Offered,
+                    Word::Taken,
+                    Word::Mistaken,
+                    Word::Ready,
+                    Word::Serving,
+                    Word::Garbage,
+                ];
+                let other = words[self.random.below(words.len() as u64) as usize];
+                self.plan(limit, Plan::Say(run, other));
+            }
+        }
+    }
+
+    fn draw_fate(&mut self) -> Fate {
+        if self.model.calm || !self.random.percent(self.options.handover_failures) {
+            return Fate::Well;
+        }
+        match self.random.below(4) {
+            0 => Fate::Silent,
+            1 => Fate::Dead,
+            2 => Fate::Unable,
+            _ => Fate::Confused,
+        }
+    }
+
+    /// A process speaks; what the other one does about what it gave follows from that.
+    pub(in crate::sim) fn say_on_channel(&mut self, run: RunId, word: Word) -> Step {
+        let Some(process) = self.model.process(run) else { return Ok(()) };
+        let (to, from) = (process.gives_to, process.takes_from);
+        let report = match word {
+            Word::Gives => {
+                if let Some(taker) = to {
+                    self.plan_word(taker, Word::Taken, Word::Mistaken);
+                }
+                self.plan(CALM_MS, Plan::Say(run, Word::Offered));
+                return Ok(());
+            }
+            Word::Hello => Report::Hello { version: VERSION },
+            Word::Prepared => Report::Prepared,
+            Word::Offered => Report::Offered(summary(run)),
+            Word::Refused => Report::Refused("not now".to_owned()),
+            Word::Taken => Report::Taken(summary(from.unwrap_or(run))),
+            Word::Mistaken => Report::Taken(Summary { digest: 0, ..summary(from.unwrap_or(run)) }),
+            Word::Ready => Report::Ready,
+            Word::Serving => Report::Serving,
+            Word::Failed => Report::Failed("no memory".to_owned()),
+            Word::Garbage => return self.give(Event::Garbled(run, "no message".into())),
+        };
+        if matches!(word, Word::Taken | Word::Mistaken) {
+            self.plan_word(run, Word::Ready, Word::Failed);
+        }
+        self.give(Event::Reported(run, report))
+    }
+}
+
+/// What this process has to give.
+fn summary(of: RunId) -> Summary {
+    Summary { descriptors: (of.0 % 7) as u32, state: of.0, digest: of.0 + 1 }
+}
