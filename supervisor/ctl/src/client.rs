@@ -82,6 +82,11 @@ impl Client {
         Self { socket: socket.to_path_buf(), stream: None }
     }
 
+    /// Another connection to the same supervisor.
+    pub fn another(&self) -> Self {
+        Self::new(&self.socket)
+    }
+
     /// Send a request that the supervisor may answer after `wait` at the latest.
     pub fn ask(&mut self, request: Request, wait: Duration) -> Result<Answer, ClientError> {
         let broken = ClientError::Broken;

@@ -83,7 +83,7 @@ fn time(record: &Record, origin_ms: i64) -> String {
 }
 
 /// A record for programs, with its time of day.
-fn value(record: &Record, origin_ms: i64) -> Value {
+pub fn value(record: &Record, origin_ms: i64) -> Value {
     let mut value = json!(record);
     value["time"] = json!(time(record, origin_ms));
     value

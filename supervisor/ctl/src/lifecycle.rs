@@ -1,5 +1,7 @@
 //! `readiness` and `upgrade`.
 
+mod steps;
+
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -9,9 +11,10 @@ use yakiros_core::control::{
 };
 
 use crate::client::Client;
-use crate::output::{Output, state_cell, uptime};
+use crate::output::{Output, count, state_cell, uptime};
 use crate::tables::{Cell, draw};
 use crate::{Failure, milliseconds, unexpected};
+use steps::Steps;
 
 /// Print how components say that they are ready, and whether they have.
 pub fn readiness(client: &mut Client, output: &Output, name: Option<&str>) -> Result<(), Failure> {
@@ -85,7 +88,7 @@ fn seconds(ms: u64) -> String {
     format!("{}s", Duration::from_millis(ms).as_secs_f64())
 }
 
-/// Upgrade a component and print how it was done.
+/// Upgrade a component; print each step when it is done, and in the end how it was done.
 pub fn upgrade(
     client: &mut Client,
     output: &Output,
@@ -95,10 +98,14 @@ pub fn upgrade(
 ) -> Result<(), Failure> {
     let request =
         Request::Upgrade { name: name.to_owned(), fallback, timeout_ms: Some(milliseconds(timeout)) };
-    match client.ask(request, timeout)? {
+    let steps = Steps::begin(client, output, name)?;
+    let answer = client.ask(request, timeout);
+    let records = steps.end(client)?;
+    match answer? {
         Answer::Upgraded(done) if output.is_json() => {
             let mut value = json!(done);
             value["version"] = json!(VERSION);
+            value["steps"] = json!(records);
             Output::value(&value);
         }
         Answer::Upgraded(done) => Output::text(&upgrade_text(&done)),
@@ -121,6 +128,11 @@ fn upgrade_text(done: &Upgraded) -> String {
         Some(gap) => writeln!(text, "gap: {:?}", Duration::from_micros(gap)),
         None => writeln!(text, "gap: none, it was not up"),
     };
+    if let (Some(descriptors), Some(bytes)) = (done.descriptors, done.state_bytes) {
+        let descriptors = count(descriptors as usize, "descriptor");
+        let _ = writeln!(text, "moved: {descriptors} and {bytes} bytes of state");
+    }
+    let _ = writeln!(text, "generation: {}", done.generation);
     text
 }
 
@@ -173,6 +185,15 @@ mod tests {
             revision: 7,
         };
         insta::assert_snapshot!(upgrade_text(&done));
+        let swapped = Upgraded {
+            level: UpgradeLevel::FdPassing,
+            passed_over: Vec::new(),
+            gap_us: Some(850),
+            descriptors: Some(1001),
+            state_bytes: Some(4096),
+            ..done.clone()
+        };
+        insta::assert_snapshot!(upgrade_text(&swapped));
         let idle = Upgraded { passed_over: Vec::new(), gap_us: None, ..done };
         insta::assert_snapshot!(upgrade_text(&idle));
     }

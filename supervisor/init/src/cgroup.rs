@@ -1,11 +1,12 @@
 //! Control groups (version 2) of components: made before the start, emptied at the end, removed with the last
 //! component that has them.
 //!
-//! Layout: `ROOT/graph/<cgroup or name>`. Without a usable hierarchy components run without
+//! Layout: `ROOT/graph/<cgroup or name>`, and in that one for each process of a component that hands over. Without a usable hierarchy components run without
 //! groups, which is said once at the start; limits then do not hold.
 
 #[cfg(test)]
 pub mod fake;
+mod generation;
 mod handle;
 mod limit;
 mod owners;
@@ -20,8 +21,6 @@ use std::rc::Rc;
 
 use tracing::warn;
 use yakiros_core::component::Component;
-
-use crate::sys;
 
 pub use handle::{Cgroup, Events};
 pub use limit::Limit;
@@ -102,12 +101,11 @@ impl Cgroups {
             return Ok(None);
         };
         let path: Rc<Path> = subtree.join(component.cgroup()).into();
-        let members = sys::read_small(&path.join("cgroup.procs"))?;
-        if !members.lines().any(|line| line.parse() == Ok(pid)) {
+        let Some(own) = generation::find(&path, component, pid)? else {
             return Err(io::Error::other(format!("{pid} is not in {}", path.display())));
-        }
+        };
         self.assign(&component.name, &path);
-        Ok(Some(Cgroup { path }))
+        Ok(Some(own))
     }
 
     /// Groups with processes that neither are one of `kept`, nor hold one, nor lie in one.

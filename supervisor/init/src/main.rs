@@ -12,6 +12,7 @@ mod control;
 mod declarations;
 mod emergency;
 mod faults;
+mod handover;
 mod health;
 mod limits;
 mod log;
@@ -234,6 +235,7 @@ fn run(options: &Options, carried: Option<Carried>) -> io::Result<Halt> {
         match before {
             Before::Nothing => {
                 notify::clear(&supervisor.state_dir);
+                handover::released::clear(&supervisor.state_dir);
                 supervisor.read_files();
             }
             Before::State(rest) => {

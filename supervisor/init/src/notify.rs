@@ -56,7 +56,7 @@ const DIRECTORY: &str = "notify";
 const SECRET_BYTES: usize = 16;
 
 /// The time in which a spent budget is full again, and the pause when one is spent.
-const PAUSE: Duration = Duration::from_millis(100);
+pub const PAUSE: Duration = Duration::from_millis(100);
 
 /// Messages of the component in [`PAUSE`]. A start says a handful of things, a watchdog beats a few
 /// times a second at most. 320 messages a second are a few milliseconds of work.
@@ -76,7 +76,7 @@ const LAST_LOOK: usize = 1024;
 
 /// So much in [`PAUSE`], and as much again only when that is over.
 #[derive(Debug)]
-struct Budget {
+pub struct Budget {
     size: u32,
     left: u32,
     /// Up to when `left` has been refilled.
@@ -84,7 +84,8 @@ struct Budget {
 }
 
 impl Budget {
-    const fn new(size: u32) -> Self {
+    /// So much at once.
+    pub const fn new(size: u32) -> Self {
         Self { size, left: size, counted: Duration::ZERO }
     }
 
@@ -103,7 +104,7 @@ impl Budget {
     }
 
     /// Take one if there is one.
-    fn take(&mut self, now: Duration) -> bool {
+    pub fn take(&mut self, now: Duration) -> bool {
         let has = self.has(now);
         self.left = self.left.saturating_sub(1);
         has

@@ -5,7 +5,8 @@
 //! component that floods neither stops the supervisor nor fills the memory: it is slowed by its
 //! own pipe. Logs take turns, one chunk at a time: however many components flood, whatever else has
 //! to be done waits for one chunk and not for one of each. A log and its predecessor have at most
-//! twice [`LOG_LIMIT`] bytes. A full disk or a missing directory loses output, never the component; a
+//! twice [`LOG_LIMIT`] bytes. Two processes of a component that hands over may write at once; each begins its
+//! own lines there. A full disk or a missing directory loses output, never the component; a
 //! log that was removed is begun anew.
 
 mod read;
@@ -150,6 +151,16 @@ impl Log {
         self.pipe.as_raw_fd()
     }
 
+    /// Another run of the same component may write to the same file. One that `goes_on` may be in the middle of a line.
+    pub fn share(&self, goes_on: bool) {
+        let mut sink = self.sink.borrow_mut();
+        sink.shared = true;
+        if goes_on && sink.path.exists() {
+            // If that fails it is tried again with what comes.
+            let _ = sink.open();
+        }
+    }
+
     /// It has something in this round.
     fn note_turn(&self, round: u64) {
         if self.turn.replace(round) + 1 < round {
@@ -214,11 +225,13 @@ struct Sink {
     at_start: bool,
     /// Nothing was written for a while: the file may have been removed or cut since.
     idle: bool,
+    /// Another run may write to it, or make another file of it.
+    shared: bool,
 }
 
 impl Sink {
     fn new(path: PathBuf) -> Self {
-        Self { path, file: None, size: 0, at_start: true, idle: false }
+        Self { path, file: None, size: 0, at_start: true, idle: false, shared: false }
     }
 
     /// Write a chunk, each line that begins in it with `stamp`.
@@ -245,6 +258,9 @@ impl Sink {
 
     /// Have the right file open.
     fn prepare(&mut self) -> io::Result<()> {
+        if self.shared {
+            self.catch_up()?;
+        }
         if std::mem::take(&mut self.idle)
             && let Some(file) = &self.file
         {
@@ -256,6 +272,25 @@ impl Sink {
         }
         if self.file.is_none() {
             self.open()?;
+        }
+        Ok(())
+    }
+
+    /// See what another run has made of the file meanwhile.
+    fn catch_up(&mut self) -> io::Result<()> {
+        if let Some(file) = &self.file {
+            let own = file.metadata()?;
+            let same = fs::symlink_metadata(&self.path)
+                .is_ok_and(|there| (there.dev(), there.ino()) == (own.dev(), own.ino()));
+            if same && own.len() == self.size {
+                return Ok(());
+            }
+        }
+        self.open()?;
+        // What was written meanwhile stands between the parts of a line.
+        if !self.at_start {
+            self.write(b"\n")?;
+            self.at_start = true;
         }
         Ok(())
     }
@@ -315,6 +350,9 @@ impl Sink {
 
     /// What the component wrote last is a line, whether it ended it or not.
     fn end_line(&mut self) {
+        if self.shared && self.file.is_some() && self.catch_up().is_err() {
+            self.file = None;
+        }
         if self.file.is_some() && !self.at_start {
             // As with any other output, a full disk loses it.
             let _ = self.write(b"\n");
@@ -431,6 +469,35 @@ mod tests {
         assert_eq!(fs::read_dir(bench.dir.path()).expect("a directory").count(), 3);
         remove(bench.dir.path(), "a");
         assert_eq!(fs::read_dir(bench.dir.path()).expect("a directory").count(), 0);
+    }
+
+    #[test]
+    fn two_runs_write_to_one_log_each_in_lines_of_its_own() {
+        let mut bench = Bench::new();
+        let mut other = Sink::new(bench.sink.path.clone());
+        bench.sink.shared = true;
+        other.shared = true;
+        let take = |other: &mut Sink, text: &str| {
+            other.take(text.as_bytes(), STAMP, &mut Vec::new()).expect("written");
+        };
+        bench.take(b"old one\nold ");
+        take(&mut other, "new one\nnew ");
+        bench.take(b"two\n");
+        take(&mut other, "two\n");
+        bench.take(b"old three");
+        take(&mut other, "new three\n");
+        bench.sink.end_line();
+        let lines = ["old one", "old ", "new one", "new ", "two", "two", "old three", "new three"];
+        assert_eq!(bench.lines(), lines);
+        // One makes another file of it, and the other one goes on in that.
+        for number in 0..20_000 {
+            bench.take(format!("line {number}\n").as_bytes());
+        }
+        take(&mut other, "after that\n");
+        bench.take(b"and this\n");
+        assert_eq!(bench.lines()[bench.lines().len() - 2..], ["after that", "and this"]);
+        let size = |path: &Path| fs::metadata(path).expect("a log").len();
+        assert!(size(&rotated(&bench.sink.path)) <= LOG_LIMIT && size(&bench.sink.path) <= LOG_LIMIT);
     }
 
     #[test]

@@ -38,6 +38,7 @@ pub use exec::{settle_loans, take_report_of};
 pub use found::FoundProcess;
 pub use passed::{PassedProcesses, take_over};
 pub use reap::{reaped, take_last_words};
+pub use start::Start;
 
 use pending::Pending;
 use start::Pipes;
@@ -126,6 +127,11 @@ impl Processes {
     /// The process's number while it is its own, which is until it is reaped.
     fn pid(&self, run: RunId) -> Option<Pid> {
         self.runs.get(&run)?.pid.map(Pid::from_raw)
+    }
+
+    /// The same, for who writes it down.
+    pub fn number(&self, run: RunId) -> Option<i32> {
+        self.runs.get(&run)?.pid
     }
 
     /// The component is no longer declared.

@@ -3,8 +3,8 @@
 //! Most children run in the supervisor's own memory until they execute (see [`loan`]).
 //!
 //! The child gets: its own session, default signals and an empty mask, its cgroup from birth,
-//! 0 = `/dev/null`, 1 and 2 = its log, the notification descriptor if it asked for one, and no
-//! other descriptor; `/` as working directory, umask 022, its limits, and a fresh environment, in
+//! 0 = `/dev/null`, 1 and 2 = its log, the notification descriptor and the channel for hot swaps if
+//! it asked for one, and no other descriptor; `/` as working directory, umask 022, its limits, and a fresh environment, in
 //! which no name comes twice: what is declared replaces the base, and what the supervisor says of
 //! the process itself replaces both.
 
@@ -39,6 +39,9 @@ const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin
 /// The number of the notification descriptor in the child.
 pub const NOTIFY_FD: RawFd = 3;
 
+/// The number of the channel for hot swaps in the child.
+pub const HANDOFF_FD: RawFd = 4;
+
 /// Everything the child needs, allocated by the parent.
 pub struct Image {
     program: CString,
@@ -69,6 +72,8 @@ pub struct Descriptors<'a> {
     pub log: &'a OwnedFd,
     /// Readiness by `NOTIFY_FD`.
     pub notify: Option<&'a OwnedFd>,
+    /// The channel for hot swaps.
+    pub handoff: Option<&'a OwnedFd>,
     /// Closed by a successful exec; a failure is written to it.
     pub report: &'a OwnedFd,
     /// The cgroup to be born in.
@@ -219,14 +224,17 @@ pub struct Started {
 
 /// Create the process.
 pub fn start(image: Image, fds: &Descriptors<'_>, common: &Common) -> io::Result<Started> {
-    // The number of the notification descriptor may be free in the supervisor, and then be that
-    // of the report pipe. Both go when the child has its copies.
-    let moved = clear_of_notify(fds.report)?;
+    // The numbers that the child's descriptors get may be free in the supervisor, and then be those of
+    // what it needs after that. The copies go when the child has its own.
+    let moved = clear_of_passed(fds.report)?;
     let report = moved.as_ref().unwrap_or(fds.report);
+    let channel = fds.handoff.map(clear_of_passed).transpose()?.flatten();
+    let fds = &Descriptors { handoff: channel.as_ref().or(fds.handoff), ..*fds };
     // A score that is written is that of all who have the memory.
     let shares = image.shares_memory && !common.oom_lowered;
     let namespaces = image.namespaces;
-    let lane = if shares { Lane::take(fds) } else { None };
+    // A lane has no place for a channel of hot swaps: few components have one.
+    let lane = if shares && fds.handoff.is_none() { Lane::take(fds) } else { None };
     let launch = Launch::new(image, fds, report, common, lane);
     if shares {
         return launch.lend(fds.cgroup, namespaces);
@@ -241,12 +249,13 @@ pub fn start(image: Image, fds: &Descriptors<'_>, common: &Common) -> io::Result
     }
 }
 
-/// A copy of a descriptor above [`NOTIFY_FD`], if it is not above it already.
-fn clear_of_notify(fd: &OwnedFd) -> io::Result<Option<OwnedFd>> {
-    if fd.as_raw_fd() > NOTIFY_FD {
+/// A copy of a descriptor above those that are passed under a number of their own, if it is not above
+/// them already.
+fn clear_of_passed(fd: &OwnedFd) -> io::Result<Option<OwnedFd>> {
+    if fd.as_raw_fd() > HANDOFF_FD {
         return Ok(None);
     }
-    let copy = nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(NOTIFY_FD + 1))?;
+    let copy = nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(HANDOFF_FD + 1))?;
     // SAFETY: the descriptor is new, and nobody else owns it.
     Ok(Some(unsafe { OwnedFd::from_raw_fd(copy) }))
 }
@@ -276,11 +285,11 @@ mod tests {
     }
 
     #[test]
-    fn the_report_is_kept_clear_of_the_notification_descriptor() {
+    fn the_report_is_kept_clear_of_what_is_passed() {
         // SAFETY: standard error stays open; the value is never dropped.
         let low = std::mem::ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(2) });
-        let moved = clear_of_notify(&low).expect("a copy").expect("moved");
-        assert!(moved.as_raw_fd() > NOTIFY_FD);
-        assert!(clear_of_notify(&moved).expect("no error").is_none());
+        let moved = clear_of_passed(&low).expect("a copy").expect("moved");
+        assert!(moved.as_raw_fd() > HANDOFF_FD);
+        assert!(clear_of_passed(&moved).expect("no error").is_none());
     }
 }

@@ -17,17 +17,19 @@ use tracing::{error, info, warn};
 use yakiros_core::component::{Component, Readiness};
 use yakiros_core::control::{Answer, LogPosition, Request, Until};
 use yakiros_core::engine::Config;
-use yakiros_core::engine::{ClientId, Effect, Engine, Event, Halt, Peer, RunId, Snapshot};
+use yakiros_core::engine::{ClientId, Effect, Engine, Event, FileContent, Halt, Peer, RunId, Snapshot};
 use yakiros_core::journal::{Record, State};
+use yakiros_handoff::message::{Order, Report};
 
 use crate::cgroup::Cgroups;
 use crate::control::{Connections, Pending};
 use crate::declarations::Declarations;
+use crate::handover::{Handovers, released};
 use crate::health::{self, Probes};
 use crate::limits::{self, Changes};
 use crate::lookup::Lookups;
 use crate::output::{self, Logs};
-use crate::processes::Processes;
+use crate::processes::{Processes, Start};
 use crate::reexec::{self, Reexec};
 use crate::spawn::Common;
 use crate::sys;
@@ -51,6 +53,8 @@ pub struct Supervisor {
     pub probes: RefCell<Probes>,
     /// Limits that are changed on what runs.
     pub changes: Changes,
+    /// Channels of hot swaps.
+    pub handovers: Handovers,
     /// Looks at what lies on file systems.
     pub lookups: Lookups,
     /// Component files.
@@ -89,6 +93,7 @@ impl Supervisor {
             processes: RefCell::new(Processes::new(cgroups, common, logs)),
             probes: RefCell::default(),
             changes: Changes::default(),
+            handovers: Handovers::default(),
             lookups: Lookups::default(),
             declarations: RefCell::new(declarations),
             clients: RefCell::default(),
@@ -141,9 +146,11 @@ impl Supervisor {
 
     fn act(self: &Rc<Self>, event: Event) {
         let now = sys::now();
-        let mut events = self.said_before(now);
+        let mut events = self.said_before(now, &event);
         // What a process said was read before what still waited; everything else comes after it.
-        let place = if matches!(event, Event::Notified(..)) { 0 } else { events.len() };
+        let is_word = matches!(event, Event::Notified(..) | Event::Reported(..) | Event::Garbled(..));
+        let is_word = is_word && !may_follow_another(&event);
+        let place = if is_word { 0 } else { events.len() };
         events.insert(place, event);
         for run in events.iter().filter_map(|event| self.reports_ready(event)) {
             self.processes.borrow_mut().is_ready(run);
@@ -159,12 +166,24 @@ impl Supervisor {
         }
     }
 
-    /// What processes have said whose watchdogs would otherwise expire now.
-    fn said_before(&self, now: Duration) -> Vec<Event> {
-        let due = self.engine.borrow().watchdogs_due(now);
+    /// What processes have said whose watchdogs, or steps of a hot swap, would otherwise be late now, those that
+    /// the event may upgrade, and the one whose word may be the reason for the event.
+    fn said_before(&self, now: Duration, event: &Event) -> Vec<Event> {
+        let (due, handing_over) = {
+            let engine = self.engine.borrow();
+            let upgraded = upgraded_by(event).filter_map(|name| engine.process_of(name));
+            let giver = match event {
+                Event::Reported(taker, Report::Failed(_)) | Event::Ended(taker, _) => engine.giver_of(*taker),
+                _ => None,
+            };
+            let due = engine.handovers_due(now).into_iter();
+            let handing_over: Vec<_> = due.chain(upgraded).chain(giver).collect();
+            (engine.watchdogs_due(now), handing_over)
+        };
         let socket = |run| Some((run, self.processes.borrow().socket(run)?));
         let sockets: Vec<_> = due.into_iter().filter_map(socket).collect();
-        sockets.iter().flat_map(|(run, socket)| socket.take_waiting(self, *run)).collect()
+        let said = sockets.iter().flat_map(|(run, socket)| socket.take_waiting(self, *run));
+        said.chain(handing_over.into_iter().flat_map(|run| self.handovers.take_waiting(run))).collect()
     }
 
     /// The process that is ready, by what was seen of it, or by what it says if it is declared to say so.
@@ -181,9 +200,22 @@ impl Supervisor {
 
     fn perform(self: &Rc<Self>, effect: Effect) {
         match effect {
-            Effect::Spawn { run, component, generation, .. } => {
-                let event = Processes::spawn(self, run, component, generation);
+            Effect::Spawn { run, component, generation, successor } => {
+                let event = Processes::spawn(self, run, component, Start { generation, successor });
                 self.queue.borrow_mut().extend(event);
+            }
+            Effect::Connect { giver, taker, generation, limit } => {
+                let failed = self.handovers.connect(giver, taker, generation, limit);
+                self.queue.borrow_mut().extend(failed);
+            }
+            Effect::Order(run, order) => {
+                if order == Order::Release
+                    && let Some(pid) = self.processes.borrow().number(run)
+                {
+                    released::note(&self.state_dir, pid);
+                }
+                let failed = self.handovers.order(run, &order);
+                self.queue.borrow_mut().extend(failed);
             }
             Effect::Probe { probe, run, component } => health::begin(self, probe, run, &component),
             Effect::Limit { run, component } => limits::begin(self, run, &component),
@@ -201,8 +233,6 @@ impl Supervisor {
                 self.processes.borrow_mut().forget(&name);
                 output::remove(&self.state_dir, &name);
             }
-            // Nobody can be told or asked: no process has a channel.
-            Effect::Connect { .. } | Effect::Order(..) => {}
             Effect::Reply(client, answer) => self.reply(client, answer),
             Effect::Reexecute(client) => self.reexec.ask(client),
             Effect::ReadFiles => {
@@ -389,6 +419,25 @@ impl Supervisor {
             self.halted.notified().await;
         }
     }
+}
+
+/// Whether it is what a process says that cannot take over. The other one may have said before that it does not give.
+fn may_follow_another(event: &Event) -> bool {
+    matches!(event, Event::Reported(_, Report::Failed(_)))
+}
+
+/// The components that may be upgraded because of an event.
+fn upgraded_by(event: &Event) -> impl Iterator<Item = &str> {
+    let (name, changes) = match event {
+        Event::Request { request: Request::Upgrade { name, .. }, .. } => (Some(name.as_str()), &[][..]),
+        Event::Files(changes) => (None, changes.as_slice()),
+        _ => (None, &[][..]),
+    };
+    let declared = changes.iter().filter_map(|change| match &change.content {
+        FileContent::Component(component) if component.hands_over() => Some(component.name.as_str()),
+        _ => None,
+    });
+    name.into_iter().chain(declared)
 }
 
 /// The next moment at which what is due by `at` is done, together with all that came due before it.

@@ -65,11 +65,12 @@ Exit codes: 0 it runs again, 1 it can not or not in time.",
         "upgrade",
         "\
 Examples:
-  graphctl upgrade web                    says how it was done, and how long web was away
+  graphctl upgrade web                    tells each step, how it was done, and how long web was away
   graphctl upgrade web --no-fallback
 
-The way is that of `lifecycle.handoff`: checkpoint, fd-passing, or a restart; from the declared one
-down to one that this version has, which is the restart.
+The way is that of `lifecycle.handoff`: checkpoint (not part of this version), fd-passing, or a restart;
+from the declared one down to one that can be gone. A new version that fails ends the upgrade: the old
+process serves on.
 Exit codes: 0 the new process runs, 1 it does not, or --no-fallback forbade what could be done.",
     ),
     (

@@ -107,6 +107,7 @@ pub(super) fn listen(supervisor: &Rc<Supervisor>, run: RunId) {
         let watch = Rc::clone(channel).watch(supervisor, run, &component);
         process.watching = Some(spawn_local(watch).abort_handle());
     }
+    supervisor.handovers.listen(supervisor, run);
 }
 
 #[cfg(test)]

@@ -14,7 +14,9 @@ use crate::cgroup::Work;
 impl Processes {
     /// What is to be written for the control group of a run to have these limits; `None` if it has no group.
     pub fn limits_to_write(&self, run: RunId, resources: &Resources) -> Option<Work> {
-        Some(self.cgroups.change(self.runs.get(&run)?.cgroup.as_ref()?, resources))
+        let process = self.runs.get(&run)?;
+        let whole = self.cgroups.whole(&process.name, process.cgroup.as_ref()?);
+        Some(self.cgroups.change(&whole, resources))
     }
 
     /// A child writes the limits of a run.

@@ -17,7 +17,7 @@ use yakiros_core::journal::Exit;
 
 use super::exec::{listen, watch_exec};
 use super::reap::{drain, end_of};
-use super::{Process, Processes, Role, pending};
+use super::{Process, Processes, Role, Start, pending};
 use crate::cgroup::Cgroup;
 use crate::notify::Socket;
 use crate::output::Log;
@@ -59,6 +59,9 @@ pub struct PassedProcesses {
     /// Starts that wait, with their generation.
     #[serde(default)]
     pending: Vec<(RunId, u64)>,
+    /// Those of them that are to take over from another.
+    #[serde(default)]
+    successors: Vec<RunId>,
 }
 
 impl PassedProcesses {
@@ -82,13 +85,15 @@ impl Processes {
         let mut runs: Vec<_> = self.runs.iter().map(|(run, process)| process.pass(*run)).collect();
         // The same processes give the same state.
         runs.sort_by_key(|passed| passed.run);
+        let successors = self.pending.iter().filter(|(_, pending)| pending.start.successor);
         PassedProcesses {
             runs,
             pids: self.pids.iter().map(|(pid, role)| (*pid, *role)).collect(),
             cgroups: self.cgroups.paths().clone(),
             killed: self.cgroups.killed(),
             files,
-            pending: self.pending.iter().map(|(run, start)| (*run, start.generation)).collect(),
+            pending: self.pending.iter().map(|(run, pending)| (*run, pending.start.generation)).collect(),
+            successors: successors.map(|(run, _)| *run).collect(),
         }
     }
 }
@@ -134,7 +139,8 @@ pub fn take_over(supervisor: &Rc<Supervisor>, passed: PassedProcesses, luggage: 
     }
     for (run, generation) in passed.pending {
         if let Some(component) = supervisor.started_with(run) {
-            pending::begin(supervisor, run, component, generation);
+            let successor = passed.successors.contains(&run);
+            pending::begin(supervisor, run, component, Start { generation, successor });
         }
     }
     for process in passed.runs {
@@ -176,6 +182,9 @@ fn adopt(supervisor: &Rc<Supervisor>, passed: Passed, luggage: &mut Luggage) {
     let logs = Rc::clone(&supervisor.processes.borrow().logs);
     let place = (&*supervisor.state_dir, &*passed.name);
     let log = lost.found("output", passed.log, |fd| Log::new(&logs, run, place, luggage.pipe(fd)?));
+    if let Some(log) = log.as_ref().filter(|_| supervisor.handovers.has(run)) {
+        log.share(true);
+    }
     let socket = lost.found("notification socket", passed.socket, |socket| Socket::take(socket, luggage));
     let socket = socket.map(Rc::new);
     let channel = lost.found("readiness channel", passed.channel, |channel| Channel::take(channel, luggage));

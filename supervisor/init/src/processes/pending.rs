@@ -16,9 +16,9 @@ use tokio::time::{Instant, sleep, timeout};
 use yakiros_core::component::{Component, Readiness};
 use yakiros_core::engine::{Event, RunId};
 
-use super::Processes;
 use super::reap::{DRAIN_STEP, DRAIN_STEP_MAX};
 use super::start::{PREPARE, Ready, not_executed, number_of, spawn_now};
+use super::{Processes, Start};
 use crate::cgroup::Prepared;
 use crate::limits;
 use crate::lookup::{self, Identity};
@@ -37,8 +37,8 @@ const LOOK: &str = "look at the readiness file";
 
 /// A start that waits.
 pub struct Pending {
-    /// See [`yakiros_core::engine::Effect::Spawn`].
-    pub generation: u64,
+    /// Which one.
+    pub start: Start,
     /// What it waits for.
     step: Rc<Cell<&'static str>>,
     task: AbortHandle,
@@ -54,24 +54,24 @@ impl Processes {
 }
 
 /// Start the process once nothing is in its way any more, and report what became of it.
-pub fn begin(supervisor: &Rc<Supervisor>, run: RunId, component: Rc<Component>, generation: u64) {
+pub fn begin(supervisor: &Rc<Supervisor>, run: RunId, component: Rc<Component>, which: Start) {
     let step = Rc::new(Cell::new(LOOK));
-    let task = start(Rc::clone(supervisor), run, component, generation, Rc::clone(&step));
+    let task = start(Rc::clone(supervisor), run, component, which, Rc::clone(&step));
     let task = spawn_local(task).abort_handle();
-    supervisor.processes.borrow_mut().pending.insert(run, Pending { generation, step, task });
+    supervisor.processes.borrow_mut().pending.insert(run, Pending { start: which, step, task });
 }
 
 async fn start(
     supervisor: Rc<Supervisor>,
     run: RunId,
     component: Rc<Component>,
-    generation: u64,
+    which: Start,
     step: Rc<Cell<&'static str>>,
 ) {
-    let ready = wait(&supervisor, run, &component, &step).await;
+    let ready = wait(&supervisor, run, &component, which, &step).await;
     supervisor.processes.borrow_mut().pending.remove(&run);
     let event = match ready {
-        Ok(ready) => spawn_now(&supervisor, run, &component, generation, ready),
+        Ok(ready) => spawn_now(&supervisor, run, &component, which, ready),
         Err((step, errno)) => not_executed(run, step, errno),
     };
     supervisor.dispatch(event);
@@ -82,15 +82,16 @@ async fn wait(
     supervisor: &Rc<Supervisor>,
     run: RunId,
     component: &Component,
+    which: Start,
     step: &Cell<&'static str>,
 ) -> Result<Ready, (&'static str, i32)> {
     let end = Instant::now() + CGROUP_LIMIT;
     let mut pause = DRAIN_STEP;
     loop {
         step.set(LOOK);
-        let before = look(supervisor, component).await?;
+        let before = if which.successor { None } else { look(supervisor, component).await? };
         step.set(PREPARE);
-        let prepared = supervisor.processes.borrow_mut().prepare(component)?;
+        let prepared = supervisor.processes.borrow_mut().prepare(component, which)?;
         match prepared {
             Prepared::Ready(cgroup) => return Ok(Ready { before, cgroup }),
             _ if Instant::now() >= end => return Err((PREPARE, libc::EBUSY)),

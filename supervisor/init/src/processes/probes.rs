@@ -38,8 +38,13 @@ impl Processes {
         let image = Image::probe(words, &process.name)?;
         let (read, report) = sys::pipe()?;
         let directory = process.cgroup.as_ref().map(Cgroup::open).transpose()?;
-        let fds =
-            Descriptors { log: &self.common.null, notify: None, report: &report, cgroup: directory.as_ref() };
+        let fds = Descriptors {
+            log: &self.common.null,
+            notify: None,
+            handoff: None,
+            report: &report,
+            cgroup: directory.as_ref(),
+        };
         let started = spawn::start(image, &fds, &self.common)?;
         Ok((self.note(started, role), read))
     }

@@ -16,6 +16,7 @@ use super::probes::answered;
 use super::start::not_executed;
 use super::{Process, Processes, Role};
 use crate::cgroup;
+use crate::handover::released;
 use crate::output::Log;
 use crate::supervisor::Supervisor;
 use crate::{health, limits, notify};
@@ -80,11 +81,15 @@ pub fn take_last_words(supervisor: &Rc<Supervisor>, pid: i32) {
     let (run, socket) = {
         let own = supervisor.processes.borrow();
         let Some(Role::Component(run)) = own.pids.get(&pid) else { return };
-        let Some(socket) = own.socket(*run) else { return };
-        (*run, socket)
+        (*run, own.socket(*run))
     };
+    let hands_over = supervisor.handovers.has(run);
+    if socket.is_none() && !hands_over {
+        return;
+    }
     take_report(supervisor, run);
-    for event in socket.take_waiting(supervisor, run) {
+    let said = socket.map(|socket| socket.take_waiting(supervisor, run)).unwrap_or_default();
+    for event in said.into_iter().chain(supervisor.handovers.take_waiting(run)) {
         supervisor.dispatch(event);
     }
 }
@@ -107,7 +112,12 @@ pub fn reaped(supervisor: &Rc<Supervisor>, pid: i32, exit: Exit) {
         }
         Some(Role::Limits(run)) => limits::reaped(supervisor, run, exit),
         Some(Role::Health(probe)) => health::reaped(supervisor, probe, exit),
-        Some(Role::Component(run)) => component_reaped(supervisor, run, exit),
+        Some(Role::Component(run)) => {
+            if supervisor.handovers.has(run) {
+                released::forget(&supervisor.state_dir, pid);
+            }
+            component_reaped(supervisor, run, exit);
+        }
     }
 }
 
@@ -170,6 +180,7 @@ async fn wait_until(mut come: impl FnMut() -> bool) -> bool {
 }
 
 fn conclude(supervisor: &Rc<Supervisor>, run: RunId, event: Event) {
+    supervisor.handovers.forget(run);
     let released = supervisor.processes.borrow_mut().release(run);
     if let Some(process) = released {
         supervisor.log_grew(&process.name);

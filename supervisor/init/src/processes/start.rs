@@ -16,6 +16,7 @@ use yakiros_core::engine::{Event, RunId};
 use super::exec::watch_exec;
 use super::{Process, Processes, Role, found, pending};
 use crate::cgroup::{Cgroup, Prepared};
+use crate::handover;
 use crate::lookup::Identity;
 use crate::notify::Socket;
 use crate::output::Log;
@@ -54,6 +55,15 @@ impl Pipes {
     }
 }
 
+/// Which start of a component it is.
+#[derive(Clone, Copy, Debug)]
+pub struct Start {
+    /// Starts of the component so far, from 1.
+    pub generation: u64,
+    /// It is to take over from the process that serves.
+    pub successor: bool,
+}
+
 impl Processes {
     /// A process was created and its program is not there yet, which takes a while: make ready what those need who start
     /// as soon as it is up, so that it does not have to be made between the one and the other.
@@ -71,7 +81,7 @@ impl Processes {
             // A group that others live in, or that has a process already, is left alone until the start.
             let lives = component.cgroup() != component.name || own.found.contains_key(&component.name);
             if !lives {
-                let _ = own.prepare(&component);
+                let _ = own.cgroups.prepare(&component);
             }
         }
     }
@@ -82,35 +92,50 @@ impl Processes {
         supervisor: &Rc<Supervisor>,
         run: RunId,
         component: Rc<Component>,
-        generation: u64,
+        start: Start,
     ) -> Option<Event> {
         if let Some((_, what)) = component.isolation.unsupported().next() {
             return Some(Event::Unsupported { run, what: what.into() });
         }
-        let found = supervisor.processes.borrow_mut().found.remove(&component.name);
-        if let Some(found) = found {
-            return Some(found::take(supervisor, run, &component, found));
+        if !start.successor {
+            let found = supervisor.processes.borrow_mut().found.remove(&component.name);
+            if let Some(found) = found {
+                return Some(found::take(supervisor, run, &component, found));
+            }
         }
         let before = match &component.lifecycle.readiness {
-            Readiness::File(path) => supervisor.lookups.identity_now(Path::new(path)).map(Result::ok),
+            Readiness::File(path) if !start.successor => {
+                supervisor.lookups.identity_now(Path::new(path)).map(Result::ok)
+            }
             _ => Some(None),
         };
-        let prepared = supervisor.processes.borrow_mut().prepare(&component);
+        let prepared = supervisor.processes.borrow_mut().prepare(&component, start);
         match (before, prepared) {
             (_, Err((step, errno))) => Some(not_executed(run, step, errno)),
             (Some(before), Ok(Prepared::Ready(cgroup))) => {
-                Some(spawn_now(supervisor, run, &component, generation, Ready { before, cgroup }))
+                Some(spawn_now(supervisor, run, &component, start, Ready { before, cgroup }))
             }
             _ => {
-                pending::begin(supervisor, run, component, generation);
+                pending::begin(supervisor, run, component, start);
                 None
             }
         }
     }
 
     /// Bring the control group of a component into the state that it is started in.
-    pub(super) fn prepare(&mut self, component: &Component) -> Result<Prepared, (&'static str, i32)> {
-        self.cgroups.prepare(component).map_err(|error| (PREPARE, number_of(&error)))
+    pub(super) fn prepare(
+        &mut self,
+        component: &Component,
+        start: Start,
+    ) -> Result<Prepared, (&'static str, i32)> {
+        let prepared = match self.cgroups.prepare(component) {
+            Ok(Prepared::Ready(Some(whole))) if component.hands_over() => {
+                let own = self.cgroups.make_for(&whole, component, start.generation);
+                own.map(|own| Prepared::Ready(Some(own)))
+            }
+            prepared => prepared,
+        };
+        prepared.map_err(|error| (PREPARE, number_of(&error)))
     }
 }
 
@@ -118,12 +143,17 @@ pub(super) fn spawn_now(
     supervisor: &Rc<Supervisor>,
     run: RunId,
     component: &Rc<Component>,
-    generation: u64,
+    start: Start,
     ready: Ready,
 ) -> Event {
-    match try_spawn(supervisor, run, component, generation, ready) {
+    // That of one process was made for it alone.
+    let own = if component.hands_over() { ready.cgroup.clone() } else { None };
+    match try_spawn(supervisor, run, component, start, ready) {
         Ok(pid) => Event::Created { run, pid },
-        Err((step, error)) => not_executed(run, step, number_of(&error)),
+        Err((step, error)) => {
+            own.iter().for_each(Cgroup::remove);
+            not_executed(run, step, number_of(&error))
+        }
     }
 }
 
@@ -131,27 +161,41 @@ fn try_spawn(
     supervisor: &Rc<Supervisor>,
     run: RunId,
     component: &Rc<Component>,
-    generation: u64,
+    start: Start,
     Ready { before, cgroup }: Ready,
 ) -> Result<i32, StepError> {
     let at = |step: &'static str| move |error| (step, error);
     let mut own = supervisor.processes.borrow_mut();
     let own = &mut *own;
-    let prepared = readiness::prepare(component, before).map_err(at("prepare the readiness channel"))?;
+    // That it is ready to take over is said elsewhere, and that the component is ready would be said by the other.
+    let prepared = if start.successor {
+        readiness::Prepared::None
+    } else {
+        readiness::prepare(component, before).map_err(at("prepare the readiness channel"))?
+    };
     let socket = component.has_notify_socket().then(|| Socket::open(run, &supervisor.state_dir));
     let socket = socket.transpose().map_err(at("prepare the notification socket"))?;
+    let successor = start.successor.then_some(start.generation);
+    let channel = component.hands_over().then(|| handover::Channel::open(successor));
+    let channel = channel.transpose().map_err(at("prepare the channel for hot swaps"))?;
     let mut environment = prepared.environment();
     environment.extend(socket.as_ref().map(Socket::variable));
-    let image = Image::new(component, generation, &environment).map_err(at("prepare the command line"))?;
+    environment.extend(channel.as_ref().map(|_| handover::Channel::variable()));
+    let image =
+        Image::new(component, start.generation, &environment).map_err(at("prepare the command line"))?;
     let pipes = own.pipes.take().map_or_else(Pipes::new, Ok)?;
     let Pipes { log: (log_read, log_write), report: (report, report_write) } = pipes;
     let log = Log::new(&own.logs, run, (&supervisor.state_dir, &component.name), log_read)
         .map_err(at("watch the log pipe"))?;
+    if component.hands_over() {
+        log.share(false);
+    }
     let directory = cgroup.as_ref().map(Cgroup::open).transpose();
     let directory = directory.map_err(at("open the cgroup"))?;
     let fds = Descriptors {
         log: &log_write,
         notify: prepared.child_end(),
+        handoff: channel.as_ref().map(handover::Channel::child_end),
         report: &report_write,
         cgroup: directory.as_ref(),
     };
@@ -184,6 +228,9 @@ fn try_spawn(
         ended: None,
     };
     own.keep(run, process);
+    if let Some(channel) = channel {
+        supervisor.handovers.keep(run, channel);
+    }
     Ok(pid)
 }
 

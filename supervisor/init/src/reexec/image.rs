@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tracing::{error, warn};
-use yakiros_core::engine::{ClientId, Config, Engine, ProbeId, Snapshot};
+use yakiros_core::engine::{ClientId, Config, Engine, ProbeId, RunId, Snapshot};
 
 use super::program::Program;
 use super::{Luggage, STATE_FD};
@@ -45,6 +45,9 @@ pub struct State {
     /// Children that look at file systems. What they find is asked for again.
     #[serde(default)]
     lookups: Vec<(i32, PathBuf)>,
+    /// Channels of hot swaps.
+    #[serde(default)]
+    handovers: Vec<(RunId, RawFd)>,
     connections: Vec<control::Passed>,
     listener: RawFd,
     last_client: u64,
@@ -91,6 +94,7 @@ impl State {
             processes: supervisor.processes.try_borrow().ok()?.pass(),
             probes: supervisor.probes.try_borrow().ok()?.pass(),
             lookups: supervisor.lookups.pass(),
+            handovers: supervisor.handovers.pass(),
             connections: supervisor.connections.try_borrow().ok()?.pass(),
             listener: supervisor.listener.as_raw_fd(),
             last_client: supervisor.last_client.get(),
@@ -103,7 +107,15 @@ impl State {
         };
         let probes = state.probes.iter().map(|(_, _, fd)| *fd);
         let connections = state.connections.iter().map(control::Passed::fd);
-        state.fds = state.processes.fds().chain(probes).chain(connections).chain([state.listener]).collect();
+        let handovers = state.handovers.iter().map(|(_, fd)| *fd);
+        state.fds = state
+            .processes
+            .fds()
+            .chain(handovers)
+            .chain(probes)
+            .chain(connections)
+            .chain([state.listener])
+            .collect();
         Some(state)
     }
 
@@ -271,6 +283,7 @@ pub struct Rest {
     processes: PassedProcesses,
     probes: Vec<(ProbeId, i32, RawFd)>,
     lookups: Vec<(i32, PathBuf)>,
+    handovers: Vec<(RunId, RawFd)>,
     connections: Vec<control::Passed>,
     last_client: u64,
     luggage: Luggage,
@@ -288,6 +301,7 @@ impl State {
             processes: self.processes,
             probes: self.probes,
             lookups: self.lookups,
+            handovers: self.handovers,
             connections: self.connections,
             last_client: self.last_client,
             luggage,
@@ -306,6 +320,7 @@ impl Rest {
         for (pid, path) in self.lookups {
             supervisor.lookups.abandon(pid, path);
         }
+        supervisor.handovers.take_over(self.handovers, &mut self.luggage);
         processes::take_over(supervisor, self.processes, &mut self.luggage);
         health::take_over(supervisor, self.probes, &mut self.luggage);
         supervisor.last_client.set(self.last_client);

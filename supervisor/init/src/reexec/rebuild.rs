@@ -9,6 +9,8 @@
 //! * Everything that is declared is started as at boot, in the order of its requirements. Where the
 //!   process of a component is found, that one is taken instead of a new one and not touched; so no
 //!   component ever has two.
+//! * Of two processes of a component, in the middle of a hot swap, one is taken: the channels end with the state, so
+//!   whoever does not serve ends by itself, or was released before. If both stay it is the older one.
 //! * What runs and belongs to nothing that is declared is ended before anything is started. What
 //!   nothing has taken once everything has come to rest, or after [`ADOPTION_TIME`], is ended then, for
 //!   its requirements are not up: nothing stays without supervision.
@@ -17,8 +19,8 @@
 //! * The journal begins with what was lost, and `graphctl why` leads there.
 //!
 //! Lost are the journal, counts and pauses, who was stopped by a user (it is started), which oneshots
-//! were done (they run again), what a component had said of itself (it is taken for ready), and the
-//! requests of clients.
+//! were done (they run again), what a component had said of itself (it is taken for ready), the channels of hot swaps
+//! (the next upgrade is a restart), and the requests of clients.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
@@ -42,6 +44,7 @@ use yakiros_core::engine::{Event, FileChange, FileContent, RunId};
 use super::image::Lost;
 use super::{FAILURES, Luggage};
 use crate::cgroup::Cgroup;
+use crate::handover::released;
 use crate::notify::Socket;
 use crate::processes::FoundProcess;
 use crate::supervisor::Supervisor;
@@ -70,6 +73,7 @@ const PF_FORKNOEXEC: u32 = 0x40;
 /// What runs of a component, by its own word.
 struct Claim {
     component: String,
+    generation: u64,
     process: FoundProcess,
 }
 
@@ -118,15 +122,16 @@ pub fn find(lost: Lost) -> Found {
         }
         let environment = environment(pid);
         let Some(component) = environment.get("GRAPH_COMPONENT") else { continue };
-        if !environment.contains_key("GRAPH_GENERATION") {
+        let Some(generation) = environment.get("GRAPH_GENERATION") else {
             found.commands.push(pid);
             continue;
-        }
+        };
         let log = log_of(pid, &pipes).and_then(|fd| luggage.pipe(fd).ok());
         let socket =
             environment.get("NOTIFY_SOCKET").and_then(|path| socket_at(path, &sockets, &mut luggage));
         let process = FoundProcess { pid, log, socket, cgroup: None };
-        found.claims.push(Claim { component: component.clone(), process });
+        let generation = generation.parse().unwrap_or(0);
+        found.claims.push(Claim { component: component.clone(), generation, process });
     }
     luggage.finish();
     found
@@ -215,15 +220,38 @@ pub fn begin(supervisor: &Rc<Supervisor>, found: Found) {
         let _ = killpg(Pid::from_raw(pid), Signal::SIGKILL);
     }
     let changes = supervisor.declarations.borrow_mut().read_all();
-    let strangers = keep(supervisor, &changes, claims);
-    let groups = supervisor.processes.borrow().groups_of_nobody();
+    let released = released::all(&supervisor.state_dir);
+    let (leaving, claims): (Vec<_>, _) =
+        claims.into_iter().partition(|claim| released.contains(&claim.process.pid));
+    let mut strangers: Vec<_> = leaving.iter().map(|claim| claim.process.pid).collect();
     let supervisor = Rc::clone(supervisor);
     spawn_local(async move {
+        let claims = one_of_each(claims, &mut strangers).await;
+        strangers.extend(keep(&supervisor, &changes, claims));
+        let groups = supervisor.processes.borrow().groups_of_nobody();
         end(&supervisor, &strangers, &groups).await;
         supervisor.dispatch(Event::Files(changes));
         wait_until(ADOPTION_TIME, ADOPTION_STEP, || supervisor.is_settled()).await;
         supervisor.processes.borrow_mut().end_found();
     });
+}
+
+/// One process of each component: the one that is left of two, or else the older one. The others go to the strangers.
+async fn one_of_each(mut claims: Vec<Claim>, strangers: &mut Vec<i32>) -> Vec<Claim> {
+    claims.sort_by(|one, other| (&one.component, one.generation).cmp(&(&other.component, other.generation)));
+    let two = claims.windows(2).filter(|two| two[0].component == two[1].component);
+    let pairs: Vec<_> = two.map(|two| [two[0].process.pid, two[1].process.pid]).collect();
+    let is_there = |pid: i32| Path::new(&format!("/proc/{pid}")).exists();
+    wait_until(GRACE, STEP, || !pairs.iter().any(|two| two.iter().all(|pid| is_there(*pid)))).await;
+    let mut one_of_each: Vec<Claim> = Vec::new();
+    for claim in claims.into_iter().filter(|claim| is_there(claim.process.pid)) {
+        if one_of_each.last().is_some_and(|last| last.component == claim.component) {
+            strangers.push(claim.process.pid);
+        } else {
+            one_of_each.push(claim);
+        }
+    }
+    one_of_each
 }
 
 /// Keep the processes of what is declared for its starts; returns those of nothing.
@@ -236,7 +264,7 @@ fn keep(supervisor: &Rc<Supervisor>, changes: &[FileChange], claims: Vec<Claim>)
         changes.iter().filter_map(component).map(|component| (component.name.clone(), component)).collect();
     let mut own = supervisor.processes.borrow_mut();
     let mut strangers = Vec::new();
-    for Claim { component, process } in claims {
+    for Claim { component, process, .. } in claims {
         let pid = process.pid;
         let kept = declared.get(&component).is_some_and(|declared| own.keep_found(declared, process));
         if !kept {

@@ -12,10 +12,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use nix::libc;
 use syscalls::{Errno, Sysno, syscall};
 
-use super::NOTIFY_FD;
+use super::{HANDOFF_FD, NOTIFY_FD};
 
 /// Steps of the child's set-up, in order. Each completes "failed to …".
-const STEPS: [&str; 12] = [
+const STEPS: [&str; 13] = [
     "take a table of descriptors of its own",
     "start a session",
     "reset the signal mask",
@@ -23,6 +23,7 @@ const STEPS: [&str; 12] = [
     "connect standard output to the log",
     "connect standard error to the log",
     "pass the notification descriptor",
+    "pass the channel for hot swaps",
     "close inherited descriptors",
     "set the limit of open files",
     "set the host name",
@@ -69,6 +70,8 @@ pub struct Plan {
     pub null: RawFd,
     pub log: RawFd,
     pub notify: Option<RawFd>,
+    /// Above [`HANDOFF_FD`].
+    pub handoff: Option<RawFd>,
     pub report: RawFd,
     /// Where the supervisor's table of descriptors is shared: how to get one's own.
     pub table: Option<Table>,
@@ -123,19 +126,22 @@ impl Plan {
             syscall!(Sysno::dup3, self.log, 1, 0).map_err(at(4))?;
             syscall!(Sysno::dup3, self.log, 2, 0).map_err(at(5))?;
             self.pass_notify().map_err(at(6))?;
-            self.close_others().map_err(at(7))?;
+            if let Some(channel) = self.handoff {
+                syscall!(Sysno::dup3, channel, HANDOFF_FD, 0).map_err(at(7))?;
+            }
+            self.close_others().map_err(at(8))?;
             let (files, none) = (&raw const self.files, ptr::null_mut::<libc::rlimit>());
-            syscall!(Sysno::prlimit64, 0, libc::RLIMIT_NOFILE, files, none).map_err(at(8))?;
+            syscall!(Sysno::prlimit64, 0, libc::RLIMIT_NOFILE, files, none).map_err(at(9))?;
             if self.reset_oom {
                 reset_oom_score();
             }
             if let Some((name, length)) = self.hostname {
-                syscall!(Sysno::sethostname, name, length).map_err(at(9))?;
+                syscall!(Sysno::sethostname, name, length).map_err(at(10))?;
             }
             let _ = syscall!(Sysno::umask, 0o022);
-            syscall!(Sysno::chdir, c"/".as_ptr()).map_err(at(10))?;
+            syscall!(Sysno::chdir, c"/".as_ptr()).map_err(at(11))?;
             write_own_number(self.own_number, syscall!(Sysno::getpid).unwrap_or(0));
-            syscall!(Sysno::execve, self.program, self.argv, self.environment).map_err(at(11))?;
+            syscall!(Sysno::execve, self.program, self.argv, self.environment).map_err(at(12))?;
         }
         Ok(())
     }
@@ -164,9 +170,15 @@ impl Plan {
     /// # Safety
     /// As [`Plan::run`].
     unsafe fn close_others(&self) -> Result<(), Errno> {
-        let first = if self.notify.is_some() { NOTIFY_FD.wrapping_add(1) } else { NOTIFY_FD };
+        let mut first = if self.notify.is_some() { NOTIFY_FD.wrapping_add(1) } else { NOTIFY_FD };
         // SAFETY: plain calls on numbers.
         unsafe {
+            if self.handoff.is_some() {
+                if first < HANDOFF_FD {
+                    syscall!(Sysno::close_range, first, HANDOFF_FD.wrapping_sub(1), 0)?;
+                }
+                first = HANDOFF_FD.wrapping_add(1);
+            }
             if self.report > first {
                 syscall!(Sysno::close_range, first, self.report.wrapping_sub(1), 0)?;
             }

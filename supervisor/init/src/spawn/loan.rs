@@ -78,6 +78,7 @@ impl Launch {
             null: shared.map_or(common.null.as_raw_fd(), |shared| shared.null),
             log: shared.map_or(fds.log.as_raw_fd(), |shared| shared.log),
             notify: shared.map_or(fds.notify.map(OwnedFd::as_raw_fd), |shared| shared.notify),
+            handoff: fds.handoff.map(OwnedFd::as_raw_fd),
             report: shared.map_or(report.as_raw_fd(), |shared| shared.report),
             table: shared.map(|shared| Table {
                 beyond: shared.beyond,
@@ -206,7 +207,7 @@ mod tests {
         let (mut output, log) = io::pipe().expect("a pipe");
         let (mut read, report) = io::pipe().expect("a pipe");
         let (log, report) = (OwnedFd::from(log), OwnedFd::from(report));
-        let fds = Descriptors { log: &log, notify: Some(&log), report: &report, cgroup: None };
+        let fds = Descriptors { log: &log, notify: Some(&log), handoff: None, report: &report, cgroup: None };
         let lane = shares_table.then(|| Lane::take(&fds).expect("a lane"));
         let mut launch = Launch::new(image, &fds, &report, common, lane);
         launch.stack.fill(MaybeUninit::new(UNTOUCHED));
@@ -261,7 +262,7 @@ mod tests {
         // What was open before, after, and in another's lane.
         let (_before, other) = io::pipe().expect("a pipe");
         let other = OwnedFd::from(other);
-        let others = Descriptors { log: &other, notify: None, report: &other, cgroup: None };
+        let others = Descriptors { log: &other, notify: None, handoff: None, report: &other, cgroup: None };
         let held = Lane::take(&others).expect("a lane");
         for _ in 0..100 {
             let ended = run_with(&["/bin/sh", "-c", "ls -l /proc/$$/fd; pwd; umask"], &common, true);
@@ -321,7 +322,8 @@ mod tests {
             let image = Image::probe(&["/nonexistent/program"], "a").expect("an image");
             let (mut read, report) = io::pipe().expect("a pipe");
             let report = OwnedFd::from(report);
-            let fds = Descriptors { log: &common.null, notify: None, report: &report, cgroup: None };
+            let fds =
+                Descriptors { log: &common.null, notify: None, handoff: None, report: &report, cgroup: None };
             let launch = Launch::new(image, &fds, &report, &common, None);
             *errno = libc::EXDEV;
             let started = launch.lend(None, 0).expect("a process");

@@ -11,6 +11,8 @@ mod case;
 mod emergency;
 mod graphctl;
 mod guest;
+mod handover;
+mod heir;
 mod hostile;
 mod life;
 mod live;

@@ -1,0 +1,162 @@
+//! The supervisor's end of one channel.
+
+use std::cell::RefCell;
+use std::io::{self, IoSlice};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::rc::Rc;
+
+use nix::errno::Errno;
+use nix::sys::socket::{ControlMessage, MsgFlags, Shutdown, sendmsg, shutdown};
+use tokio::io::unix::AsyncFd;
+use tokio::task::AbortHandle;
+use yakiros_core::engine::{Event, RunId};
+use yakiros_handoff::message::{MESSAGE_LIMIT, Order, Report};
+
+use crate::notify::queue;
+use crate::notify::{Budget, PAUSE};
+use crate::supervisor::Supervisor;
+use crate::sys;
+
+/// Messages that are read in [`PAUSE`]. A hot swap has eight of both processes together.
+const MESSAGES: u32 = 32;
+
+/// The most messages that are read at once: more than a process has to say in one hot swap.
+const LAST_LOOK: usize = 16;
+
+/// See the module documentation.
+pub(super) struct Link {
+    socket: AsyncFd<OwnedFd>,
+    budget: RefCell<Budget>,
+    /// The task that reads it.
+    listener: RefCell<Option<AbortHandle>>,
+    /// Lets a child go that holds the socket until it is closed here. Closed after it, by its place in
+    /// this list.
+    gate: Option<OwnedFd>,
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.gate = queue::before_close(self.socket.get_ref());
+    }
+}
+
+impl AsRawFd for Link {
+    fn as_raw_fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
+    }
+}
+
+/// What a look at the channel finds.
+enum Next {
+    Said(Event),
+    /// Nothing now.
+    Nothing,
+    /// Nothing any more; and why, if that is worth a word.
+    Over(Option<Event>),
+}
+
+impl Link {
+    /// Take an end into use.
+    pub(super) fn new(socket: OwnedFd) -> io::Result<Self> {
+        // Where the kernel can; elsewhere they are found by looking.
+        let _ = sys::refuse_descriptors(&socket);
+        Ok(Self {
+            socket: sys::watch(socket)?,
+            budget: RefCell::new(Budget::new(MESSAGES)),
+            listener: RefCell::default(),
+            gate: None,
+        })
+    }
+
+    /// Send a message now, or not at all.
+    pub(super) fn send(&self, order: &Order, descriptor: Option<BorrowedFd<'_>>) -> io::Result<()> {
+        let text = order.to_string();
+        let fd = descriptor.map(|fd| fd.as_raw_fd());
+        let rights = fd.as_ref().map(|fd| ControlMessage::ScmRights(std::slice::from_ref(fd)));
+        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+        let parts = [IoSlice::new(text.as_bytes())];
+        match sendmsg::<()>(self.as_raw_fd(), &parts, rights.as_slice(), flags, None) {
+            Ok(_) => Ok(()),
+            Err(Errno::EAGAIN) => {
+                let _ = shutdown(self.as_raw_fd(), Shutdown::Both);
+                Err(io::Error::other("it does not read what it is told"))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Take messages for as long as the run lasts.
+    pub(super) async fn serve(self: Rc<Self>, supervisor: Rc<Supervisor>, run: RunId) {
+        loop {
+            let Ok(mut ready) = self.socket.readable().await else {
+                return;
+            };
+            if !self.budget.borrow_mut().take(sys::now()) {
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
+            match self.next(run) {
+                Next::Said(event) => supervisor.dispatch(event),
+                Next::Nothing => ready.clear_ready(),
+                Next::Over(last) => {
+                    if let Some(event) = last {
+                        supervisor.dispatch(event);
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    /// This task serves it.
+    pub(super) fn note_listener(&self, task: AbortHandle) {
+        self.listener.replace(Some(task));
+    }
+
+    /// The run is over: end the task.
+    pub(super) fn stop(&self) {
+        if let Some(task) = self.listener.take() {
+            task.abort();
+        }
+    }
+
+    /// What waits, whatever the budget.
+    pub(super) fn take_waiting(&self, run: RunId) -> Vec<Event> {
+        let mut events = Vec::new();
+        while events.len() < LAST_LOOK {
+            match self.next(run) {
+                Next::Said(event) => events.push(event),
+                Next::Nothing => break,
+                Next::Over(last) => {
+                    events.extend(last);
+                    break;
+                }
+            }
+        }
+        events
+    }
+
+    fn next(&self, run: RunId) -> Next {
+        // One more than is allowed tells that a message is longer.
+        let mut bytes = [0; MESSAGE_LIMIT + 1];
+        match queue::read_bare(self.as_raw_fd(), &mut bytes) {
+            Ok(0) => Next::Over(None),
+            Ok(count) => Next::Said(match read(&bytes[..count]) {
+                Ok(report) => Event::Reported(run, report),
+                Err(why) => Event::Garbled(run, why.into()),
+            }),
+            Err(error) => match error.kind() {
+                io::ErrorKind::WouldBlock => Next::Nothing,
+                io::ErrorKind::InvalidData => {
+                    Next::Over(Some(Event::Garbled(run, "it sent descriptors to the supervisor".into())))
+                }
+                _ => Next::Over(None),
+            },
+        }
+    }
+}
+
+fn read(bytes: &[u8]) -> Result<Report, String> {
+    let text = str::from_utf8(bytes).map_err(|_| "it said what is no text".to_owned())?;
+    text.parse().map_err(|error| format!("it said what makes no sense: {error}"))
+}
