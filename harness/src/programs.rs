@@ -11,7 +11,8 @@ use nix::sys::signal::Signal;
 use crate::options;
 
 /// Packages whose programs go into the guest.
-const PACKAGES: [&str; 4] = ["yakiros-guest", "yakiros-init", "yakiros-ctl", "yakiros-test-services"];
+const PACKAGES: [&str; 5] =
+    ["yakiros-guest", "yakiros-init", "yakiros-ctl", "yakiros-test-services", "yakiros-load"];
 /// The package of the supervisor, its program, and its feature for programs that fail on request.
 const SUPERVISOR: [&str; 3] = ["yakiros-init", "graph-resolver", "fault-injection"];
 /// The supervisor with that feature.
@@ -110,10 +111,11 @@ impl Programs {
     /// The test services, by name.
     pub fn test_services(&self) -> std::io::Result<Vec<PathBuf>> {
         // By their sources: the target's folder may still hold programs that are no more.
-        let sources = options::workspace().join("test-services/src/bin");
         let mut programs = Vec::new();
-        for entry in std::fs::read_dir(sources)? {
-            programs.extend(entry?.path().file_stem().map(|name| self.folder.join(name)));
+        for sources in ["test-services/src/bin", "test-services/load/src/bin"] {
+            for entry in std::fs::read_dir(options::workspace().join(sources))? {
+                programs.extend(entry?.path().file_stem().map(|name| self.folder.join(name)));
+            }
         }
         programs.sort();
         Ok(programs)

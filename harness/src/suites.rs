@@ -10,5 +10,7 @@ pub mod examples;
 pub mod graph_analysis;
 #[path = "../suites/health-checks/scenarios.rs"]
 pub mod health_checks;
+#[path = "../suites/hot-swap/scenarios.rs"]
+pub mod hot_swap;
 #[path = "../suites/supervision/scenarios.rs"]
 pub mod supervision;

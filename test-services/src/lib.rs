@@ -1,4 +1,5 @@
-//! What the test services share: the command line ([`args`]), signals ([`stop`]) and readiness ([`ready`]).
+//! What the test services share: the command line ([`args`]), signals ([`stop`]), readiness ([`ready`]), serving and
+//! handing over ([`server`], [`http`]), and what is on the disk ([`wal`]).
 //!
 //! Each service is one small static program in `src/bin/` that does one thing and is meant to be copied from. All of
 //! them keep the same contract:
@@ -8,8 +9,11 @@
 //! - Standard output is for what a test wants to see; it is written line by line.
 
 pub mod args;
+pub mod http;
 pub mod ready;
+pub mod server;
 pub mod stop;
+pub mod wal;
 
 use std::fmt;
 use std::io;

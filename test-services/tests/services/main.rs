@@ -3,8 +3,9 @@
 mod support;
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
@@ -43,10 +44,9 @@ fn echo_server_echoes_to_many_at_once_and_stops() {
         env!("CARGO_BIN_EXE_test-echo-server"),
         &["--listen", "127.0.0.1:0", "--ready-file", path_text(&ready)],
     );
-    let address = server.line();
-    let address = address.strip_prefix("listening on ").unwrap().trim();
+    let address = server.address();
     until("the server is ready", || ready.exists());
-    let mut clients: Vec<TcpStream> = (0..20).map(|_| TcpStream::connect(address).unwrap()).collect();
+    let mut clients: Vec<TcpStream> = (0..20).map(|_| TcpStream::connect(&address).unwrap()).collect();
     for (number, client) in clients.iter_mut().enumerate() {
         client.write_all(format!("{number:04}").as_bytes()).unwrap();
     }
@@ -59,22 +59,29 @@ fn echo_server_echoes_to_many_at_once_and_stops() {
 }
 
 #[test]
-fn echo_server_closes_connections_beyond_its_limit_and_takes_new_ones_later() {
+fn echo_server_lets_clients_wait_when_there_are_too_many() {
     let mut server = Service::start(
         env!("CARGO_BIN_EXE_test-echo-server"),
         &["--listen", "127.0.0.1:0", "--max-clients", "1"],
     );
-    let address = server.line();
-    let address = address.strip_prefix("listening on ").unwrap().trim();
-    let echoes = |client: &mut TcpStream| {
-        let mut answer = [0; 1];
-        client.write_all(b"x").is_ok() && client.read_exact(&mut answer).is_ok()
+    let address = server.address();
+    let echo = |client: &mut TcpStream| {
+        client.write_all(b"x").unwrap();
+        client.read_exact(&mut [0]).unwrap();
     };
-    let mut first = TcpStream::connect(address).unwrap();
-    assert!(echoes(&mut first));
-    assert!(!echoes(&mut TcpStream::connect(address).unwrap()));
+    let mut first = TcpStream::connect(&address).unwrap();
+    echo(&mut first);
+    let mut second = TcpStream::connect(&address).unwrap();
+    second.write_all(b"y").unwrap();
+    second.set_nonblocking(true).unwrap();
+    for _ in 0..20 {
+        echo(&mut first);
+        assert_eq!(second.read(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock);
+    }
     drop(first);
-    until("there is room again", || echoes(&mut TcpStream::connect(address).unwrap()));
+    second.set_nonblocking(false).unwrap();
+    second.read_exact(&mut [0]).unwrap();
+    assert_eq!(server.stop(Signal::SIGTERM).code(), Some(0));
 }
 
 #[test]
@@ -309,12 +316,9 @@ fn floor_runs_the_wanted_number_of_programs_again_and_again() {
     let folder = tempfile::tempdir().unwrap();
     let [program, count, file] = ["program", "count", "file"].map(|name| folder.path().join(name));
     fs::write(&count, "3\n").unwrap();
-    // By a process of its own: what is open for writing here is inherited by what another test starts at that moment, and
-    // cannot be executed until that one executes something itself.
-    let lines = format!("#!/bin/sh\\necho $PPID >> {}\\nexec sleep 1000\\n", path_text(&file));
-    let script = format!("printf '{lines}' > \"$0\" && chmod 755 \"$0\"");
-    let written = Command::new("/bin/sh").args(["-c", &script]).arg(&program).status();
-    assert!(written.unwrap().success());
+    let script = format!("#!/bin/sh\necho $PPID >> {}\nexec sleep 1000\n", path_text(&file));
+    fs::write(&program, script).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
     let args = ["--program", path_text(&program), "--count-file", path_text(&count)];
     let floor = Service::start(env!("CARGO_BIN_EXE_test-floor"), &args);
     let parent = floor.pid();
@@ -361,4 +365,121 @@ fn health_demo_falls_ill_and_recovers() {
     fs::remove_file(&ill).unwrap();
     until("it is well again", || well.exists() && connects());
     assert!(demo.stop(Signal::SIGTERM).success());
+}
+
+/// What is answered to one request on a connection of its own.
+fn ask(address: &str, request: &str) -> String {
+    let mut client = TcpStream::connect(address).unwrap();
+    client.write_all(request.as_bytes()).unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn web_server_serves_its_folder_and_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("www");
+    fs::create_dir(&root).unwrap();
+    fs::write(root.join("index.html"), "hello").unwrap();
+    fs::write(folder.path().join("secret"), "secret").unwrap();
+    let mut server = Service::start(
+        env!("CARGO_BIN_EXE_test-web-server"),
+        &["--listen", "127.0.0.1:0", "--root", path_text(&root)],
+    );
+    let address = server.address();
+    let get = |path: &str| ask(&address, &format!("GET {path} HTTP/1.1\r\n\r\n"));
+    assert!(get("/").ends_with("\r\n\r\nhello"));
+    assert!(get("/index.html").starts_with("HTTP/1.1 200 OK\r\nContent-Type: text/html"));
+    for path in ["/../secret", "/nothing", "//etc/passwd", "/./.."] {
+        assert!(get(path).starts_with("HTTP/1.1 404 "), "{path}");
+    }
+    assert!(get("/health").starts_with("HTTP/1.1 200 "));
+    fs::remove_dir_all(&root).unwrap();
+    assert!(get("/health").starts_with("HTTP/1.1 503 "));
+    assert!(ask(&address, "POST / HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 405 "));
+    assert_eq!(server.stop(Signal::SIGTERM).code(), Some(0));
+}
+
+#[test]
+fn stateful_service_counts_and_remembers() {
+    let mut server =
+        Service::start(env!("CARGO_BIN_EXE_test-stateful-service"), &["--listen", "127.0.0.1:0"]);
+    let address = server.address();
+    for _ in 0..3 {
+        ask(&address, "POST /increment HTTP/1.1\r\n\r\n");
+    }
+    ask(&address, "POST /message HTTP/1.1\r\nContent-Length: 2\r\n\r\nhi");
+    let status = ask(&address, "GET /status HTTP/1.1\r\n\r\n");
+    let body: serde_json::Value = serde_json::from_str(status.split("\r\n\r\n").nth(1).unwrap()).unwrap();
+    assert_eq!((&body["counter"], &body["last_message"]), (&3.into(), &"hi".into()), "{body}");
+    assert!(ask(&address, "GET /increment HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 405 "));
+    assert_eq!(server.stop(Signal::SIGTERM).code(), Some(0));
+}
+
+#[test]
+fn database_keeps_what_it_has_confirmed() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("wal");
+    let args = ["--listen", "127.0.0.1:0", "--file", path_text(&file)];
+    let mut database = Service::start(env!("CARGO_BIN_EXE_test-database"), &args);
+    assert_eq!(database.line(), "0 keys\n");
+    let address = database.address();
+    assert_eq!(ask(&address, "SET a 1 2\nSET b 3\nDEL b\nGET a\nGET b\nCOUNT\nwhat\n").lines().count(), 7);
+    assert_eq!(ask(&address, "GET a\n"), "VALUE 1 2\n");
+    assert_eq!(database.stop(Signal::SIGKILL).signal(), Some(9));
+    let mut database = Service::start(env!("CARGO_BIN_EXE_test-database"), &args);
+    assert_eq!(database.line(), "1 keys\n");
+    assert_eq!(ask(&database.address(), "GET a\nGET b\n"), "VALUE 1 2\nNONE\n");
+    assert_eq!(database.stop(Signal::SIGTERM).code(), Some(0));
+}
+
+#[test]
+fn monitor_says_who_answers() {
+    let folder = tempfile::tempdir().unwrap();
+    let (status, health) = (folder.path().join("status"), folder.path().join("health"));
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let target = listener.local_addr().unwrap().to_string();
+    let monitor = Service::start(
+        env!("CARGO_BIN_EXE_test-monitor"),
+        &[
+            "--targets",
+            &target,
+            "--interval-ms",
+            "10",
+            "--status",
+            path_text(&status),
+            "--health-file",
+            path_text(&health),
+        ],
+    );
+    let says =
+        |what: &str| fs::read_to_string(&status).is_ok_and(|text| text == format!("{target} {what}\n"));
+    until("it answers", || says("answers"));
+    until("the health file", || health.exists());
+    drop(listener);
+    until("it does not answer", || says("Connection refused (os error 111)"));
+    assert_eq!(monitor.stop(Signal::SIGTERM).code(), Some(0));
+}
+
+#[test]
+fn networking_tells_whether_an_interface_is_up() {
+    let program = env!("CARGO_BIN_EXE_test-networking");
+    assert_eq!(output(program, &["--check", "--interface", "no-such"]).status.code(), Some(1));
+    assert_eq!(
+        output(program, &["--check", "--interface", "a-name-that-is-too-long"]).status.code(),
+        Some(2)
+    );
+    // In a network of its own it is down, and the service takes it up.
+    let script = format!(
+        "{program} --check && exit 9; {program} --interval-ms 10 & until {program} --check; do sleep 0.01; done; kill $!; wait $!"
+    );
+    let own = output("unshare", &["-rn", "sh", "-c", &script]);
+    let said = String::from_utf8_lossy(&own.stderr);
+    if said.contains("unshare failed") {
+        eprintln!("skipped: there is no network namespace to be had");
+        return;
+    }
+    assert_eq!(own.status.code(), Some(0), "{said}");
 }

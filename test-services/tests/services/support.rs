@@ -12,7 +12,12 @@ use nix::unistd::Pid;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// All services by name and path.
-pub const ALL: [(&str, &str); 12] = [
+pub const ALL: [(&str, &str); 17] = [
+    ("test-database", env!("CARGO_BIN_EXE_test-database")),
+    ("test-monitor", env!("CARGO_BIN_EXE_test-monitor")),
+    ("test-networking", env!("CARGO_BIN_EXE_test-networking")),
+    ("test-stateful-service", env!("CARGO_BIN_EXE_test-stateful-service")),
+    ("test-web-server", env!("CARGO_BIN_EXE_test-web-server")),
     ("test-echo-server", env!("CARGO_BIN_EXE_test-echo-server")),
     ("test-exit", env!("CARGO_BIN_EXE_test-exit")),
     ("test-flood", env!("CARGO_BIN_EXE_test-flood")),
@@ -49,6 +54,11 @@ impl Service {
         let mut line = String::new();
         self.stdout.read_line(&mut line).unwrap();
         line
+    }
+
+    /// The address of the line that says it.
+    pub fn address(&mut self) -> String {
+        self.line().strip_prefix("listening on ").unwrap().trim().to_owned()
     }
 
     /// Sends a signal and waits for the end.
