@@ -5,7 +5,6 @@ mod support;
 use std::fs;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
@@ -316,9 +315,12 @@ fn floor_runs_the_wanted_number_of_programs_again_and_again() {
     let folder = tempfile::tempdir().unwrap();
     let [program, count, file] = ["program", "count", "file"].map(|name| folder.path().join(name));
     fs::write(&count, "3\n").unwrap();
-    let script = format!("#!/bin/sh\necho $PPID >> {}\nexec sleep 1000\n", path_text(&file));
-    fs::write(&program, script).unwrap();
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    // By a process of its own: what is open for writing here is inherited by what another test starts at that moment, and
+    // cannot be executed until that one executes something itself.
+    let lines = format!("#!/bin/sh\\necho $PPID >> {}\\nexec sleep 1000\\n", path_text(&file));
+    let script = format!("printf '{lines}' > \"$0\" && chmod 755 \"$0\"");
+    let written = Command::new("/bin/sh").args(["-c", &script]).arg(&program).status();
+    assert!(written.unwrap().success());
     let args = ["--program", path_text(&program), "--count-file", path_text(&count)];
     let floor = Service::start(env!("CARGO_BIN_EXE_test-floor"), &args);
     let parent = floor.pid();
