@@ -25,8 +25,17 @@ impl Terminal {
         // stayed would be interrupted as well, and its exit code reported.
         let (program, socket) = (program().display(), guest.socket());
         let command = format!("exec {program} --socket {} {}", socket.display(), arguments.join(" "));
-        let mut child = Command::new("script")
-            .args(["--quiet", "--return", "--command", &command, "/dev/null"])
+        // Who runs in the background of a shell is not interrupted, nor are its children; these are to be.
+        let mut child = Command::new("env")
+            .args([
+                "--default-signal=INT",
+                "script",
+                "--quiet",
+                "--return",
+                "--command",
+                &command,
+                "/dev/null",
+            ])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
