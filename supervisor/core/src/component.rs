@@ -123,7 +123,9 @@ impl Component {
 
     /// Whether the process gets a `NOTIFY_SOCKET`.
     pub fn has_notify_socket(&self) -> bool {
-        self.lifecycle.readiness == Readiness::Notify || self.lifecycle.watchdog.is_some()
+        let lifecycle = &self.lifecycle;
+        let speaks = lifecycle.readiness == Readiness::Notify || lifecycle.watchdog.is_some();
+        speaks || self.hotswap.fd_store_max > 0
     }
 
     /// Whether its processes have a channel for hot swaps: it passes descriptors on, if nothing better
@@ -441,6 +443,8 @@ pub struct HotSwap {
     pub shutdown_grace: Duration,
     /// Whether application state is handed over along with descriptors.
     pub preserve_state: bool,
+    /// The most descriptors that the component may have stored; 0 for none.
+    pub fd_store_max: u32,
 }
 
 /// The outcome of reading one file.

@@ -9,6 +9,7 @@ use std::rc::Rc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::descriptors::Held;
 use crate::diagnostic::Diagnostic;
 use crate::graph::Level;
 use crate::journal::State;
@@ -333,6 +334,9 @@ pub struct ComponentStatus {
     pub status_text: Option<String>,
     /// What it has announced and not yet completed (sd_notify).
     pub announced: Option<Announced>,
+    /// Descriptors that the supervisor holds for it, of a hundred names at most.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub descriptors: Vec<Held>,
 }
 
 /// See [`ComponentStatus::announced`].

@@ -45,6 +45,7 @@ use yakiros_handoff::message::{Order, Report};
 
 use crate::component::{Component, Kind};
 use crate::control::{Answer, Request};
+use crate::descriptors::Held;
 use crate::diagnostic::Diagnostic;
 use crate::graph::{Graph, Level, NodeId};
 use crate::journal::{Cause, Exit, Journal, Record, State};
@@ -184,6 +185,8 @@ pub enum Event {
     /// The process, or another of its component, said something about itself. Comes after
     /// [`Event::Executed`].
     Notified(RunId, Notification),
+    /// What is held for the component of this name is now this.
+    Held(Rc<str>, Rc<[Held]>),
     /// The process spoke on the channel of its hot swap.
     Reported(RunId, Report),
     /// What came on that channel makes no sense, or what was to go there did not; and why.
@@ -558,6 +561,7 @@ impl Engine {
             Event::Garbled(run, why) => self.take_garbage(run, &why),
             Event::Limited(run, outcome) => self.take_limited(run, outcome),
             Event::Notified(run, said) => self.take_notification(run, said),
+            Event::Held(name, held) => self.take_held(&name, &held),
             Event::NotYetReady(run, answer) => self.note_answer(run, answer),
             Event::Ready(run) => self.feed_run(run, Input::Ready, Cause::Ready),
             Event::Ended(run, exit) => self.end_run(run, Input::Ended, Cause::Ended(exit)),
@@ -682,6 +686,14 @@ impl Engine {
 
     fn unit_mut(&mut self, id: NodeId) -> Option<&mut Unit> {
         self.units.get_mut(id.index())?.as_deref_mut()
+    }
+
+    /// What is held for a component has changed. It changes nothing but what is shown, and what an upgrade can do.
+    fn take_held(&mut self, name: &str, held: &Rc<[Held]>) {
+        let id = self.names.get(name).copied();
+        if let Some(unit) = id.and_then(|id| self.unit_mut(id)) {
+            unit.held_descriptors = Some(Rc::clone(held)).filter(|held| !held.is_empty());
+        }
     }
 
     fn note_pid(&mut self, run: RunId, pid: i32) {

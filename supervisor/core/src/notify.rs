@@ -6,11 +6,12 @@
 //!
 //! Left out on purpose: `MAINPID` (the supervisor's process is the one that it started; following
 //! another would be a word of the component's against the kernel's), `BARRIER` (answered by
-//! closing its descriptor, where the socket is) and everything that begins with `X_`. Not part of
-//! this version, for it has no hot swap: `FDSTORE`, `FDSTOREREMOVE` and `FDNAME`; what is sent to be
-//! kept is closed.
+//! closing its descriptor, where the socket is), `FDPOLL` (nothing that is stored is polled, so all of it
+//! is kept as `FDPOLL=0` asks for) and everything that begins with `X_`.
 
 use std::time::Duration;
+
+use crate::descriptors::{UNNAMED, is_name};
 
 /// The longest message that is read, in bytes: systemd's own limit (`NOTIFY_BUFFER_MAX`). Of a longer
 /// one nothing counts: its last line would be torn, and say something else.
@@ -38,6 +39,17 @@ pub struct Notification {
     pub watchdog_interval: Option<Duration>,
     /// `EXTEND_TIMEOUT_USEC=`: the limit under way is not to end before this time from now.
     pub extend_timeout: Option<Duration>,
+    /// `FDSTORE=1` or `FDSTOREREMOVE=1`.
+    pub store: Option<Store>,
+}
+
+/// What is to become of stored descriptors.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Store {
+    /// Keep what comes with the message under this name.
+    Keep(String),
+    /// Keep none of this name any more.
+    Remove(String),
 }
 
 /// The two meanings of `WATCHDOG=`.
@@ -53,6 +65,7 @@ pub enum Watchdog {
 pub fn parse(message: &[u8]) -> Notification {
     let mut found = Notification::default();
     let mut since = None;
+    let (mut stores, mut removes, mut name) = (false, false, None);
     if message.len() > MESSAGE_LIMIT {
         return found;
     }
@@ -72,12 +85,23 @@ pub fn parse(message: &[u8]) -> Notification {
             (b"WATCHDOG", b"trigger") => found.watchdog = Some(Watchdog::Trigger),
             (b"WATCHDOG_USEC", _) => found.watchdog_interval = microseconds(value),
             (b"EXTEND_TIMEOUT_USEC", _) => found.extend_timeout = microseconds(value),
+            (b"FDSTORE", b"1") => stores = true,
+            (b"FDSTOREREMOVE", b"1") => removes = true,
+            (b"FDNAME", _) => name = Some(value).filter(|name| is_name(name)),
             _ => {}
         }
     }
     if let Some(reloading) = &mut found.reloading {
         *reloading = since;
     }
+    // A valid name is ASCII.
+    let name = name.map(|name| String::from_utf8_lossy(name).into_owned());
+    found.store = match (removes, stores) {
+        // Nothing says which.
+        (true, _) => name.map(Store::Remove),
+        (false, true) => Some(Store::Keep(name.unwrap_or_else(|| UNNAMED.to_owned()))),
+        (false, false) => None,
+    };
     found
 }
 
@@ -123,6 +147,7 @@ mod tests {
             watchdog: Some(Watchdog::Beat),
             watchdog_interval: Some(Duration::from_millis(2500)),
             extend_timeout: Some(Duration::from_millis(1)),
+            store: None,
         };
         assert_eq!(said, expected);
         assert_eq!(parse(b"WATCHDOG=trigger").watchdog, Some(Watchdog::Trigger));
@@ -149,6 +174,19 @@ mod tests {
         }
         // The rest of such a message counts.
         assert!(parse(b"ERRNO=x\nREADY=1").ready);
+    }
+
+    #[test]
+    fn a_bad_name_stores_without_one_and_removes_nothing() {
+        let store = |message: &[u8]| parse(message).store;
+        let keep = |name: &str| Some(Store::Keep(name.to_owned()));
+        assert_eq!(store(b"FDSTORE=1"), keep("stored"));
+        assert_eq!(store(b"FDNAME=http\nFDSTORE=1\nFDPOLL=0"), keep("http"));
+        assert_eq!(store(b"FDSTORE=1\nFDNAME=a:b"), keep("stored"));
+        assert_eq!(store(b"FDSTOREREMOVE=1\nFDNAME=http"), Some(Store::Remove("http".to_owned())));
+        assert_eq!(store(b"FDSTOREREMOVE=1"), None);
+        assert_eq!(store(b"FDSTOREREMOVE=1\nFDNAME=\xff"), None);
+        assert_eq!(store(b"FDNAME=http"), None);
     }
 
     #[test]

@@ -28,7 +28,7 @@ use yakiros_core::engine::{Event, RunId};
 use yakiros_handoff::message::Order;
 
 use crate::reexec::Luggage;
-use crate::spawn::HANDOFF_FD;
+use crate::spawn::handoff_fd;
 use crate::supervisor::Supervisor;
 
 use link::Link;
@@ -55,9 +55,9 @@ impl Channel {
         Ok(Self { own, child })
     }
 
-    /// The variable that tells the process about it.
-    pub fn variable() -> String {
-        format!("HANDOFF_FD={HANDOFF_FD}")
+    /// The variable that tells a process about it that is given so many descriptors.
+    pub fn variable(given: usize) -> String {
+        format!("HANDOFF_FD={}", handoff_fd(given))
     }
 
     /// The descriptor to pass to the process.

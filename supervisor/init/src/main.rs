@@ -28,6 +28,7 @@ mod reexec;
 mod shutdown;
 mod signals;
 mod spawn;
+mod store;
 mod supervisor;
 mod sys;
 

@@ -11,8 +11,8 @@
 //! * Strangers do not reach the socket: only the component's environment has its name, which is
 //!   random. A full queue would keep the component's own messages out.
 //! * Descriptors are never received here (see [`queue`]): a child takes each message that carries
-//!   some, once it has been acted on, and closes all of them. For `BARRIER=1` that is the answer;
-//!   nothing else is done with any: none is kept for `FDSTORE=1`. What stands behind such a message is read all the same.
+//!   some, once it has been acted on, and closes all of them. For `BARRIER=1` that is the answer. What the component
+//!   stores by `FDSTORE=1` is copied before (see [`crate::store`]). What stands behind such a message is read all the same.
 //! * Messages are read at a rate ([`Budget`]). A component that floods is held up by the kernel
 //!   once its budget is spent. Messages of others have a budget of their own, far larger, so that
 //!   they do not stand in front of the component's for long; what costs more than a system call or
@@ -334,12 +334,16 @@ impl Socket {
             .is_some_and(|pid| supervisor.processes.borrow().belongs(run, pid, || reading.costly.take(now)));
         let budget = if heard { &mut reading.own } else { &mut reading.others };
         budget.take(now);
+        let said = heard.then(|| parse(&bytes[..head.length.min(bytes.len())]));
+        if let Some(store) = said.as_ref().and_then(|said| said.store.as_ref()) {
+            let copies = || queue::copies(fd, reading.behind);
+            supervisor.store(run, store, if head.laden { copies()? } else { Vec::new() });
+        }
         if head.laden || !reading.acted.is_empty() {
             reading.keep(Acted { length: head.length, laden: head.laden });
         } else {
             queue::remove(fd);
         }
-        let said = heard.then(|| parse(&bytes[..head.length.min(bytes.len())]));
         Ok(said.filter(|said| *said != Notification::default()))
     }
 }

@@ -18,7 +18,7 @@ use yakiros_core::engine::{Event, RunId};
 
 use crate::lookup::{self, Identity};
 use crate::reexec::Luggage;
-use crate::spawn::{self, NOTIFY_FD};
+use crate::spawn::{self, notify_fd};
 use crate::supervisor::Supervisor;
 use crate::sys;
 
@@ -96,10 +96,10 @@ pub fn prepare(component: &Component, before: Option<Identity>) -> io::Result<Pr
 }
 
 impl Prepared {
-    /// Variables that tell the process about the channel.
-    pub fn environment(&self) -> Vec<String> {
+    /// Variables that tell a process about the channel that is given so many descriptors.
+    pub fn environment(&self, given: usize) -> Vec<String> {
         match self {
-            Self::Notify(_) => vec![format!("NOTIFY_FD={NOTIFY_FD}")],
+            Self::Notify(_) => vec![format!("NOTIFY_FD={}", notify_fd(given))],
             _ => Vec::new(),
         }
     }

@@ -3,8 +3,8 @@
 //! Most children run in the supervisor's own memory until they execute (see [`loan`]).
 //!
 //! The child gets: its own session, default signals and an empty mask, its cgroup from birth,
-//! 0 = `/dev/null`, 1 and 2 = its log, the notification descriptor and the channel for hot swaps if
-//! it asked for one, and no other descriptor; `/` as working directory, umask 022, its limits, and a fresh environment, in
+//! 0 = `/dev/null`, 1 and 2 = its log, from 3 on what is held for it (`LISTEN_FDS`), behind that the notification
+//! descriptor and the channel for hot swaps if it asked for one, and no other descriptor; `/` as working directory, umask 022, its limits, and a fresh environment, in
 //! which no name comes twice: what is declared replaces the base, and what the supervisor says of
 //! the process itself replaces both.
 
@@ -17,7 +17,7 @@ mod stacks;
 use std::collections::HashSet;
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, FromRawFd as _, OwnedFd, RawFd};
 use std::rc::Rc;
 
 use nix::libc;
@@ -25,7 +25,6 @@ use yakiros_core::component::{Command, Component, Namespace};
 use yakiros_core::journal::Exit;
 
 use crate::sys;
-use child::OWN_NUMBER;
 use lanes::Lane;
 use loan::Launch;
 
@@ -36,11 +35,19 @@ pub use loan::Loan;
 /// Search path of components; the supervisor itself may have been started without one.
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// The number of the notification descriptor in the child.
-pub const NOTIFY_FD: RawFd = 3;
+/// The first number that a child gets besides input, output and error: where what is held for it begins
+/// (`SD_LISTEN_FDS_START`).
+pub const FIRST_FD: RawFd = 3;
 
-/// The number of the channel for hot swaps in the child.
-pub const HANDOFF_FD: RawFd = 4;
+/// The number of the notification descriptor in a child that is given so many descriptors.
+pub fn notify_fd(given: usize) -> RawFd {
+    FIRST_FD.saturating_add(RawFd::try_from(given).unwrap_or(RawFd::MAX))
+}
+
+/// The number of the channel for hot swaps in a child that is given so many descriptors.
+pub fn handoff_fd(given: usize) -> RawFd {
+    notify_fd(given).saturating_add(1)
+}
 
 /// Everything the child needs, allocated by the parent.
 pub struct Image {
@@ -50,8 +57,8 @@ pub struct Image {
     hostname: Option<CString>,
     files_max: Option<u64>,
     namespaces: u64,
-    /// Whether the child is told its own number, as whose watchdog is meant.
-    watched: bool,
+    /// Variables that have the child's own number as their value, which it writes itself.
+    own_numbers: Vec<&'static str>,
     /// Whether the child may run in the supervisor's memory.
     shares_memory: bool,
 }
@@ -70,6 +77,8 @@ pub struct Common {
 pub struct Descriptors<'a> {
     /// Written to by standard output and error.
     pub log: &'a OwnedFd,
+    /// What is held for the component, to be at [`FIRST_FD`] and behind.
+    pub given: &'a [RawFd],
     /// Readiness by `NOTIFY_FD`.
     pub notify: Option<&'a OwnedFd>,
     /// The channel for hot swaps.
@@ -85,8 +94,9 @@ impl Image {
     pub fn new(component: &Component, generation: u64, extra: &[String]) -> io::Result<Self> {
         let mut words = vec![component.binary.as_str()];
         words.extend(component.args.iter().map(String::as_str));
-        let watchdog = component.lifecycle.watchdog;
-        let environment = environment(component, generation, extra);
+        let own_numbers = own_numbers(component, extra);
+        let mut environment = environment(component, generation, extra);
+        environment.retain(|text| !own_numbers.contains(&name_of(text)));
         let hostname = component.isolation.hostname.as_deref().map(c_string);
         Ok(Self {
             program: c_string(&component.binary)?,
@@ -95,7 +105,7 @@ impl Image {
             hostname: hostname.transpose()?,
             files_max: component.resources.files_max,
             namespaces: clone_flags(&component.isolation.namespaces),
-            watched: watchdog.is_some(),
+            own_numbers,
             shares_memory: may_share_memory(component),
         })
     }
@@ -112,7 +122,7 @@ impl Image {
             hostname: None,
             files_max: None,
             namespaces: 0,
-            watched: false,
+            own_numbers: Vec::new(),
             shares_memory: false,
         })
     }
@@ -133,14 +143,19 @@ fn environment(component: &Component, generation: u64, extra: &[String]) -> Vec<
     all.extend_from_slice(extra);
     if let Some(interval) = component.lifecycle.watchdog {
         all.push(format!("WATCHDOG_USEC={}", interval.as_micros()));
-        // The child writes its own.
-        all.retain(|text| name_of(text).as_bytes() != &OWN_NUMBER[..OWN_NUMBER.len() - 1]);
     }
     let mut seen = HashSet::new();
     let last: Vec<bool> = all.iter().rev().map(|text| seen.insert(name_of(text).to_owned())).collect();
     let mut last = last.into_iter().rev();
     all.retain(|_| last.next().unwrap_or(true));
     all
+}
+
+/// Variables that the child writes: whose watchdog is meant, and whose descriptors.
+fn own_numbers(component: &Component, extra: &[String]) -> Vec<&'static str> {
+    let given = extra.iter().any(|text| name_of(text) == "LISTEN_FDS");
+    let numbers = [component.lifecycle.watchdog.map(|_| "WATCHDOG_PID"), given.then_some("LISTEN_PID")];
+    numbers.into_iter().flatten().collect()
 }
 
 /// The name in `NAME=VALUE`.
@@ -226,15 +241,29 @@ pub struct Started {
 pub fn start(image: Image, fds: &Descriptors<'_>, common: &Common) -> io::Result<Started> {
     // The numbers that the child's descriptors get may be free in the supervisor, and then be those of
     // what it needs after that. The copies go when the child has its own.
-    let moved = clear_of_passed(fds.report)?;
+    let beyond = handoff_fd(fds.given.len());
+    let moved = clear_of(beyond, fds.report)?;
     let report = moved.as_ref().unwrap_or(fds.report);
-    let channel = fds.handoff.map(clear_of_passed).transpose()?.flatten();
-    let fds = &Descriptors { handoff: channel.as_ref().or(fds.handoff), ..*fds };
+    let channel = fds.handoff.map(|fd| clear_of(beyond, fd)).transpose()?.flatten();
+    let notify = fds.notify.filter(|_| !fds.given.is_empty());
+    let notify = notify.map(|fd| clear_of(beyond, fd)).transpose()?.flatten();
+    let copies = fds.given.iter().filter(|fd| **fd <= beyond);
+    let copies = copies.map(|fd| copy_above(beyond, *fd)).collect::<io::Result<Vec<_>>>()?;
+    let mut copied = copies.iter().map(AsRawFd::as_raw_fd);
+    let given: Vec<_> =
+        fds.given.iter().filter_map(|fd| if *fd <= beyond { copied.next() } else { Some(*fd) }).collect();
+    let fds = &Descriptors {
+        handoff: channel.as_ref().or(fds.handoff),
+        notify: notify.as_ref().or(fds.notify),
+        given: &given,
+        ..*fds
+    };
     // A score that is written is that of all who have the memory.
     let shares = image.shares_memory && !common.oom_lowered;
     let namespaces = image.namespaces;
-    // A lane has no place for a channel of hot swaps: few components have one.
-    let lane = if shares && fds.handoff.is_none() { Lane::take(fds) } else { None };
+    // A lane has no place for a channel of hot swaps and for what is held: few components have either.
+    let plain = fds.handoff.is_none() && fds.given.is_empty();
+    let lane = if shares && plain { Lane::take(fds) } else { None };
     let launch = Launch::new(image, fds, report, common, lane);
     if shares {
         return launch.lend(fds.cgroup, namespaces);
@@ -249,15 +278,20 @@ pub fn start(image: Image, fds: &Descriptors<'_>, common: &Common) -> io::Result
     }
 }
 
-/// A copy of a descriptor above those that are passed under a number of their own, if it is not above
-/// them already.
-fn clear_of_passed(fd: &OwnedFd) -> io::Result<Option<OwnedFd>> {
-    if fd.as_raw_fd() > HANDOFF_FD {
-        return Ok(None);
+/// A copy of a descriptor above `beyond`, up to which numbers are passed, if it is not above already.
+fn clear_of(beyond: RawFd, fd: &OwnedFd) -> io::Result<Option<OwnedFd>> {
+    let low = fd.as_raw_fd() <= beyond;
+    low.then(|| copy_above(beyond, fd.as_raw_fd())).transpose()
+}
+
+fn copy_above(beyond: RawFd, fd: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: the call has no effect but a new descriptor, which nobody else owns.
+    unsafe {
+        match libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, beyond.saturating_add(1)) {
+            copy @ 0.. => Ok(OwnedFd::from_raw_fd(copy)),
+            _ => Err(io::Error::last_os_error()),
+        }
     }
-    let copy = nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(HANDOFF_FD + 1))?;
-    // SAFETY: the descriptor is new, and nobody else owns it.
-    Ok(Some(unsafe { OwnedFd::from_raw_fd(copy) }))
 }
 
 #[cfg(test)]
@@ -270,7 +304,11 @@ mod tests {
                     [hotswap]\nenv_vars = [\"PATH=/opt\", \"MODE=slow\", \"MODE=fast\", \"WATCHDOG_PID=1\", \
                     \"GRAPH_COMPONENT=b\", \"NOTIFY_FD=9\"]\n";
         let component = yakiros_core::component::parse(text).component.expect("a component");
-        let all = environment(&component, 7, &["NOTIFY_FD=3".to_owned()]);
+        let extra = ["NOTIFY_FD=3", "LISTEN_FDS=2"].map(str::to_owned);
+        let own_numbers = own_numbers(&component, &extra);
+        assert_eq!(own_numbers, ["WATCHDOG_PID", "LISTEN_PID"]);
+        let mut all = environment(&component, 7, &extra);
+        all.retain(|text| !own_numbers.contains(&name_of(text)));
         let inherited = ["LANG", "LC_ALL", "TZ", "TERM"];
         let ours: Vec<_> = all.iter().filter(|text| !inherited.contains(&name_of(text))).collect();
         let expected = [
@@ -279,6 +317,7 @@ mod tests {
             "GRAPH_COMPONENT=a",
             "GRAPH_GENERATION=7",
             "NOTIFY_FD=3",
+            "LISTEN_FDS=2",
             "WATCHDOG_USEC=2000000",
         ];
         assert_eq!(ours, expected);
@@ -286,10 +325,12 @@ mod tests {
 
     #[test]
     fn the_report_is_kept_clear_of_what_is_passed() {
+        const HANDOFF: RawFd = 4;
+        assert_eq!([notify_fd(0), handoff_fd(0), notify_fd(2), handoff_fd(2)], [3, HANDOFF, 5, 6]);
         // SAFETY: standard error stays open; the value is never dropped.
         let low = std::mem::ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(2) });
-        let moved = clear_of_passed(&low).expect("a copy").expect("moved");
-        assert!(moved.as_raw_fd() > HANDOFF_FD);
-        assert!(clear_of_passed(&moved).expect("no error").is_none());
+        let moved = clear_of(HANDOFF, &low).expect("a copy").expect("moved");
+        assert!(moved.as_raw_fd() > HANDOFF);
+        assert!(clear_of(HANDOFF, &moved).expect("no error").is_none());
     }
 }

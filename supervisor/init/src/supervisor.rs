@@ -6,6 +6,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
+use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -19,6 +20,7 @@ use yakiros_core::control::{Answer, LogPosition, Request, Until};
 use yakiros_core::engine::Config;
 use yakiros_core::engine::{ClientId, Effect, Engine, Event, FileContent, Halt, Peer, RunId, Snapshot};
 use yakiros_core::journal::{Record, State};
+use yakiros_core::notify::Store;
 use yakiros_handoff::message::{Order, Report};
 
 use crate::cgroup::Cgroups;
@@ -32,6 +34,7 @@ use crate::output::{self, Logs};
 use crate::processes::{Processes, Start};
 use crate::reexec::{self, Reexec};
 use crate::spawn::Common;
+use crate::store::Stores;
 use crate::sys;
 
 /// How late what is due may be done, beyond what the engine allows, so that limits which end at nearly the same time wake
@@ -55,6 +58,8 @@ pub struct Supervisor {
     pub changes: Changes,
     /// Channels of hot swaps.
     pub handovers: Handovers,
+    /// What is held for components.
+    pub stores: Stores,
     /// Looks at what lies on file systems.
     pub lookups: Lookups,
     /// Component files.
@@ -94,6 +99,7 @@ impl Supervisor {
             probes: RefCell::default(),
             changes: Changes::default(),
             handovers: Handovers::default(),
+            stores: Stores::default(),
             lookups: Lookups::default(),
             declarations: RefCell::new(declarations),
             clients: RefCell::default(),
@@ -186,6 +192,17 @@ impl Supervisor {
         said.chain(handing_over.into_iter().flat_map(|run| self.handovers.take_waiting(run))).collect()
     }
 
+    /// A process wants something done about what is stored for its component, with what came along. The engine learns of
+    /// it with the next event.
+    pub fn store(&self, run: RunId, store: &Store, fds: Vec<OwnedFd>) {
+        let Some(component) = self.started_with(run) else { return };
+        let changed = match store {
+            Store::Keep(name) => self.stores.keep(&component, name, fds),
+            Store::Remove(name) => self.stores.remove(&component.name, name),
+        };
+        self.queue.borrow_mut().extend(changed);
+    }
+
     /// The process that is ready, by what was seen of it, or by what it says if it is declared to say so.
     fn reports_ready(&self, event: &Event) -> Option<RunId> {
         match event {
@@ -231,6 +248,7 @@ impl Supervisor {
             Effect::Signal(run, signal) => self.processes.borrow().signal(run, signal.0),
             Effect::Forget(name) => {
                 self.processes.borrow_mut().forget(&name);
+                self.stores.forget(&name);
                 output::remove(&self.state_dir, &name);
             }
             Effect::Reply(client, answer) => self.reply(client, answer),

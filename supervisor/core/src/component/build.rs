@@ -443,5 +443,6 @@ fn hotswap(r: &mut Reader<'_>) -> HotSwap {
         env_vars: r.get(S, "env_vars", variables).unwrap_or_default(),
         shutdown_grace: grace,
         preserve_state: r.get(S, "preserve_state", truth).unwrap_or(false),
+        fd_store_max: count(r, S, "fd_store_max", 0),
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::build::Method;
 use super::{Handoff, Kind, NAME_LIMIT, Namespace};
+use crate::descriptors::STORE_LIMIT;
 
 /// The shortest time after which something is done again and again: shorter ones would keep the supervisor busy for one
 /// component, and a loaded machine is no more exact than a few milliseconds.
@@ -245,8 +246,7 @@ const LIFECYCLE: &[Key] = &[
         Fallback::Words("by `readiness_file`, `readiness_check` or `readiness_signal`, else `\"none\"`"),
         "How the component says that it is ready. `none`: once it is executed. `notify`: it writes a \
          newline to `NOTIFY_FD` or `READY=1` to `NOTIFY_SOCKET`. That takes what sd_notify(3) names, but for \
-         `MAINPID`, and for `FDSTORE`, `FDSTOREREMOVE` and `FDNAME`, which this version ignores: it keeps no \
-         descriptors for a component.",
+         `MAINPID`; for `FDSTORE` see `hotswap.fd_store_max`.",
     ),
     key(
         "readiness_file",
@@ -453,6 +453,15 @@ const HOTSWAP: &[Key] = &[
         Shape::Truth,
         FALSE,
         "Whether the application's state is handed over along with descriptors.",
+    ),
+    key(
+        "fd_store_max",
+        Shape::Number(0, STORE_LIMIT),
+        Fallback::Value("0"),
+        "Descriptors that the component may store by `FDSTORE=1` on `NOTIFY_SOCKET` (sd_notify(3)). Each of its \
+         processes is given them again from number 3 on (`LISTEN_FDS`, `LISTEN_PID`, `LISTEN_FDNAMES`), until they are \
+         taken back by `FDSTOREREMOVE=1` or the component is no longer declared. What is sent beyond it is closed. \
+         Counts from the next start on.",
     ),
 ];
 

@@ -15,6 +15,9 @@ use crate::journal::State;
 /// Estimated bytes of an entry besides its texts.
 const ENTRY_BYTES: usize = 160;
 
+/// The most names of held descriptors that are shown of a component: more tell a reader nothing.
+const HELD_SHOWN: usize = 100;
+
 /// First letter of a cursor within the components.
 const AT_COMPONENT: char = 'c';
 
@@ -44,7 +47,9 @@ impl Engine {
                 }
                 if let Some(unit) = self.unit(*id) {
                     let entry = self.component_status(unit);
+                    let names = entry.descriptors.iter().map(|held| ENTRY_BYTES + held.name.len());
                     bytes += ENTRY_BYTES + name.len() + entry.detail.as_ref().map_or(0, String::len);
+                    bytes += names.sum::<usize>();
                     page.components.push(entry);
                 }
             }
@@ -78,6 +83,7 @@ impl Engine {
     fn component_status(&self, unit: &Unit) -> ComponentStatus {
         let process = unit.process.as_ref();
         let since = process.and_then(|process| process.since);
+        let held = unit.held_descriptors.iter().flat_map(|held| held.iter());
         ComponentStatus {
             name: Rc::clone(&unit.name),
             state: unit.state,
@@ -91,6 +97,7 @@ impl Engine {
             detail: self.detail(unit),
             status_text: process.and_then(|process| process.said.status.clone()),
             announced: process.and_then(|process| process.said.announced()),
+            descriptors: held.take(HELD_SHOWN).cloned().collect(),
         }
     }
 

@@ -13,6 +13,7 @@ use super::limits::Limits;
 use super::notify::{Said, Watchdog};
 use super::timers::TimerKey;
 use crate::component::Component;
+use crate::descriptors::Held;
 use crate::graph::NodeId;
 use crate::journal::{Cause, State};
 
@@ -95,6 +96,9 @@ pub(super) struct Unit {
     /// Hot swaps of it.
     #[serde(default)]
     pub(super) handover: Handover,
+    /// Descriptors that are held for it.
+    #[serde(default)]
+    pub(super) held_descriptors: Option<Rc<[Held]>>,
     /// A user stopped it.
     pub(super) held: bool,
     /// Its file is gone; it goes when its process does.
@@ -138,6 +142,7 @@ impl Unit {
             detail: None,
             process: None,
             handover: Handover::default(),
+            held_descriptors: None,
             held: false,
             doomed: false,
             after_stop: AfterStop::Rest,

@@ -56,6 +56,7 @@ impl Digest {
             Event::Reported(run, _) => 23 + (run.0 << 8),
             Event::Garbled(run, _) => 24 + (run.0 << 8),
             Event::NotYetReady(run, _) => 20 + (run.0 << 8),
+            Event::Held(..) => 25,
         });
     }
 

@@ -10,7 +10,9 @@
 //! * a message is looked at in the queue ([`look`]), which keeps its references;
 //! * one that carries none is then removed ([`remove`]);
 //! * one that does is removed by a child, which closes all of it when it ends ([`Taking`]);
-//! * a socket that is closed with messages in it is held by a child for longer ([`outlive`]);
+//! * a socket that is closed with messages in it is held by a child for longer ([`outlive`]), and so is what a component
+//!   has stored when it is let go ([`close`]);
+//! * what is to be stored is copied out of the queue ([`copies`]), which keeps a reference until a child removes it;
 //! * of a stream is read what carries none ([`read_bare`]), and it is closed after the rest was looked
 //!   at ([`before_close`]).
 //!
@@ -25,8 +27,9 @@ use std::collections::HashMap;
 use std::fmt::Display;
 use std::io;
 use std::mem::{size_of, zeroed};
-use std::os::fd::{AsFd, AsRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd as _, OwnedFd, RawFd};
 use std::ptr;
+use std::slice;
 
 use nix::libc;
 use tokio::io::unix::AsyncFd;
@@ -105,6 +108,50 @@ fn set_peek_offset(socket: RawFd, offset: libc::c_int) -> io::Result<()> {
 
 /// Room for the sender's credentials.
 const CREDENTIALS: usize = size_of::<libc::cmsghdr>() + size_of::<libc::ucred>().next_multiple_of(8);
+
+/// Copies of the descriptors that a message carries, which stays in the queue: the one at the head, or the one behind so
+/// many bytes. They are fewer only where this process may open no more.
+pub fn copies(socket: RawFd, behind: usize) -> io::Result<Vec<OwnedFd>> {
+    if behind == 0 {
+        return peek_descriptors(socket);
+    }
+    let behind = libc::c_int::try_from(behind).map_err(io::Error::other)?;
+    set_peek_offset(socket, behind)?;
+    let found = peek_descriptors(socket);
+    set_peek_offset(socket, -1)?;
+    found
+}
+
+fn peek_descriptors(socket: RawFd) -> io::Result<Vec<OwnedFd>> {
+    let mut control = [0_u64; CONTROL_WORDS];
+    let mut found = Vec::new();
+    // A peek begins with a byte.
+    let mut byte = 0_u8;
+    let mut part = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
+    // SAFETY: all zero is a valid header; its pointers are to locals that outlive the call, with their sizes. What is
+    // read from the control buffer was filled by the kernel; each descriptor is new, and nobody else owns it.
+    unsafe {
+        let mut header: libc::msghdr = zeroed();
+        header.msg_iov = &raw mut part;
+        header.msg_iovlen = 1;
+        header.msg_control = control.as_mut_ptr().cast();
+        header.msg_controllen = size_of_val(&control);
+        let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
+        if libc::recvmsg(socket, &raw mut header, flags) < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let mut at = libc::CMSG_FIRSTHDR(&raw const header);
+        while !at.is_null() {
+            if (*at).cmsg_level == libc::SOL_SOCKET && (*at).cmsg_type == libc::SCM_RIGHTS {
+                let length = (*at).cmsg_len - libc::CMSG_LEN(0) as usize;
+                let (numbers, _) = slice::from_raw_parts(libc::CMSG_DATA(at), length).as_chunks();
+                found.extend(numbers.iter().map(|fd| OwnedFd::from_raw_fd(RawFd::from_ne_bytes(*fd))));
+            }
+            at = libc::CMSG_NXTHDR(&raw const header, at);
+        }
+    }
+    Ok(found)
+}
 
 /// See [`look`]. There is room for what the kernel tells of the sender and for nothing else:
 /// descriptors do not fit, which the kernel tells.
@@ -256,14 +303,38 @@ impl Taking {
 /// Have a child hold a socket until the returned descriptor is closed, which must be after the
 /// socket is.
 pub fn outlive(socket: RawFd, held: Held) -> io::Result<OwnedFd> {
+    outlive_all(vec![socket], held)
+}
+
+fn outlive_all(mut kept: Vec<RawFd>, held: Held) -> io::Result<OwnedFd> {
     let (read, write) = sys::pipe()?;
+    kept.push(read.as_raw_fd());
+    kept.sort_unstable();
     // SAFETY: the child makes plain system calls, and ends.
     match unsafe { sys::clone_child(None, 0) }? {
         // SAFETY: this is the child.
-        0 => unsafe { hold(socket, read.as_raw_fd()) },
+        0 => unsafe { hold(&kept, read.as_raw_fd()) },
         pid => {
             note(pid, held);
             Ok(write)
+        }
+    }
+}
+
+/// Close descriptors of which nobody knows how long that takes.
+pub fn close(fds: Vec<OwnedFd>, held: Held, whose: &dyn Display) {
+    if fds.is_empty() {
+        return;
+    }
+    match outlive_all(fds.iter().map(AsRawFd::as_raw_fd).collect(), held) {
+        // The gate after the rest.
+        Ok(gate) => drop((fds, gate)),
+        Err(error) => {
+            let count = fds.len();
+            fds.into_iter().for_each(std::mem::forget);
+            warn!(
+                "{count} descriptors of {whose} stay open, for no process could be created to close them: {error}"
+            );
         }
     }
 }
@@ -278,7 +349,7 @@ unsafe fn take(socket: RawFd, report: RawFd) -> ! {
         let high = libc::fcntl(report, libc::F_DUPFD, REPORT);
         // Refused where fewer files are allowed: then the end is told early, at worst.
         let report = if high < 0 { report } else { high };
-        begin(socket, report);
+        begin(&[socket.min(report), socket.max(report)]);
         let mut control = [0_u64; CONTROL_WORDS];
         let mut header: libc::msghdr = zeroed();
         header.msg_control = control.as_mut_ptr().cast();
@@ -290,14 +361,14 @@ unsafe fn take(socket: RawFd, report: RawFd) -> ! {
     }
 }
 
-/// The whole life of a child that holds a socket.
+/// The whole life of a child that holds descriptors, given in rising order with the gate among them.
 ///
 /// # Safety
 /// Only in a child process.
-unsafe fn hold(socket: RawFd, gate: RawFd) -> ! {
+unsafe fn hold(kept: &[RawFd], gate: RawFd) -> ! {
     // SAFETY: plain calls on numbers and locals.
     unsafe {
-        begin(socket, gate);
+        begin(kept);
         // The pipe does not block for its reader as the supervisor makes it.
         libc::fcntl(gate, libc::F_SETFL, 0);
         libc::read(gate, [0_u8].as_mut_ptr().cast(), 1);
@@ -305,18 +376,18 @@ unsafe fn hold(socket: RawFd, gate: RawFd) -> ! {
     }
 }
 
-/// Set the end, and let go of everything but two descriptors.
+/// Set the end, and let go of everything but these descriptors, given in rising order.
 ///
 /// # Safety
 /// Only in a child process.
-unsafe fn begin(one: RawFd, other: RawFd) {
+unsafe fn begin(kept: &[RawFd]) {
     // SAFETY: plain calls on numbers and a local.
     unsafe {
         let mut none = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
         libc::sigemptyset(none.as_mut_ptr());
         libc::sigprocmask(libc::SIG_SETMASK, none.as_ptr(), ptr::null_mut());
         libc::alarm(CHILD_TIME);
-        sys::close_all_but(&[one.min(other), one.max(other)]);
+        sys::close_all_but(kept);
     }
 }
 

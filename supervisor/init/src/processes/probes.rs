@@ -40,6 +40,7 @@ impl Processes {
         let directory = process.cgroup.as_ref().map(Cgroup::open).transpose()?;
         let fds = Descriptors {
             log: &self.common.null,
+            given: &[],
             notify: None,
             handoff: None,
             report: &report,

@@ -178,9 +178,11 @@ fn try_spawn(
     let successor = start.successor.then_some(start.generation);
     let channel = component.hands_over().then(|| handover::Channel::open(successor));
     let channel = channel.transpose().map_err(at("prepare the channel for hot swaps"))?;
-    let mut environment = prepared.environment();
+    let given = supervisor.stores.given(component);
+    let mut environment = prepared.environment(given.fds.len());
+    environment.extend(given.environment());
     environment.extend(socket.as_ref().map(Socket::variable));
-    environment.extend(channel.as_ref().map(|_| handover::Channel::variable()));
+    environment.extend(channel.as_ref().map(|_| handover::Channel::variable(given.fds.len())));
     let image =
         Image::new(component, start.generation, &environment).map_err(at("prepare the command line"))?;
     let pipes = own.pipes.take().map_or_else(Pipes::new, Ok)?;
@@ -194,6 +196,7 @@ fn try_spawn(
     let directory = directory.map_err(at("open the cgroup"))?;
     let fds = Descriptors {
         log: &log_write,
+        given: &given.fds,
         notify: prepared.child_end(),
         handoff: channel.as_ref().map(handover::Channel::child_end),
         report: &report_write,

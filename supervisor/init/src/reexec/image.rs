@@ -19,6 +19,7 @@ use super::{Luggage, STATE_FD};
 use crate::control::{self, Connection};
 use crate::health;
 use crate::processes::{self, PassedProcesses};
+use crate::store::PassedStores;
 use crate::supervisor::Supervisor;
 use crate::sys;
 
@@ -48,6 +49,9 @@ pub struct State {
     /// Channels of hot swaps.
     #[serde(default)]
     handovers: Vec<(RunId, RawFd)>,
+    /// What is held for components.
+    #[serde(default)]
+    stores: PassedStores,
     connections: Vec<control::Passed>,
     listener: RawFd,
     last_client: u64,
@@ -95,6 +99,7 @@ impl State {
             probes: supervisor.probes.try_borrow().ok()?.pass(),
             lookups: supervisor.lookups.pass(),
             handovers: supervisor.handovers.pass(),
+            stores: supervisor.stores.pass(),
             connections: supervisor.connections.try_borrow().ok()?.pass(),
             listener: supervisor.listener.as_raw_fd(),
             last_client: supervisor.last_client.get(),
@@ -108,10 +113,12 @@ impl State {
         let probes = state.probes.iter().map(|(_, _, fd)| *fd);
         let connections = state.connections.iter().map(control::Passed::fd);
         let handovers = state.handovers.iter().map(|(_, fd)| *fd);
+        let stores = state.stores.iter().flat_map(|(_, kept)| kept.iter().map(|(_, fd)| *fd));
         state.fds = state
             .processes
             .fds()
             .chain(handovers)
+            .chain(stores)
             .chain(probes)
             .chain(connections)
             .chain([state.listener])
@@ -284,6 +291,7 @@ pub struct Rest {
     probes: Vec<(ProbeId, i32, RawFd)>,
     lookups: Vec<(i32, PathBuf)>,
     handovers: Vec<(RunId, RawFd)>,
+    stores: PassedStores,
     connections: Vec<control::Passed>,
     last_client: u64,
     luggage: Luggage,
@@ -302,6 +310,7 @@ impl State {
             probes: self.probes,
             lookups: self.lookups,
             handovers: self.handovers,
+            stores: self.stores,
             connections: self.connections,
             last_client: self.last_client,
             luggage,
@@ -321,6 +330,7 @@ impl Rest {
             supervisor.lookups.abandon(pid, path);
         }
         supervisor.handovers.take_over(self.handovers, &mut self.luggage);
+        supervisor.stores.take_over(self.stores, &mut self.luggage);
         processes::take_over(supervisor, self.processes, &mut self.luggage);
         health::take_over(supervisor, self.probes, &mut self.luggage);
         supervisor.last_client.set(self.last_client);

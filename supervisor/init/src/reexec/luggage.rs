@@ -8,10 +8,12 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
-use std::os::fd::{FromRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
 
 use nix::libc;
+use nix::sys::socket::{AddressFamily, SockaddrLike as _, SockaddrStorage, getsockname};
 
+use crate::notify::queue::{self, Held};
 use crate::sys;
 
 /// Descriptors that nobody has taken yet.
@@ -66,20 +68,25 @@ impl Luggage {
         self.take(fd, libc::S_IFSOCK)
     }
 
-    /// Everything has its place: close what nobody took.
+    /// Whatever it is: it is not asked.
+    pub fn any(&mut self, fd: RawFd) -> io::Result<OwnedFd> {
+        let owned = self.claim(fd)?;
+        sys::set_close_on_exec(fd, true)?;
+        Ok(owned)
+    }
+
+    /// Everything has its place: close what nobody took. What a component may have stored is closed by a child; the rest
+    /// at once, for whoever connects to the old control socket is to find nobody.
     pub fn finish(self) {
-        for fd in self.left {
-            // SAFETY: it is in our charge and nobody else's.
-            unsafe { libc::close(fd) };
-        }
+        // SAFETY: it is in our charge and nobody else's.
+        let left = self.left.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) });
+        let (own, stored): (Vec<_>, Vec<_>) = left.partition(is_of_a_supervisor);
+        drop(own);
+        queue::close(stored, Held::Messages, &"the process image before");
     }
 
     fn take(&mut self, fd: RawFd, kind: libc::mode_t) -> io::Result<OwnedFd> {
-        if !self.left.remove(&fd) {
-            return Err(io::Error::other(format!("descriptor {fd} is named twice, or did not come along")));
-        }
-        // SAFETY: it was in our charge and nobody else's, and is so no longer.
-        let owned = unsafe { OwnedFd::from_raw_fd(fd) };
+        let owned = self.claim(fd)?;
         let found = sys::kind_of(&owned)?;
         if found != kind {
             let message = format!("descriptor {fd} is of kind {found:o} and not {kind:o}");
@@ -88,4 +95,23 @@ impl Luggage {
         sys::set_close_on_exec(fd, true)?;
         Ok(owned)
     }
+
+    fn claim(&mut self, fd: RawFd) -> io::Result<OwnedFd> {
+        if !self.left.remove(&fd) {
+            return Err(io::Error::other(format!("descriptor {fd} is named twice, or did not come along")));
+        }
+        // SAFETY: it was in our charge and nobody else's, and is so no longer.
+        Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    }
+}
+
+/// Whether it is of a kind that the supervisor opens for itself: pipes, unix sockets, and what has no file at all. The
+/// kernel tells without asking a file.
+fn is_of_a_supervisor(fd: &OwnedFd) -> bool {
+    if let Ok(address) = getsockname::<SockaddrStorage>(fd.as_raw_fd()) {
+        return address.family() == Some(AddressFamily::Unix);
+    }
+    let target = fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).unwrap_or_default();
+    let target = target.to_string_lossy();
+    target.starts_with("pipe:") || target.starts_with("anon_inode:")
 }

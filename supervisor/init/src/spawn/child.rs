@@ -12,16 +12,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use nix::libc;
 use syscalls::{Errno, Sysno, syscall};
 
-use super::{HANDOFF_FD, NOTIFY_FD};
+use super::FIRST_FD;
 
 /// Steps of the child's set-up, in order. Each completes "failed to …".
-const STEPS: [&str; 13] = [
+const STEPS: [&str; 14] = [
     "take a table of descriptors of its own",
     "start a session",
     "reset the signal mask",
     "connect standard input to /dev/null",
     "connect standard output to the log",
     "connect standard error to the log",
+    "pass the descriptors that are held for it",
     "pass the notification descriptor",
     "pass the channel for hot swaps",
     "close inherited descriptors",
@@ -31,11 +32,8 @@ const STEPS: [&str; 13] = [
     "execute the binary",
 ];
 
-/// The variable's name and the equals sign.
-pub const OWN_NUMBER: &[u8] = b"WATCHDOG_PID=";
-
 /// The longest process id has 10 digits in 32 bits; a null follows.
-pub const OWN_NUMBER_BYTES: usize = OWN_NUMBER.len() + 10 + 1;
+pub const OWN_NUMBER_BYTES: usize = 10 + 1;
 
 /// The kernel's signal mask has 64 bits.
 const MASK_BYTES: usize = 8;
@@ -69,15 +67,22 @@ pub struct Plan {
     pub files: libc::rlimit,
     pub null: RawFd,
     pub log: RawFd,
+    /// What is to be at [`FIRST_FD`] and behind: its start and its length. All of it is above whatever is passed.
+    pub given: (*const RawFd, usize),
     pub notify: Option<RawFd>,
-    /// Above [`HANDOFF_FD`].
+    /// The number that the notification descriptor gets.
+    pub notify_at: RawFd,
+    /// Above whatever is passed.
     pub handoff: Option<RawFd>,
+    /// The number that the channel gets, the next after the notification descriptor's.
+    pub handoff_at: RawFd,
     pub report: RawFd,
     /// Where the supervisor's table of descriptors is shared: how to get one's own.
     pub table: Option<Table>,
     pub reset_oom: bool,
-    /// [`OWN_NUMBER_BYTES`] for the variable that the child writes itself.
-    pub own_number: *mut u8,
+    /// [`OWN_NUMBER_BYTES`] each, behind a variable's name and an equals sign, for what the child writes itself: their
+    /// start and their count.
+    pub own_numbers: (*const *mut u8, usize),
 }
 
 /// How a child that shares the supervisor's table of descriptors takes its own (see [`super::lanes`]).
@@ -125,23 +130,30 @@ impl Plan {
             syscall!(Sysno::dup3, self.null, 0, 0).map_err(at(3))?;
             syscall!(Sysno::dup3, self.log, 1, 0).map_err(at(4))?;
             syscall!(Sysno::dup3, self.log, 2, 0).map_err(at(5))?;
-            self.pass_notify().map_err(at(6))?;
+            self.pass_given().map_err(at(6))?;
+            self.pass_notify().map_err(at(7))?;
             if let Some(channel) = self.handoff {
-                syscall!(Sysno::dup3, channel, HANDOFF_FD, 0).map_err(at(7))?;
+                syscall!(Sysno::dup3, channel, self.handoff_at, 0).map_err(at(8))?;
             }
-            self.close_others().map_err(at(8))?;
+            self.close_others().map_err(at(9))?;
             let (files, none) = (&raw const self.files, ptr::null_mut::<libc::rlimit>());
-            syscall!(Sysno::prlimit64, 0, libc::RLIMIT_NOFILE, files, none).map_err(at(9))?;
+            syscall!(Sysno::prlimit64, 0, libc::RLIMIT_NOFILE, files, none).map_err(at(10))?;
             if self.reset_oom {
                 reset_oom_score();
             }
             if let Some((name, length)) = self.hostname {
-                syscall!(Sysno::sethostname, name, length).map_err(at(10))?;
+                syscall!(Sysno::sethostname, name, length).map_err(at(11))?;
             }
             let _ = syscall!(Sysno::umask, 0o022);
-            syscall!(Sysno::chdir, c"/".as_ptr()).map_err(at(11))?;
-            write_own_number(self.own_number, syscall!(Sysno::getpid).unwrap_or(0));
-            syscall!(Sysno::execve, self.program, self.argv, self.environment).map_err(at(12))?;
+            syscall!(Sysno::chdir, c"/".as_ptr()).map_err(at(12))?;
+            let own = syscall!(Sysno::getpid).unwrap_or(0);
+            let (numbers, count) = self.own_numbers;
+            let mut place = 0;
+            while place < count {
+                write_number(*numbers.add(place), own);
+                place = place.wrapping_add(1);
+            }
+            syscall!(Sysno::execve, self.program, self.argv, self.environment).map_err(at(13))?;
         }
         Ok(())
     }
@@ -170,20 +182,38 @@ impl Plan {
     /// # Safety
     /// As [`Plan::run`].
     unsafe fn close_others(&self) -> Result<(), Errno> {
-        let mut first = if self.notify.is_some() { NOTIFY_FD.wrapping_add(1) } else { NOTIFY_FD };
+        let mut first = self.notify_at;
+        if self.notify.is_some() {
+            first = first.wrapping_add(1);
+        }
         // SAFETY: plain calls on numbers.
         unsafe {
             if self.handoff.is_some() {
-                if first < HANDOFF_FD {
-                    syscall!(Sysno::close_range, first, HANDOFF_FD.wrapping_sub(1), 0)?;
+                if first < self.handoff_at {
+                    syscall!(Sysno::close_range, first, self.handoff_at.wrapping_sub(1), 0)?;
                 }
-                first = HANDOFF_FD.wrapping_add(1);
+                first = self.handoff_at.wrapping_add(1);
             }
             if self.report > first {
                 syscall!(Sysno::close_range, first, self.report.wrapping_sub(1), 0)?;
             }
             syscall!(Sysno::close_range, self.report.wrapping_add(1), libc::c_uint::MAX, 0).map(drop)
         }
+    }
+
+    /// Bring what is held for the component to its numbers. None of it has one of them, nor has what comes after.
+    ///
+    /// # Safety
+    /// As [`Plan::run`].
+    unsafe fn pass_given(&self) -> Result<(), Errno> {
+        let (given, count) = self.given;
+        let (mut place, mut number) = (0, FIRST_FD);
+        while place < count {
+            // SAFETY: the place is below the count; a plain call on numbers.
+            unsafe { syscall!(Sysno::dup3, *given.add(place), number, 0)? };
+            (place, number) = (place.wrapping_add(1), number.wrapping_add(1));
+        }
+        Ok(())
     }
 
     /// Bring the notification descriptor to its number.
@@ -196,8 +226,8 @@ impl Plan {
         unsafe {
             match self.notify {
                 None => Ok(()),
-                Some(NOTIFY_FD) => syscall!(Sysno::fcntl, NOTIFY_FD, libc::F_SETFD, 0).map(drop),
-                Some(fd) => syscall!(Sysno::dup3, fd, NOTIFY_FD, 0).map(drop),
+                Some(fd) if fd == self.notify_at => syscall!(Sysno::fcntl, fd, libc::F_SETFD, 0).map(drop),
+                Some(fd) => syscall!(Sysno::dup3, fd, self.notify_at, 0).map(drop),
             }
         }
     }
@@ -219,11 +249,11 @@ unsafe fn reset_oom_score() {
     }
 }
 
-/// Write `WATCHDOG_PID=` and a number, by the child itself: nobody knows its number before.
+/// Write a number, by the child itself: nobody knows its number before.
 ///
 /// # Safety
 /// The pointer must be to [`OWN_NUMBER_BYTES`] zeroes, and the number below 2^32.
-unsafe fn write_own_number(to: *mut u8, number: usize) {
+unsafe fn write_number(to: *mut u8, number: usize) {
     let mut digits = 1;
     let mut left = number / 10;
     while left > 0 {
@@ -231,10 +261,9 @@ unsafe fn write_own_number(to: *mut u8, number: usize) {
         left /= 10;
     }
     left = number;
-    // SAFETY: both lengths together are below the promised size.
+    // SAFETY: there are at most ten digits.
     unsafe {
-        ptr::copy_nonoverlapping(OWN_NUMBER.as_ptr(), to, OWN_NUMBER.len());
-        let mut at = to.add(OWN_NUMBER.len()).add(digits);
+        let mut at = to.add(digits);
         for _ in 0..digits {
             at = at.sub(1);
             at.write(b'0' + (left % 10) as u8);
@@ -249,12 +278,12 @@ mod tests {
 
     #[test]
     fn a_number_is_written_in_full() {
-        for number in [1, 9, 10, 4_194_304, i32::MAX as usize] {
+        for number in [1, 9, 10, 4_194_304, i32::MAX as usize, u32::MAX as usize] {
             let mut text = [0_u8; OWN_NUMBER_BYTES];
             // SAFETY: it has the promised size.
-            unsafe { write_own_number(text.as_mut_ptr(), number) };
+            unsafe { write_number(text.as_mut_ptr(), number) };
             let text = CStr::from_bytes_until_nul(&text).expect("a null");
-            assert_eq!(text.to_str(), Ok(&*format!("WATCHDOG_PID={number}")));
+            assert_eq!(text.to_str(), Ok(&*number.to_string()));
         }
     }
 }

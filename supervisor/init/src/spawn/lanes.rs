@@ -22,7 +22,7 @@ use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-use super::{Descriptors, NOTIFY_FD};
+use super::{Descriptors, FIRST_FD};
 use crate::sys;
 
 /// Children that may be on their way to a table of their own at once. That takes microseconds once they run; what is
@@ -33,8 +33,8 @@ pub const LANES: usize = 4;
 /// could open far fewer than its limit allows (CVE-2024-45025). Some older ones were mended, but their numbers do not tell.
 const COPIES_RIGHTLY: (u32, u32) = (6, 11);
 
-/// Numbers from here are used: what a child brings to 0 to [`NOTIFY_FD`] is not to lie there.
-const FIRST: RawFd = NOTIFY_FD + 1;
+/// Numbers from here are used: what a child that has a lane brings to 0 to [`FIRST_FD`] is not to lie there.
+const FIRST: RawFd = FIRST_FD + 1;
 
 /// Numbers from here are not used: the copy would be long, too. They are met only after a process image that had many
 /// descriptors open and no lanes.

@@ -21,7 +21,7 @@
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -31,7 +31,7 @@ use super::child::{OWN_NUMBER_BYTES, Plan, Table};
 use super::clone::clone_onto;
 use super::lanes::Lane;
 use super::stacks::{STACK_BYTES, Stack};
-use super::{Common, Descriptors, Image, Started};
+use super::{Common, Descriptors, Image, Started, handoff_fd, notify_fd};
 use crate::sys;
 
 /// Everything that a child uses before exec.
@@ -46,6 +46,41 @@ pub struct Launch {
     _image: Image,
     _argv: Vec<*const libc::c_char>,
     _environment: Vec<*const libc::c_char>,
+    _given: Vec<RawFd>,
+    _numbers: Vec<*mut u8>,
+    _slots: Vec<OwnNumber>,
+}
+
+/// Memory of a variable that the child completes. Nobody else touches it until the child has executed or ended.
+struct OwnNumber {
+    memory: NonNull<[u8]>,
+    /// The bytes of the name and the equals sign.
+    prefix: usize,
+}
+
+impl OwnNumber {
+    fn new(name: &str) -> Self {
+        let mut text = format!("{name}=").into_bytes();
+        let prefix = text.len();
+        text.resize(prefix + OWN_NUMBER_BYTES, 0);
+        Self { memory: NonNull::from(Box::leak(text.into_boxed_slice())), prefix }
+    }
+
+    fn text(&self) -> *const libc::c_char {
+        self.memory.as_ptr().cast::<libc::c_char>().cast_const()
+    }
+
+    fn number(&self) -> *mut u8 {
+        // SAFETY: it lies within the memory, which has the prefix and more.
+        unsafe { self.memory.as_ptr().cast::<u8>().add(self.prefix) }
+    }
+}
+
+impl Drop for OwnNumber {
+    fn drop(&mut self) {
+        // SAFETY: it was leaked from a box of that type, and nobody uses it any more.
+        drop(unsafe { Box::from_raw(self.memory.as_ptr()) });
+    }
 }
 
 /// A [`Launch`] that a child may still use. Dropping it frees nothing.
@@ -61,11 +96,13 @@ impl Launch {
         common: &Common,
         lane: Option<Lane>,
     ) -> Box<Self> {
-        // The variable with the child's own number goes before the null at the end.
-        let own_number = Box::into_raw(Box::new([0_u8; OWN_NUMBER_BYTES])).cast::<u8>();
-        let own = image.watched.then_some(own_number.cast_const().cast());
-        let argv = pointers(&image.argv, None);
+        // The variables with the child's own number go before the null at the end.
+        let slots: Vec<_> = image.own_numbers.iter().map(|name| OwnNumber::new(name)).collect();
+        let own = slots.iter().map(OwnNumber::text);
+        let numbers: Vec<_> = slots.iter().map(OwnNumber::number).collect();
+        let argv = pointers(&image.argv, []);
         let environment = pointers(&image.environment, own);
+        let given = fds.given.to_vec();
         let both = |limit| libc::rlimit { rlim_cur: limit, rlim_max: limit };
         let table_taken = Box::new(AtomicBool::new(false));
         let shared = lane.as_ref().map(Lane::shared);
@@ -77,6 +114,9 @@ impl Launch {
             files: image.files_max.map_or(common.files, both),
             null: shared.map_or(common.null.as_raw_fd(), |shared| shared.null),
             log: shared.map_or(fds.log.as_raw_fd(), |shared| shared.log),
+            given: (given.as_ptr(), given.len()),
+            notify_at: notify_fd(given.len()),
+            handoff_at: handoff_fd(given.len()),
             notify: shared.map_or(fds.notify.map(OwnedFd::as_raw_fd), |shared| shared.notify),
             handoff: fds.handoff.map(OwnedFd::as_raw_fd),
             report: shared.map_or(report.as_raw_fd(), |shared| shared.report),
@@ -86,7 +126,7 @@ impl Launch {
                 wake: shared.wake,
             }),
             reset_oom: common.oom_lowered,
-            own_number,
+            own_numbers: (numbers.as_ptr(), numbers.len()),
         };
         let stack = Stack::take();
         Box::new(Self {
@@ -97,6 +137,9 @@ impl Launch {
             _image: image,
             _argv: argv,
             _environment: environment,
+            _given: given,
+            _numbers: numbers,
+            _slots: slots,
         })
     }
 
@@ -121,13 +164,6 @@ impl Launch {
         // SAFETY: there is no child.
         unsafe { loan.end() };
         Err(io::Error::from_raw_os_error(-result as i32))
-    }
-}
-
-impl Drop for Launch {
-    fn drop(&mut self) {
-        // SAFETY: it was made by `Box::into_raw` from a box of that type, and nobody uses it any more.
-        drop(unsafe { Box::from_raw(self.plan.own_number.cast::<[u8; OWN_NUMBER_BYTES]>()) });
     }
 }
 
@@ -163,8 +199,11 @@ impl Loan {
     }
 }
 
-/// Pointers to the texts, one more if there is one, and null.
-fn pointers(texts: &[CString], last: Option<*const libc::c_char>) -> Vec<*const libc::c_char> {
+/// Pointers to the texts, more, and null.
+fn pointers(
+    texts: &[CString],
+    last: impl IntoIterator<Item = *const libc::c_char>,
+) -> Vec<*const libc::c_char> {
     texts.iter().map(|text| text.as_ptr()).chain(last).chain([ptr::null()]).collect()
 }
 
@@ -207,7 +246,14 @@ mod tests {
         let (mut output, log) = io::pipe().expect("a pipe");
         let (mut read, report) = io::pipe().expect("a pipe");
         let (log, report) = (OwnedFd::from(log), OwnedFd::from(report));
-        let fds = Descriptors { log: &log, notify: Some(&log), handoff: None, report: &report, cgroup: None };
+        let fds = Descriptors {
+            log: &log,
+            given: &[],
+            notify: Some(&log),
+            handoff: None,
+            report: &report,
+            cgroup: None,
+        };
         let lane = shares_table.then(|| Lane::take(&fds).expect("a lane"));
         let mut launch = Launch::new(image, &fds, &report, common, lane);
         launch.stack.fill(MaybeUninit::new(UNTOUCHED));
@@ -262,7 +308,14 @@ mod tests {
         // What was open before, after, and in another's lane.
         let (_before, other) = io::pipe().expect("a pipe");
         let other = OwnedFd::from(other);
-        let others = Descriptors { log: &other, notify: None, handoff: None, report: &other, cgroup: None };
+        let others = Descriptors {
+            log: &other,
+            given: &[],
+            notify: None,
+            handoff: None,
+            report: &other,
+            cgroup: None,
+        };
         let held = Lane::take(&others).expect("a lane");
         for _ in 0..100 {
             let ended = run_with(&["/bin/sh", "-c", "ls -l /proc/$$/fd; pwd; umask"], &common, true);
@@ -322,8 +375,14 @@ mod tests {
             let image = Image::probe(&["/nonexistent/program"], "a").expect("an image");
             let (mut read, report) = io::pipe().expect("a pipe");
             let report = OwnedFd::from(report);
-            let fds =
-                Descriptors { log: &common.null, notify: None, handoff: None, report: &report, cgroup: None };
+            let fds = Descriptors {
+                log: &common.null,
+                given: &[],
+                notify: None,
+                handoff: None,
+                report: &report,
+                cgroup: None,
+            };
             let launch = Launch::new(image, &fds, &report, &common, None);
             *errno = libc::EXDEV;
             let started = launch.lend(None, 0).expect("a process");

@@ -19,3 +19,4 @@ mod live;
 mod lookup;
 mod reexec;
 mod speaker;
+mod store;

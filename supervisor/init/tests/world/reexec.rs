@@ -29,7 +29,7 @@ pub const FAIL_STATELESS: &str = "59";
 /// A signal after which it loses some descriptors when it executes itself.
 const LOSE: &str = "60";
 
-fn reexecute(guest: &Guest) {
+pub fn reexecute(guest: &Guest) {
     match guest.ask(Request::Reexec) {
         Answer::Done { message, .. } => assert!(message.contains("processes kept"), "{message}"),
         other => panic!("{other:?}"),

@@ -5,7 +5,9 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::mem::ManuallyDrop;
+use std::net::TcpListener;
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::Path;
 use std::process::Command;
@@ -57,10 +59,16 @@ impl Speaker {
         self.stream = Some(BufReader::new(stream));
     }
 
-    /// Have something said, or another command of [`obey`] carried out, and return the answer.
-    pub fn tell(&mut self, line: &str) -> String {
+    /// Have a command carried out that has no answer.
+    pub fn order(&mut self, line: &str) {
         let stream = self.stream.as_mut().expect("met before");
         writeln!(stream.get_mut(), "{line}").expect("the speaker listens");
+    }
+
+    /// Have something said, or another command of [`obey`] carried out, and return the answer.
+    pub fn tell(&mut self, line: &str) -> String {
+        self.order(line);
+        let stream = self.stream.as_mut().expect("met before");
         let mut answer = String::new();
         stream.read_line(&mut answer).expect("an answer");
         answer.trim_end().to_owned()
@@ -115,6 +123,19 @@ fn obey(line: &str) -> String {
             }
             "said".to_owned()
         }
+        Some(("given", _)) => given(),
+        Some(("accept", fd)) => accept(fd.parse().expect("a number")),
+        Some(("keep", name)) => keep(&path, name).to_string(),
+        Some(("keep-and-end", name)) => {
+            keep(&path, name);
+            std::process::exit(1);
+        }
+        Some(("write", fd)) => {
+            let fd = fd.parse().expect("a number");
+            // SAFETY: the descriptor was passed to this process, which never closes it.
+            let fd = unsafe { BorrowedFd::borrow_raw(fd) };
+            format!("{:?}", nix::unistd::write(fd, b"\n"))
+        }
         Some(("barrier", _)) => barrier(&path),
         Some(("burst", lines)) => burst(lines.parse().expect("a number")),
         Some(("laden", message)) => {
@@ -138,6 +159,37 @@ fn burst(lines: usize) -> ! {
     out.write_all(all.as_bytes()).and_then(|()| out.flush()).expect("the output");
     // SAFETY: nothing is left to be done on the way out.
     unsafe { nix::libc::_exit(0) }
+}
+
+/// Have a new listener stored under a name, and nothing else know of it. Returns its port.
+fn keep(path: &str, name: &str) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
+    send_descriptor(path, format!("FDSTORE=1\nFDNAME={name}").as_bytes(), listener.as_fd());
+    listener.local_addr().expect("an address").port()
+}
+
+/// The listener of this number, which was passed to this process.
+fn listener(fd: i32) -> ManuallyDrop<TcpListener> {
+    // SAFETY: it is never dropped.
+    ManuallyDrop::new(unsafe { TcpListener::from_raw_fd(fd) })
+}
+
+/// What this process was given: whose it is said to be, and name and port of each.
+fn given() -> String {
+    let variable = |name| std::env::var(name).unwrap_or_default();
+    let count: i32 = variable("LISTEN_FDS").parse().unwrap_or(0);
+    let own = variable("LISTEN_PID") == std::process::id().to_string();
+    let names = variable("LISTEN_FDNAMES");
+    let port = |fd| listener(fd).local_addr().map_or(0, |address| address.port());
+    let all = names.split(':').zip(3..3 + count).map(|(name, fd)| format!(" {name}={}", port(fd)));
+    format!("{count} {own}{}", all.collect::<String>())
+}
+
+/// Answer the next connection of a listener.
+fn accept(fd: i32) -> String {
+    let (mut stream, _) = listener(fd).accept().expect("a connection");
+    stream.write_all(b"served\n").expect("the client reads");
+    "served".to_owned()
 }
 
 /// Send the writing end of a pipe and wait until the other side has closed it.
