@@ -12,6 +12,7 @@ mod build;
 pub mod keys;
 mod reader;
 pub mod schema;
+mod sockets;
 mod syntax;
 mod together;
 mod values;
@@ -28,6 +29,7 @@ use toml::de::DeTable;
 use crate::diagnostic::Diagnostic;
 use crate::diagnostic::rules::{self, Rule};
 
+pub use sockets::{Listen, Socket, SocketKind};
 pub use together::{Declared, check_together};
 pub use values::Signal;
 
@@ -84,6 +86,8 @@ pub struct Component {
     pub checkpoint: Rc<CheckpointPolicy>,
     /// Details of the hand-over.
     pub hotswap: Rc<HotSwap>,
+    /// What is opened for its processes.
+    pub sockets: Vec<Socket>,
 }
 
 impl Component {
@@ -105,6 +109,7 @@ impl Component {
             (self.kind != other.kind, "component.type"),
             (self.cgroup() != other.cgroup(), "resources.cgroup"),
             (self.isolation != other.isolation, "isolation"),
+            (self.sockets != other.sockets, "sockets"),
             (hotswap.env_vars != other.hotswap.env_vars, "hotswap.env_vars"),
             (lifecycle.handoff != other.lifecycle.handoff, "lifecycle.handoff"),
             (lifecycle.watchdog != other.lifecycle.watchdog, "lifecycle.watchdog_interval"),

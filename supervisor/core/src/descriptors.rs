@@ -17,9 +17,12 @@ pub const UNNAMED: &str = "stored";
 /// asks for (4,224). Connections by the thousand move without the supervisor, by the hand-over protocol.
 pub const STORE_LIMIT: u64 = 4096;
 
-/// The most bytes of all names that one process is given, with a separator each: the kernel takes no variable of more
-/// than 128 KiB (`MAX_ARG_STRLEN`), and `LISTEN_FDNAMES` is one.
-pub const NAMES_LIMIT: usize = 120_000;
+/// The most bytes of all names of what a component has stored, with a separator each: the kernel takes no variable of
+/// more than 128 KiB (`MAX_ARG_STRLEN`), and `LISTEN_FDNAMES` is one, with the names of [`SOCKETS_LIMIT`] sockets before.
+pub const NAMES_LIMIT: usize = 110_000;
+
+/// The most sockets of a component: a server with more ports opens them itself.
+pub const SOCKETS_LIMIT: usize = 64;
 
 /// Whether it may name a descriptor: ASCII without control characters and without the colon, which separates names.
 pub fn is_name(name: &[u8]) -> bool {
@@ -49,13 +52,13 @@ pub struct Held {
 }
 
 /// Names with their origins, counted: sockets first, each by name.
-pub fn counted<'a>(names: impl IntoIterator<Item = (Origin, &'a Rc<str>)>) -> Rc<[Held]> {
-    let mut counts: BTreeMap<(Origin, &Rc<str>), u32> = BTreeMap::new();
+pub fn counted<'a>(names: impl IntoIterator<Item = (Origin, &'a str)>) -> Rc<[Held]> {
+    let mut counts: BTreeMap<(Origin, &str), u32> = BTreeMap::new();
     for key in names {
         *counts.entry(key).or_default() += 1;
     }
     let held = counts.into_iter();
-    held.map(|((origin, name), count)| Held { name: Rc::clone(name), origin, count }).collect()
+    held.map(|((origin, name), count)| Held { name: name.into(), origin, count }).collect()
 }
 
 #[cfg(test)]
@@ -75,9 +78,12 @@ mod tests {
 
     #[test]
     fn what_is_held_is_counted_by_origin_and_name() {
-        let [a, b]: [Rc<str>; 2] = ["a".into(), "b".into()];
-        let held =
-            counted([(Origin::Stored, &b), (Origin::Stored, &a), (Origin::Socket, &b), (Origin::Stored, &b)]);
+        let held = counted([
+            (Origin::Stored, "b"),
+            (Origin::Stored, "a"),
+            (Origin::Socket, "b"),
+            (Origin::Stored, "b"),
+        ]);
         let told: Vec<_> = held.iter().map(|held| (&*held.name, held.origin, held.count)).collect();
         assert_eq!(told, [("b", Origin::Socket, 1), ("a", Origin::Stored, 1), ("b", Origin::Stored, 2)]);
     }

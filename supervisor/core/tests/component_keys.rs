@@ -1,7 +1,7 @@
 //! The table of keys and the parser agree: each row is read, takes what its shape says and nothing
 //! else, and has the default that it claims.
 
-use yakiros_core::component::keys::{Fallback, Key, SECTIONS, Shape};
+use yakiros_core::component::keys::{Fallback, Key, SECTIONS, Section, Shape};
 use yakiros_core::component::schema::schema;
 use yakiros_core::component::{Component, Parsed, parse};
 
@@ -69,14 +69,22 @@ const COMPANIONS: &[(&str, &str)] = &[
     ("private_tmp", "namespaces = [\"mount\"]"),
 ];
 
+/// Keys of sockets that only a path has.
+const PATHS_ONLY: &[&str] = &["mode", "user", "group", "type"];
+
 /// A file with one key in it, on the last line, and what it needs.
-fn file(section: &str, key: &Key, line: &str) -> String {
+fn file(section: &Section, key: &Key, line: &str) -> String {
+    let (head, section) = (section.head(), section.name);
     let mut lines = vec!["[component]".to_owned()];
     let program = [("name", "a"), ("binary", "/a")].into_iter();
     let program = program.filter(|(name, _)| section != "component" || key.name != *name);
     lines.extend(program.map(|(name, value)| format!("{name} = \"{value}\"")));
     if section != "component" {
-        lines.push(format!("[{section}]"));
+        lines.push(head);
+    }
+    let path = if PATHS_ONLY.contains(&key.name) { "/run/a.sock" } else { "127.0.0.1:80" };
+    if section == "sockets" && key.name != "listen" {
+        lines.push(format!("listen = {path:?}"));
     }
     let companions = COMPANIONS.iter().filter(|(name, _)| *name == key.name);
     lines.extend(companions.map(|(_, companions)| (*companions).to_owned()));
@@ -97,6 +105,7 @@ fn quoted(words: &[&str]) -> Vec<String> {
 fn samples(shape: Shape) -> (Vec<String>, Vec<String>) {
     let owned = |values: &[&str]| values.iter().map(|value| (*value).to_owned()).collect();
     let both = |good: &[&str], bad: &[&str]| (owned(good), owned(bad));
+    let long_path = format!("\"/{}\"", "x".repeat(107));
     match shape {
         Shape::Name => both(&["\"b-1.2_x+@:\""], &["\"\"", "\"a/b\"", "\".b\"", "\"-b\"", "\"a b\"", "1"]),
         Shape::HostName => {
@@ -158,6 +167,14 @@ fn samples(shape: Shape) -> (Vec<String>, Vec<String>) {
             &["\"127.0.0.1:80\"", "\"[::1]:80\"", "\"localhost:80\""],
             &["\"example.org:80\"", "\"127.0.0.1\"", "\"127.0.0.1:0\"", "\"\"", "80"],
         ),
+        Shape::Listen => both(
+            &["\"0.0.0.0:80\"", "\"[::]:80\"", "\"/run/x.sock\""],
+            &["\"example.org:80\"", "\"0.0.0.0\"", "\"0.0.0.0:0\"", "\"x.sock\"", "80", "\"\"", &long_path],
+        ),
+        Shape::DescriptorName => {
+            both(&["\"http\"", "\"a b\""], &["\"a:b\"", "\"ä\"", "\"\"", "1", "\"\\n\""])
+        }
+        Shape::Mode => both(&["\"0660\"", "\"600\""], &["\"rw\"", "\"1777\"", "\"66\"", "\"0888\"", "432"]),
         Shape::Url => both(
             &["\"http://127.0.0.1\"", "\"http://[::1]:8080/x?y\"", "\"http://localhost:81/\""],
             &[
@@ -187,10 +204,10 @@ fn every_key_of_the_interface_is_in_the_table_with_its_default() {
 fn every_key_and_alias_is_read_and_takes_what_its_shape_says() {
     for section in SECTIONS {
         for key in section.keys {
-            let without = parse(&file(section.name, key, "")).component;
+            let without = parse(&file(section, key, "")).component;
             let (good, bad) = samples(key.shape);
             for name in key.names() {
-                let with = |value: &str| file(section.name, key, &format!("{name} = {value}"));
+                let with = |value: &str| file(section, key, &format!("{name} = {value}"));
                 let read = good.iter().map(|value| component(&with(value)));
                 let changes = read.filter(|component| Some(component) != without.as_ref()).count();
                 assert!(changes > 0, "{}.{name} changes nothing", section.name);
@@ -221,7 +238,7 @@ fn the_schema_for_editors_takes_and_refuses_what_the_parser_does() {
         for key in section.keys {
             let (good, bad) = samples(key.shape);
             for name in key.names() {
-                let with = |value: &str| file(section.name, key, &format!("{name} = {value}"));
+                let with = |value: &str| file(section, key, &format!("{name} = {value}"));
                 for value in &good {
                     let json = as_json(&with(value)).expect("TOML");
                     let errors: Vec<_> = validator.iter_errors(&json).map(|e| e.to_string()).collect();
@@ -240,10 +257,10 @@ fn the_schema_for_editors_takes_and_refuses_what_the_parser_does() {
 fn an_absent_key_means_what_the_table_says() {
     for section in SECTIONS {
         for key in section.keys {
-            let without = parse(&file(section.name, key, ""));
+            let without = parse(&file(section, key, ""));
             match key.fallback {
                 Fallback::Value(value) => {
-                    let text = file(section.name, key, &format!("{} = {value}", key.name));
+                    let text = file(section, key, &format!("{} = {value}", key.name));
                     assert_eq!(Some(component(&text)), without.component, "{text}");
                 }
                 Fallback::Required => assert!(without.component.is_none(), "{}", key.name),
@@ -257,13 +274,19 @@ fn an_absent_key_means_what_the_table_says() {
 fn a_key_and_its_alias_at_once_are_refused() {
     let aliases = SECTIONS.iter().flat_map(|section| {
         let keys = section.keys.iter().filter(|key| !key.aliases.is_empty());
-        keys.map(|key| (section.name, key))
+        keys.map(move |key| (section, key))
     });
     for (section, key) in aliases {
         let value = &samples(key.shape).0[1];
         let lines: Vec<_> = key.names().map(|name| format!("{name} = {value}")).collect();
         let parsed = parse(&file(section, key, &lines.join("\n")));
         let told = parsed.diagnostics.iter().any(|d| d.message.contains("is another name for"));
-        assert!(told && parsed.component.is_none(), "{section}.{}: {:?}", key.name, parsed.diagnostics);
+        assert!(
+            told && parsed.component.is_none(),
+            "{}.{}: {:?}",
+            section.name,
+            key.name,
+            parsed.diagnostics
+        );
     }
 }

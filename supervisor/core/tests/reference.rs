@@ -58,6 +58,9 @@ fn takes(shape: Shape) -> String {
         Shape::ListOrTruth => "the same, or `true`, `false`".replace("the same", &takes(Shape::List)),
         Shape::Variables => "array of `NAME=VALUE` or `NAME`, comma-separated text, or table".to_owned(),
         Shape::Address => "`\"ADDRESS:PORT\"` in numbers, or `localhost`".to_owned(),
+        Shape::Listen => "`\"ADDRESS:PORT\"` in numbers, or an absolute path".to_owned(),
+        Shape::DescriptorName => "ASCII text without colons".to_owned(),
+        Shape::Mode => "text in octal, as `\"0660\"`".to_owned(),
         Shape::Url => "`\"http://ADDRESS[:PORT][/PATH]\"` in numbers, or `localhost`".to_owned(),
     }
 }
@@ -83,7 +86,7 @@ fn component_files() -> String {
          what the file declared before stays in force.\n",
     );
     for section in SECTIONS {
-        let _ = write!(page, "\n## `[{}]`\n\n{}\n\n", section.name, section.about);
+        let _ = write!(page, "\n## `{}`\n\n{}\n\n", section.head(), section.about);
         page += "| key | values | default | meaning |\n|---|---|---|---|\n";
         for key in section.keys {
             page += &row(key);

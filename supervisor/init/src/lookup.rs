@@ -126,6 +126,21 @@ pub enum Question {
     Look,
     /// Can the socket at the path be connected to?
     Connect,
+    /// Bind this socket to the path, in the place of one that is there, and give the file this owner.
+    Bind(RawFd, Owner),
+    /// Remove the socket at the path.
+    Remove,
+}
+
+/// Permissions, user and group of a file; the supervisor's own user and group without.
+#[derive(Clone, Copy, Debug)]
+pub struct Owner {
+    /// Permissions.
+    pub mode: u32,
+    /// User.
+    pub user: Option<u32>,
+    /// Group.
+    pub group: Option<u32>,
 }
 
 /// What is at a path, however long that takes to find out. Dropping it ends the search.
@@ -225,14 +240,14 @@ impl Reply {
 /// Start the child. Everything that it needs is made before.
 fn start(question: Question, path: &Path, report: &OwnedFd) -> io::Result<i32> {
     let address = match question {
-        Question::Connect => Some(UnixAddr::new(path)?),
-        Question::Look => None,
+        Question::Connect | Question::Bind(..) => Some(UnixAddr::new(path)?),
+        Question::Look | Question::Remove => None,
     };
     let path = CString::new(path.as_os_str().as_bytes())?;
     // SAFETY: the child makes plain system calls on what is prepared here, and never returns.
     match unsafe { sys::clone_child(None, 0) }? {
         // SAFETY: this is the child.
-        0 => unsafe { answer(&path, address.as_ref(), report.as_raw_fd()) },
+        0 => unsafe { answer(question, &path, address.as_ref(), report.as_raw_fd()) },
         pid => Ok(pid),
     }
 }
@@ -241,24 +256,64 @@ fn start(question: Question, path: &Path, report: &OwnedFd) -> io::Result<i32> {
 ///
 /// # Safety
 /// Only in a child process of its own memory.
-unsafe fn answer(path: &CStr, socket: Option<&UnixAddr>, report: RawFd) -> ! {
+unsafe fn answer(question: Question, path: &CStr, address: Option<&UnixAddr>, report: RawFd) -> ! {
     // SAFETY: async-signal-safe calls on locals and on what the parent prepared.
     unsafe {
-        sys::close_all_but(&[report]);
+        match question {
+            Question::Bind(socket, _) => sys::close_all_but(&[socket.min(report), socket.max(report)]),
+            _ => sys::close_all_but(&[report]),
+        }
         // A killed one may be held by its file system for long: it is not to look like a part of the supervisor.
         libc::prctl(libc::PR_SET_NAME, c"graph-lookup".as_ptr());
         let mut stat = std::mem::MaybeUninit::<libc::stat>::zeroed();
-        let done = match socket {
-            None => libc::stat(path.as_ptr(), stat.as_mut_ptr()),
-            Some(address) => {
+        let done = match (question, address) {
+            (Question::Connect, Some(address)) => {
                 let fd = libc::socket(libc::AF_UNIX, libc::SOCK_STREAM, 0);
                 if fd < 0 { fd } else { libc::connect(fd, address.as_ptr().cast(), address.len()) }
             }
+            (Question::Bind(socket, owner), Some(address)) => bind(path, socket, address, owner),
+            (Question::Remove, _) => remove_socket(path),
+            _ => libc::stat(path.as_ptr(), stat.as_mut_ptr()),
         };
         let errno = if done == 0 { 0 } else { *libc::__errno_location() };
         let bytes = Reply::of(errno, Some(&stat.assume_init())).to_bytes();
         libc::write(report, bytes.as_ptr().cast(), bytes.len());
         libc::_exit(0)
+    }
+}
+
+/// Bind a socket to a path; 0, or -1 with `errno`.
+///
+/// # Safety
+/// Only in a child process of its own memory.
+unsafe fn bind(path: &CStr, socket: RawFd, address: &UnixAddr, owner: Owner) -> libc::c_int {
+    // SAFETY: async-signal-safe calls on what the parent prepared.
+    unsafe {
+        // What is no socket stays, and binding fails.
+        let _ = remove_socket(path);
+        libc::umask(0o777 & !owner.mode);
+        let done = libc::bind(socket, address.as_ptr().cast(), address.len());
+        if done != 0 || (owner.user, owner.group) == (None, None) {
+            return done;
+        }
+        let id = |id: Option<u32>| id.unwrap_or(u32::MAX);
+        libc::lchown(path.as_ptr(), id(owner.user), id(owner.group))
+    }
+}
+
+/// Remove a socket's file, and nothing else; 0, or -1 with `errno`.
+///
+/// # Safety
+/// Only in a child process of its own memory.
+unsafe fn remove_socket(path: &CStr) -> libc::c_int {
+    // SAFETY: async-signal-safe calls on a local and on what the parent prepared.
+    unsafe {
+        let mut stat = std::mem::MaybeUninit::<libc::stat>::zeroed();
+        let found = libc::lstat(path.as_ptr(), stat.as_mut_ptr());
+        if found != 0 || stat.assume_init().st_mode & libc::S_IFMT != libc::S_IFSOCK {
+            return found;
+        }
+        libc::unlink(path.as_ptr())
     }
 }
 

@@ -1,26 +1,34 @@
-//! Descriptors that are held for components (sd_notify(3): `FDSTORE=1`) and given to each of their processes.
+//! Descriptors that are held for components and given to each of their processes: sockets that are declared (see
+//! [`sockets`]), then what they store (sd_notify(3): `FDSTORE=1`).
 //!
 //! Guarantees:
-//! * There are at most as many as the component declares, and at most [`TOTAL_LIMIT`] in all; one that is there already is
+//! * There are at most as many stored as the component declares, and at most [`TOTAL_LIMIT`] in all; one that is there already is
 //!   not kept twice. What is not kept stays with the message that brought it, which a child closes (see
 //!   [`crate::notify`]).
 //! * This process asks none of them anything that a file system or a driver answers, and never does the last close of
 //!   one: either may take for ever. A child holds what is let go until that is done here ([`queue::outlive`]).
 //! * They go on through a re-execution.
 
+mod sockets;
+
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::io;
+use std::mem::take;
 use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
 use std::rc::Rc;
 
 use nix::libc;
+use serde::{Deserialize, Serialize};
 use tracing::{error, warn};
-use yakiros_core::component::Component;
+use yakiros_core::component::{Component, Listen, Socket};
 use yakiros_core::descriptors::{Held, NAMES_LIMIT, Origin, counted};
 use yakiros_core::engine::Event;
 
 use crate::notify::queue::{self, Held as HeldBy};
 use crate::reexec::Luggage;
+use crate::supervisor::Supervisor;
+use sockets::Opened;
 
 /// The most descriptors that are kept of all components. Every child that copies the table copies these too, and with
 /// what a thousand components need they stay far below the usual limit of 524,288.
@@ -36,6 +44,7 @@ struct Kept {
 /// What is held of one component.
 #[derive(Debug, Default)]
 struct Store {
+    sockets: Vec<Opened>,
     kept: Vec<Kept>,
     /// It was said that something is not kept.
     warned: bool,
@@ -48,8 +57,23 @@ pub struct Stores {
     total: Cell<usize>,
 }
 
-/// What is held, for the next process image: names and numbers, by component.
-pub type PassedStores = Vec<(Rc<str>, Vec<(Rc<str>, RawFd)>)>;
+/// What is held of one component, for the next process image.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Passed {
+    component: Rc<str>,
+    sockets: Vec<(Socket, RawFd)>,
+    kept: Vec<(Rc<str>, RawFd)>,
+}
+
+impl Passed {
+    /// All descriptors.
+    pub fn fds(&self) -> impl Iterator<Item = RawFd> {
+        self.sockets.iter().map(|(_, fd)| *fd).chain(self.kept.iter().map(|(_, fd)| *fd))
+    }
+}
+
+/// Why a declared socket is not open: the step that failed, to complete "failed to …", and the number of the error.
+pub type NotOpen = (Rc<str>, i32);
 
 /// Names and numbers of what a process is given, in this order from 3 on.
 #[derive(Debug, Default)]
@@ -57,7 +81,7 @@ pub struct Given {
     /// See [`crate::spawn::Descriptors::given`].
     pub fds: Vec<RawFd>,
     /// Their names.
-    pub names: Vec<Rc<str>>,
+    pub names: Vec<String>,
 }
 
 impl Given {
@@ -90,9 +114,6 @@ impl Stores {
             store.kept.push(Kept { name: Rc::clone(&name), fd });
         }
         let changed = store.kept.len() > before;
-        if store.kept.is_empty() && !store.warned {
-            all.remove(component.name.as_str());
-        }
         drop(all);
         changed.then(|| self.event(&component.name))
     }
@@ -114,45 +135,85 @@ impl Stores {
     }
 
     /// The component is no longer declared.
-    pub fn forget(&self, component: &str) {
+    pub fn forget(&self, supervisor: &Rc<Supervisor>, component: &str) {
         let store = self.all.borrow_mut().remove(component);
         if let Some(store) = store {
             self.let_go(component, store.kept);
+            close_sockets(supervisor, component, store.sockets);
         }
+    }
+
+    /// Open what is declared and not open yet, but for paths, and let go what is no longer declared. Whether everything
+    /// is open.
+    pub fn open(&self, supervisor: &Rc<Supervisor>, component: &Component) -> Result<bool, NotOpen> {
+        let mut before = match self.all.borrow_mut().get_mut(component.name.as_str()) {
+            Some(store) => take(&mut store.sockets),
+            None if component.sockets.is_empty() => return Ok(true),
+            None => Vec::new(),
+        };
+        let mut kept = Vec::new();
+        for wanted in &component.sockets {
+            if let Some(place) = before.iter().position(|opened| opened.serves(wanted)) {
+                let mut opened = before.swap_remove(place);
+                // An error would leave the backlog as it was.
+                let _ = opened.renew(wanted);
+                kept.push(opened);
+            }
+        }
+        // Before anything is opened that may be in their place.
+        close_sockets(supervisor, &component.name, before);
+        let opened = open_addresses(component, &mut kept);
+        let all_open = kept.len() == component.sockets.len();
+        self.set_sockets(supervisor, component, kept);
+        opened.map(|()| all_open)
+    }
+
+    /// Keep these, in the order in which they are declared, and have the engine know.
+    fn set_sockets(&self, supervisor: &Supervisor, component: &Component, mut sockets: Vec<Opened>) {
+        let place = |opened: &Opened| component.sockets.iter().position(|wanted| opened.serves(wanted));
+        sockets.sort_by_key(place);
+        let name: Rc<str> = component.name.as_str().into();
+        self.all.borrow_mut().entry(name).or_default().sockets = sockets;
+        supervisor.announce(self.event(&component.name));
     }
 
     /// What a process of this component is to be given.
     pub fn given(&self, component: &Component) -> Given {
         let all = self.all.borrow();
-        let kept = all.get(component.name.as_str()).map_or(&[][..], |store| &store.kept);
-        Given {
-            fds: kept.iter().map(|kept| kept.fd.as_raw_fd()).collect(),
-            names: kept.iter().map(|kept| Rc::clone(&kept.name)).collect(),
-        }
+        let Some(store) = all.get(component.name.as_str()) else { return Given::default() };
+        let sockets = store.sockets.iter().map(|opened| (opened.fd.as_raw_fd(), &*opened.declared.name));
+        let kept = store.kept.iter().map(|kept| (kept.fd.as_raw_fd(), &*kept.name));
+        let (fds, names) = sockets.chain(kept).map(|(fd, name)| (fd, name.to_owned())).unzip();
+        Given { fds, names }
     }
 
     /// For the next process image.
-    pub fn pass(&self) -> PassedStores {
-        let numbers = |store: &Store| {
-            let kept = store.kept.iter();
-            kept.map(|kept| (Rc::clone(&kept.name), kept.fd.as_raw_fd())).collect()
-        };
+    pub fn pass(&self) -> Vec<Passed> {
         let all = self.all.borrow();
-        all.iter().map(|(component, store)| (Rc::clone(component), numbers(store))).collect()
+        let passed = all.iter().map(|(component, store)| Passed {
+            component: Rc::clone(component),
+            sockets: store.sockets.iter().map(|one| (one.declared.clone(), one.fd.as_raw_fd())).collect(),
+            kept: store.kept.iter().map(|kept| (Rc::clone(&kept.name), kept.fd.as_raw_fd())).collect(),
+        });
+        passed.collect()
     }
 
-    /// From the process image before.
-    pub fn take_over(&self, passed: PassedStores, luggage: &mut Luggage) {
-        for (component, numbers) in passed {
-            let mut store = Store::default();
-            for (name, fd) in numbers {
-                match luggage.any(fd) {
-                    Ok(fd) => store.kept.push(Kept { name, fd }),
-                    Err(error) => error!("{component}: its descriptor {name} was lost on the way: {error}"),
-                }
-            }
-            self.total.set(self.total.get() + store.kept.len());
-            self.all.borrow_mut().insert(component, store);
+    /// From the process image before. A socket that was lost is opened again at the next start.
+    pub fn take_over(&self, passed: Vec<Passed>, luggage: &mut Luggage) {
+        for Passed { component, sockets, kept } in passed {
+            let mut take = |name: &str, fd| {
+                let lost = |error| error!("{component}: its descriptor {name} was lost on the way: {error}");
+                luggage.any(fd).map_err(lost).ok()
+            };
+            let sockets = sockets.into_iter();
+            let sockets =
+                sockets.filter_map(|(declared, fd)| Some(Opened { fd: take(&declared.name, fd)?, declared }));
+            let sockets = sockets.collect();
+            let kept = kept.into_iter();
+            let kept: Vec<_> =
+                kept.filter_map(|(name, fd)| Some(Kept { fd: take(&name, fd)?, name })).collect();
+            self.total.set(self.total.get() + kept.len());
+            self.all.borrow_mut().insert(component, Store { sockets, kept, warned: false });
         }
     }
 
@@ -164,10 +225,55 @@ impl Stores {
 
     fn event(&self, component: &str) -> Event {
         let all = self.all.borrow();
-        let kept = all.get(component).map_or(&[][..], |store| &store.kept);
-        let held: Rc<[Held]> = counted(kept.iter().map(|kept| (Origin::Stored, &kept.name)));
+        let store = all.get(component);
+        let sockets = store.into_iter().flat_map(|store| &store.sockets);
+        let sockets = sockets.map(|opened| (Origin::Socket, &*opened.declared.name));
+        let kept = store.into_iter().flat_map(|store| &store.kept).map(|kept| (Origin::Stored, &*kept.name));
+        let held: Rc<[Held]> = counted(sockets.chain(kept));
         Event::Held(component.into(), held)
     }
+}
+
+/// Open the paths that a component declares, in one go with whatever has to be waited for.
+pub async fn open_paths(supervisor: &Rc<Supervisor>, component: &Component) -> Result<(), NotOpen> {
+    for wanted in &component.sockets {
+        let Listen::Path(path) = &wanted.listen else { continue };
+        let is_open = |opened: &Opened| opened.serves(wanted);
+        let stores = &supervisor.stores;
+        let open =
+            stores.all.borrow().get(component.name.as_str()).is_some_and(|s| s.sockets.iter().any(is_open));
+        if open {
+            continue;
+        }
+        let fd =
+            sockets::open_path(supervisor, wanted, path).await.map_err(|error| not_open(wanted, &error))?;
+        let opened = Opened { declared: wanted.clone(), fd };
+        let before = stores.all.borrow_mut().get_mut(component.name.as_str()).map(|s| take(&mut s.sockets));
+        let all = before.into_iter().flatten().chain([opened]).collect();
+        stores.set_sockets(supervisor, component, all);
+    }
+    Ok(())
+}
+
+fn open_addresses(component: &Component, open: &mut Vec<Opened>) -> Result<(), NotOpen> {
+    for wanted in &component.sockets {
+        if open.iter().any(|opened| opened.serves(wanted)) {
+            continue;
+        }
+        if let Some(fd) = sockets::open(wanted).map_err(|error| not_open(wanted, &error))? {
+            open.push(Opened { declared: wanted.clone(), fd });
+        }
+    }
+    Ok(())
+}
+
+fn not_open(wanted: &Socket, error: &io::Error) -> NotOpen {
+    (format!("listen on {}", wanted.listen).into(), error.raw_os_error().unwrap_or(libc::EIO))
+}
+
+fn close_sockets(supervisor: &Rc<Supervisor>, component: &str, sockets: Vec<Opened>) {
+    let fds = sockets.into_iter().filter_map(|opened| opened.let_go(supervisor)).collect();
+    queue::close(fds, HeldBy::Messages, &component);
 }
 
 impl Store {
@@ -277,7 +383,8 @@ mod tests {
             }
             assert!(stores.remove("a", "nobody").is_none());
             assert_eq!(told(stores.remove("a", "x")), [("y".to_owned(), 2)]);
-            stores.forget("a");
+            let rest = stores.all.borrow_mut().remove("a").expect("a store");
+            stores.let_go("a", rest.kept);
             assert!(stores.given(&component).fds.is_empty());
             assert_eq!(stores.total.get(), 0);
             assert!(begun.elapsed() < LINGER / 2, "{:?}", begun.elapsed());

@@ -192,6 +192,11 @@ impl Supervisor {
         said.chain(handing_over.into_iter().flat_map(|run| self.handovers.take_waiting(run))).collect()
     }
 
+    /// Have the engine know with the next event.
+    pub fn announce(&self, event: Event) {
+        self.queue.borrow_mut().push_back(event);
+    }
+
     /// A process wants something done about what is stored for its component, with what came along. The engine learns of
     /// it with the next event.
     pub fn store(&self, run: RunId, store: &Store, fds: Vec<OwnedFd>) {
@@ -248,7 +253,7 @@ impl Supervisor {
             Effect::Signal(run, signal) => self.processes.borrow().signal(run, signal.0),
             Effect::Forget(name) => {
                 self.processes.borrow_mut().forget(&name);
-                self.stores.forget(&name);
+                self.stores.forget(self, &name);
                 output::remove(&self.state_dir, &name);
             }
             Effect::Reply(client, answer) => self.reply(client, answer),

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::keys::Word;
 use super::reader::{FINDING_LIMIT, Reader};
+use super::sockets::sockets;
 use super::values::{
     absolute_path, arguments, bytes, capabilities, cgroup_path, command, cpu_max, host_name, http_target,
     interval, list, list_or_truth, namespaces, positive_seconds, seconds, signal, signal_to_supervisor,
@@ -82,6 +83,7 @@ pub(super) fn component(r: &mut Reader<'_>) -> Option<Component> {
     let isolation = isolation(r);
     let checkpoint = checkpoint(r);
     let hotswap = hotswap(r);
+    let sockets = sockets(r);
     Some(Component {
         name: name?,
         binary: binary?,
@@ -95,6 +97,7 @@ pub(super) fn component(r: &mut Reader<'_>) -> Option<Component> {
         isolation: isolation.into(),
         checkpoint: checkpoint.into(),
         hotswap: hotswap.into(),
+        sockets,
     })
 }
 
@@ -196,7 +199,7 @@ fn lifecycle(r: &mut Reader<'_>, kind: Kind) -> Lifecycle {
     }
     let watchdog = r.get(S, "watchdog_interval", interval);
     if kind == Kind::Oneshot {
-        without(r, S, "watchdog_interval", "a oneshot is not watched");
+        r.without(S, "watchdog_interval", "a oneshot is not watched");
     }
     Lifecycle {
         handoff,
@@ -257,15 +260,15 @@ fn readiness(r: &mut Reader<'_>, hands_over: bool) -> Readiness {
         r.report(&rules::READINESS_INCOMPLETE, S, "readiness", &message, None);
     }
     for name in given.into_iter().flatten().filter(|name| *name != key) {
-        without(r, S, name, "readiness is told in another way");
+        r.without(S, name, "readiness is told in another way");
     }
     let none_tried =
         ["readiness_file", "readiness_check", "readiness_signal"].iter().all(|key| !r.has(S, key));
     if method == Method::None && none_tried && !hands_over {
-        without(r, S, "readiness_timeout", "the component is ready as soon as it runs");
+        r.without(S, "readiness_timeout", "the component is ready as soon as it runs");
     }
     if !matches!(method, Method::Command | Method::None) {
-        without(r, S, "readiness_interval", "nothing is run to learn of readiness");
+        r.without(S, "readiness_interval", "nothing is run to learn of readiness");
     }
     found.unwrap_or(Readiness::None)
 }
@@ -281,14 +284,6 @@ fn report_signal(r: &mut Reader<'_>, key: &str) -> Option<Signal> {
         r.report(&rules::MERGING_SIGNAL, S, key, &message, help);
     }
     Some(signal)
-}
-
-/// A key that is of no use, and why.
-fn without(r: &mut Reader<'_>, section: &str, key: &str, why: &str) {
-    if r.has(section, key) {
-        let message = format!("`{section}.{key}` has no effect: {why}");
-        r.report(&rules::NO_EFFECT, section, key, &message, None);
-    }
 }
 
 /// Keys that say something about a probe.
@@ -344,7 +339,7 @@ fn health(r: &mut Reader<'_>) -> Option<Health> {
     }
     if !PROBES.iter().any(|key| r.has(S, key)) {
         for key in PROBE_DETAILS {
-            without(r, S, key, "no probe is declared");
+            r.without(S, key, "no probe is declared");
         }
     }
     let start_grace = r.get(S, "health_start_grace", seconds).unwrap_or_default();

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use super::build::Method;
-use super::{Handoff, Kind, NAME_LIMIT, Namespace};
+use super::{Handoff, Kind, NAME_LIMIT, Namespace, SocketKind};
 use crate::descriptors::STORE_LIMIT;
 
 /// The shortest time after which something is done again and again: shorter ones would keep the supervisor busy for one
@@ -23,6 +23,20 @@ pub struct Section {
     pub about: &'static str,
     /// Its keys.
     pub keys: &'static [Key],
+    /// A file may have several, each as `[[name]]`.
+    pub several: bool,
+}
+
+impl Section {
+    const fn one(name: &'static str, about: &'static str, keys: &'static [Key]) -> Self {
+        Self { name, about, keys, several: false }
+    }
+
+    /// How its head is written.
+    pub fn head(&self) -> String {
+        let name = self.name;
+        if self.several { format!("[[{name}]]") } else { format!("[{name}]") }
+    }
 }
 
 /// A key of a section.
@@ -89,6 +103,12 @@ pub enum Shape {
     Address,
     /// `"http://ADDRESS[:PORT][/PATH]"`.
     Url,
+    /// `"ADDRESS:PORT"`, or an absolute path.
+    Listen,
+    /// The name of a descriptor.
+    DescriptorName,
+    /// Permissions in octal.
+    Mode,
 }
 
 /// What holds when a key is absent.
@@ -158,6 +178,12 @@ const FILES_MIN: u64 = 3;
 /// The most descriptors that Linux can give a process (`sysctl_nr_open_max` on 64 bits).
 const FILES_MAX: u64 = 1_073_741_816;
 
+/// The kernel takes a signed number.
+const BACKLOG_MAX: u64 = i32::MAX as u64;
+
+/// The highest user or group; one more means none.
+const ID_MAX: u64 = u32::MAX as u64 - 1;
+
 /// The estimate is given in MiB; this keeps the product within 64 bits.
 const MEBIBYTES_MAX: u64 = 1 << 40;
 
@@ -166,44 +192,52 @@ const HOURS_MAX: u64 = 876_600;
 
 /// All sections.
 pub static SECTIONS: &[Section] = &[
-    Section { name: "component", about: "The program.", keys: COMPONENT },
-    Section {
-        name: "provides",
-        about: "What is up while the component is.",
-        keys: &[key(
+    Section::one("component", "The program.", COMPONENT),
+    Section::one(
+        "provides",
+        "What is up while the component is.",
+        &[key(
             "capabilities",
             Shape::Capabilities,
             EMPTY,
             "Capabilities that are up while the component is ACTIVE or DONE, and degraded while it is \
              DEGRADED. Several components may provide the same one; it is up while one of them is.",
         )],
-    },
-    Section {
-        name: "requires",
-        about: "What has to be up before the component is started.",
-        keys: &[key(
+    ),
+    Section::one(
+        "requires",
+        "What has to be up before the component is started.",
+        &[key(
             "capabilities",
             Shape::Capabilities,
             EMPTY,
             "Capabilities that must all be up. When one is lost, the component is stopped, and comes \
              back with it. Degraded counts as up.",
         )],
-    },
-    Section {
-        name: "optional",
-        about: "What the component likes to find up.",
-        keys: &[key(
+    ),
+    Section::one(
+        "optional",
+        "What the component likes to find up.",
+        &[key(
             "capabilities",
             Shape::Capabilities,
             EMPTY,
             "Capabilities that are waited for when somebody provides them, and done without otherwise.",
         )],
+    ),
+    Section::one("lifecycle", "Readiness, health, restarts, upgrades.", LIFECYCLE),
+    Section::one("resources", "The control group and its limits.", RESOURCES),
+    Section::one("isolation", "Namespaces and the root directory.", ISOLATION),
+    Section::one("checkpoint", "How checkpoints are kept.", CHECKPOINT),
+    Section::one("hotswap", "Details of upgrades and of the way to stop.", HOTSWAP),
+    Section {
+        name: "sockets",
+        about: "Sockets that the supervisor opens before the first start, keeps for as long as they are declared, and gives \
+                to each process of the component from number 3 on (`LISTEN_FDS`, `LISTEN_PID`, `LISTEN_FDNAMES`). One \
+                table for each, in their order. Clients wait in them while no process runs.",
+        keys: SOCKETS,
+        several: true,
     },
-    Section { name: "lifecycle", about: "Readiness, health, restarts, upgrades.", keys: LIFECYCLE },
-    Section { name: "resources", about: "The control group and its limits.", keys: RESOURCES },
-    Section { name: "isolation", about: "Namespaces and the root directory.", keys: ISOLATION },
-    Section { name: "checkpoint", about: "How checkpoints are kept.", keys: CHECKPOINT },
-    Section { name: "hotswap", about: "Details of upgrades and of the way to stop.", keys: HOTSWAP },
 ];
 
 const COMPONENT: &[Key] = &[
@@ -463,6 +497,32 @@ const HOTSWAP: &[Key] = &[
          taken back by `FDSTOREREMOVE=1` or the component is no longer declared. What is sent beyond it is closed. \
          Counts from the next start on.",
     ),
+];
+
+const SOCKETS: &[Key] = &[
+    key(
+        "listen",
+        Shape::Listen,
+        Fallback::Required,
+        "Where it listens. A socket that stands at the path is replaced. If it cannot be opened the component does not \
+         start, and the reason is told.",
+    ),
+    key("name", Shape::DescriptorName, Fallback::Value("\"socket\""), "Its name in `LISTEN_FDNAMES`."),
+    key(
+        "type",
+        Shape::Word(words::<SocketKind>),
+        Fallback::Value("\"stream\""),
+        "What it carries. `seqpacket` needs a path.",
+    ),
+    key(
+        "backlog",
+        Shape::Number(1, BACKLOG_MAX),
+        Fallback::Value("4096"),
+        "Connections that may wait to be accepted; no more than `net.core.somaxconn`.",
+    ),
+    key("mode", Shape::Mode, Fallback::Value("\"0666\""), "Permissions of a path."),
+    key("user", Shape::Number(0, ID_MAX), Fallback::Words("the supervisor's"), "Owner of a path."),
+    key("group", Shape::Number(0, ID_MAX), Fallback::Words("the supervisor's"), "Group of a path."),
 ];
 
 /// The section of that name.

@@ -21,13 +21,15 @@ pub(super) struct Reader<'s> {
     root: &'s DeTable<'s>,
     /// Keys may be missing because they could not be read.
     broken: bool,
+    /// Which of several sections of a name is read.
+    at: usize,
     found: Vec<Diagnostic>,
 }
 
 impl<'s> Reader<'s> {
     /// Look in a document for sections and keys that do not exist. Places are those of `source`.
     pub(super) fn new(source: &'s str, root: &'s DeTable<'s>, errors: Vec<SyntaxError>) -> Self {
-        let mut reader = Self { source, root, broken: !errors.is_empty(), found: Vec::new() };
+        let mut reader = Self { source, root, broken: !errors.is_empty(), at: 0, found: Vec::new() };
         for (span, message) in errors {
             reader.push(&rules::SYNTAX, span, &message, None);
         }
@@ -49,7 +51,7 @@ impl<'s> Reader<'s> {
         convert: impl Fn(&DeValue<'s>) -> Result<T, Problem>,
     ) -> Option<T> {
         let row = row(section, key)?;
-        let table = section_table(self.root, section)?;
+        let table = self.table(section)?;
         let mut given = row.names().filter_map(|name| Some((name, table.get(name)?)));
         let (name, value) = given.next()?;
         if let Some((second, value)) = given.next() {
@@ -64,6 +66,23 @@ impl<'s> Reader<'s> {
                 self.push(problem.rule, place, &message, problem.help);
                 None
             }
+        }
+    }
+
+    /// How many sections of this name there are.
+    pub(super) fn sections(&self, section: &str) -> usize {
+        self.root.get(section).and_then(|content| content.get_ref().as_array()).map_or(0, |all| all.len())
+    }
+
+    /// Read the section of this number, of those of which there may be several.
+    pub(super) fn enter(&mut self, at: usize) {
+        self.at = at;
+    }
+
+    fn table(&self, section: &str) -> Option<&'s DeTable<'s>> {
+        match self.root.get(section)?.get_ref() {
+            DeValue::Array(all) => all.get(self.at)?.get_ref().as_table(),
+            content => content.as_table(),
         }
     }
 
@@ -99,8 +118,23 @@ impl<'s> Reader<'s> {
         help: Option<String>,
     ) {
         let place = self.value(section, key).map(Spanned::span);
-        let place = place.or_else(|| Some(self.root.get_key_value(section)?.0.span()));
+        let place = place.or_else(|| self.head(section));
         self.push(rule, place.unwrap_or(0..0), message, help);
+    }
+
+    /// A key that is of no use, and why.
+    pub(super) fn without(&mut self, section: &str, key: &str, why: &str) {
+        if self.has(section, key) {
+            let message = format!("`{section}.{key}` has no effect: {why}");
+            self.report(&rules::NO_EFFECT, section, key, &message, None);
+        }
+    }
+
+    /// Where the section that is read begins.
+    fn head(&self, section: &str) -> Option<Range<usize>> {
+        let (name, content) = self.root.get_key_value(section)?;
+        let one = content.get_ref().as_array().and_then(|all| all.get(self.at));
+        Some(one.map_or_else(|| name.span(), Spanned::span))
     }
 
     /// A finding about the last item of an array that is `text`.
@@ -135,7 +169,7 @@ impl<'s> Reader<'s> {
     }
 
     fn value(&self, section: &str, key: &str) -> Option<&'s Spanned<DeValue<'s>>> {
-        let table = section_table(self.root, section)?;
+        let table = self.table(section)?;
         row(section, key)?.names().find_map(|name| table.get(name))
     }
 
@@ -157,20 +191,36 @@ impl<'s> Reader<'s> {
         for (section, content) in self.root {
             let name = section.get_ref().as_ref();
             match (keys::section(name), content.get_ref()) {
-                (Some(known), DeValue::Table(table)) => {
-                    let is_strange = |key: &&Spanned<_>| keys::find(name, key_text(key)).is_none();
-                    for key in table.keys().filter(is_strange) {
-                        self.warn(|| stranger_key(known, key_text(key), key.span()));
+                (Some(known), DeValue::Table(table)) if !known.several => self.look_into(known, table),
+                (Some(known), DeValue::Array(all)) if known.several => {
+                    for one in all {
+                        match one.get_ref().as_table() {
+                            Some(table) => self.look_into(known, table),
+                            None => self.not_a_section(known, one.span()),
+                        }
                     }
                 }
-                (Some(_), _) => {
-                    let message = format!("`{name}` is a section, not a value");
-                    let help = format!("write `[{name}]` and its keys below");
-                    self.push(&rules::NOT_A_SECTION, section.span(), &message, Some(help));
-                }
+                (Some(known), _) => self.not_a_section(known, section.span()),
                 (None, content) => self.warn(|| stranger_section(name, section.span(), content)),
             }
         }
+    }
+
+    fn look_into(&mut self, known: &Section, table: &DeTable<'_>) {
+        let is_strange = |key: &&Spanned<_>| keys::find(known.name, key_text(key)).is_none();
+        for key in table.keys().filter(is_strange) {
+            self.warn(|| stranger_key(known, key_text(key), key.span()));
+        }
+    }
+
+    fn not_a_section(&mut self, known: &Section, place: Range<usize>) {
+        let message = if known.several {
+            format!("`{}` is a section of which there may be several", known.name)
+        } else {
+            format!("`{}` is a section, not a value", known.name)
+        };
+        let help = format!("write `{}` and its keys below", known.head());
+        self.push(&rules::NOT_A_SECTION, place, &message, Some(help));
     }
 
     /// A warning, which is only made if there is room for it.
@@ -213,8 +263,4 @@ fn row(section: &str, key: &str) -> Option<&'static Key> {
     let row = keys::find(section, key);
     debug_assert!(row.is_some(), "{section}.{key} is not in the table of keys");
     row
-}
-
-fn section_table<'s>(root: &'s DeTable<'s>, section: &str) -> Option<&'s DeTable<'s>> {
-    root.get(section)?.get_ref().as_table()
 }

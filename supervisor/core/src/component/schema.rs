@@ -40,11 +40,17 @@ const ADDRESS: &str = "^([0-9.]+|localhost|\\[[0-9A-Fa-f:.]+(%[0-9]+)?\\]):0*[1-
 
 const URL: &str = "^http://([0-9.]+|localhost|\\[[0-9A-Fa-f:.]+(%[0-9]+)?\\])(:0*[1-9]\\d{0,4})?(/[!-~]*)?$";
 
+/// An absolute path that fits into an address, as far as it has no letters of several bytes.
+const SOCKET_PATH: &str = "^/[^\\u0000]{0,106}$";
+
+/// ASCII without control characters and colons.
+const DESCRIPTOR_NAME: &str = "^[ -9;-~]{1,255}$";
+
 const VARIABLE: &str = "^[^=\\u0000][^\\u0000]*$";
 
 /// The schema, version 2020-12.
 pub fn schema() -> Value {
-    let sections: Map<_, _> = SECTIONS.iter().map(|s| (s.name.to_owned(), section(s))).collect();
+    let sections: Map<_, _> = SECTIONS.iter().map(|s| (s.name.to_owned(), sections(s))).collect();
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Component file of YakirOS",
@@ -54,6 +60,11 @@ pub fn schema() -> Value {
         "required": ["component"],
         "additionalProperties": false,
     })
+}
+
+/// One section, or several of a name.
+fn sections(of: &Section) -> Value {
+    if of.several { json!({"type": "array", "items": section(of)}) } else { section(of) }
 }
 
 fn section(section: &Section) -> Value {
@@ -80,7 +91,9 @@ fn section(section: &Section) -> Value {
     }
     let is_required = |key: &&Key| matches!(key.fallback, Fallback::Required);
     let required: Vec<_> = section.keys.iter().filter(is_required).map(|key| key.name).collect();
-    if !required.is_empty() {
+    if section.several {
+        schema["required"] = json!(required);
+    } else if !required.is_empty() {
         schema["required"] = json!(["name"]);
         schema["if"] = json!({"properties": {"name": {"const": KERNEL}}});
         schema["else"] = json!({"required": required});
@@ -146,6 +159,9 @@ fn shape(shape: Shape) -> Value {
             {"type": "object", "additionalProperties": text(ARGUMENT)}]}),
         Shape::Address => text(ADDRESS),
         Shape::Url => text(URL),
+        Shape::Listen => json!({"anyOf": [text(ADDRESS), text(SOCKET_PATH)]}),
+        Shape::DescriptorName => text(DESCRIPTOR_NAME),
+        Shape::Mode => text("^0?[0-7]{3}$"),
     }
 }
 

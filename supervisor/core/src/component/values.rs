@@ -23,7 +23,7 @@ pub(super) struct Problem {
 }
 
 impl Problem {
-    fn new(rule: &'static Rule, message: impl Into<String>) -> Self {
+    pub(super) fn new(rule: &'static Rule, message: impl Into<String>) -> Self {
         Self { rule, message: message.into(), help: None, place: None }
     }
 
@@ -32,7 +32,7 @@ impl Problem {
         self
     }
 
-    fn help(mut self, help: impl Into<String>) -> Self {
+    pub(super) fn help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
         self
     }
@@ -283,7 +283,7 @@ pub(super) fn socket_address(value: &DeValue<'_>) -> Result<SocketAddr, Problem>
     })
 }
 
-fn parse_address(text: &str) -> Option<SocketAddr> {
+pub(super) fn parse_address(text: &str) -> Option<SocketAddr> {
     let numeric = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
     let address: SocketAddr = numeric.as_deref().unwrap_or(text).parse().ok()?;
     (address.port() > 0).then_some(address)

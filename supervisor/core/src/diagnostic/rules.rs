@@ -267,6 +267,23 @@ rules! {
         bad File(web!("[lifecycle]" "health_file = \"/run/web\"" "health_interval = 0.001"));
         good File(web!("[lifecycle]" "health_file = \"/run/web\"" "health_interval = 1"));
 
+    NO_LISTEN Error "Y0220" "value is nothing to listen on"
+        "A socket listens on an address and a port in numbers (names are not looked up: that would keep the \
+         supervisor waiting), or on an absolute path, of which the kernel takes 107 bytes."
+        bad File(web!("[[sockets]]" "listen = \"www.example.org:80\""));
+        good File(web!("[[sockets]]" "listen = \"0.0.0.0:80\""));
+
+    DESCRIPTOR_NAME Error "Y0221" "unusable name of a descriptor"
+        "Names of descriptors stand in one variable with colons between them, so they have none themselves. They are \
+         ASCII, without control characters, of at most 255 bytes."
+        bad File(web!("[[sockets]]" "listen = \"0.0.0.0:80\"" "name = \"web:http\""));
+        good File(web!("[[sockets]]" "listen = \"0.0.0.0:80\"" "name = \"web-http\""));
+
+    NO_MODE Error "Y0222" "value is no permissions"
+        "Permissions are written in octal, as chmod(1) takes them: three digits, with or without a 0 before."
+        bad File(web!("[[sockets]]" "listen = \"/run/web.sock\"" "mode = \"rw-rw----\""));
+        good File(web!("[[sockets]]" "listen = \"/run/web.sock\"" "mode = \"0660\""));
+
     READINESS_INCOMPLETE Error "Y0301" "method of readiness lacks its key"
         "`readiness = \"file\"` needs `readiness_file`, \"command\" needs `readiness_check`, and \
          \"signal\" needs `readiness_signal`."
@@ -288,6 +305,16 @@ rules! {
          the namespace \"mount\": without it the machine's own would change."
         bad File(web!("[isolation]" "hostname = \"web\""));
         good File(web!("[isolation]" "namespaces = [\"uts\"]" "hostname = \"web\""));
+
+    SEQPACKET_ADDRESS Error "Y0305" "socket of a type that the network does not have"
+        "Connections of messages (\"seqpacket\") are between processes of one machine: they listen on a path."
+        bad File(web!("[[sockets]]" "listen = \"127.0.0.1:80\"" "type = \"seqpacket\""));
+        good File(web!("[[sockets]]" "listen = \"/run/web.sock\"" "type = \"seqpacket\""));
+
+    SOCKET_TWICE Error "Y0306" "address is listened on twice"
+        "Two sockets of one type cannot listen on one address."
+        bad File(web!("[[sockets]]" "listen = \"127.0.0.1:80\"" "[[sockets]]" "listen = \"127.0.0.1:80\""));
+        good File(web!("[[sockets]]" "listen = \"127.0.0.1:80\"" "[[sockets]]" "listen = \"127.0.0.1:81\""));
 
     NO_EFFECT Warning "Y0311" "key has no effect"
         "Another key, or the lack of one, makes this one useless: details of a probe without a \

@@ -3,7 +3,7 @@
 //! What stands in the place of a readiness file has to be known before the process exists, or a file of an earlier run
 //! could count for it; and where it lies, a file system may take its time to tell. A control group in which something was
 //! killed has to be empty first: what is started in it before is killed too. And where limits of memory are to change in
-//! a group that is in use, a child writes them (see [`crate::limits`]).
+//! a group that is in use, a child writes them (see [`crate::limits`]). Sockets on paths are bound by a child, too.
 
 use std::cell::Cell;
 use std::path::Path;
@@ -22,6 +22,7 @@ use super::{Processes, Start};
 use crate::cgroup::Prepared;
 use crate::limits;
 use crate::lookup::{self, Identity};
+use crate::store::{self, NotOpen};
 use crate::supervisor::Supervisor;
 
 /// Time for a file system to tell what is there. A disk that has to spin up takes less; what takes longer fails the
@@ -34,6 +35,9 @@ const CGROUP_LIMIT: Duration = Duration::from_secs(10);
 
 /// The step that looks at the readiness file.
 const LOOK: &str = "look at the readiness file";
+
+/// The step that binds sockets to paths.
+const BIND: &str = "listen on the declared paths";
 
 /// A start that waits.
 pub struct Pending {
@@ -84,34 +88,34 @@ async fn wait(
     component: &Component,
     which: Start,
     step: &Cell<&'static str>,
-) -> Result<Ready, (&'static str, i32)> {
+) -> Result<Ready, NotOpen> {
+    step.set(BIND);
+    store::open_paths(supervisor, component).await?;
     let end = Instant::now() + CGROUP_LIMIT;
     let mut pause = DRAIN_STEP;
     loop {
         step.set(LOOK);
         let before = if which.successor { None } else { look(supervisor, component).await? };
         step.set(PREPARE);
-        let prepared = supervisor.processes.borrow_mut().prepare(component, which)?;
+        let prepared = supervisor.processes.borrow_mut().prepare(component, which);
+        let prepared = prepared.map_err(|(step, errno)| (step.into(), errno))?;
         match prepared {
             Prepared::Ready(cgroup) => return Ok(Ready { before, cgroup }),
-            _ if Instant::now() >= end => return Err((PREPARE, libc::EBUSY)),
+            _ if Instant::now() >= end => return Err((PREPARE.into(), libc::EBUSY)),
             Prepared::Busy => sleep(pause).await,
             Prepared::Unwritten(work) => {
                 let written = limits::write(supervisor, run, work).await;
-                written.map_err(|error| (PREPARE, number_of(&error)))?;
+                written.map_err(|error| (PREPARE.into(), number_of(&error)))?;
             }
         }
         pause = (pause * 2).min(DRAIN_STEP_MAX);
     }
 }
 
-async fn look(
-    supervisor: &Rc<Supervisor>,
-    component: &Component,
-) -> Result<Option<Identity>, (&'static str, i32)> {
+async fn look(supervisor: &Rc<Supervisor>, component: &Component) -> Result<Option<Identity>, NotOpen> {
     let Readiness::File(path) = &component.lifecycle.readiness else {
         return Ok(None);
     };
     let found = timeout(LOOK_LIMIT, lookup::identity(supervisor, Path::new(path))).await;
-    found.map(Result::ok).map_err(|_| (LOOK, libc::ETIMEDOUT))
+    found.map(Result::ok).map_err(|_| (LOOK.into(), libc::ETIMEDOUT))
 }

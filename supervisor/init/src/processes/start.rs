@@ -103,6 +103,10 @@ impl Processes {
                 return Some(found::take(supervisor, run, &component, found));
             }
         }
+        let open = match supervisor.stores.open(supervisor, &component) {
+            Ok(open) => open,
+            Err((step, errno)) => return Some(not_executed(run, step, errno)),
+        };
         let before = match &component.lifecycle.readiness {
             Readiness::File(path) if !start.successor => {
                 supervisor.lookups.identity_now(Path::new(path)).map(Result::ok)
@@ -112,7 +116,7 @@ impl Processes {
         let prepared = supervisor.processes.borrow_mut().prepare(&component, start);
         match (before, prepared) {
             (_, Err((step, errno))) => Some(not_executed(run, step, errno)),
-            (Some(before), Ok(Prepared::Ready(cgroup))) => {
+            (Some(before), Ok(Prepared::Ready(cgroup))) if open => {
                 Some(spawn_now(supervisor, run, &component, start, Ready { before, cgroup }))
             }
             _ => {
@@ -241,6 +245,6 @@ pub(super) fn number_of(error: &io::Error) -> i32 {
     error.raw_os_error().unwrap_or(libc::EIO)
 }
 
-pub(super) fn not_executed(run: RunId, step: &'static str, errno: i32) -> Event {
+pub(super) fn not_executed(run: RunId, step: impl Into<Rc<str>>, errno: i32) -> Event {
     Event::NotExecuted { run, step: step.into(), errno }
 }

@@ -19,7 +19,7 @@ use super::{Luggage, STATE_FD};
 use crate::control::{self, Connection};
 use crate::health;
 use crate::processes::{self, PassedProcesses};
-use crate::store::PassedStores;
+use crate::store::Passed as PassedStore;
 use crate::supervisor::Supervisor;
 use crate::sys;
 
@@ -51,7 +51,7 @@ pub struct State {
     handovers: Vec<(RunId, RawFd)>,
     /// What is held for components.
     #[serde(default)]
-    stores: PassedStores,
+    stores: Vec<PassedStore>,
     connections: Vec<control::Passed>,
     listener: RawFd,
     last_client: u64,
@@ -113,7 +113,7 @@ impl State {
         let probes = state.probes.iter().map(|(_, _, fd)| *fd);
         let connections = state.connections.iter().map(control::Passed::fd);
         let handovers = state.handovers.iter().map(|(_, fd)| *fd);
-        let stores = state.stores.iter().flat_map(|(_, kept)| kept.iter().map(|(_, fd)| *fd));
+        let stores = state.stores.iter().flat_map(PassedStore::fds);
         state.fds = state
             .processes
             .fds()
@@ -291,7 +291,7 @@ pub struct Rest {
     probes: Vec<(ProbeId, i32, RawFd)>,
     lookups: Vec<(i32, PathBuf)>,
     handovers: Vec<(RunId, RawFd)>,
-    stores: PassedStores,
+    stores: Vec<PassedStore>,
     connections: Vec<control::Passed>,
     last_client: u64,
     luggage: Luggage,

@@ -77,15 +77,25 @@ impl Speaker {
 
 /// A supervisor with the speaker as its only component, with more lines of its file, and met.
 pub fn start(more: &str) -> Option<(Guest, Speaker)> {
-    let dir = tempfile::tempdir().expect("temporary directory");
-    fs::create_dir(dir.path().join("graph.d")).expect("configuration directory");
-    let case = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases/notify/graph.d/speaker.toml");
-    let text = fs::read_to_string(case).expect("component file") + more;
-    fs::write(dir.path().join("graph.d/speaker.toml"), Speaker::file(&text, dir.path())).expect("file");
-    let mut speaker = Speaker::new(dir.path());
-    let guest = Guest::start_in(dir)?;
+    let (guest, mut speaker) = start_unmet(more)?;
     speaker.meet();
     Some((guest, speaker))
+}
+
+/// The same before it is met.
+pub fn start_unmet(more: &str) -> Option<(Guest, Speaker)> {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    fs::create_dir(dir.path().join("graph.d")).expect("configuration directory");
+    fs::write(dir.path().join("graph.d/speaker.toml"), file(dir.path(), more)).expect("file");
+    let speaker = Speaker::new(dir.path());
+    Some((Guest::start_in(dir)?, speaker))
+}
+
+/// The speaker's component file with more lines, of which `@DIR@` is the test's directory.
+pub fn file(dir: &Path, more: &str) -> String {
+    let case = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases/notify/graph.d/speaker.toml");
+    let text = fs::read_to_string(case).expect("component file") + more;
+    Speaker::file(&text, dir).replace("@DIR@", &dir.display().to_string())
 }
 
 /// Say one thing from a process of its own, which then ends.

@@ -1,14 +1,18 @@
 //! Descriptors that are held for a component come back to each of its processes, and to nobody else.
 
+use std::fs;
 use std::io::{BufRead as _, BufReader};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 
 use yakiros_core::control::Request;
 use yakiros_core::journal::State;
 
 use crate::guest::{Guest, PATIENCE, until};
 use crate::reexec::reexecute;
-use crate::speaker::{Speaker, start};
+use crate::speaker::{Speaker, file, start, start_unmet};
 
 /// What is held for the speaker: `NAME=COUNT` of each name.
 fn held(guest: &Guest) -> String {
@@ -51,10 +55,7 @@ fn what_a_component_stores_comes_back_at_every_start() {
     next(&guest, &mut speaker, || guest.kill(pid, "KILL"));
     assert_eq!(speaker.tell("given -"), expected);
     assert_eq!(speaker.tell("accept 3"), "served");
-    let mut answer = String::new();
-    client.set_read_timeout(Some(PATIENCE)).expect("read timeout");
-    BufReader::new(client).read_line(&mut answer).expect("an answer");
-    assert_eq!(answer, "served\n");
+    assert_served(client);
     reexecute(&guest);
     assert_eq!(held(&guest), "http=1 other=1");
     restart(&guest, &mut speaker);
@@ -67,6 +68,75 @@ fn what_a_component_stores_comes_back_at_every_start() {
     guest.undeclare("speaker.toml");
     let port = http.parse().expect("a port");
     until("the end of the listener", || TcpStream::connect(("127.0.0.1", port)).err());
+}
+
+fn assert_served(client: TcpStream) {
+    let mut answer = String::new();
+    client.set_read_timeout(Some(PATIENCE)).expect("read timeout");
+    BufReader::new(client).read_line(&mut answer).expect("an answer");
+    assert_eq!(answer, "served\n");
+}
+
+/// A port that nobody listens on. Another test may take it in between, so it is held until it is wanted.
+fn port() -> (TcpListener, u16) {
+    let held = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = held.local_addr().expect("an address").port();
+    (held, port)
+}
+
+fn mode(path: &Path) -> u32 {
+    let found = fs::metadata(path).expect("the socket's file");
+    assert!(found.file_type().is_socket());
+    found.permissions().mode() & 0o777
+}
+
+#[test]
+fn declared_sockets_are_open_before_the_first_process_and_for_as_long_as_they_are_declared() {
+    let (taken, port) = port();
+    let sockets = |mode: &str| {
+        format!(
+            "fd_store_max = 1\n[[sockets]]\nlisten = \"127.0.0.1:{port}\"\nname = \"http\"\n\
+             [[sockets]]\nlisten = \"@DIR@/x.sock\"\nmode = \"{mode}\"\n\
+             [[sockets]]\nlisten = \"127.0.0.1:{port}\"\ntype = \"datagram\"\nname = \"udp\"\n"
+        )
+    };
+    let Some((guest, mut speaker)) = start_unmet(&sockets("0600")) else {
+        return;
+    };
+    // The port is taken: no process, and the reason is told.
+    let told = "failed to listen on 127.0.0.1";
+    until("the failure", || {
+        guest.component("speaker").detail.is_some_and(|why| why.contains(told)).then_some(())
+    });
+    drop(taken);
+    guest.ask(Request::Start { name: "speaker".to_owned(), timeout_ms: None });
+    speaker.meet();
+    assert_eq!(speaker.tell("given -"), format!("3 true http={port} socket=0 udp={port}"));
+    await_held(&guest, "http=1 socket=1 udp=1");
+    let path = guest.dir.path().join("x.sock");
+    assert_eq!(mode(&path), 0o600);
+    let stored = speaker.tell("keep mine");
+    await_held(&guest, "http=1 socket=1 udp=1 mine=1");
+
+    let client = TcpStream::connect(("127.0.0.1", port)).expect("a connection");
+    UnixStream::connect(&path).expect("a connection");
+    let pid = guest.component("speaker").pid.expect("a process");
+    next(&guest, &mut speaker, || guest.kill(pid, "KILL"));
+    reexecute(&guest);
+    restart(&guest, &mut speaker);
+    assert_eq!(speaker.tell("given -"), format!("4 true http={port} socket=0 udp={port} mine={stored}"));
+    assert_eq!(speaker.tell("accept 3"), "served");
+    assert_served(client);
+
+    let text = file(guest.dir.path(), &sockets("0660"));
+    next(&guest, &mut speaker, || guest.declare("speaker.toml", &text));
+    assert_eq!(mode(&path), 0o660);
+    UnixStream::connect(&path).expect("a connection");
+    guest.undeclare("speaker.toml");
+    until("the end of the sockets", || {
+        let gone = !path.exists() && TcpStream::connect(("127.0.0.1", port)).is_err();
+        gone.then_some(())
+    });
 }
 
 #[test]
