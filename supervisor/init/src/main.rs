@@ -7,6 +7,7 @@
 //! orphan is reaped whatever happens.
 
 mod admission;
+mod alarm;
 mod cgroup;
 mod control;
 mod declarations;
@@ -45,6 +46,7 @@ use tokio::time::{Instant, timeout_at};
 use tracing::{error, info, warn};
 use yakiros_core::engine::{Engine, Halt};
 
+use crate::alarm::Alarm;
 use crate::cgroup::Cgroups;
 use crate::declarations::{Declarations, LOOK_AGAIN};
 use crate::options::{Command, LogTarget, Options, UsageError};
@@ -199,6 +201,7 @@ fn run(options: &Options, carried: Option<Carried>) -> io::Result<Halt> {
     local.block_on(&runtime, async {
         let socket = &options.control_socket;
         let signals = sys::watch(signals)?;
+        let alarm = Alarm::new()?;
         let open = || {
             let listener = control::open(socket, options.control_group.as_deref());
             listener.map_err(at(format!("open {}", socket.display())))
@@ -247,7 +250,7 @@ fn run(options: &Options, carried: Option<Carried>) -> io::Result<Halt> {
             Before::Found(found) => rebuild::begin(&supervisor, found),
         }
         spawn_local(signals::serve(Rc::clone(&supervisor), signals));
-        spawn_local(Rc::clone(&supervisor).run_timers());
+        spawn_local(alarm::serve(Rc::clone(&supervisor), alarm));
         spawn_local(reexec::serve(Rc::clone(&supervisor)));
         spawn_local(control::serve(Rc::clone(&supervisor), listener, connections));
         spawn_local(follow_files(Rc::clone(&supervisor)));

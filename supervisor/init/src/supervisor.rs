@@ -37,10 +37,6 @@ use crate::spawn::Common;
 use crate::store::Stores;
 use crate::sys;
 
-/// How late what is due may be done, beyond what the engine allows, so that limits which end at nearly the same time wake
-/// the supervisor once. Limits and intervals are declared in seconds.
-const TIMER_SLACK: Duration = Duration::from_millis(20);
-
 /// Events for which room is kept when none waits. Starting many components makes one for each, once.
 const EVENTS_KEPT: usize = 16;
 
@@ -415,22 +411,19 @@ impl Supervisor {
         }
     }
 
-    /// Wake the engine at its deadlines, for ever.
-    pub async fn run_timers(self: Rc<Self>) {
-        loop {
-            let wake_by = self.engine.borrow().wake_by();
-            let changed = self.timer.notified();
-            match wake_by {
-                None => changed.await,
-                Some(at) => {
-                    let left = with_slack(at).saturating_sub(sys::now());
-                    if tokio::time::timeout(left, changed).await.is_err() {
-                        // What it changes about the time is seen in the next round.
-                        self.work_off(Event::Tick);
-                    }
-                }
-            }
-        }
+    /// When the engine wants to be woken; never without a moment.
+    pub fn wake_by(&self) -> Option<Duration> {
+        self.engine.borrow().wake_by()
+    }
+
+    /// Until [`Self::wake_by`] may say something else.
+    pub async fn wake_by_changed(&self) {
+        self.timer.notified().await;
+    }
+
+    /// Have the engine do what is due. What that changes about the next moment is not told.
+    pub fn tick(self: &Rc<Self>) {
+        self.work_off(Event::Tick);
     }
 
     /// Until everything is stopped.
@@ -463,13 +456,6 @@ fn upgraded_by(event: &Event) -> impl Iterator<Item = &str> {
     name.into_iter().chain(declared)
 }
 
-/// The next moment at which what is due by `at` is done, together with all that came due before it.
-fn with_slack(at: Duration) -> Duration {
-    let step = TIMER_SLACK.as_millis();
-    let millis = at.as_nanos().div_ceil(1_000_000).div_ceil(step) * step;
-    u64::try_from(millis).map_or(Duration::MAX, Duration::from_millis)
-}
-
 /// What an operator reads in the log: failures, and what follows from them. The rest is in the
 /// journal.
 fn log_change(record: &Record) {
@@ -482,18 +468,5 @@ fn log_change(record: &Record) {
         State::Cycle => error!("{name} can never start: {cause}"),
         State::Removed => info!("{name} removed"),
         _ => {}
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_due_within_the_slack_is_done_together_and_never_early() {
-        let at = |millis| with_slack(Duration::from_millis(millis)).as_millis();
-        assert_eq!([at(0), at(1), at(20), at(21), at(40)], [0, 20, 20, 40, 40]);
-        assert_eq!(with_slack(Duration::from_nanos(20_000_001)).as_millis(), 40);
-        assert_eq!(with_slack(Duration::MAX), Duration::MAX);
     }
 }

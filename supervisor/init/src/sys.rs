@@ -4,11 +4,13 @@ use std::ffi::CStr;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd, AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
+use std::ptr;
 use std::time::Duration;
 
 use nix::fcntl::OFlag;
 use nix::libc;
 use nix::sys::signal::{Signal, kill, killpg};
+use nix::sys::timerfd::{ClockId, TimerFd, TimerFlags};
 use nix::unistd::Pid;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -84,6 +86,32 @@ pub fn kernel_version() -> Option<(u32, u32)> {
 fn two_numbers(release: &str) -> Option<(u32, u32)> {
     let mut parts = release.split(|sign: char| !sign.is_ascii_digit());
     Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+}
+
+/// A timer by the monotonic clock, to be set with [`set_timer`] and watched.
+pub fn timer() -> io::Result<OwnedFd> {
+    let flags = TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK;
+    Ok(TimerFd::new(ClockId::CLOCK_MONOTONIC, flags)?.into())
+}
+
+/// Have a timer expire once when the monotonic clock says `at`, or at once if it has, and no more for what it was set to
+/// before.
+pub fn set_timer(timer: impl AsFd, at: Duration) -> io::Result<()> {
+    // Zero would stop it.
+    let at = at.max(Duration::from_nanos(1));
+    let never = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // What lies beyond the clock's end does not come.
+    let seconds = libc::time_t::try_from(at.as_secs()).unwrap_or(libc::time_t::MAX);
+    let value = libc::timespec { tv_sec: seconds, tv_nsec: libc::c_long::from(at.subsec_nanos()) };
+    let expiration = libc::itimerspec { it_interval: never, it_value: value };
+    let fd = timer.as_fd().as_raw_fd();
+    // SAFETY: the pointer is to a local; the old value is not asked for.
+    match unsafe {
+        libc::timerfd_settime(fd, libc::TFD_TIMER_ABSTIME, &raw const expiration, ptr::null_mut())
+    } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// Wait for a descriptor to become readable in the event loop.
@@ -170,7 +198,7 @@ pub fn default_signals() {
         // SAFETY: the structure is at least as long as the kernel's and zero is its default; the
         // signals that cannot be set are refused. No handler is taken away that is needed.
         unsafe {
-            let none = std::ptr::null_mut::<u64>();
+            let none = ptr::null_mut::<u64>();
             libc::syscall(libc::SYS_rt_sigaction, signal, DEFAULT.as_ptr(), none, MASK_BYTES);
         }
     }
@@ -186,7 +214,7 @@ pub fn block_signals() -> io::Result<libc::sigset_t> {
         for fault in FAULTS {
             libc::sigdelset(set.as_mut_ptr(), *fault);
         }
-        if libc::sigprocmask(libc::SIG_SETMASK, set.as_ptr(), std::ptr::null_mut()) != 0 {
+        if libc::sigprocmask(libc::SIG_SETMASK, set.as_ptr(), ptr::null_mut()) != 0 {
             return Err(io::Error::last_os_error());
         }
         Ok(set.assume_init())
@@ -225,7 +253,7 @@ pub fn read_signal(fd: impl AsFd) -> io::Result<Option<Received>> {
     match read_now(fd, &mut buffer)? {
         Some(SIZE) => {
             // SAFETY: the kernel filled the whole structure, which is plain data.
-            let info: libc::signalfd_siginfo = unsafe { std::ptr::read_unaligned(buffer.as_ptr().cast()) };
+            let info: libc::signalfd_siginfo = unsafe { ptr::read_unaligned(buffer.as_ptr().cast()) };
             Ok(Some(Received { signal: info.ssi_signo as i32, sender: info.ssi_pid as i32 }))
         }
         _ => Ok(None),

@@ -337,7 +337,7 @@ const LIFECYCLE: &[Key] = &[
         "health_interval",
         Shape::Interval,
         Fallback::Value("60"),
-        "Time between two probes. One may come up to a tenth of it later, and up to a second, so that many come together.",
+        "Time between two probes. One may come up to a quarter of it later, but no more than a second, so that many come together.",
     ),
     key(
         "health_timeout",

@@ -28,7 +28,7 @@ use crate::journal::{Cause, State, unhealthy_text};
 use crate::mutation::{Mutation, broken};
 
 /// The part of its interval for which a probe may be put off: a failure is seen at most so much later.
-const SLACK_PART: u32 = 10;
+const SLACK_PART: u32 = 4;
 
 /// The longest time for which a probe may be put off. Enough for tens of wake-ups a minute, however many components
 /// are probed; nobody who looks at one waits for longer.
