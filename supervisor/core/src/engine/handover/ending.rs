@@ -1,0 +1,255 @@
+//! Hot swaps that do not succeed, and what is left of any.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use yakiros_handoff::message::Order;
+
+use super::table::{Step, Turn};
+use crate::control::{Answer, PassedOver, UpgradeLevel};
+use crate::engine::unit::Process;
+use crate::engine::{Effect, Engine, Facts, Input, RunId};
+use crate::graph::NodeId;
+use crate::journal::{Cause, Progress, State};
+use crate::mutation::{Mutation, broken};
+
+/// What the answer to a failed upgrade ends with.
+const SERVES_ON: &str = "; the old process serves on";
+
+/// After a kill, the time until it is tried again; see the same of the ordinary stop.
+const KILL_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Why a hot swap ended without success.
+pub(super) struct Failure {
+    pub(super) step: Step,
+    pub(super) reason: Rc<str>,
+    /// The first is at fault: the next version is as good as it was.
+    pub(super) by_first: bool,
+}
+
+impl Engine {
+    /// The second does not take over.
+    pub(super) fn abort(&mut self, id: NodeId, failure: &Failure, turn: Turn) {
+        let first = if turn == Turn::FirstGone { None } else { self.run_of(id) };
+        let Some(second) = self.second_of(id) else {
+            return;
+        };
+        let asked = second.asked.is_some();
+        let run = second.process.run;
+        if let Some(first) = first.filter(|_| asked && !broken(Mutation::ForgetAbort)) {
+            self.effects.push(Effect::Order(first, Order::Abort(failure.reason.to_string())));
+        }
+        let reason = match turn {
+            Turn::Late => late_text(failure),
+            _ => Rc::clone(&failure.reason),
+        };
+        self.conclude(id, run, &Failure { reason, ..*failure }, turn);
+        if turn == Turn::SecondGone { self.settle_handover(id) } else { self.kill_second(id) }
+    }
+
+    /// The same after it was told to serve: only when it is gone is it sure that it never will.
+    pub(super) fn withdraw(&mut self, id: NodeId, failure: &Failure) {
+        if broken(Mutation::ResumeEarly) {
+            return self.abort(id, failure, Turn::Failed);
+        }
+        self.kill_second(id);
+        if let Some(second) = self.second_of(id) {
+            second.step = Step::Withdraw;
+        }
+    }
+
+    /// Say what came of it, and do what follows.
+    fn conclude(&mut self, id: NodeId, run: RunId, failure: &Failure, turn: Turn) {
+        // The second cannot receive, which may be because the first is dying.
+        let unsure = turn == Turn::Failed && self.owes_offer(id);
+        let Some(second) = self.second_of(id) else {
+            return;
+        };
+        second.step = Step::Leave;
+        let (generation, asked) = (second.generation, second.asked.is_some());
+        let (fallback, cause) = (second.fallback, second.cause.clone());
+        let passed_over = std::mem::take(&mut second.passed_over);
+        let step = failure.step.name().into();
+        self.progress(id, generation, Progress::Failed { step, reason: Rc::clone(&failure.reason) });
+        let up = self.unit(id).is_some_and(|unit| unit.state.is_up());
+        let stays = up && turn != Turn::CallOff && turn != Turn::FirstGone;
+        if asked && stays {
+            self.begin_watch(id);
+            self.arm_watchdog(id);
+        }
+        if stays {
+            self.catch_up_with_limits(id);
+        }
+        // What was declared meanwhile may be what it was started with.
+        let wanted = matches!(cause, Cause::Request { .. }) || self.is_outdated(id);
+        if failure.by_first && fallback && wanted {
+            return self.fall_back(id, run, failure, passed_over, cause);
+        }
+        let name = self.unit(id).map_or_else(|| "".into(), |unit| Rc::clone(&unit.name));
+        let step = failure.step.name();
+        let mut message = format!("the upgrade of {name} failed at the step {step:?}: {}", failure.reason);
+        if stays {
+            message.push_str(if unsure { "; the old process is told to serve on" } else { SERVES_ON });
+        }
+        self.answer_handover(run, &Answer::Refused { message, near: Vec::new() });
+    }
+
+    /// The first does not give: a restart instead, as it is declared.
+    fn fall_back(
+        &mut self,
+        id: NodeId,
+        run: RunId,
+        failure: &Failure,
+        mut passed_over: Vec<PassedOver>,
+        cause: Cause,
+    ) {
+        let reason = failure.reason.to_string();
+        passed_over.push(PassedOver { level: UpgradeLevel::FdPassing, reason });
+        let goal = self.restart_as_upgrade(id, passed_over, cause);
+        for waiter in &mut self.waiters {
+            if waiter.goal.is_handover(run)
+                && let Some(goal) = &goal
+            {
+                waiter.goal = goal.clone();
+            }
+        }
+    }
+
+    pub(super) fn answer_handover(&mut self, run: RunId, answer: &Answer) {
+        let waiting = self.waiters.iter().filter(|waiter| waiter.goal.is_handover(run));
+        let clients: Vec<_> = waiting.map(|waiter| waiter.client).collect();
+        for client in clients {
+            self.forget_waiter(client);
+            self.reply(client, answer.clone());
+        }
+    }
+
+    pub(super) fn kill_second(&mut self, id: NodeId) {
+        let timer = self.arm_second(id, KILL_PATIENCE);
+        let Some(second) = self.second_of(id) else {
+            return;
+        };
+        second.timer = Some(timer);
+        let run = second.process.run;
+        self.effects.push(Effect::Kill(run));
+    }
+
+    /// The second is gone: whatever waited for that goes on.
+    pub(super) fn settle_handover(&mut self, id: NodeId) {
+        let end = self.second_of(id).and_then(|second| second.end.take());
+        self.drop_second(id);
+        let Some(unit) = self.unit_mut(id) else { return };
+        let name = Rc::clone(&unit.name);
+        match (unit.state, unit.process.is_some()) {
+            (State::Stopping, false) => self.settle_stop(id, end.unwrap_or(Cause::Interrupted)),
+            (_, false) if unit.doomed => self.discard(id, Cause::Undeclared),
+            (_, false) => self.reconsider(id),
+            (_, true) => self.follow_change(id),
+        }
+        self.begin_next_upgrades(&name);
+    }
+
+    /// If the declaration changed meanwhile, begin another hot swap, or else a restart.
+    pub(super) fn follow_change(&mut self, id: NodeId) {
+        let again = self.unit_mut(id).and_then(|unit| unit.handover.take_again());
+        if let Some(cause) = again
+            && self.is_outdated(id)
+            && self.begin_handover(id, cause.clone(), true, Vec::new()).is_err()
+        {
+            self.feed(id, Input::Renew, cause);
+        }
+    }
+
+    /// Whether the process was started with another declaration that it would notice.
+    fn is_outdated(&self, id: NodeId) -> bool {
+        self.unit(id).is_some_and(|unit| {
+            let process = unit.process.as_ref();
+            process.is_some_and(|process| unit.component.restart_key(&process.component).is_some())
+        })
+    }
+
+    /// Limits that were declared while this was under way, or that the one who stays has not got.
+    pub(super) fn catch_up_with_limits(&mut self, id: NodeId) {
+        let Some(unit) = self.unit(id) else { return };
+        let differ = |process: &Process| {
+            process.component.resources != unit.component.resources || !process.limits.are_original()
+        };
+        if unit.process.as_ref().is_some_and(differ) {
+            self.change_limits(id);
+        }
+    }
+
+    pub(super) fn drop_second(&mut self, id: NodeId) {
+        let Some(second) = self.unit_mut(id).and_then(|unit| unit.handover.take_second()) else {
+            return;
+        };
+        self.seconds.remove(&second.process.run);
+        if let Some(timer) = second.timer {
+            self.timers.disarm(timer);
+        }
+    }
+
+    /// The component is to stop or to start anew.
+    pub(in crate::engine) fn call_off_handover(&mut self, id: NodeId, why: &str) {
+        if let Some(unit) = self.unit_mut(id) {
+            drop(unit.handover.take_again());
+        }
+        self.turn(id, Turn::CallOff, why);
+    }
+
+    /// The first is gone. Whether the second has taken its place, so that the component goes on.
+    pub(in crate::engine) fn first_gone(&mut self, id: NodeId, run: RunId, cause: &Cause) -> bool {
+        self.turn(id, Turn::FirstGone, &end_of("the old process", cause));
+        self.run_of(id) != Some(run)
+    }
+
+    /// A second process is gone, if it is one.
+    pub(in crate::engine) fn second_gone(&mut self, run: RunId, cause: &Cause) {
+        if let Some(id) = self.seconds.get(&run).copied() {
+            if let Some(second) = self.second_of(id) {
+                second.end = Some(cause.clone());
+            }
+            self.turn(id, Turn::SecondGone, &end_of("the new process", cause));
+        }
+    }
+
+    /// After a failure of the supervisor: what is not known to have come to its end is called off.
+    pub(in crate::engine) fn mend_handover(&mut self, id: NodeId, facts: &Facts) {
+        let Some(second) = self.second_of(id) else {
+            return;
+        };
+        let run = second.process.run;
+        match facts.processes.get(&run) {
+            Some(alive) => second.process.pid = alive.pid,
+            None => return self.second_gone(run, &Cause::Interrupted),
+        }
+        match second.step {
+            Step::Leave | Step::Withdraw => self.kill_second(id),
+            Step::Commit => {
+                let (step, reason) = (Step::Commit, Cause::Interrupted.to_string().into());
+                self.withdraw(id, &Failure { step, reason, by_first: false });
+            }
+            Step::Prepare | Step::Move | Step::Ready => {
+                self.turn(id, Turn::Failed, &Cause::Interrupted.to_string());
+            }
+        }
+    }
+}
+
+fn end_of(who: &str, cause: &Cause) -> String {
+    match cause {
+        Cause::Ended(exit) => format!("{who} {exit}"),
+        other => format!("{who}: {other}"),
+    }
+}
+
+fn late_text(failure: &Failure) -> Rc<str> {
+    let (who, what) = match (failure.step, failure.by_first) {
+        (Step::Prepare, _) => ("the new process", "is not prepared"),
+        (Step::Move, true) => ("the old process", "has not given everything"),
+        (Step::Move, false) => ("the new process", "has not got everything"),
+        (Step::Ready, _) => ("the new process", "is not ready"),
+        (Step::Commit | Step::Withdraw | Step::Leave, _) => ("the new process", "does not serve"),
+    };
+    format!("{who} {what} within its time").into()
+}

@@ -1,0 +1,76 @@
+//! What the processes of a hot swap say.
+
+use yakiros_handoff::message::{Order, Report};
+
+use super::Greeting;
+use super::table::{Step, Turn};
+use crate::engine::{Effect, Engine, RunId};
+use crate::graph::NodeId;
+
+impl Engine {
+    /// A process has spoken on its channel.
+    pub(in crate::engine) fn take_report(&mut self, run: RunId, report: Report) {
+        if let Some(id) = self.seconds.get(&run).copied() {
+            return self.take_report_of_second(id, report);
+        }
+        let Some(id) = self.runs.get(&run).copied() else {
+            return;
+        };
+        match report {
+            Report::Hello { version } => {
+                if let Some(process) = self.unit_mut(id).and_then(|unit| unit.process.as_mut()) {
+                    process.greeting = Greeting::of(version);
+                }
+            }
+            Report::Offered(summary) => {
+                if let Some(second) = self.second_of(id).filter(|second| second.step == Step::Move) {
+                    second.offered = Some(summary);
+                }
+                self.turn(id, Turn::Offered, "");
+            }
+            Report::Refused(reason) => self.turn(id, Turn::Refused, &reason),
+            Report::Ready => {
+                let process = self.unit_mut(id).and_then(|unit| unit.process.as_mut());
+                if process.is_some_and(|process| std::mem::take(&mut process.awaits_commit)) {
+                    self.effects.push(Effect::Order(run, Order::Commit));
+                    self.follow_change(id);
+                }
+            }
+            Report::Prepared | Report::Taken(_) | Report::Serving | Report::Failed(_) => {}
+        }
+    }
+
+    fn take_report_of_second(&mut self, id: NodeId, report: Report) {
+        match report {
+            Report::Hello { version } => {
+                if let Some(second) = self.second_of(id) {
+                    second.process.greeting = Greeting::of(version);
+                }
+            }
+            Report::Prepared => self.turn(id, Turn::Prepared, "PREPARED"),
+            Report::Taken(summary) => {
+                if let Some(second) = self.second_of(id).filter(|second| second.step == Step::Move) {
+                    second.taken = Some(summary);
+                }
+                self.turn(id, Turn::Taken, "TAKEN");
+            }
+            Report::Ready => self.turn(id, Turn::Ready, "READY"),
+            Report::Serving => self.turn(id, Turn::Serving, "SERVING"),
+            Report::Failed(reason) => self.turn(id, Turn::Failed, &reason),
+            // Words of who serves.
+            Report::Offered(_) | Report::Refused(_) => {
+                self.turn(id, Turn::Failed, "it offers what it has not");
+            }
+        }
+    }
+
+    /// A process said what makes no sense, or cannot be spoken with. It is a failure of the hot swap
+    /// under way, if there is one, and of nothing else.
+    pub(in crate::engine) fn take_garbage(&mut self, run: RunId, why: &str) {
+        if let Some(id) = self.seconds.get(&run).copied() {
+            self.turn(id, Turn::Failed, why);
+        } else if let Some(id) = self.runs.get(&run).copied() {
+            self.turn(id, Turn::Refused, why);
+        }
+    }
+}

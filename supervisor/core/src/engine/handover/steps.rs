@@ -1,0 +1,214 @@
+//! From the start of the second process until it serves.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use yakiros_handoff::message::Order;
+
+use super::table::{Step, Turn};
+use super::{Greeting, LIMIT, Second};
+use crate::control::{Answer, PassedOver, UpgradeLevel, Upgraded};
+use crate::engine::unit::Process;
+use crate::engine::{Effect, Engine, RunId};
+use crate::graph::NodeId;
+use crate::journal::{Cause, Progress, State};
+use crate::mutation::{Mutation, broken};
+
+impl Engine {
+    /// Begin a hot swap; or say why there cannot be one.
+    pub(in crate::engine) fn begin_handover(
+        &mut self,
+        id: NodeId,
+        cause: Cause,
+        fallback: bool,
+        passed_over: Vec<PassedOver>,
+    ) -> Result<RunId, String> {
+        let unit = self.unit(id).ok_or("it is not declared")?;
+        if unit.handover.second().is_some() {
+            return Err("the upgrade before is not over".to_owned());
+        }
+        if !matches!(unit.state, State::Active | State::Degraded) {
+            return Err(format!("it is {}", unit.state));
+        }
+        if !self.graph.requirements_up(id) || self.halting.is_some() {
+            return Err("it is about to stop".to_owned());
+        }
+        let process = unit.process.as_ref().ok_or("it has no process")?;
+        if process.awaits_commit {
+            return Err("its process has taken over and is not ready yet".to_owned());
+        }
+        match process.greeting {
+            Greeting::None => {
+                return Err("its process has not said that it can hand over (HELLO)".to_owned());
+            }
+            Greeting::Understood => {}
+            Greeting::Foreign => return Err("its process speaks another version of the protocol".to_owned()),
+        }
+        self.last_run += 1;
+        let run = RunId(self.last_run);
+        self.seconds.insert(run, id);
+        let timer = self.arm_second(id, self.readiness_limit_of(id));
+        let Some(unit) = self.unit_mut(id) else {
+            return Err("it is not declared".to_owned());
+        };
+        unit.generation += 1;
+        let (generation, component) = (unit.generation, Rc::clone(&unit.component));
+        let process = Process::new(run, Rc::clone(&component));
+        let second = Second {
+            process,
+            step: Step::Prepare,
+            timer: Some(timer),
+            generation,
+            asked: None,
+            offered: None,
+            taken: None,
+            ready: false,
+            fallback,
+            end: None,
+            cause: cause.clone(),
+            passed_over,
+        };
+        unit.handover.begin(second);
+        self.remark(id, cause, None);
+        self.progress(id, generation, Progress::Started);
+        self.effects.push(Effect::Spawn { run, component, generation, successor: true });
+        Ok(run)
+    }
+
+    /// The declaration of a component that hands over has changed: begin a hot swap, now or when
+    /// the one under way is over; or say why there cannot be one.
+    pub(in crate::engine) fn hand_over_changed(&mut self, id: NodeId, cause: &Cause) -> Result<(), String> {
+        let unit = self.unit_mut(id).ok_or("it is not declared")?;
+        let awaits_commit = unit.process.as_ref().is_some_and(|process| process.awaits_commit);
+        let under_way = unit.handover.second().is_some() || awaits_commit;
+        if under_way && matches!(unit.state, State::Active | State::Degraded) {
+            unit.handover.repeat(cause.clone());
+            return Ok(());
+        }
+        self.begin_handover(id, cause.clone(), true, Vec::new()).map(drop)
+    }
+
+    fn readiness_limit_of(&self, id: NodeId) -> Duration {
+        self.unit(id).map_or(Duration::ZERO, |unit| unit.component.lifecycle.readiness_timeout)
+    }
+
+    /// Have the first give and the second take. The first serves no more from here on, so it is
+    /// not probed either.
+    pub(super) fn connect(&mut self, id: NodeId) {
+        let now = self.now;
+        self.end_watch(id);
+        self.end_watchdog(id);
+        let timer = self.arm_second(id, LIMIT);
+        let Some(giver) = self.run_of(id) else { return };
+        let Some(second) = self.second_of(id) else {
+            return;
+        };
+        second.step = Step::Move;
+        second.asked = Some(now);
+        second.timer = Some(timer);
+        let (taker, generation) = (second.process.run, second.generation);
+        self.progress(id, generation, Progress::Asked);
+        self.effects.push(Effect::Connect { giver, taker, generation, limit: LIMIT });
+    }
+
+    pub(super) fn compare(&mut self, id: NodeId) {
+        let Some(second) = self.second_of(id) else {
+            return;
+        };
+        let (Some(offered), Some(taken)) = (second.offered, second.taken) else {
+            return;
+        };
+        if offered != taken && !broken(Mutation::TrustTaker) {
+            let reason = format!("the old process gave {offered}, the new one got {taken}");
+            return self.turn(id, Turn::Failed, &reason);
+        }
+        second.step = Step::Ready;
+        let (generation, ready) = (second.generation, second.ready);
+        let moved = Progress::Moved { descriptors: offered.descriptors, state_bytes: offered.state };
+        self.progress(id, generation, moved);
+        if ready {
+            self.commit(id);
+        }
+    }
+
+    pub(super) fn commit(&mut self, id: NodeId) {
+        let Some(second) = self.second_of(id) else {
+            return;
+        };
+        second.step = Step::Commit;
+        let run = second.process.run;
+        self.effects.push(Effect::Order(run, Order::Commit));
+    }
+
+    /// The second serves: it is the component's process from now on.
+    pub(super) fn promote(&mut self, id: NodeId) {
+        let Some(leaving) = self.change_places(id) else {
+            return;
+        };
+        if !broken(Mutation::KeepPredecessor) {
+            self.effects.push(Effect::Order(leaving, Order::Release));
+        }
+        let grace = self.unit(id).map_or(Duration::ZERO, |unit| unit.component.hotswap.shutdown_grace);
+        let timer = self.arm_second(id, grace);
+        if let Some(second) = self.second_of(id) {
+            second.timer = Some(timer);
+        }
+    }
+
+    /// The first is gone, and the second has everything: what it says next comes from the
+    /// component's process.
+    pub(super) fn inherit(&mut self, id: NodeId) {
+        let second = self.unit(id).and_then(|unit| unit.handover.second());
+        let untold = second.is_some_and(|second| second.step == Step::Ready);
+        if self.change_places(id).is_none() {
+            return;
+        }
+        if !untold {
+            return self.settle_handover(id);
+        }
+        self.drop_second(id);
+        if let Some(process) = self.unit_mut(id).and_then(|unit| unit.process.as_mut()) {
+            process.awaits_commit = true;
+        }
+    }
+
+    /// First and second change places, and what waits for that is answered. Returns who was first.
+    fn change_places(&mut self, id: NodeId) -> Option<RunId> {
+        let now = self.now;
+        let unit = self.units.get_mut(id.index())?.as_mut()?;
+        let second = unit.handover.second_mut()?;
+        let first = unit.process.as_mut()?;
+        std::mem::swap(first, &mut second.process);
+        let gap = second.asked.map(|asked| now.saturating_sub(asked));
+        let gap_us = gap.map(|gap| u64::try_from(gap.as_micros()).unwrap_or(u64::MAX));
+        second.step = Step::Leave;
+        let (new, old) = (first.run, second.process.run);
+        let generation = second.generation;
+        let moved = second.offered.unwrap_or_default();
+        let upgraded = Upgraded {
+            component: Rc::clone(&unit.name),
+            level: UpgradeLevel::FdPassing,
+            passed_over: std::mem::take(&mut second.passed_over),
+            gap_us,
+            generation,
+            descriptors: Some(moved.descriptors),
+            state_bytes: Some(moved.state),
+            revision: 0,
+        };
+        unit.last_words = None;
+        // If the old one has announced its end, that is not the new one's.
+        self.disarm_unit(id);
+        self.seconds.remove(&new);
+        self.runs.remove(&old);
+        self.runs.insert(new, id);
+        self.seconds.insert(old, id);
+        self.end_watch(id);
+        self.end_watchdog(id);
+        self.begin_watch(id);
+        self.arm_watchdog(id);
+        self.catch_up_with_limits(id);
+        let revision = self.progress(id, generation, Progress::Committed { gap_us });
+        self.answer_handover(new, &Answer::Upgraded(Upgraded { revision, ..upgraded }));
+        Some(old)
+    }
+}

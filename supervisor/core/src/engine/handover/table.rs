@@ -1,0 +1,160 @@
+//! The steps of a hot swap, what can happen at each, and what is done about it.
+
+use serde::{Deserialize, Serialize};
+
+use super::ending::Failure;
+use crate::engine::Engine;
+use crate::graph::NodeId;
+
+/// Where a hot swap stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::engine) enum Step {
+    /// The second makes its preparations; the first serves.
+    Prepare,
+    /// The first gives, the second takes.
+    Move,
+    /// The second has everything and is not ready yet.
+    Ready,
+    /// The second was told to serve, and has not said that it does.
+    Commit,
+    /// The second failed after it was told to serve, and was killed. Once it is gone the first may
+    /// go on.
+    Withdraw,
+    /// The second is what remains of a hot swap: a generation that was released, or one that
+    /// failed.
+    Leave,
+}
+
+impl Step {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Prepare => "prepare",
+            Self::Move => "move",
+            Self::Ready => "ready",
+            Self::Commit | Self::Withdraw => "commit",
+            Self::Leave => "leave",
+        }
+    }
+}
+
+/// What can happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// The second is prepared.
+    Prepared,
+    /// The first has given everything.
+    Offered,
+    /// The second has got everything.
+    Taken,
+    /// The first does not give.
+    Refused,
+    /// The second cannot go on.
+    Failed,
+    /// The second could serve.
+    Ready,
+    /// The second serves.
+    Serving,
+    /// The second's process is gone.
+    SecondGone,
+    /// The first's process is gone.
+    FirstGone,
+    /// A limit has passed.
+    Late,
+    /// The component is to stop, or to start anew.
+    CallOff,
+}
+
+/// What is done about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Act {
+    /// Nothing.
+    Keep,
+    /// Have the first give and the second take.
+    Connect,
+    /// See whether both speak of the same.
+    Compare,
+    /// Keep in mind that the second is ready, if it has got everything: what the first says on its own channel may be
+    /// heard later.
+    Note,
+    /// Tell the second to serve.
+    Commit,
+    /// The two change places; the old one is told to end.
+    Promote,
+    /// The second takes the place of the first, which died after it had given everything.
+    Inherit,
+    /// The second is killed, the first goes on.
+    Abort,
+    /// The second is killed; the first goes on when it is gone.
+    Withdraw,
+    /// Kill the second, once more if it was.
+    Kill,
+    /// The second is gone, and with it the last of the hot swap.
+    Settle,
+    /// It makes no sense there.
+    Stray,
+}
+
+const STEPS: usize = 6;
+const TURNS: usize = 11;
+
+/// Step × turn → act.
+#[rustfmt::skip]
+const TABLE: [[Act; TURNS]; STEPS] = {
+    use Act::{Abort, Commit, Compare, Connect, Inherit, Keep, Kill, Note, Promote, Settle, Stray, Withdraw};
+    [
+        //              Prepared Offered  Taken    Refused Failed    Ready   Serving  SecondGone FirstGone Late      CallOff
+        /* PREPARE  */ [Connect, Keep,    Stray,   Keep,   Abort,    Stray,  Stray,   Abort,     Abort,    Abort,    Abort],
+        /* MOVE     */ [Stray,   Compare, Compare, Abort,  Abort,    Note,   Stray,   Abort,     Abort,    Abort,    Abort],
+        /* READY    */ [Stray,   Keep,    Stray,   Abort,  Abort,    Commit, Stray,   Abort,     Inherit,  Abort,    Abort],
+        /* COMMIT   */ [Stray,   Keep,    Stray,   Keep,   Withdraw, Stray,  Promote, Abort,     Inherit,  Withdraw, Withdraw],
+        /* WITHDRAW */ [Keep,    Keep,    Keep,    Keep,   Keep,     Keep,   Promote, Abort,     Abort,    Kill,     Keep],
+        /* LEAVE    */ [Keep,    Keep,    Keep,    Keep,   Keep,     Keep,   Keep,    Settle,    Kill,     Kill,     Keep],
+    ]
+};
+
+impl Engine {
+    /// Look a turn up in the table and act. The text says what happened, for a person.
+    pub(super) fn turn(&mut self, id: NodeId, turn: Turn, text: &str) {
+        let Some(step) = self.unit(id).and_then(|unit| Some(unit.handover.second()?.step)) else {
+            return;
+        };
+        let by_first = turn == Turn::Refused || (turn == Turn::Late && self.owes_offer(id));
+        let failure = |reason: String| Failure { step, reason: reason.into(), by_first };
+        match TABLE[step as usize][turn as usize] {
+            Act::Keep => {}
+            Act::Connect => self.connect(id),
+            Act::Compare => self.compare(id),
+            Act::Note if self.has_taken(id) => {
+                if let Some(second) = self.second_of(id) {
+                    second.ready = true;
+                }
+            }
+            Act::Commit => self.commit(id),
+            Act::Promote => self.promote(id),
+            Act::Inherit => self.inherit(id),
+            Act::Abort => self.abort(id, &failure(text.to_owned()), turn),
+            Act::Withdraw => self.withdraw(id, &failure(text.to_owned())),
+            Act::Note | Act::Stray => {
+                let failure = failure(format!("it said {text} out of turn"));
+                if step == Step::Commit {
+                    self.withdraw(id, &failure);
+                } else {
+                    self.abort(id, &failure, turn);
+                }
+            }
+            Act::Kill => self.kill_second(id),
+            Act::Settle => self.settle_handover(id),
+        }
+    }
+
+    /// Whether the first was asked, and has not given everything.
+    pub(super) fn owes_offer(&self, id: NodeId) -> bool {
+        let second = self.unit(id).and_then(|unit| unit.handover.second());
+        second.is_some_and(|second| second.step == Step::Move && second.offered.is_none())
+    }
+
+    fn has_taken(&self, id: NodeId) -> bool {
+        let second = self.unit(id).and_then(|unit| unit.handover.second());
+        second.is_some_and(|second| second.taken.is_some())
+    }
+}
