@@ -11,12 +11,13 @@
 use std::cell::RefCell;
 use std::io::{self, BufWriter};
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::Duration;
 
+use nix::sys::socket::{Shutdown, shutdown};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::io::Interest;
@@ -263,9 +264,24 @@ async fn gather(tasks: &mut JoinSet<Option<Client>>) -> Vec<Client> {
 async fn converse<A: App>(
     mut client: Client,
     app: Rc<RefCell<A>>,
-    mut halted: watch::Receiver<bool>,
+    halted: watch::Receiver<bool>,
 ) -> Option<Client> {
-    let Client { stream, talk } = &mut client;
+    if exchange(&mut client, &app, halted).await.is_some() {
+        return Some(client);
+    }
+    // The version before may hold a duplicate, with which closing alone would end nothing. The client may be
+    // gone already.
+    let _ = shutdown(client.stream.as_raw_fd(), Shutdown::Both);
+    None
+}
+
+/// Answer a client. Nothing when it has ended.
+async fn exchange<A: App>(
+    client: &mut Client,
+    app: &RefCell<A>,
+    mut halted: watch::Receiver<bool>,
+) -> Option<()> {
+    let Client { stream, talk } = client;
     loop {
         let reads = !talk.closing && talk.output.len() < OUTPUT_LIMIT;
         let interest = match (reads, talk.output.is_empty()) {
@@ -276,7 +292,7 @@ async fn converse<A: App>(
         };
         let ready = tokio::select! {
             biased;
-            _ = halted.wait_for(|halted| *halted) => return Some(client),
+            _ = halted.wait_for(|halted| *halted) => return Some(()),
             ready = stream.ready(interest) => ready.ok()?,
         };
         if reads && ready.is_readable() {

@@ -446,6 +446,8 @@ pub struct HotSwap {
     pub env_vars: Vec<String>,
     /// Time between SIGTERM and SIGKILL.
     pub shutdown_grace: Duration,
+    /// Time after a hot swap in which the old process is kept as a reserve; zero for none.
+    pub probation: Duration,
     /// Whether application state is handed over along with descriptors.
     pub preserve_state: bool,
     /// The most descriptors that the component may have stored; 0 for none.

@@ -150,6 +150,21 @@ pub enum Progress {
     Committed {
         /// How long nobody did, in microseconds.
         gap_us: Option<u64>,
+        /// The time for which the old process is kept, in milliseconds.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        probation_ms: Option<u64>,
+    },
+    /// It has served for its probation, and the old process is let go.
+    Confirmed,
+    /// The old process ended within the probation: there is no way back any more.
+    Unreserved {
+        /// How.
+        reason: Rc<str>,
+    },
+    /// It fails within its probation: the old process is to serve again, once it is gone.
+    Reverting {
+        /// How it fails.
+        reason: Rc<str>,
     },
     /// It does not take over.
     Failed {
@@ -169,10 +184,21 @@ impl fmt::Display for Progress {
                 let end = if *descriptors == 1 { "" } else { "s" };
                 write!(f, "has got {descriptors} descriptor{end} and {state_bytes} bytes of state")
             }
-            Self::Committed { gap_us: Some(gap) } => {
-                write!(f, "serves, after {:?} without", Duration::from_micros(*gap))
+            Self::Committed { gap_us, probation_ms } => {
+                f.write_str("serves")?;
+                if let Some(gap) = gap_us {
+                    write!(f, ", after {:?} without", Duration::from_micros(*gap))?;
+                }
+                match probation_ms {
+                    Some(ms) => write!(f, "; the old process is kept for {:?}", Duration::from_millis(*ms)),
+                    None => Ok(()),
+                }
             }
-            Self::Committed { gap_us: None } => f.write_str("serves"),
+            Self::Confirmed => f.write_str("has served for its probation; the old process is let go"),
+            Self::Unreserved { reason } => write!(f, "serves on without a way back: {reason}"),
+            Self::Reverting { reason } => {
+                write!(f, "fails on probation, and the old process takes over again: {reason}")
+            }
             Self::Failed { step, reason } => write!(f, "does not take over (step {step:?}): {reason}"),
         }
     }

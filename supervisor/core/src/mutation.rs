@@ -71,6 +71,9 @@ mutations! {
     KeepPredecessor: "does not tell the old process that it is released",
     ForgetAbort: "does not tell the old process that the upgrade has failed",
     ResumeEarly: "lets the old process go on while the new one may yet serve",
+    SkipProbation: "does not keep the old process for the probation of the new one",
+    TrustTheNew: "does not roll a new process back that fails on probation",
+    RollBackEarly: "lets the old process go on before the new one, which has failed, is gone",
     HashOrder: "acts on dependents in the order of a hash map",
 }
 

@@ -132,6 +132,9 @@ fn upgrade_text(done: &Upgraded) -> String {
         let descriptors = count(descriptors as usize, "descriptor");
         let _ = writeln!(text, "moved: {descriptors} and {bytes} bytes of state");
     }
+    if let Some(ms) = done.probation_ms {
+        let _ = writeln!(text, "probation: {:?}", Duration::from_millis(ms));
+    }
     let _ = writeln!(text, "generation: {}", done.generation);
     text
 }
@@ -182,6 +185,7 @@ mod tests {
             generation: 3,
             descriptors: None,
             state_bytes: None,
+            probation_ms: None,
             revision: 7,
         };
         insta::assert_snapshot!(upgrade_text(&done));
@@ -191,6 +195,7 @@ mod tests {
             gap_us: Some(850),
             descriptors: Some(1001),
             state_bytes: Some(4096),
+            probation_ms: Some(30_000),
             ..done.clone()
         };
         insta::assert_snapshot!(upgrade_text(&swapped));

@@ -25,6 +25,10 @@ const DEFAULT_GRACE: Duration = Duration::from_secs(10);
 /// A grace above this is probably a slip: large databases write down their state within it.
 const LONG_GRACE: Duration = Duration::from_secs(300);
 
+/// A probation above this is probably a slip: what has not failed within an hour of its start is found by
+/// other means, and until the end of it memory and descriptors are held twice.
+const LONG_PROBATION: Duration = Duration::from_secs(3600);
+
 const READINESS_TIMEOUT: Duration = Duration::from_secs(30);
 const READINESS_INTERVAL: Duration = Duration::from_secs(5);
 const HEALTH_INTERVAL: Duration = Duration::from_secs(60);
@@ -82,7 +86,7 @@ pub(super) fn component(r: &mut Reader<'_>) -> Option<Component> {
     let resources = resources(r);
     let isolation = isolation(r);
     let checkpoint = checkpoint(r);
-    let hotswap = hotswap(r);
+    let hotswap = hotswap(r, kind == Kind::Service && lifecycle.handoff.passes_descriptors());
     let sockets = sockets(r);
     Some(Component {
         name: name?,
@@ -424,7 +428,7 @@ fn checkpoint(r: &mut Reader<'_>) -> CheckpointPolicy {
     }
 }
 
-fn hotswap(r: &mut Reader<'_>) -> HotSwap {
+fn hotswap(r: &mut Reader<'_>, passes_descriptors: bool) -> HotSwap {
     const S: &str = "hotswap";
     let grace = r.get(S, "shutdown_grace", seconds).unwrap_or(DEFAULT_GRACE);
     if grace > LONG_GRACE {
@@ -433,10 +437,25 @@ fn hotswap(r: &mut Reader<'_>) -> HotSwap {
         let help = Some(format!("a shutdown of the machine may wait as long; keep it below {long} s"));
         r.report(&rules::LONG_GRACE, S, "shutdown_grace", &message, help);
     }
+    let probation = r.get(S, "probation", seconds).unwrap_or_default();
+    if !passes_descriptors {
+        r.without(
+            S,
+            "probation",
+            "only with `lifecycle.handoff = \"fd-passing\"` is there an old process to keep",
+        );
+    }
+    if probation > LONG_PROBATION {
+        let (probation, long) = (probation.as_secs(), LONG_PROBATION.as_secs());
+        let message = format!("`hotswap.probation` is {probation} s");
+        let help = Some(format!("two processes hold everything for so long; keep it below {long} s"));
+        r.report(&rules::LONG_PROBATION, S, "probation", &message, help);
+    }
     HotSwap {
         transfer_fds: r.get(S, "transfer_fds", list_or_truth).flatten(),
         env_vars: r.get(S, "env_vars", variables).unwrap_or_default(),
         shutdown_grace: grace,
+        probation,
         preserve_state: r.get(S, "preserve_state", truth).unwrap_or(false),
         fd_store_max: count(r, S, "fd_store_max", 0),
     }

@@ -483,6 +483,13 @@ const HOTSWAP: &[Key] = &[
          hot swap.",
     ),
     key(
+        "probation",
+        Shape::Seconds,
+        Fallback::Value("0"),
+        "Time after a hot swap in which the old process is kept: if the new one ends, fails its probes or its watchdog, \
+         or says `FAILED` within it, the old one takes over again. 0 for none: the old process ends at once.",
+    ),
+    key(
         "preserve_state",
         Shape::Truth,
         FALSE,

@@ -101,6 +101,9 @@ pub struct Upgraded {
     pub descriptors: Option<u32>,
     /// Size of the state that was passed, in bytes.
     pub state_bytes: Option<u64>,
+    /// The probation that the new process was on, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probation_ms: Option<u64>,
     /// Journal revision at that time.
     pub revision: u64,
 }

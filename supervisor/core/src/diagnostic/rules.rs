@@ -397,6 +397,13 @@ rules! {
         bad File(web!("[lifecycle]" "readiness_signal = \"SIGUSR1\""));
         good File(web!("[lifecycle]" "readiness_signal = 34"));
 
+    LONG_PROBATION Warning "Y0323" "probation is very long"
+        "Until its end the old process of a hot swap is kept beside the new one, with all of its memory and a \
+         duplicate of every descriptor, and no other upgrade begins. What fails later than an hour after an upgrade \
+         is hardly found by keeping the old process."
+        bad File(web!("[lifecycle]" "handoff = \"fd-passing\"" "[hotswap]" "probation = \"6h\""));
+        good File(web!("[lifecycle]" "handoff = \"fd-passing\"" "[hotswap]" "probation = \"5m\""));
+
     DUPLICATE_NAME Error "Y0401" "two files declare one component"
         "A component is declared by one file. The one that was there first stays in force, the \
          other is refused until one of the two is renamed or goes."

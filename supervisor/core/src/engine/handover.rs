@@ -19,6 +19,7 @@ mod reports;
 mod steps;
 mod table;
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -73,6 +74,15 @@ pub(super) struct Second {
     /// It has said that it is ready.
     #[serde(default)]
     ready: bool,
+    /// How long nobody served, in microseconds.
+    #[serde(default)]
+    gap_us: Option<u64>,
+    /// The time for which the old one is kept, in milliseconds.
+    #[serde(default)]
+    probation_ms: Option<u64>,
+    /// Why it was killed after it was told to serve.
+    #[serde(default)]
+    failure: Option<Rc<str>>,
     /// A restart follows when the first does not give.
     fallback: bool,
     /// How it ended.
@@ -133,9 +143,15 @@ impl Handover {
         self.second().is_some_and(|second| second.step == Step::Leave)
     }
 
+    /// Whether the first is new and the old one is kept in case it fails.
+    pub(super) fn is_on_probation(&self) -> bool {
+        self.second().is_some_and(|second| second.step == Step::Probation)
+    }
+
     /// Whether the first serves, and is to be looked after.
     pub(super) fn is_over(&self) -> bool {
-        self.second().is_none_or(|second| matches!(second.step, Step::Prepare | Step::Leave))
+        self.second()
+            .is_none_or(|second| matches!(second.step, Step::Prepare | Step::Probation | Step::Leave))
     }
 }
 

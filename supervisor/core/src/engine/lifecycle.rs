@@ -51,6 +51,9 @@ impl Engine {
         };
         match decide(unit.state, input) {
             Action::Keep => {}
+            Action::Degrade | Action::Condemn if unit.handover.is_on_probation() => {
+                self.fail_probation(id, &cause);
+            }
             Action::Launch => self.launch(id, cause),
             Action::Advance => self.advance(id, cause),
             Action::Activate => self.activate(id, cause),

@@ -77,6 +77,11 @@ impl Engine {
 
     /// A change is done, or has failed: the process runs on, and it is said.
     pub(super) fn take_limited(&mut self, run: RunId, outcome: Result<(), Rc<str>>) {
+        if let Some(kept) = self.second_mut(run) {
+            // If it becomes the component's process again, it gets what is declared then.
+            (kept.limits.busy, kept.limits.again) = (false, false);
+            return;
+        }
         let Some(id) = self.runs.get(&run).copied() else {
             return;
         };

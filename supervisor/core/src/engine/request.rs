@@ -435,6 +435,11 @@ impl Engine {
             Goal::Until(Until::State { name, .. }) => self.describe(name),
             Goal::Upgraded(upgrade) => self.describe(&upgrade.name),
             Goal::NextUpgrade(next) => self.describe(&next.name),
+            Goal::HandedOver { name, .. }
+                if self.find(name).is_some_and(|unit| unit.handover.is_on_probation()) =>
+            {
+                format!("the new process of {name} serves and is still on probation")
+            }
             Goal::Running { name, .. }
             | Goal::HandedOver { name, .. }
             | Goal::Stopped { name, .. }

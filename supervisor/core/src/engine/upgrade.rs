@@ -72,7 +72,8 @@ impl Engine {
                 let goal = Goal::NextUpgrade(NextUpgrade { name: name.into(), fallback, cause });
                 return self.wait(client, uid, goal, timeout_ms);
             }
-            return self.refuse(client, format!("the upgrade of {name} before is not over"));
+            let stage = if unit.handover.is_on_probation() { ": it is on probation" } else { "" };
+            return self.refuse(client, format!("the upgrade of {name} before is not over{stage}"));
         }
         let mut passed_over = Vec::new();
         for level in ladder(handoff) {
@@ -119,6 +120,11 @@ impl Engine {
             let left = end.map(|end| end.saturating_sub(self.now).as_millis());
             let left = left.map(|left| u64::try_from(left).unwrap_or(u64::MAX));
             self.forget_waiter(client);
+            if self.find(name).is_some_and(|unit| unit.held) {
+                // The later word counts.
+                self.refuse(client, format!("{name} was stopped by request before its upgrade began"));
+                continue;
+            }
             self.upgrade(client, uid, name, (next.fallback, left), next.cause);
         }
     }
@@ -165,6 +171,7 @@ impl Engine {
             generation,
             descriptors: None,
             state_bytes: None,
+            probation_ms: None,
             revision,
         }))
     }

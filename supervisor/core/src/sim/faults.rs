@@ -21,7 +21,7 @@ pub(super) struct Fault {
 }
 
 /// All of them.
-pub(super) const FAULTS: [Fault; 12] = [
+pub(super) const FAULTS: [Fault; 13] = [
     Fault { weight: |options| options.kill_weight, act: World::kill_one },
     Fault { weight: |options| options.early_kill_weight, act: World::kill_the_newest },
     Fault { weight: |options| options.massacre_weight, act: World::kill_many },
@@ -29,6 +29,7 @@ pub(super) const FAULTS: [Fault; 12] = [
     Fault { weight: |options| options.extend_weight, act: World::ask_for_time },
     Fault { weight: |options| options.log_weight, act: World::write_to_a_log },
     Fault { weight: |options| options.change_weight, act: World::ask_for_change },
+    Fault { weight: |options| options.upgrade_weight, act: World::ask_for_upgrade },
     Fault { weight: |options| options.question_weight, act: World::ask_a_question },
     Fault { weight: |options| options.wait_weight, act: World::ask_to_wait },
     Fault { weight: |options| options.leave_weight, act: World::hang_up },

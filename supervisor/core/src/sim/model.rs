@@ -170,6 +170,8 @@ pub(super) struct Slot {
     pub(super) name: Rc<str>,
     /// The declaration in force.
     pub(super) declared: Option<Declared>,
+    /// How it hands over by the last declaration, which counts for what still runs without one.
+    handoff: Handoff,
     pub(super) state: State,
     /// When it came into this state.
     pub(super) since: Duration,
@@ -210,6 +212,7 @@ impl Model {
         let slot = |number| Slot {
             name: format!("c{number}").into(),
             declared: None,
+            handoff: Handoff::None,
             state: State::Removed,
             since: Duration::ZERO,
             process: None,
@@ -263,8 +266,7 @@ impl Model {
 
     /// Whether a component declares a way of handing over that is more than a restart.
     pub(super) fn hands_over(&self, name: &str) -> bool {
-        let declared = self.number(name).and_then(|number| self.slots[number].declared.as_ref());
-        let handoff = declared.map(|declared| declared.component.lifecycle.handoff);
+        let handoff = self.number(name).map(|number| self.slots[number].handoff);
         matches!(handoff, Some(Handoff::FdPassing | Handoff::Checkpoint))
     }
 
@@ -302,6 +304,9 @@ impl Model {
 
     /// Put a declaration in force, or none.
     pub(super) fn declare(&mut self, number: usize, declared: Option<Declared>) {
+        if let Some(declared) = &declared {
+            self.slots[number].handoff = declared.component.lifecycle.handoff;
+        }
         self.slots[number].declared = declared;
         // The new one may let go of what the process stood on and take it up again later, or
         // close a cycle for a while: from then on no order is expected.
@@ -483,12 +488,15 @@ impl Model {
         }
         let slot = &mut self.slots[number];
         match &record.cause {
-            Cause::Handover { progress: Progress::Committed { .. }, .. } => {
+            Cause::Handover { progress: Progress::Committed { .. } | Progress::Reverting { .. }, .. } => {
                 std::mem::swap(&mut slot.process, &mut slot.second);
             }
-            Cause::Handover { progress: Progress::Failed { .. }, .. } => {
+            Cause::Handover { progress: Progress::Failed { step, .. }, .. } => {
                 if let Some(process) = &mut slot.process {
                     process.stays = true;
+                    if process.announced && &**step == "probation" {
+                        process.due = Some(self.now + process.declared.component.hotswap.shutdown_grace);
+                    }
                 }
             }
             _ => {}

@@ -89,6 +89,8 @@ options! {
     watched = Between(0, 40);
     /// Percent of services that can hand over.
     handovers = Sometimes(60, 10, 90);
+    /// Longest probation of those that hand over, in seconds.
+    probation_s = Sometimes(60, 1, 300);
     /// Restarts allowed in the window before backing off.
     restart_max = Between(1, 6);
     /// The window.
@@ -156,6 +158,8 @@ options! {
     log_weight = Sometimes(40, 1, 4);
     /// How often a client asks for a change.
     change_weight = Sometimes(80, 1, 10);
+    /// How often a client asks for the upgrade of what can hand over.
+    upgrade_weight = Sometimes(50, 1, 8);
     /// How often a client asks a question.
     question_weight = Sometimes(50, 1, 4);
     /// How often a client waits for something.

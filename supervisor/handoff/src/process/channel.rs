@@ -25,7 +25,8 @@ pub enum Verdict {
     /// The successor serves. Whatever was given is its own now: close it, do not shut it down, and
     /// end.
     Released,
-    /// The upgrade has failed for this reason, and the successor has touched nothing: serve on.
+    /// The upgrade has failed for this reason: serve on. Nobody else serves any more. Without a probation the
+    /// successor has touched nothing; with one it may have served for a while, and what clients sent it is lost.
     Resume(String),
 }
 
@@ -46,6 +47,15 @@ impl Channel {
     /// The descriptor to poll for reading, if there is a supervisor.
     pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         self.socket.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Say that this process finds that it cannot do its work. On probation (`hotswap.probation`) it is ended, and
+    /// the version before takes over again; at any other time nothing follows.
+    pub fn fail(&self, why: &str) -> Result<(), Error> {
+        match &self.socket {
+            Some(socket) => report(socket.as_fd(), &Report::Failed(why.to_owned())),
+            None => Ok(()),
+        }
     }
 
     /// Whether the supervisor asks for a hand-over; does not wait.

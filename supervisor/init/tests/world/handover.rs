@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpStream;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
@@ -426,4 +427,155 @@ fn a_stopped_supervisor_is_not_the_fault_of_those_who_hand_over() {
     nix::sys::signal::kill(supervisor, nix::sys::signal::Signal::SIGCONT).expect("running");
     assert_eq!(done(answer(&mut waiting)).level, UpgradeLevel::FdPassing);
     assert_eq!(client.ask("second"), (2, 2));
+}
+
+/// A component whose upgrades have a probation that no test waits for, and a probe that fails while the process lives
+/// that is named in the file `ill`.
+fn start_on_probation() -> Option<Guest> {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    fs::create_dir(dir.path().join("graph.d")).expect("configuration directory");
+    fs::write(dir.path().join("graph.d/heir.toml"), probation_file(dir.path(), "1h")).expect("file");
+    let guest = Guest::start_in(dir)?;
+    guest.wait("heir", State::Active, None);
+    Some(guest)
+}
+
+fn probation_file(dir: &Path, probation: &str) -> String {
+    let ill = dir.join("ill").display().to_string();
+    let probe = format!(
+        "health_check = [\"/bin/sh\", \"-c\", \"test ! -e {ill} || ! kill -0 $(cat {ill})\"]\nhealth_interval = 0.2\nhealth_fail_threshold = 2\n\
+         health_restart_threshold = 2"
+    );
+    format!("{}probation = \"{probation}\"\n", heir::file(dir, &probe))
+}
+
+/// Wait until the new process serves while the old one is kept.
+fn until_on_probation(guest: &Guest) {
+    until("the probation", || {
+        let mut records = guest.records(0).into_iter().rev();
+        records
+            .find_map(|record| match record.cause {
+                Cause::Handover { progress, .. } => Some(progress),
+                _ => None,
+            })
+            .is_some_and(|progress| {
+                matches!(progress, Progress::Committed { probation_ms: Some(3_600_000), .. })
+            })
+            .then_some(())
+    });
+}
+
+#[test]
+fn a_new_version_that_fails_on_probation_is_rolled_back_and_no_connection_is_lost() {
+    let cases = [
+        ("die serving", "the new process exited with status 10"),
+        ("fail serving", "it says: the index is broken"),
+        ("ill", "2 health probes in a row failed"),
+    ];
+    for (what, reason) in cases {
+        let Some(guest) = start_on_probation() else { return };
+        let dir = guest.dir.path();
+        let mut client = Client::new(&guest, 1);
+        client.ask("first");
+        let before = guest.component("heir");
+        plan(dir, "new", what);
+        let mut waiting = begin(&guest, upgrade(true));
+        until_on_probation(&guest);
+        assert_eq!(client.ask("second"), (2, 2), "{what}: the new one serves");
+        until_processes(&guest, 2);
+        assert_ne!(guest.component("heir").pid, before.pid, "{what}: and is the component's process");
+        client.send("break down\n");
+        let message = refused(answer(&mut waiting));
+        assert!(
+            message.contains("rolled back within its probation") && message.contains(reason),
+            "{what}: {message}"
+        );
+        assert!(message.ends_with("; the old process serves on"), "{what}: {message}");
+        // The old one knows what it knew when it gave, and has every connection.
+        assert_eq!(client.ask("third"), (2, 1), "{what}");
+        let after = guest.component("heir");
+        assert_eq!((after.pid, after.state, after.restarts), (before.pid, State::Active, 0), "{what}");
+        assert_eq!(
+            after.since_revision(&guest),
+            before.since_revision(&guest),
+            "{what}: its state never changed"
+        );
+        until_processes(&guest, 1);
+        // It is not tried again by itself.
+        guest.settle();
+        assert_eq!(guest.component("heir").pid, before.pid, "{what}");
+    }
+}
+
+#[test]
+fn a_probation_that_is_passed_lets_the_old_process_go() {
+    let Some(guest) = start_on_probation() else { return };
+    let dir = guest.dir.path();
+    let mut client = Client::new(&guest, 1);
+    client.ask("first");
+    // In force at once: no process notices it.
+    guest.declare("heir.toml", &probation_file(dir, "0.2"));
+    guest.settle();
+    let done = done(guest.ask(upgrade(false)));
+    assert_eq!((done.level, done.generation, done.probation_ms), (UpgradeLevel::FdPassing, 2, Some(200)));
+    until_processes(&guest, 1);
+    assert_eq!(client.ask("second"), (2, 2));
+    let told = guest.records(0).into_iter().any(|record| {
+        matches!(record.cause, Cause::Handover { generation: 2, progress: Progress::Confirmed })
+    });
+    assert!(told, "and the journal has it");
+}
+
+#[test]
+fn an_old_process_that_ends_on_probation_leaves_everything_to_the_new_one() {
+    let Some(guest) = start_on_probation() else { return };
+    let mut client = Client::new(&guest, 1);
+    client.ask("first");
+    let old = children(&guest)[0];
+    let mut waiting = begin(&guest, upgrade(false));
+    until_on_probation(&guest);
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(old), nix::sys::signal::Signal::SIGKILL)
+        .expect("killed");
+    assert_eq!(done(answer(&mut waiting)).generation, 2);
+    assert_eq!(client.ask("second"), (2, 2));
+    until_processes(&guest, 1);
+}
+
+#[test]
+fn a_stop_on_probation_ends_both() {
+    let Some(guest) = start_on_probation() else { return };
+    Client::new(&guest, 1).ask("first");
+    let mut waiting = begin(&guest, upgrade(false));
+    until_on_probation(&guest);
+    assert!(refused(guest.ask(upgrade(false))).contains("it is on probation"));
+    guest.ask(Request::Stop { name: "heir".to_owned(), timeout_ms: None });
+    assert!(refused(answer(&mut waiting)).contains("is being stopped"));
+    guest.wait("heir", State::Inactive, None);
+    until_processes(&guest, 0);
+}
+
+#[test]
+fn a_supervisor_that_executes_itself_again_on_probation_can_still_roll_back() {
+    for failure in [false, true] {
+        let Some(guest) = start_on_probation() else { return };
+        let mut client = Client::new(&guest, 1);
+        client.ask("first");
+        plan(guest.dir.path(), "new", "die serving");
+        let mut waiting = begin(&guest, upgrade(false));
+        until_on_probation(&guest);
+        if failure {
+            guest.kill(1, FAIL_NOW);
+            until("the failure", || {
+                let taken =
+                    |record: &yakiros_core::journal::Record| matches!(record.cause, Cause::TookOver { .. });
+                guest.records(0).iter().any(taken).then_some(())
+            });
+        } else {
+            assert!(matches!(guest.ask(Request::Reexec), Answer::Done { .. }));
+        }
+        assert_eq!(client.ask("second"), (2, 2), "after a failure: {failure}");
+        client.send("break down\n");
+        assert!(refused(answer(&mut waiting)).contains("rolled back"), "after a failure: {failure}");
+        assert_eq!(client.ask("third"), (2, 1), "after a failure: {failure}");
+    }
 }

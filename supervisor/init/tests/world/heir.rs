@@ -92,7 +92,7 @@ impl Server {
     }
 
     /// Wait for something to come, and answer it. Whether the supervisor has said something.
-    fn turn(&mut self, channel: &Channel) -> bool {
+    fn turn(&mut self, channel: &Channel, dir: &Path) -> bool {
         let served = self.items().into_iter().map(|(_, fd)| PollFd::new(fd, PollFlags::POLLIN));
         let asked = channel.descriptor().map(|fd| PollFd::new(fd, PollFlags::POLLIN));
         let mut all: Vec<_> = served.chain(asked).collect();
@@ -106,7 +106,7 @@ impl Server {
         }
         let mut ended = Vec::new();
         for at in connections.iter().enumerate().filter(|(_, came)| **came).map(|(at, _)| at) {
-            if !self.answer(at) {
+            if !self.answer(at, dir) {
                 ended.push(at);
             }
         }
@@ -117,7 +117,7 @@ impl Server {
     }
 
     /// Answer what has come over a connection. Whether it goes on.
-    fn answer(&mut self, at: usize) -> bool {
+    fn answer(&mut self, at: usize, dir: &Path) -> bool {
         let connection = &mut self.connections[at];
         let mut bytes = [0; 4096];
         let Ok(count @ 1..) = connection.stream.read(&mut bytes) else { return false };
@@ -126,6 +126,10 @@ impl Server {
             let line: Vec<u8> = connection.part.drain(..=end).collect();
             self.answers += 1;
             let line = String::from_utf8_lossy(&line).trim_end().to_owned();
+            if line == "break down" {
+                fail_serving(&planned(dir, "new"), dir);
+                continue;
+            }
             let answer = format!("{line} {} {}\n", self.answers, self.generation);
             if connection.stream.write_all(answer.as_bytes()).is_err() {
                 return false;
@@ -173,7 +177,7 @@ fn as_a_component() {
         Start::Successor(successor) => take_over(successor, &dir, generation),
     };
     loop {
-        if server.turn(&channel) {
+        if server.turn(&channel, &dir) {
             channel = hand_over(&mut server, channel, &dir);
         }
     }
@@ -239,6 +243,19 @@ fn hand_over(server: &mut Server, mut channel: Channel, dir: &Path) -> Channel {
         Ok(Verdict::Released) => end(0),
         Ok(Verdict::Resume(_)) => channel,
         Err(_) => end(8),
+    }
+}
+
+/// A line that brings out what is wrong with a new version, once it serves; none of it is answered.
+fn fail_serving(plan: &str, dir: &Path) {
+    match plan {
+        "ill" => {
+            fs::write(dir.join("pid"), std::process::id().to_string()).expect("the illness");
+            fs::rename(dir.join("pid"), dir.join("ill")).expect("the illness");
+        }
+        "die serving" => end(10),
+        "fail serving" => say(b"FAILED the index is broken"),
+        _ => {}
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use yakiros_handoff::message::Order;
 
+use super::Greeting;
 use super::table::{Step, Turn};
 use crate::control::{Answer, PassedOver, UpgradeLevel};
 use crate::engine::unit::Process;
@@ -36,6 +37,9 @@ impl Engine {
         };
         let asked = second.asked.is_some();
         let run = second.process.run;
+        // Of one that was killed the reason counts, not its end.
+        let reason = second.failure.take();
+        let failure = &Failure { reason: reason.unwrap_or_else(|| Rc::clone(&failure.reason)), ..*failure };
         if let Some(first) = first.filter(|_| asked && !broken(Mutation::ForgetAbort)) {
             self.effects.push(Effect::Order(first, Order::Abort(failure.reason.to_string())));
         }
@@ -55,7 +59,44 @@ impl Engine {
         self.kill_second(id);
         if let Some(second) = self.second_of(id) {
             second.step = Step::Withdraw;
+            second.failure = Some(Rc::clone(&failure.reason));
         }
+    }
+
+    /// The new one fails on probation: the old one is the component's process again, and goes on when the
+    /// new one is gone.
+    pub(super) fn revert(&mut self, id: NodeId, turn: Turn, why: &str) {
+        let Some(second) = self.second_of(id) else { return };
+        second.step = Step::Revert;
+        second.failure = Some(why.into());
+        let generation = second.generation;
+        if !self.change_places(id) {
+            return;
+        }
+        self.progress(id, generation, Progress::Reverting { reason: why.into() });
+        if turn == Turn::FirstGone {
+            return self.turn(id, Turn::SecondGone, why);
+        }
+        if broken(Mutation::RollBackEarly) {
+            let failure = Failure { step: Step::Revert, reason: why.into(), by_first: false };
+            return self.abort(id, &failure, Turn::Failed);
+        }
+        self.kill_second(id);
+    }
+
+    /// The component's process is found to do badly on probation.
+    pub(in crate::engine) fn fail_probation(&mut self, id: NodeId, cause: &Cause) {
+        self.turn(id, Turn::Unwell, &format!("the new process: {cause}"));
+    }
+
+    /// The component is to stop while its new process serves and the old one is still there: both end.
+    pub(super) fn dismiss(&mut self, id: NodeId, why: &str) {
+        let Some(unit) = self.unit(id) else { return };
+        let message = format!("the new process of {} serves and is being stopped: {why}", unit.name);
+        if let Some(run) = self.run_of(id) {
+            self.answer_handover(run, &Answer::Refused { message, near: Vec::new() });
+        }
+        self.order_release(id);
     }
 
     /// Say what came of it, and do what follows.
@@ -80,6 +121,10 @@ impl Engine {
         if stays {
             self.catch_up_with_limits(id);
         }
+        if stays && failure.step == Step::Revert {
+            // It may have announced its end before it gave: its grace begins anew.
+            self.await_announced_end(id);
+        }
         // What was declared meanwhile may be what it was started with.
         let wanted = matches!(cause, Cause::Request { .. }) || self.is_outdated(id);
         if failure.by_first && fallback && wanted {
@@ -87,7 +132,11 @@ impl Engine {
         }
         let name = self.unit(id).map_or_else(|| "".into(), |unit| Rc::clone(&unit.name));
         let step = failure.step.name();
-        let mut message = format!("the upgrade of {name} failed at the step {step:?}: {}", failure.reason);
+        let reason = &failure.reason;
+        let mut message = match failure.step {
+            Step::Revert => format!("the upgrade of {name} was rolled back within its probation: {reason}"),
+            _ => format!("the upgrade of {name} failed at the step {step:?}: {reason}"),
+        };
         if stays {
             message.push_str(if unsure { "; the old process is told to serve on" } else { SERVES_ON });
         }
@@ -152,10 +201,11 @@ impl Engine {
     /// If the declaration changed meanwhile, begin another hot swap, or else a restart.
     pub(super) fn follow_change(&mut self, id: NodeId) {
         let again = self.unit_mut(id).and_then(|unit| unit.handover.take_again());
-        if let Some(cause) = again
-            && self.is_outdated(id)
-            && self.begin_handover(id, cause.clone(), true, Vec::new()).is_err()
-        {
+        let Some(cause) = again else { return };
+        if !self.is_outdated(id) {
+            return self.catch_up_with_limits(id);
+        }
+        if self.begin_handover(id, cause.clone(), true, Vec::new()).is_err() {
             self.feed(id, Input::Renew, cause);
         }
     }
@@ -199,7 +249,9 @@ impl Engine {
 
     /// The first is gone. Whether the second has taken its place, so that the component goes on.
     pub(in crate::engine) fn first_gone(&mut self, id: NodeId, run: RunId, cause: &Cause) -> bool {
-        self.turn(id, Turn::FirstGone, &end_of("the old process", cause));
+        let on_probation = self.unit(id).is_some_and(|unit| unit.handover.is_on_probation());
+        let who = if on_probation { "the new process" } else { "the old process" };
+        self.turn(id, Turn::FirstGone, &end_of(who, cause));
         self.run_of(id) != Some(run)
     }
 
@@ -209,12 +261,28 @@ impl Engine {
             if let Some(second) = self.second_of(id) {
                 second.end = Some(cause.clone());
             }
-            self.turn(id, Turn::SecondGone, &end_of("the new process", cause));
+            let on_probation = self.unit(id).is_some_and(|unit| unit.handover.is_on_probation());
+            let who = if on_probation { "the old process" } else { "the new process" };
+            self.turn(id, Turn::SecondGone, &end_of(who, cause));
+        }
+    }
+
+    /// After a failure of the supervisor: the word to go on, to one that gave and was told nothing more, may be
+    /// lost. To one that serves it means nothing, and one that was to take over from a process that is gone,
+    /// and still waits for its word to serve, ends and is started anew.
+    fn remind_first(&mut self, id: NodeId) {
+        let Some(unit) = self.unit(id) else { return };
+        let settled = unit.handover.second().is_none_or(|second| second.step == Step::Leave);
+        let first = unit.process.as_ref().filter(|process| !process.awaits_commit && settled);
+        if let Some(first) = first.filter(|process| process.greeting == Greeting::Understood) {
+            let order = Order::Abort(Cause::Interrupted.to_string());
+            self.effects.push(Effect::Order(first.run, order));
         }
     }
 
     /// After a failure of the supervisor: what is not known to have come to its end is called off.
     pub(in crate::engine) fn mend_handover(&mut self, id: NodeId, facts: &Facts) {
+        self.remind_first(id);
         let Some(second) = self.second_of(id) else {
             return;
         };
@@ -224,7 +292,9 @@ impl Engine {
             None => return self.second_gone(run, &Cause::Interrupted),
         }
         match second.step {
-            Step::Leave | Step::Withdraw => self.kill_second(id),
+            Step::Leave | Step::Withdraw | Step::Revert => self.kill_second(id),
+            // The new one serves, and the old one waits for its verdict.
+            Step::Probation => {}
             Step::Commit => {
                 let (step, reason) = (Step::Commit, Cause::Interrupted.to_string().into());
                 self.withdraw(id, &Failure { step, reason, by_first: false });
@@ -249,7 +319,7 @@ fn late_text(failure: &Failure) -> Rc<str> {
         (Step::Move, true) => ("the old process", "has not given everything"),
         (Step::Move, false) => ("the new process", "has not got everything"),
         (Step::Ready, _) => ("the new process", "is not ready"),
-        (Step::Commit | Step::Withdraw | Step::Leave, _) => ("the new process", "does not serve"),
+        (_, _) => ("the new process", "does not serve"),
     };
     format!("{who} {what} within its time").into()
 }

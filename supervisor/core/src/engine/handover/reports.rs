@@ -23,8 +23,10 @@ impl Engine {
                 }
             }
             Report::Offered(summary) => {
-                if let Some(second) = self.second_of(id).filter(|second| second.step == Step::Move) {
-                    second.offered = Some(summary);
+                if let Some(second) = self.second_of(id).filter(|second| second.step == Step::Move)
+                    && second.offered.replace(summary).is_some()
+                {
+                    return self.turn(id, Turn::Refused, "it said OFFERED twice");
                 }
                 self.turn(id, Turn::Offered, "");
             }
@@ -32,11 +34,17 @@ impl Engine {
             Report::Ready => {
                 let process = self.unit_mut(id).and_then(|unit| unit.process.as_mut());
                 if process.is_some_and(|process| std::mem::take(&mut process.awaits_commit)) {
+                    // While it is being stopped the timer is that of its grace.
+                    if self.unit(id).is_some_and(|unit| unit.state.is_up()) {
+                        self.disarm_unit(id);
+                        self.await_announced_end(id);
+                    }
                     self.effects.push(Effect::Order(run, Order::Commit));
                     self.follow_change(id);
                 }
             }
-            Report::Prepared | Report::Taken(_) | Report::Serving | Report::Failed(_) => {}
+            Report::Failed(reason) => self.turn(id, Turn::Unwell, &format!("it says: {reason}")),
+            Report::Prepared | Report::Taken(_) | Report::Serving => {}
         }
     }
 
@@ -49,8 +57,10 @@ impl Engine {
             }
             Report::Prepared => self.turn(id, Turn::Prepared, "PREPARED"),
             Report::Taken(summary) => {
-                if let Some(second) = self.second_of(id).filter(|second| second.step == Step::Move) {
-                    second.taken = Some(summary);
+                if let Some(second) = self.second_of(id).filter(|second| second.step == Step::Move)
+                    && second.taken.replace(summary).is_some()
+                {
+                    return self.turn(id, Turn::Failed, "it said TAKEN twice");
                 }
                 self.turn(id, Turn::Taken, "TAKEN");
             }

@@ -8,6 +8,7 @@ use yakiros_handoff::message::Order;
 use super::table::{Step, Turn};
 use super::{Greeting, LIMIT, Second};
 use crate::control::{Answer, PassedOver, UpgradeLevel, Upgraded};
+use crate::engine::timers::Due;
 use crate::engine::unit::Process;
 use crate::engine::{Effect, Engine, RunId};
 use crate::graph::NodeId;
@@ -63,6 +64,9 @@ impl Engine {
             offered: None,
             taken: None,
             ready: false,
+            gap_us: None,
+            probation_ms: None,
+            failure: None,
             fallback,
             end: None,
             cause: cause.clone(),
@@ -140,16 +144,26 @@ impl Engine {
         self.effects.push(Effect::Order(run, Order::Commit));
     }
 
-    /// The second serves: it is the component's process from now on.
+    /// The second serves: it is the component's process from now on. With a probation the old one is kept
+    /// for that time.
     pub(super) fn promote(&mut self, id: NodeId) {
-        let Some(leaving) = self.change_places(id) else {
+        let Some(unit) = self.unit(id) else { return };
+        let (up, probation) = (unit.state.is_up(), unit.component.hotswap.probation);
+        if !up {
+            // It was called off too late: the new one is being killed, and the old one need not go on.
+            if self.take_place(id, None) {
+                self.dismiss(id, "it served before it could be called off");
+            }
             return;
-        };
-        if !broken(Mutation::KeepPredecessor) {
-            self.effects.push(Effect::Order(leaving, Order::Release));
         }
-        let grace = self.unit(id).map_or(Duration::ZERO, |unit| unit.component.hotswap.shutdown_grace);
-        let timer = self.arm_second(id, grace);
+        let probation = Some(probation).filter(|time| !time.is_zero() && !broken(Mutation::SkipProbation));
+        if !self.take_place(id, probation) {
+            return;
+        }
+        let Some(probation) = probation else {
+            return self.release(id);
+        };
+        let timer = self.arm_second(id, probation);
         if let Some(second) = self.second_of(id) {
             second.timer = Some(timer);
         }
@@ -160,9 +174,10 @@ impl Engine {
     pub(super) fn inherit(&mut self, id: NodeId) {
         let second = self.unit(id).and_then(|unit| unit.handover.second());
         let untold = second.is_some_and(|second| second.step == Step::Ready);
-        if self.change_places(id).is_none() {
+        if !self.take_place(id, None) {
             return;
         }
+        self.answer_upgraded(id);
         if !untold {
             return self.settle_handover(id);
         }
@@ -170,45 +185,115 @@ impl Engine {
         if let Some(process) = self.unit_mut(id).and_then(|unit| unit.process.as_mut()) {
             process.awaits_commit = true;
         }
+        // Nobody serves until it is ready.
+        self.arm_unit(id, LIMIT, Due::Grace(id));
     }
 
-    /// First and second change places, and what waits for that is answered. Returns who was first.
-    fn change_places(&mut self, id: NodeId) -> Option<RunId> {
+    /// The second takes the place of the first, which is kept for a time if there is a probation.
+    fn take_place(&mut self, id: NodeId, probation: Option<Duration>) -> bool {
         let now = self.now;
-        let unit = self.units.get_mut(id.index())?.as_mut()?;
-        let second = unit.handover.second_mut()?;
-        let first = unit.process.as_mut()?;
-        std::mem::swap(first, &mut second.process);
-        let gap = second.asked.map(|asked| now.saturating_sub(asked));
-        let gap_us = gap.map(|gap| u64::try_from(gap.as_micros()).unwrap_or(u64::MAX));
-        second.step = Step::Leave;
-        let (new, old) = (first.run, second.process.run);
-        let generation = second.generation;
-        let moved = second.offered.unwrap_or_default();
-        let upgraded = Upgraded {
-            component: Rc::clone(&unit.name),
-            level: UpgradeLevel::FdPassing,
-            passed_over: std::mem::take(&mut second.passed_over),
-            gap_us,
-            generation,
-            descriptors: Some(moved.descriptors),
-            state_bytes: Some(moved.state),
-            revision: 0,
+        let Some(second) = self.second_of(id) else {
+            return false;
         };
+        let gap_us = second.asked.map(|asked| micros(now.saturating_sub(asked)));
+        second.gap_us = gap_us;
+        second.probation_ms = probation.map(millis);
+        second.step = if probation.is_some() { Step::Probation } else { Step::Leave };
+        let (generation, probation_ms) = (second.generation, second.probation_ms);
+        if !self.change_places(id) {
+            return false;
+        }
+        if self.unit(id).is_some_and(|unit| unit.state.is_up()) {
+            self.begin_watch(id);
+            self.arm_watchdog(id);
+            self.catch_up_with_limits(id);
+        }
+        self.progress(id, generation, Progress::Committed { gap_us, probation_ms });
+        true
+    }
+
+    /// First and second change places.
+    pub(super) fn change_places(&mut self, id: NodeId) -> bool {
+        let Some(unit) = self.unit_mut(id) else { return false };
+        let (Some(second), Some(first)) = (unit.handover.second_mut(), unit.process.as_mut()) else {
+            return false;
+        };
+        std::mem::swap(first, &mut second.process);
+        let (comes, goes) = (first.run, second.process.run);
         unit.last_words = None;
-        // If the old one has announced its end, that is not the new one's.
+        // If the one before has announced its end, that is not the other's.
         self.disarm_unit(id);
-        self.seconds.remove(&new);
-        self.runs.remove(&old);
-        self.runs.insert(new, id);
-        self.seconds.insert(old, id);
+        self.seconds.remove(&comes);
+        self.runs.remove(&goes);
+        self.runs.insert(comes, id);
+        self.seconds.insert(goes, id);
         self.end_watch(id);
         self.end_watchdog(id);
-        self.begin_watch(id);
-        self.arm_watchdog(id);
-        self.catch_up_with_limits(id);
-        let revision = self.progress(id, generation, Progress::Committed { gap_us });
-        self.answer_handover(new, &Answer::Upgraded(Upgraded { revision, ..upgraded }));
-        Some(old)
+        true
     }
+
+    /// The new one has served for its probation.
+    pub(super) fn confirm(&mut self, id: NodeId) {
+        let Some(second) = self.second_of(id) else { return };
+        let generation = second.generation;
+        self.progress(id, generation, Progress::Confirmed);
+        self.release(id);
+    }
+
+    /// Nothing leads back any more: the old one, which is the second, is told to end, and who waits for
+    /// the upgrade is answered.
+    fn release(&mut self, id: NodeId) {
+        self.answer_upgraded(id);
+        self.order_release(id);
+    }
+
+    pub(super) fn order_release(&mut self, id: NodeId) {
+        let grace = self.unit(id).map_or(Duration::ZERO, |unit| unit.component.hotswap.shutdown_grace);
+        let timer = self.arm_second(id, grace);
+        let Some(second) = self.second_of(id) else { return };
+        second.timer = Some(timer);
+        second.step = Step::Leave;
+        let leaving = second.process.run;
+        if !broken(Mutation::KeepPredecessor) {
+            self.effects.push(Effect::Order(leaving, Order::Release));
+        }
+    }
+
+    /// The old one is gone within the probation: the new one goes on without a way back.
+    pub(super) fn go_on_bare(&mut self, id: NodeId, why: &str) {
+        let Some(second) = self.second_of(id) else { return };
+        let generation = second.generation;
+        self.progress(id, generation, Progress::Unreserved { reason: why.into() });
+        self.answer_upgraded(id);
+        self.settle_handover(id);
+    }
+
+    /// Tell who waits for the upgrade that the component's process is the new one.
+    fn answer_upgraded(&mut self, id: NodeId) {
+        let Some(unit) = self.unit_mut(id) else { return };
+        let (name, revision) = (Rc::clone(&unit.name), unit.revision);
+        let Some(run) = unit.process.as_ref().map(|process| process.run) else { return };
+        let Some(second) = unit.handover.second_mut() else { return };
+        let moved = second.offered.unwrap_or_default();
+        let upgraded = Upgraded {
+            component: name,
+            level: UpgradeLevel::FdPassing,
+            passed_over: std::mem::take(&mut second.passed_over),
+            gap_us: second.gap_us,
+            generation: second.generation,
+            descriptors: Some(moved.descriptors),
+            state_bytes: Some(moved.state),
+            probation_ms: second.probation_ms,
+            revision,
+        };
+        self.answer_handover(run, &Answer::Upgraded(upgraded));
+    }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::ending::Failure;
 use crate::engine::Engine;
 use crate::graph::NodeId;
+use crate::mutation::{Mutation, broken};
 
 /// Where a hot swap stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +21,12 @@ pub(in crate::engine) enum Step {
     /// The second failed after it was told to serve, and was killed. Once it is gone the first may
     /// go on.
     Withdraw,
+    /// The two have changed places and the first, the new one, serves. The second, the old one, is
+    /// kept with all it has given, and waits for its verdict.
+    Probation,
+    /// The new one failed on probation: the two have changed places again. The second, the new one, is being killed;
+    /// once it is gone the first may go on.
+    Revert,
     /// The second is what remains of a hot swap: a generation that was released, or one that
     /// failed.
     Leave,
@@ -32,6 +39,7 @@ impl Step {
             Self::Move => "move",
             Self::Ready => "ready",
             Self::Commit | Self::Withdraw => "commit",
+            Self::Probation | Self::Revert => "probation",
             Self::Leave => "leave",
         }
     }
@@ -62,6 +70,8 @@ pub(super) enum Turn {
     Late,
     /// The component is to stop, or to start anew.
     CallOff,
+    /// The first, on probation, is found to do badly.
+    Unwell,
 }
 
 /// What is done about it.
@@ -82,6 +92,14 @@ enum Act {
     Promote,
     /// The second takes the place of the first, which died after it had given everything.
     Inherit,
+    /// The second has passed its probation: the old one is told to end.
+    Confirm,
+    /// Its probation ends before its time, with the component: the old one is told to end.
+    Dismiss,
+    /// It goes on without the old one, which is gone.
+    Bare,
+    /// The two change places again, and the new one is killed.
+    Revert,
     /// The second is killed, the first goes on.
     Abort,
     /// The second is killed; the first goes on when it is gone.
@@ -94,21 +112,26 @@ enum Act {
     Stray,
 }
 
-const STEPS: usize = 6;
-const TURNS: usize = 11;
+const STEPS: usize = 8;
+const TURNS: usize = 12;
 
 /// Step × turn → act.
 #[rustfmt::skip]
 const TABLE: [[Act; TURNS]; STEPS] = {
-    use Act::{Abort, Commit, Compare, Connect, Inherit, Keep, Kill, Note, Promote, Settle, Stray, Withdraw};
+    use Act::{
+        Abort, Bare, Commit, Compare, Confirm, Connect, Dismiss, Inherit, Keep, Kill, Note, Promote, Revert, Settle, Stray,
+        Withdraw,
+    };
     [
-        //              Prepared Offered  Taken    Refused Failed    Ready   Serving  SecondGone FirstGone Late      CallOff
-        /* PREPARE  */ [Connect, Keep,    Stray,   Keep,   Abort,    Stray,  Stray,   Abort,     Abort,    Abort,    Abort],
-        /* MOVE     */ [Stray,   Compare, Compare, Abort,  Abort,    Note,   Stray,   Abort,     Abort,    Abort,    Abort],
-        /* READY    */ [Stray,   Keep,    Stray,   Abort,  Abort,    Commit, Stray,   Abort,     Inherit,  Abort,    Abort],
-        /* COMMIT   */ [Stray,   Keep,    Stray,   Keep,   Withdraw, Stray,  Promote, Abort,     Inherit,  Withdraw, Withdraw],
-        /* WITHDRAW */ [Keep,    Keep,    Keep,    Keep,   Keep,     Keep,   Promote, Abort,     Abort,    Kill,     Keep],
-        /* LEAVE    */ [Keep,    Keep,    Keep,    Keep,   Keep,     Keep,   Keep,    Settle,    Kill,     Kill,     Keep],
+        //               Prepared Offered  Taken    Refused Failed    Ready   Serving  SecondGone FirstGone Late      CallOff   Unwell
+        /* PREPARE   */ [Connect, Keep,    Stray,   Keep,   Abort,    Stray,  Stray,   Abort,     Abort,    Abort,    Abort,    Keep],
+        /* MOVE      */ [Stray,   Compare, Compare, Abort,  Abort,    Note,   Stray,   Abort,     Abort,    Abort,    Abort,    Keep],
+        /* READY     */ [Stray,   Keep,    Stray,   Abort,  Abort,    Commit, Stray,   Abort,     Inherit,  Abort,    Abort,    Keep],
+        /* COMMIT    */ [Stray,   Keep,    Stray,   Keep,   Withdraw, Stray,  Promote, Abort,     Inherit,  Withdraw, Withdraw, Keep],
+        /* WITHDRAW  */ [Keep,    Keep,    Keep,    Keep,   Keep,     Keep,   Promote, Abort,     Abort,    Kill,     Keep,     Keep],
+        /* PROBATION */ [Keep,    Keep,    Keep,    Revert, Keep,     Keep,   Keep,    Bare,      Revert,   Confirm,  Dismiss,  Revert],
+        /* REVERT    */ [Keep,    Keep,    Keep,    Keep,   Keep,     Keep,   Keep,    Abort,     Abort,    Kill,     Keep,     Keep],
+        /* LEAVE     */ [Keep,    Keep,    Keep,    Keep,   Keep,     Keep,   Keep,    Settle,    Kill,     Kill,     Keep,     Keep],
     ]
 };
 
@@ -121,7 +144,10 @@ impl Engine {
         let by_first = turn == Turn::Refused || (turn == Turn::Late && self.owes_offer(id));
         let failure = |reason: String| Failure { step, reason: reason.into(), by_first };
         match TABLE[step as usize][turn as usize] {
-            Act::Keep => {}
+            Act::Revert if turn == Turn::FirstGone || !broken(Mutation::TrustTheNew) => {
+                self.revert(id, turn, text);
+            }
+            Act::Keep | Act::Revert => {}
             Act::Connect => self.connect(id),
             Act::Compare => self.compare(id),
             Act::Note if self.has_taken(id) => {
@@ -131,6 +157,9 @@ impl Engine {
             }
             Act::Commit => self.commit(id),
             Act::Promote => self.promote(id),
+            Act::Confirm => self.confirm(id),
+            Act::Dismiss => self.dismiss(id, text),
+            Act::Bare => self.go_on_bare(id, text),
             Act::Inherit => self.inherit(id),
             Act::Abort => self.abort(id, &failure(text.to_owned()), turn),
             Act::Withdraw => self.withdraw(id, &failure(text.to_owned())),

@@ -20,6 +20,9 @@ pub(in crate::sim) fn obstacle(model: &Model) -> Option<String> {
     let can_run = model.rises(false);
     let no_cycle = model.rises(true);
     for (number, slot) in model.slots.iter().enumerate() {
+        if slot.second.is_some() {
+            return Some(format!("the hot swap of {} is not over", slot.name));
+        }
         let Some(declared) = &slot.declared else {
             if slot.state == State::Removed {
                 continue;

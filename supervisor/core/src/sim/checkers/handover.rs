@@ -1,6 +1,7 @@
 //! Hot swaps: a process is told to serve only when it has got what was given, and is ready; who was
 //! asked to give gets one verdict within its time: to end, when the other serves, or to go on, when
-//! the other does not and never will.
+//! the other does not and never will. Where a probation is declared, who gave is kept for exactly that time, and
+//! goes on if the other fails within it: nobody sees the component fail then.
 
 use std::time::Duration;
 
@@ -8,11 +9,11 @@ use yakiros_handoff::message::{Order, Report, Summary};
 
 use super::{Checker, Verdict};
 use crate::engine::{Effect, Engine, Event, HANDOVER_LIMIT, RunId};
+use crate::journal::{Cause, Record, State};
 use crate::sim::model::Model;
 
 /// One hot swap, from the question to the verdict.
 #[derive(Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "facts that come in any order")]
 struct Swap {
     giver: RunId,
     taker: RunId,
@@ -22,22 +23,39 @@ struct Swap {
     ready: bool,
     /// The taker was told to serve.
     committed: bool,
-    /// It does.
-    serves: bool,
+    /// It does, since then.
+    serves: Option<Duration>,
+    /// For so long the giver is kept.
+    probation: Duration,
     /// The giver was told what is to become of it.
     judged: bool,
+}
+
+impl Swap {
+    /// Whether the giver lives and waits for its verdict.
+    fn keeps(&self, model: &Model) -> bool {
+        !self.judged && model.process(self.giver).is_some()
+    }
 }
 
 /// See the module documentation.
 #[derive(Debug, Default)]
 pub(super) struct Handovers {
     open: Vec<Swap>,
+    /// Who was released before its time in this step: the component is about to stop.
+    early: Option<usize>,
+    /// Who has said in this step that it fails.
+    unwell: Option<RunId>,
 }
 
 impl Checker for Handovers {
     fn event(&mut self, model: &Model, event: &Event) -> Verdict {
+        self.unwell = match event {
+            Event::Reported(run, Report::Failed(_)) | Event::Garbled(run, _) => Some(*run),
+            _ => None,
+        };
         match event {
-            Event::Reported(run, report) => self.hear(*run, report),
+            Event::Reported(run, report) => self.hear(model, *run, report),
             // Two that are gone have nothing to decide.
             Event::Ended(..) | Event::NotExecuted { .. } | Event::Unsupported { .. } => {
                 let lives = |run| model.process(run).is_some();
@@ -60,20 +78,49 @@ impl Checker for Handovers {
             }
             Effect::Order(run, Order::Release) => {
                 let swap = self.judge(*run)?;
-                swap.serves
-                    .then_some(())
-                    .ok_or_else(|| format!("run {} is released, and nobody serves", run.0))
+                let Some(since) = swap.serves else {
+                    return Err(format!("run {} is released, and nobody serves", run.0));
+                };
+                if model.now < since + swap.probation {
+                    self.early = model.owner(*run);
+                }
+                Ok(())
             }
             Effect::Order(run, Order::Abort(_)) => {
                 let swap = self.judge(*run)?;
-                let may_serve = swap.serves || (swap.committed && model.process(swap.taker).is_some());
+                let may_serve = swap.committed && model.process(swap.taker).is_some();
                 (!may_serve).then_some(()).ok_or_else(|| format!("run {} goes on beside another", run.0))
             }
+            Effect::Changed(record) => self.change(model, record),
             _ => Ok(()),
         }
     }
 
     fn step(&mut self, model: &Model, _engine: &Engine) -> Verdict {
+        if let Some(number) = self.early.take()
+            && model.slots[number].state.is_up()
+        {
+            return Err(format!("{} loses its way back within its probation", model.slots[number].name));
+        }
+        let failing =
+            |swap: &&Swap| Some(swap.taker) == self.unwell && swap.serves.is_some() && swap.keeps(model);
+        if let Some(swap) = self.open.iter().find(failing)
+            && model.process(swap.taker).is_some_and(|taker| taker.killed.is_none())
+        {
+            return Err(format!(
+                "run {} says that it fails on probation, and is not rolled back",
+                swap.taker.0
+            ));
+        }
+        let kept = |swap: &&Swap| {
+            let over = swap.serves.is_some_and(|since| model.now > since + swap.probation);
+            // One that is being killed may yet take its time.
+            let serves = model.process(swap.taker).is_some_and(|taker| taker.killed.is_none());
+            over && serves && swap.keeps(model)
+        };
+        if let Some(swap) = self.open.iter().find(kept) {
+            return Err(format!("run {} is kept beyond the probation", swap.giver.0));
+        }
         let waits = |swap: &&Swap| !swap.judged && !swap.committed && model.process(swap.giver).is_some();
         match self.open.iter().find(waits) {
             Some(swap) if model.now > swap.asked + HANDOVER_LIMIT => {
@@ -84,7 +131,7 @@ impl Checker for Handovers {
     }
 
     fn rest(&mut self, model: &Model, _engine: &Engine) -> Verdict {
-        let left = self.open.iter().find(|swap| !swap.judged && model.process(swap.giver).is_some());
+        let left = self.open.iter().find(|swap| swap.keeps(model));
         left.map_or(Ok(()), |swap| Err(format!("run {} has given and is never told more", swap.giver.0)))
     }
 }
@@ -106,13 +153,15 @@ impl Handovers {
             taken: None,
             ready: false,
             committed: false,
-            serves: false,
+            serves: None,
+            probation: Duration::ZERO,
             judged: false,
         });
         Ok(())
     }
 
-    fn hear(&mut self, run: RunId, report: &Report) {
+    fn hear(&mut self, model: &Model, run: RunId, report: &Report) {
+        let probation = probation(model, run);
         for swap in self.open.iter_mut().filter(|swap| !swap.judged) {
             match report {
                 Report::Offered(summary) if swap.giver == run => {
@@ -122,10 +171,35 @@ impl Handovers {
                     swap.taken.get_or_insert(*summary);
                 }
                 Report::Ready if swap.taker == run => swap.ready = true,
-                Report::Serving if swap.taker == run => swap.serves |= swap.committed,
+                Report::Serving if swap.taker == run && swap.committed => {
+                    swap.serves.get_or_insert(model.now);
+                    swap.probation = probation;
+                }
                 _ => {}
             }
         }
+    }
+
+    /// A component whose new process fails while the old one is kept does not show it.
+    fn change(&self, model: &Model, record: &Record) -> Verdict {
+        let Some(number) = model.number(&record.component) else { return Ok(()) };
+        let bad = matches!(
+            record.cause,
+            Cause::Unhealthy { .. }
+                | Cause::WatchdogExpired { .. }
+                | Cause::WatchdogTriggered
+                | Cause::NotEnded
+        );
+        let of = |swap: &&Swap| model.owner(swap.giver) == Some(number) && swap.serves.is_some();
+        let kept = self.open.iter().filter(of).any(|swap| swap.keeps(model));
+        let fails = matches!(record.to, State::Degraded | State::Failed) && record.from != record.to;
+        if (fails && kept) || (bad && self.early == Some(number)) {
+            return Err(format!(
+                "{} goes {} on probation, and is not rolled back",
+                record.component, record.to
+            ));
+        }
+        Ok(())
     }
 
     /// The swap in which this one gives, and gets its verdict now.
@@ -135,4 +209,10 @@ impl Handovers {
         swap.judged = true;
         Ok(swap)
     }
+}
+
+/// The probation that is in force for the component of a process.
+fn probation(model: &Model, run: RunId) -> Duration {
+    let declared = model.owner(run).and_then(|number| model.slots[number].declared.as_ref());
+    declared.map_or(Duration::ZERO, |declared| declared.component.hotswap.probation)
 }

@@ -173,9 +173,13 @@ impl Probes {
 /// Whether nothing was probed before this, because nobody served.
 fn has_paused_probes(progress: &Progress) -> bool {
     match progress {
-        Progress::Committed { .. } => true,
+        Progress::Committed { .. } | Progress::Reverting { .. } => true,
         Progress::Failed { step, .. } => &**step != "prepare",
-        Progress::Started | Progress::Asked | Progress::Moved { .. } => false,
+        Progress::Started
+        | Progress::Asked
+        | Progress::Moved { .. }
+        | Progress::Confirmed
+        | Progress::Unreserved { .. } => false,
     }
 }
 

@@ -21,11 +21,20 @@ enum Promise {
     /// The component is up, with another process than this.
     Up(usize, Option<RunId>),
     /// The same, and that it was down for as long as is said: since then, if it was up.
-    Upgraded(usize, Option<RunId>, Option<Duration>),
+    Upgraded(usize, Option<RunId>, Down),
     /// A record is newer than this: any, or one of the component.
     News(Option<usize>, u64),
     /// The log of the component has grown.
     Log(String),
+}
+
+/// How an upgrade puts a component out of service that is done by a restart at once.
+#[derive(Debug)]
+struct Down {
+    /// Since when, if it was up.
+    since: Option<Duration>,
+    /// Something is left of the upgrade before, for which it may have to wait.
+    waits: bool,
 }
 
 #[derive(Debug)]
@@ -138,9 +147,10 @@ impl Replies {
             (Answer::Done { .. }, Promise::Log(name)) => self.grown.as_deref() == Some(name.as_str()),
             (Answer::Upgraded(done), Promise::Upgraded(number, not, down)) => {
                 let gap = done.gap_us.map(Duration::from_micros);
-                let most = down.map(|down| model.now.saturating_sub(down));
+                let most = down.since.map(|since| model.now.saturating_sub(since));
                 // A hot swap, or what follows from one that failed, puts the component out of service later, or not.
-                let right = if done.passed_over.is_empty() && done.level == UpgradeLevel::Restart {
+                let at_once = done.passed_over.is_empty() && !down.waits;
+                let right = if at_once && done.level == UpgradeLevel::Restart {
                     gap == most
                 } else {
                     gap.is_none_or(|gap| most.is_none_or(|most| gap <= most))
@@ -186,8 +196,9 @@ fn promise(model: &Model, request: &Request) -> Promise {
         Request::Start { name, .. } => find(name).map(|(number, _)| Promise::Up(number, None)),
         Request::Restart { name, .. } => find(name).map(|(number, run)| Promise::Up(number, run)),
         Request::Upgrade { name, .. } => find(name).map(|(number, run)| {
-            let down = model.slots[number].state.is_up().then_some(model.now);
-            Promise::Upgraded(number, run, down)
+            let slot = &model.slots[number];
+            let down = slot.state.is_up().then_some(model.now);
+            Promise::Upgraded(number, run, Down { since: down, waits: slot.second.is_some() })
         }),
         Request::Wait { until: Until::Changed { name, since }, .. } => match name {
             None => Some(Promise::News(None, *since)),

@@ -40,6 +40,8 @@ impl Dog {
 pub(super) struct Watchdogs {
     /// By component: each has one process at most.
     dogs: Vec<Option<Dog>>,
+    /// Those of processes that are kept while another is on probation.
+    kept: Vec<Option<Dog>>,
     /// Who triggered its watchdog in this step.
     triggered: Option<RunId>,
 }
@@ -88,6 +90,7 @@ impl Checker for Watchdogs {
             Effect::Spawn { run, component, successor, .. } => {
                 let number = model.number(&component.name).ok_or("a stranger is started")?;
                 self.dogs.resize(model.slots.len(), None);
+                self.kept.resize(model.slots.len(), None);
                 // Who is to take over is watched from when it has.
                 if !successor {
                     self.dogs[number] = Some(Dog::new(*run, component));
@@ -144,8 +147,15 @@ impl Watchdogs {
     fn change(&mut self, model: &Model, record: &Record) -> Verdict {
         let name = &record.component;
         let number = model.number(name).ok_or("a record names a stranger")?;
+        if matches!(record.cause, Cause::Handover { progress: Progress::Reverting { .. }, .. }) {
+            if let Some(kept) = self.kept.get_mut(number).and_then(Option::take) {
+                self.dogs[number] = Some(Dog { last: model.now, ..kept });
+            }
+            return Ok(());
+        }
         if matches!(record.cause, Cause::Handover { progress: Progress::Committed { .. }, .. }) {
             if let (Some(next), Some(dog)) = (&model.slots[number].second, self.dogs.get_mut(number)) {
+                self.kept[number] = dog.take();
                 *dog = Some(Dog { last: model.now, ..Dog::new(next.run, &next.declared.component) });
             }
             return Ok(());

@@ -106,6 +106,16 @@ impl World {
         self.ask(uid, request)
     }
 
+    /// Upgrade a component that runs and can hand over.
+    pub(super) fn ask_for_upgrade(&mut self) -> Step {
+        let able = self.model.processes().filter(|(_, process)| process.declared.component.hands_over());
+        let able: Vec<usize> = able.map(|(number, _)| number).collect();
+        let Some(number) = able.get(self.random.below(able.len() as u64) as usize) else { return Ok(()) };
+        let name = self.model.slots[*number].name.to_string();
+        let (fallback, timeout_ms) = (self.random.percent(50), self.some_limit());
+        self.ask(0, Request::Upgrade { name, fallback, timeout_ms })
+    }
+
     /// Look at something.
     pub(super) fn ask_a_question(&mut self) -> Step {
         let uid = STRANGER + self.random.below(STRANGERS) as u32;

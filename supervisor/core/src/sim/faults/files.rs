@@ -145,6 +145,10 @@ impl World {
         Rc::make_mut(&mut component.hotswap).shutdown_grace = Duration::from_millis(options.grace_ms);
         let hands_over = component.kind == Kind::Service && self.random.percent(self.options.handovers);
         lifecycle.handoff = if hands_over { Handoff::FdPassing } else { Handoff::None };
+        if hands_over {
+            let probation = Duration::from_secs(self.random.below(self.options.probation_s + 1));
+            Rc::make_mut(&mut component.hotswap).probation = probation;
+        }
         lifecycle.reload_signal = self.random.percent(50).then_some(Signal(1));
         if component.kind == Kind::Service && self.random.percent(self.options.handoffs) {
             lifecycle.handoff = HANDOFFS[self.random.below(HANDOFFS.len() as u64) as usize];

@@ -128,6 +128,15 @@ impl World {
             Word::Failed => Report::Failed("no memory".to_owned()),
             Word::Garbage => return self.give(Event::Garbled(run, "no message".into())),
         };
+        if matches!(word, Word::Serving)
+            && !self.model.calm
+            && self.random.percent(self.options.handover_failures)
+        {
+            // On probation, or long after it.
+            let word = if self.random.percent(50) { Word::Failed } else { Word::Garbage };
+            let within = 1 + 2 * 1000 * self.options.probation_s;
+            self.plan(within, Plan::Say(run, word));
+        }
         if matches!(word, Word::Taken | Word::Mistaken) {
             self.plan_word(run, Word::Ready, Word::Failed);
         }

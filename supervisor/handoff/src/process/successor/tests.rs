@@ -353,3 +353,12 @@ fn tokio_waits_for_the_question() {
         assert_eq!(channel.offered().await.expect("an offer").generation(), 5);
     });
 }
+
+#[test]
+fn who_serves_can_say_that_it_fails() {
+    let (supervisor, channel) = serving();
+    channel.fail("the index is broken").expect("said");
+    supervisor.expect(&Report::Failed("the index is broken".to_owned()));
+    // Without a supervisor nobody has to know.
+    Channel::new(None).fail("the index is broken").expect("nothing to be done");
+}
