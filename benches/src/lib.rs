@@ -1,4 +1,5 @@
-//! The core's speed against its bars, and supervisors side by side: see `README.md`.
+//! The core's speed against its bars, supervisors side by side, and hot swaps: see `README.md`.
 
 pub mod peers;
 pub mod speed;
+pub mod swaps;

@@ -8,7 +8,7 @@
 //!
 //! Needs root, and a process with one thread: children are set up between clone and exec.
 
-mod arena;
+pub(crate) mod arena;
 mod bars;
 mod events;
 mod inits;
@@ -22,6 +22,7 @@ use std::path::PathBuf;
 pub use bars::{Outcome, Verdict};
 pub use inits::{FLOOR, Init, PEERS, RESOLVER};
 pub use report::{Figures, Report, Row};
+pub(crate) use report::{median, worst};
 
 use arena::Field;
 

@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: the core's speed against its bars, or supervisors side by side.
+//! `cargo xtask bench`: the core's speed against its bars, supervisors side by side, or hot swaps.
 
 use clap::Args;
 use std::fmt::Display;
@@ -8,6 +8,7 @@ use std::process::Stdio;
 use serde::Serialize;
 use yakiros_benches::peers::{self, Contestant, FLOOR, Init, PEERS, RESOLVER, Setup};
 use yakiros_benches::speed::{self, PROGRAMS, ROUND_TRIP};
+use yakiros_benches::swaps;
 use yakiros_harness::programs::Programs;
 use yakiros_harness::progress::Preparation;
 use yakiros_reports::{EXIT_FAILED, EXIT_INFRA, EXIT_PASSED};
@@ -17,7 +18,18 @@ use yakiros_vm::packages::{Unpacked, unpacked};
 /// Seconds for which idle and probing supervisors are watched.
 const WATCH_SECONDS: u64 = 30;
 
+/// Upgrades in a row, with no client and under load: enough for a 99th percentile.
+const UPGRADES: usize = 100;
+
+/// Connections under full load, and connections that are only moved.
+const BUSY: usize = 1_000;
+const IDLE: usize = 10_000;
+
+/// Seconds of load without an upgrade: some hundred thousand requests, for the slowest thousandth of them.
+const PLAIN_SECONDS: u64 = 10;
+
 #[derive(Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option of the command line")]
 pub struct Bench {
     /// Only benchmarks of the core with this in their name, such as resolve, flip/random or simulation
     #[arg(value_name = "FILTER", conflicts_with = "peers")]
@@ -25,13 +37,16 @@ pub struct Bench {
     /// Measure supervisors side by side: graph-resolver, and of Debian finit, s6 and runit. Needs root
     #[arg(long)]
     peers: bool,
+    /// Measure hot swaps: what an upgrade takes, and what clients see of it. Needs root
+    #[arg(long, conflicts_with_all = ["peers", "filter"])]
+    hot_swap: bool,
     /// A folder with usr/sbin/dinit and its libraries, to be dinit's root: Debian has no package of it
     #[arg(long, value_name = "FOLDER", requires = "peers")]
     dinit: Option<PathBuf>,
     /// Only graph-resolver, and the floor
     #[arg(long, requires = "peers")]
     alone: bool,
-    /// A folder with graph-resolver, test-floor and test-stamp, all static, instead of those built now
+    /// A folder with graph-resolver, the test services and test-load, all static, instead of those built now
     #[arg(long, value_name = "FOLDER")]
     programs: Option<PathBuf>,
     /// Starts of 100 services of which the median counts
@@ -51,6 +66,8 @@ pub fn run(arguments: &Bench) -> i32 {
     if arguments.peers {
         let report = measure_peers(arguments);
         print(arguments, report, peers::Report::passed)
+    } else if arguments.hot_swap {
+        print(arguments, measure_swaps(arguments), swaps::Report::passed)
     } else {
         let report = measure_core(arguments);
         print(arguments, report, speed::Report::passed)
@@ -127,6 +144,18 @@ fn measure_peers(arguments: &Bench) -> Outcome<peers::Report> {
         say: |text| eprintln!("{text}"),
     };
     Ok(peers::run(&setup)?)
+}
+
+fn measure_swaps(arguments: &Bench) -> Outcome<swaps::Report> {
+    let setup = swaps::Setup {
+        programs: programs(arguments)?,
+        upgrades: UPGRADES,
+        busy: BUSY,
+        idle: IDLE,
+        plain_seconds: PLAIN_SECONDS,
+        say: |text| eprintln!("{text}"),
+    };
+    Ok(swaps::run(&setup)?)
 }
 
 /// A program of our own, as it is in the guest.

@@ -58,7 +58,8 @@ enum Command {
     },
     /// Format, lint, unit, property, simulation and namespace tests, then the VM suites: what CI runs
     Test,
-    /// Measure the core, or with --peers whole supervisors side by side; exits with 1 when a bar is missed
+    /// Measure the core, with --peers whole supervisors side by side, or with --hot-swap upgrades; exits with 1 when a bar
+    /// is missed
     Bench(bench::Bench),
     /// The guest image in the cache
     Image {

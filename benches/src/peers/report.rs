@@ -107,14 +107,14 @@ impl Report {
 }
 
 /// The middle one; nothing of nothing.
-pub(super) fn median(values: &[f64]) -> Option<f64> {
+pub(crate) fn median(values: &[f64]) -> Option<f64> {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     sorted.get(sorted.len() / 2).copied()
 }
 
 /// The greatest; nothing of nothing.
-pub(super) fn worst(values: &[f64]) -> Option<f64> {
+pub(crate) fn worst(values: &[f64]) -> Option<f64> {
     values.iter().copied().reduce(f64::max)
 }
 
