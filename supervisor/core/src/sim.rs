@@ -7,12 +7,14 @@
 //!
 //! * [`options`]: what is drawn from the seed. Printed first when a run fails.
 //! * [`world`]: performs the engine's effects and drives the phases.
+//! * [`crash`]: a fault at each step of a hot swap, one by one.
 //! * [`faults`]: what goes wrong; a table, and a file for each domain.
 //! * [`takeover`]: the supervisor executes itself again; everything goes on as before.
 //! * [`model`]: what an onlooker knows: declarations, states, processes.
 //! * [`checkers`]: what must hold; a table, and a file for each promise.
 
 mod checkers;
+pub mod crash;
 mod digest;
 mod faults;
 mod model;

@@ -4,6 +4,7 @@
 //! run twice and compared. The first failure ends the run; it is shown with everything that was
 //! drawn from its seed, its last events, and the command that shows it again.
 
+mod crash;
 #[cfg(feature = "mutations")]
 mod mutations;
 mod seeds;
@@ -24,6 +25,8 @@ Examples:
   cargo xtask sim --seed 4711 --trace      everything that happens in it
   cargo xtask sim --seed 4711 --options    what is drawn from it
   cargo xtask sim --mutations              break the engine on purpose: which checker sees it, and how soon
+  cargo xtask sim --crash-points --seeds 100
+                                           a fault at each step of a hot swap, each by so many seeds
   cargo xtask sim --unchecked              the engine's speed alone
 
 Exit codes: 0 every promise kept, 1 one broken, 2 usage.";
@@ -57,6 +60,9 @@ struct Arguments {
     /// Break the engine in every way that is known, and see which checker notices
     #[arg(long, conflicts_with_all = ["seed", "unchecked"])]
     mutations: bool,
+    /// Have each step of a hot swap meet each fault, and print who serves then
+    #[arg(long, conflicts_with_all = ["options", "trace", "unchecked", "mutations"])]
+    crash_points: bool,
     /// Print the outcome as JSON
     #[arg(long)]
     json: bool,
@@ -88,6 +94,9 @@ fn main() -> ExitCode {
     std::panic::set_hook(Box::new(|_| {}));
     if arguments.mutations {
         return check_checkers(&arguments);
+    }
+    if arguments.crash_points {
+        return crash::run(&arguments);
     }
     seeds::run(&arguments)
 }

@@ -176,6 +176,12 @@ impl Engine {
         due.flat_map(both).collect()
     }
 
+    /// At which step the hot swap of a component stands, for who tests that: `prepare`, `move`, `ready`, `commit`,
+    /// `withdraw`, `probation`, `revert`, `leave`.
+    pub fn handover_step(&self, name: &str) -> Option<&'static str> {
+        Some(self.find(name)?.handover.second()?.step.own_name())
+    }
+
     /// A second process was executed, if it is one.
     pub(super) fn second_executed(&mut self, run: RunId) {
         let now = self.now;

@@ -49,6 +49,12 @@ macro_rules! options {
                 Self { $($name: $draw.draw(random),)+ }
             }
 
+            /// The same without anything that goes wrong by itself, and short times for what goes well.
+            pub fn calm(random: &mut Random) -> Self {
+                let drawn = Self::draw(random);
+                Self { $($name: 0,)+ }.with_times_of(&drawn)
+            }
+
             /// The same by number.
             pub fn of(seed: u64) -> Self {
                 Self::draw(&mut Random::new(seed))
@@ -184,6 +190,22 @@ options! {
     strangers = Sometimes(50, 1, 50);
     /// 1 if everything is shut down while faults go on, and nothing is expected to come up before.
     halt_early = Sometimes(20, 1, 1);
+}
+
+impl Options {
+    /// Every process does what it is to do, each in a time of its own.
+    fn with_times_of(self, drawn: &Self) -> Self {
+        Self {
+            capabilities: 1,
+            exec_ms: drawn.exec_ms,
+            ready_ms: drawn.ready_ms.min(500),
+            handover_ms: drawn.handover_ms.min(500),
+            stop_ms: drawn.stop_ms.min(500),
+            kill_ms: drawn.kill_ms,
+            probe_ms: drawn.probe_ms.min(500),
+            ..self
+        }
+    }
 }
 
 impl fmt::Display for Options {

@@ -105,6 +105,11 @@ impl World {
         if !self.takeover.is_orderly_now() {
             return Ok(());
         }
+        self.execute_again()
+    }
+
+    /// In order: nothing is to be done then.
+    pub(super) fn execute_again(&mut self) -> Step {
         let facts = self.engine.agreeing_facts();
         self.replace_engine()?;
         match self.engine.handle(self.model.now, Event::Resumed(facts)).first() {

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::checkers::{self, Checker, obstacle};
+use super::crash::Frozen;
 use super::digest::Digest;
 use super::faults::{FAULTS, clients::Clients, files::Files, handovers::Word};
 use super::model::Model;
@@ -93,6 +94,7 @@ pub(super) struct World {
     pub(super) files: Files,
     pub(super) clients: Clients,
     pub(super) takeover: Takeover,
+    pub(super) frozen: Frozen,
     pub(super) engine: Engine,
     phase: Phase,
     plans: BinaryHeap<Reverse<Planned>>,
@@ -119,6 +121,7 @@ impl World {
             files: Files::new(components),
             clients: Clients::default(),
             takeover,
+            frozen: Frozen::default(),
             engine: Engine::new(Config::default()),
             phase: Phase::Safety,
             plans: BinaryHeap::new(),
@@ -229,7 +232,7 @@ impl World {
     }
 
     /// Let the world and the engine's timers run.
-    fn run_until(&mut self, end: Duration) -> Step {
+    pub(super) fn run_until(&mut self, end: Duration) -> Step {
         while !self.model.halted {
             let plan = self.plans.peek().map(|Reverse(planned)| planned.0);
             let tick = self.tick_at();
@@ -281,7 +284,14 @@ impl World {
             Plan::End(run, exit) => self.end(run, exit),
             Plan::Answer(probe, passes) => self.answer_probe(probe, passes),
             Plan::Limit(run, done) => self.report_limits(run, done),
-            Plan::Say(run, word) => self.say_on_channel(run, word),
+            Plan::Say(run, _) if self.frozen.is_hung(run) => Ok(()),
+            Plan::Say(run, word) => match self.frozen.silence(self.model.now) {
+                None => self.say_on_channel(run, word),
+                Some(left) => {
+                    self.plan_after(left, Plan::Say(run, word));
+                    Ok(())
+                }
+            },
             Plan::Beat(run) => self.beat(run),
             Plan::Vanish(probe) => self.give(Event::Probed { probe, outcome: Err("cancelled".into()) }),
         }
@@ -381,6 +391,12 @@ impl World {
                 created.push(*run);
                 self.plan_life(*run, component);
             }
+            // Nothing but a kill ends what hangs, and it answers nobody.
+            Effect::Terminate(run)
+            | Effect::Signal(run, Signal::ABORT)
+            | Effect::Order(run, _)
+            | Effect::Probe { run, .. }
+                if self.frozen.is_hung(*run) => {}
             Effect::Terminate(run) | Effect::Signal(run, Signal::ABORT) => self.plan_end(*run),
             Effect::Kill(run) => self.plan_death(*run),
             Effect::Probe { probe, .. } => self.plan_answer(*probe),

@@ -33,13 +33,24 @@ pub(in crate::engine) enum Step {
 }
 
 impl Step {
+    /// The step that is named where it fails: one of those that lead to a new process that serves for good.
     pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Withdraw => Self::Commit.own_name(),
+            Self::Revert => Self::Probation.own_name(),
+            step => step.own_name(),
+        }
+    }
+
+    pub(super) fn own_name(self) -> &'static str {
         match self {
             Self::Prepare => "prepare",
             Self::Move => "move",
             Self::Ready => "ready",
-            Self::Commit | Self::Withdraw => "commit",
-            Self::Probation | Self::Revert => "probation",
+            Self::Commit => "commit",
+            Self::Withdraw => "withdraw",
+            Self::Probation => "probation",
+            Self::Revert => "revert",
             Self::Leave => "leave",
         }
     }

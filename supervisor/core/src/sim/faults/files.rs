@@ -62,6 +62,30 @@ impl World {
         self.give_files(changes, all)
     }
 
+    /// One service that hands over, is probed, and has a probation, for [`crate::sim::crash`].
+    pub(in crate::sim) fn declare_one_that_hands_over(&mut self) -> Step {
+        let mut component = TEMPLATE.with(Component::clone);
+        component.name = self.model.slots[0].name.to_string();
+        component.provides.push(name_of(0));
+        let lifecycle = Rc::make_mut(&mut component.lifecycle);
+        lifecycle.handoff = Handoff::FdPassing;
+        lifecycle.readiness_timeout = Duration::from_secs(10);
+        lifecycle.health = Some(Health {
+            check: Check::File("/c".to_owned()),
+            interval: Duration::from_secs(5),
+            timeout: Duration::from_secs(2),
+            fail_threshold: 1,
+            restart_threshold: 2,
+            start_grace: Duration::ZERO,
+            jitter: None,
+        });
+        let hotswap = Rc::make_mut(&mut component.hotswap);
+        (hotswap.probation, hotswap.shutdown_grace) = (Duration::from_secs(30), Duration::from_secs(5));
+        self.files.claims[0][0] = Some(Declared::new(component.clone()));
+        let content = FileContent::Component(Box::new(component));
+        self.give_files(vec![FileChange { file: format!("{}0.toml", LETTERS[0]), content }], [0])
+    }
+
     /// A batch of changes.
     pub(super) fn change_files(&mut self) -> Step {
         let count = 1 + self.random.below(self.options.batch);
