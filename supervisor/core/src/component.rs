@@ -318,6 +318,8 @@ pub struct Lifecycle {
     pub handoff: Handoff,
     /// Sent by `graphctl reload NAME`.
     pub reload_signal: Option<Signal>,
+    /// Sent in place of SIGTERM.
+    pub stop_signal: Option<Signal>,
     /// How the component says that it is ready.
     pub readiness: Readiness,
     /// Longest time from exec to ready.

@@ -19,7 +19,9 @@ mod lifecycle;
 mod log;
 
 pub use causes::{EventsPage, WhyPage};
-pub use lifecycle::{ComponentReadiness, PassedOver, Readiness, ReadinessPage, UpgradeLevel, Upgraded};
+pub use lifecycle::{
+    ComponentReadiness, PassedOver, Readiness, ReadinessPage, UpgradeForm, UpgradeLevel, Upgraded,
+};
 pub use log::{LogPosition, LogText};
 
 /// Version of the protocol. A supervisor answers a request of another version with a refusal that

@@ -233,6 +233,17 @@ pub enum Event {
     },
 }
 
+/// Which of a component's processes one is when it starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// The only one.
+    Alone,
+    /// It is to take over from the one that serves, and finds that out on its channel.
+    Successor,
+    /// It begins as ever, beside the one that serves, and serves beside it.
+    Beside,
+}
+
 /// What is to be done. The performer does it in this order.
 #[derive(Debug)]
 pub enum Effect {
@@ -245,8 +256,8 @@ pub enum Effect {
         component: Rc<Component>,
         /// Starts of this component so far, from 1.
         generation: u64,
-        /// It is to take over from the process that serves, and finds that out on its channel.
-        successor: bool,
+        /// Which of the component's processes it is.
+        place: Place,
     },
     /// Connect two processes of a component: ask one to give, and the other to take.
     Connect {
@@ -712,6 +723,8 @@ impl Engine {
             self.feed(id, input, cause);
         } else if input == Input::Executed {
             self.second_executed(run);
+        } else if input == Input::Ready {
+            self.second_ready(run);
         }
     }
 

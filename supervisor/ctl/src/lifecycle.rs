@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use yakiros_core::control::{
-    Answer, ComponentReadiness, Readiness, Request, UpgradeLevel, Upgraded, VERSION,
+    Answer, ComponentReadiness, Readiness, Request, UpgradeForm, UpgradeLevel, Upgraded, VERSION,
 };
 
 use crate::client::Client;
@@ -117,6 +117,9 @@ pub fn upgrade(
 fn upgrade_text(done: &Upgraded) -> String {
     let way = match done.level {
         UpgradeLevel::Restart => "a restart",
+        UpgradeLevel::FdPassing if done.form == Some(UpgradeForm::Listeners) => {
+            "a process beside the old one"
+        }
         UpgradeLevel::FdPassing => "passing its descriptors on",
         UpgradeLevel::Checkpoint => "a checkpoint",
     };
@@ -134,6 +137,10 @@ fn upgrade_text(done: &Upgraded) -> String {
     }
     if let Some(ms) = done.probation_ms {
         let _ = writeln!(text, "probation: {:?}", Duration::from_millis(ms));
+    }
+    if let (Some(UpgradeForm::Listeners), Some(descriptors)) = (done.form, done.descriptors) {
+        let _ =
+            writeln!(text, "form: listeners, {} held for both", count(descriptors as usize, "descriptor"));
     }
     let _ = writeln!(text, "generation: {}", done.generation);
     text
@@ -180,6 +187,7 @@ mod tests {
         let done = Upgraded {
             component: "web".into(),
             level: UpgradeLevel::Restart,
+            form: None,
             passed_over: vec![passed(UpgradeLevel::Checkpoint), passed(UpgradeLevel::FdPassing)],
             gap_us: Some(12_345),
             generation: 3,

@@ -18,7 +18,9 @@ use tracing::{error, info, warn};
 use yakiros_core::component::{Component, Readiness};
 use yakiros_core::control::{Answer, LogPosition, Request, Until};
 use yakiros_core::engine::Config;
-use yakiros_core::engine::{ClientId, Effect, Engine, Event, FileContent, Halt, Peer, RunId, Snapshot};
+use yakiros_core::engine::{
+    ClientId, Effect, Engine, Event, FileContent, Halt, Peer, Place, RunId, Snapshot,
+};
 use yakiros_core::journal::{Record, State};
 use yakiros_core::notify::Store;
 use yakiros_handoff::message::{Order, Report};
@@ -218,7 +220,8 @@ impl Supervisor {
 
     fn perform(self: &Rc<Self>, effect: Effect) {
         match effect {
-            Effect::Spawn { run, component, generation, successor } => {
+            Effect::Spawn { run, component, generation, place } => {
+                let successor = place == Place::Successor;
                 let event = Processes::spawn(self, run, component, Start { generation, successor });
                 self.queue.borrow_mut().extend(event);
             }
@@ -239,7 +242,9 @@ impl Supervisor {
             Effect::Limit { run, component } => limits::begin(self, run, &component),
             Effect::CancelProbe(probe) => health::cancel(self, probe),
             Effect::Terminate(run) => {
-                let given_up = self.processes.borrow_mut().terminate(run);
+                let declared = self.started_with(run).and_then(|component| component.lifecycle.stop_signal);
+                let signal = declared.map_or(nix::libc::SIGTERM, |signal| signal.0);
+                let given_up = self.processes.borrow_mut().terminate(run, signal);
                 self.queue.borrow_mut().extend(given_up);
             }
             Effect::Kill(run) => {

@@ -208,6 +208,7 @@ fn lifecycle(r: &mut Reader<'_>, kind: Kind) -> Lifecycle {
     Lifecycle {
         handoff,
         reload_signal: r.get(S, "reload_signal", signal),
+        stop_signal: r.get(S, "stop_signal", signal),
         readiness: if kind == Kind::Oneshot { Readiness::None } else { readiness },
         readiness_timeout,
         readiness_interval,

@@ -271,9 +271,18 @@ const LIFECYCLE: &[Key] = &[
         Fallback::Value("\"none\""),
         "How an upgrade passes what the old process has to the new one. `fd-passing`: the process speaks on \
          `HANDOFF_FD` (docs/reference/hot-swap.md); an upgrade, or a change of its file, moves its sockets and its \
-         state to the next process while clients wait. It is restarted when that cannot be.",
+         state to the next process while clients wait. One that never speaks there, and for which the supervisor holds \
+         descriptors (`[[sockets]]`, `hotswap.fd_store_max`), gets the next process beside it until that is ready. It is \
+         restarted when neither can be.",
     ),
     key("reload_signal", Shape::Signal, NONE, "Sent to the process by `graphctl reload NAME`."),
+    key(
+        "stop_signal",
+        Shape::Signal,
+        Fallback::Words("`\"SIGTERM\"`"),
+        "Sent to the process and its group when it is to end: the one by which it finishes what it has begun, for many \
+         servers another than SIGTERM. As it was declared when the process started.",
+    ),
     key(
         "readiness",
         Shape::Word(words::<Method>),
@@ -479,8 +488,8 @@ const HOTSWAP: &[Key] = &[
         "shutdown_grace",
         Shape::Seconds,
         Fallback::Value("10"),
-        "Time between SIGTERM and SIGKILL when the component is stopped, and for the old process to end after a \
-         hot swap.",
+        "Time between SIGTERM (or `lifecycle.stop_signal`) and SIGKILL when the component is stopped, and for the old \
+         process to end after a hot swap.",
     ),
     key(
         "probation",

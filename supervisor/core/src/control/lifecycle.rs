@@ -82,6 +82,17 @@ pub struct PassedOver {
     pub reason: String,
 }
 
+/// How descriptors are passed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum UpgradeForm {
+    /// The old process gives them to the new one, by the protocol.
+    #[default]
+    Protocol,
+    /// The supervisor holds them for both, which serve side by side until the old one has ended.
+    Listeners,
+}
+
 /// A component was upgraded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Upgraded {
@@ -89,6 +100,9 @@ pub struct Upgraded {
     pub component: Rc<str>,
     /// The way that was taken.
     pub level: UpgradeLevel,
+    /// By passing descriptors: in which form.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub form: Option<UpgradeForm>,
     /// Ways above it that were declared, the highest first.
     pub passed_over: Vec<PassedOver>,
     /// By a restart the time between its capabilities going down and coming up again; by passing

@@ -5,15 +5,18 @@
 //! by the [`table`]: the step × what happened. When the second serves, the two change places.
 //!
 //! Guarantees, checked by [`crate::sim`]:
-//! * The second serves only after it has said that it got exactly what the first gave, and that it
+//! * By the protocol, the second serves only after it has said that it got exactly what the first gave, and that it
 //!   is ready. The first, once it has stopped to serve for that, is told either to end or to go on,
 //!   never both; to go on only while the second has not served, and never will.
 //! * Until the second serves, any failure of it leaves the first serving.
 //! * The component's state does not change by a hot swap, whether it succeeds or not.
 //! * There is never a third process: the next start waits for the second to be gone.
 //!
+//! Programs that do not speak the protocol serve side by side: see [`beside`].
+//!
 //! What stops the component, for whatever reason, first calls the hot swap off.
 
+mod beside;
 mod ending;
 mod reports;
 mod steps;
@@ -29,7 +32,7 @@ use self::table::{Step, Turn};
 use super::timers::{Due, TimerKey};
 use super::unit::{Process, Unit};
 use super::{Engine, RunId};
-use crate::control::PassedOver;
+use crate::control::{PassedOver, UpgradeForm};
 use crate::graph::NodeId;
 use crate::journal::{Cause, Progress};
 
@@ -61,6 +64,9 @@ pub(super) struct Second {
     pub(super) process: Process,
     pub(super) step: Step,
     pub(super) timer: Option<TimerKey>,
+    /// In which form it takes the place of the first.
+    #[serde(default)]
+    form: UpgradeForm,
     /// Its generation.
     generation: u64,
     /// When the first was asked to give.
@@ -150,8 +156,8 @@ impl Handover {
 
     /// Whether the first serves, and is to be looked after.
     pub(super) fn is_over(&self) -> bool {
-        self.second()
-            .is_none_or(|second| matches!(second.step, Step::Prepare | Step::Probation | Step::Leave))
+        let looked_after = [Step::Prepare, Step::Beside, Step::Probation, Step::Leave];
+        self.second().is_none_or(|second| looked_after.contains(&second.step))
     }
 }
 
@@ -188,6 +194,7 @@ impl Engine {
         if let Some(process) = self.second_mut(run) {
             process.since = Some(now);
         }
+        self.ready_by_exec(run);
     }
 
     /// A process that is a component's second.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::timers::Due;
 use super::unit::{AfterStop, Process, Unit};
-use super::{Action, Effect, Engine, Halt, Halting, Input, RunId, decide};
+use super::{Action, Effect, Engine, Halt, Halting, Input, Place, RunId, decide};
 use crate::component::{KERNEL, Kind, Readiness, Signal};
 use crate::graph::{CapId, Level, NodeId};
 use crate::journal::{Cause, Record, State};
@@ -249,7 +249,7 @@ impl Engine {
         self.runs.insert(run, id);
         self.disarm_unit(id);
         self.enter(id, State::Starting, cause, None);
-        self.effects.push(Effect::Spawn { run, component, generation, successor: false });
+        self.effects.push(Effect::Spawn { run, component, generation, place: Place::Alone });
     }
 
     fn advance(&mut self, id: NodeId, cause: Cause) {

@@ -62,7 +62,7 @@ pub(super) struct Watchdog {
 }
 
 impl Said {
-    fn take(&mut self, said: Notification, now: Duration) {
+    pub(super) fn take(&mut self, said: Notification, now: Duration) {
         if let Some(status) = said.status {
             self.status = Some(status).filter(|text| !text.is_empty());
         }
@@ -150,7 +150,7 @@ impl Engine {
     pub(super) fn take_notification(&mut self, run: RunId, said: Notification) {
         let now = self.now;
         let Some(id) = self.runs.get(&run).copied() else {
-            return;
+            return self.take_notification_of_second(run, said);
         };
         let Some(process) = self.unit_mut(id).and_then(|unit| unit.process.as_mut()) else {
             return;

@@ -1,5 +1,6 @@
 //! Single promises of the engine. Their combination is the simulation's business.
 
+mod beside;
 mod capabilities;
 mod causes;
 mod cycles;

@@ -166,6 +166,7 @@ impl Engine {
         Some(Answer::Upgraded(Upgraded {
             component: Rc::clone(&upgrade.name),
             level: UpgradeLevel::Restart,
+            form: None,
             passed_over: upgrade.passed_over.clone(),
             gap_us: gap.map(|gap| u64::try_from(gap.as_micros()).unwrap_or(u64::MAX)),
             generation,

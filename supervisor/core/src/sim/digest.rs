@@ -63,8 +63,8 @@ impl Digest {
     /// An effect with everything that it says.
     pub(super) fn effect(&mut self, effect: &Effect) {
         match effect {
-            Effect::Spawn { run, component, generation, successor } => {
-                self.number(1 + (run.0 << 8) + (u64::from(*successor) << 60));
+            Effect::Spawn { run, component, generation, place } => {
+                self.number(1 + (run.0 << 8) + ((*place as u64) << 60));
                 self.number(*generation);
                 self.text(&component.name);
             }

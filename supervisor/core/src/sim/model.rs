@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use crate::component::{Component, Handoff, Readiness, Signal};
-use crate::engine::{Effect, RunId};
+use crate::engine::{Effect, Place, RunId};
 use crate::journal::{Cause, Progress, Record, State};
 use crate::notify::Notification;
 use yakiros_handoff::message::Order;
@@ -144,6 +144,8 @@ pub(super) struct Process {
     pub(super) gives_to: Option<RunId>,
     /// It was told to take from this one.
     pub(super) takes_from: Option<RunId>,
+    /// Which of the component's processes it was when it started.
+    pub(super) place: Place,
     /// It serves, or was told to.
     pub(super) serves: bool,
     /// Since when another serves in its place.
@@ -358,7 +360,7 @@ impl Model {
             self.tell(run);
         }
         match effect {
-            Effect::Spawn { run, component, successor, .. } => self.begin(*run, component, *successor),
+            Effect::Spawn { run, component, place, .. } => self.begin(*run, component, *place),
             Effect::Connect { giver, taker, .. } => {
                 if let Some(process) = self.process_mut(*giver) {
                     process.gives_to = Some(*taker);
@@ -395,7 +397,7 @@ impl Model {
         }
     }
 
-    fn begin(&mut self, run: RunId, component: &Rc<Component>, successor: bool) {
+    fn begin(&mut self, run: RunId, component: &Rc<Component>, place: Place) {
         let Some(number) = self.number(&component.name) else { return };
         self.runs.resize(self.runs.len().max(run.0 as usize + 1), u8::MAX);
         self.runs[run.0 as usize] = number as u8;
@@ -405,8 +407,8 @@ impl Model {
         let slot = &mut self.slots[number];
         let current = slot.declared.as_ref();
         let declared = current.cloned().unwrap_or_else(|| Declared::new(Component::clone(component)));
-        let place = if successor { &mut slot.second } else { &mut slot.process };
-        *place = Some(Process {
+        let process = if place == Place::Alone { &mut slot.process } else { &mut slot.second };
+        *process = Some(Process {
             run,
             declared,
             stands_on,
@@ -421,7 +423,8 @@ impl Model {
             deaf: false,
             gives_to: None,
             takes_from: None,
-            serves: !successor,
+            place,
+            serves: place != Place::Successor,
             released: None,
             stays: false,
         });

@@ -6,7 +6,7 @@
 //! that everything comes up that can. Choices are drawn from a source of their own, so that all
 //! others stay the same.
 
-use crate::engine::{Alive, Config, Effect, Engine, Event, Facts, Snapshot, Stage};
+use crate::engine::{Alive, Config, Effect, Engine, Event, Facts, Place, Snapshot, Stage};
 
 use super::model::Process;
 use super::world::{Step, World};
@@ -80,9 +80,11 @@ impl World {
     pub(super) fn look_for_twins(&mut self, effect: &Effect) -> Step {
         match effect {
             Effect::Changed(record) => self.takeover.seen = record.revision,
-            Effect::Spawn { component, successor, .. } if self.takeover.is_failing() => {
+            Effect::Spawn { component, place, .. } if self.takeover.is_failing() => {
                 let slot = self.model.number(&component.name).map(|number| &self.model.slots[number]);
-                if slot.is_some_and(|slot| slot.second.is_some() || (slot.process.is_some() && !successor)) {
+                if slot.is_some_and(|slot| {
+                    slot.second.is_some() || (slot.process.is_some() && *place == Place::Alone)
+                }) {
                     return Err(broken(format!("{} gets one process too many", component.name)));
                 }
             }

@@ -1,7 +1,7 @@
 //! Events and effects in words, for the history of a run that failed.
 
 use crate::control::{Answer, Request};
-use crate::engine::{Effect, Event, FileContent};
+use crate::engine::{Effect, Event, FileContent, Place};
 use crate::journal::Record;
 
 /// An event, in a line.
@@ -33,8 +33,12 @@ fn request_text(request: &Request) -> String {
 /// An effect, in a line.
 pub(super) fn effect(effect: &Effect) -> String {
     match effect {
-        Effect::Spawn { run, component, generation, successor } => {
-            let how = if *successor { "to take over " } else { "" };
+        Effect::Spawn { run, component, generation, place } => {
+            let how = match place {
+                Place::Alone => "",
+                Place::Successor => "to take over ",
+                Place::Beside => "beside ",
+            };
             format!("spawn {} {how}as run {}, generation {generation}", component.name, run.0)
         }
         Effect::Probe { probe, run, component } => {

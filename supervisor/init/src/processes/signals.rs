@@ -12,16 +12,19 @@ use super::{Processes, Role};
 use crate::sys;
 
 impl Processes {
-    /// SIGTERM to the process and its session's first group, so that a shell's child gets it too. A
+    /// The signal of its end to the process and its session's first group, so that a shell's child gets it too. A
     /// start that waits is given up, and the event says so.
-    pub fn terminate(&mut self, run: RunId) -> Option<Event> {
+    pub fn terminate(&mut self, run: RunId, number: i32) -> Option<Event> {
         if let Some(event) = self.give_up(run) {
             return Some(event);
         }
         if let Some(pid) = self.pid(run) {
-            // Before setsid there is no group of that number.
-            if signal::killpg(pid, Signal::SIGTERM) == Err(Errno::ESRCH) {
-                let _ = signal::kill(pid, Signal::SIGTERM);
+            // Before setsid there is no group of that number. Real-time signals have no name in the wrapper.
+            // SAFETY: calls on two numbers.
+            unsafe {
+                if libc::killpg(pid.as_raw(), number) != 0 && Errno::last() == Errno::ESRCH {
+                    libc::kill(pid.as_raw(), number);
+                }
             }
         }
         None
@@ -140,7 +143,7 @@ mod tests {
         let run = RunId(1);
         for pid in [None, Some(pid)] {
             processes.runs.insert(run, Box::new(process(pid)));
-            processes.terminate(run);
+            processes.terminate(run, libc::SIGTERM);
             processes.signal(run, libc::SIGTERM);
             processes.kill(run);
             if pid.is_none() {

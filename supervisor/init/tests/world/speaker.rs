@@ -59,6 +59,20 @@ impl Speaker {
         self.stream = Some(BufReader::new(stream));
     }
 
+    /// Keep the process that was met last apart from the next one that is.
+    pub fn leave(&mut self) -> Self {
+        let listener = self.listener.try_clone().expect("the listener");
+        Self { listener, stream: self.stream.take() }
+    }
+
+    /// Wait until the process is gone.
+    pub fn await_end(&mut self) {
+        let stream = self.stream.as_mut().expect("met before");
+        // It may end by a reset if it was told something that it never read.
+        let ended = stream.read_line(&mut String::new());
+        assert!(!matches!(ended, Ok(1..)), "it says something");
+    }
+
     /// Have a command carried out that has no answer.
     pub fn order(&mut self, line: &str) {
         let stream = self.stream.as_mut().expect("met before");
@@ -140,6 +154,7 @@ fn obey(line: &str) -> String {
             keep(&path, name);
             std::process::exit(1);
         }
+        Some(("end", status)) => std::process::exit(status.parse().expect("a number")),
         Some(("write", fd)) => {
             let fd = fd.parse().expect("a number");
             // SAFETY: the descriptor was passed to this process, which never closes it.

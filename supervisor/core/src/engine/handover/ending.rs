@@ -299,7 +299,7 @@ impl Engine {
                 let (step, reason) = (Step::Commit, Cause::Interrupted.to_string().into());
                 self.withdraw(id, &Failure { step, reason, by_first: false });
             }
-            Step::Prepare | Step::Move | Step::Ready => {
+            Step::Prepare | Step::Beside | Step::Move | Step::Ready => {
                 self.turn(id, Turn::Failed, &Cause::Interrupted.to_string());
             }
         }
@@ -318,7 +318,7 @@ fn late_text(failure: &Failure) -> Rc<str> {
         (Step::Prepare, _) => ("the new process", "is not prepared"),
         (Step::Move, true) => ("the old process", "has not given everything"),
         (Step::Move, false) => ("the new process", "has not got everything"),
-        (Step::Ready, _) => ("the new process", "is not ready"),
+        (Step::Ready | Step::Beside, _) => ("the new process", "is not ready"),
         (_, _) => ("the new process", "does not serve"),
     };
     format!("{who} {what} within its time").into()

@@ -55,6 +55,8 @@ impl Engine {
                     second.process.greeting = Greeting::of(version);
                 }
             }
+            // It was told to begin as ever; that it is ready is said elsewhere.
+            _ if self.second_of(id).is_some_and(|second| second.step == Step::Beside) => {}
             Report::Prepared => self.turn(id, Turn::Prepared, "PREPARED"),
             Report::Taken(summary) => {
                 if let Some(second) = self.second_of(id).filter(|second| second.step == Step::Move)

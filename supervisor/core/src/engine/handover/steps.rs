@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use yakiros_handoff::message::Order;
 
+use super::beside::form_of;
 use super::table::{Step, Turn};
-use super::{Greeting, LIMIT, Second};
-use crate::control::{Answer, PassedOver, UpgradeLevel, Upgraded};
+use super::{LIMIT, Second};
+use crate::control::{Answer, PassedOver, UpgradeForm, UpgradeLevel, Upgraded};
 use crate::engine::timers::Due;
 use crate::engine::unit::Process;
-use crate::engine::{Effect, Engine, RunId};
+use crate::engine::{Effect, Engine, Place, RunId};
 use crate::graph::NodeId;
 use crate::journal::{Cause, Progress, State};
 use crate::mutation::{Mutation, broken};
@@ -38,13 +39,7 @@ impl Engine {
         if process.awaits_commit {
             return Err("its process has taken over and is not ready yet".to_owned());
         }
-        match process.greeting {
-            Greeting::None => {
-                return Err("its process has not said that it can hand over (HELLO)".to_owned());
-            }
-            Greeting::Understood => {}
-            Greeting::Foreign => return Err("its process speaks another version of the protocol".to_owned()),
-        }
+        let form = form_of(unit, process.greeting)?;
         self.last_run += 1;
         let run = RunId(self.last_run);
         self.seconds.insert(run, id);
@@ -57,7 +52,8 @@ impl Engine {
         let process = Process::new(run, Rc::clone(&component));
         let second = Second {
             process,
-            step: Step::Prepare,
+            step: Second::first_step(form),
+            form,
             timer: Some(timer),
             generation,
             asked: None,
@@ -75,7 +71,11 @@ impl Engine {
         unit.handover.begin(second);
         self.remark(id, cause, None);
         self.progress(id, generation, Progress::Started);
-        self.effects.push(Effect::Spawn { run, component, generation, successor: true });
+        let place = match form {
+            UpgradeForm::Protocol => Place::Successor,
+            UpgradeForm::Listeners => Place::Beside,
+        };
+        self.effects.push(Effect::Spawn { run, component, generation, place });
         Ok(run)
     }
 
@@ -195,7 +195,11 @@ impl Engine {
         let Some(second) = self.second_of(id) else {
             return false;
         };
-        let gap_us = second.asked.map(|asked| micros(now.saturating_sub(asked)));
+        let gap_us = match second.form {
+            UpgradeForm::Protocol => second.asked.map(|asked| micros(now.saturating_sub(asked))),
+            // Two that serve side by side leave none.
+            UpgradeForm::Listeners => Some(0),
+        };
         second.gap_us = gap_us;
         second.probation_ms = probation.map(millis);
         second.step = if probation.is_some() { Step::Probation } else { Step::Leave };
@@ -255,7 +259,8 @@ impl Engine {
         second.step = Step::Leave;
         let leaving = second.process.run;
         if !broken(Mutation::KeepPredecessor) {
-            self.effects.push(Effect::Order(leaving, Order::Release));
+            let farewell = second.farewell(leaving);
+            self.effects.push(farewell);
         }
     }
 
@@ -274,15 +279,20 @@ impl Engine {
         let (name, revision) = (Rc::clone(&unit.name), unit.revision);
         let Some(run) = unit.process.as_ref().map(|process| process.run) else { return };
         let Some(second) = unit.handover.second_mut() else { return };
-        let moved = second.offered.unwrap_or_default();
+        let held = unit.held_descriptors.iter().flat_map(|held| held.iter()).map(|held| held.count).sum();
+        let (descriptors, state_bytes) = match (second.form, second.offered.unwrap_or_default()) {
+            (UpgradeForm::Protocol, moved) => (moved.descriptors, Some(moved.state)),
+            (UpgradeForm::Listeners, _) => (held, None),
+        };
         let upgraded = Upgraded {
             component: name,
             level: UpgradeLevel::FdPassing,
             passed_over: std::mem::take(&mut second.passed_over),
             gap_us: second.gap_us,
             generation: second.generation,
-            descriptors: Some(moved.descriptors),
-            state_bytes: Some(moved.state),
+            form: Some(second.form),
+            descriptors: Some(descriptors),
+            state_bytes,
             probation_ms: second.probation_ms,
             revision,
         };

@@ -30,6 +30,8 @@ pub(in crate::engine) enum Step {
     /// The second is what remains of a hot swap: a generation that was released, or one that
     /// failed.
     Leave,
+    /// The second starts, and will serve beside the first (see [`super::beside`]).
+    Beside,
 }
 
 impl Step {
@@ -52,6 +54,7 @@ impl Step {
             Self::Probation => "probation",
             Self::Revert => "revert",
             Self::Leave => "leave",
+            Self::Beside => "start",
         }
     }
 }
@@ -123,7 +126,7 @@ enum Act {
     Stray,
 }
 
-const STEPS: usize = 8;
+const STEPS: usize = 9;
 const TURNS: usize = 12;
 
 /// Step × turn → act.
@@ -143,6 +146,7 @@ const TABLE: [[Act; TURNS]; STEPS] = {
         /* PROBATION */ [Keep,    Keep,    Keep,    Revert, Keep,     Keep,   Keep,    Bare,      Revert,   Confirm,  Dismiss,  Revert],
         /* REVERT    */ [Keep,    Keep,    Keep,    Keep,   Keep,     Keep,   Keep,    Abort,     Abort,    Kill,     Keep,     Keep],
         /* LEAVE     */ [Keep,    Keep,    Keep,    Keep,   Keep,     Keep,   Keep,    Settle,    Kill,     Kill,     Keep,     Keep],
+        /* BESIDE    */ [Keep,    Keep,    Keep,    Keep,   Abort,   Promote, Keep,    Abort,     Abort,    Abort,    Abort,    Keep],
     ]
 };
 

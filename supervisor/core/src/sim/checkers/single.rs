@@ -1,7 +1,7 @@
 //! A component has one process; two while one takes over from the other, and never three.
 
 use super::{Checker, Verdict};
-use crate::engine::Effect;
+use crate::engine::{Effect, Place};
 use crate::sim::model::Model;
 
 /// See the module documentation.
@@ -9,10 +9,10 @@ pub(super) struct Single;
 
 impl Checker for Single {
     fn effect(&mut self, model: &Model, effect: &Effect) -> Verdict {
-        let Effect::Spawn { component, successor, .. } = effect else { return Ok(()) };
+        let Effect::Spawn { component, place, .. } = effect else { return Ok(()) };
         let slot = model.number(&component.name).map(|number| &model.slots[number]);
         match slot {
-            Some(slot) if slot.process.is_some() != *successor || slot.second.is_some() => {
+            Some(slot) if slot.process.is_some() == (*place == Place::Alone) || slot.second.is_some() => {
                 Err(format!("{} is started while a process of it lives, or takes over from none", slot.name))
             }
             _ => Ok(()),

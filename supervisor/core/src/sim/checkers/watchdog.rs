@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{Checker, Verdict};
 use crate::component::{Component, Signal};
-use crate::engine::{Effect, Engine, Event, RunId};
+use crate::engine::{Effect, Engine, Event, Place, RunId};
 use crate::journal::{Cause, Progress, Record, State};
 use crate::notify::Watchdog;
 use crate::sim::model::Model;
@@ -87,12 +87,12 @@ impl Checker for Watchdogs {
 
     fn effect(&mut self, model: &Model, effect: &Effect) -> Verdict {
         match effect {
-            Effect::Spawn { run, component, successor, .. } => {
+            Effect::Spawn { run, component, place, .. } => {
                 let number = model.number(&component.name).ok_or("a stranger is started")?;
                 self.dogs.resize(model.slots.len(), None);
                 self.kept.resize(model.slots.len(), None);
                 // Who is to take over is watched from when it has.
-                if !successor {
+                if *place == Place::Alone {
                     self.dogs[number] = Some(Dog::new(*run, component));
                 }
                 Ok(())

@@ -2,7 +2,7 @@
 
 use yakiros_handoff::message::{Order, Report, Summary, VERSION};
 
-use crate::engine::{Event, RunId};
+use crate::engine::{Event, Place, RunId};
 use crate::journal::Exit;
 use crate::sim::world::{Plan, Step, World};
 
@@ -48,7 +48,7 @@ impl World {
             return;
         }
         let second = self.model.owner(run).and_then(|number| self.model.slots[number].second.as_ref());
-        let successor = second.is_some_and(|second| second.run == run);
+        let successor = second.is_some_and(|second| second.run == run && second.place == Place::Successor);
         self.plan(CALM_MS, Plan::Say(run, Word::Hello));
         if successor {
             self.plan_word(run, Word::Prepared, Word::Failed);
