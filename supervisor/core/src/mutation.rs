@@ -69,6 +69,7 @@ mutations! {
     HaltEarly: "goes down before everything is stopped",
     TrustTaker: "lets a process take over that has not got what was given",
     KeepPredecessor: "does not tell the old process that it is released",
+    PromoteUnready: "takes a process that starts beside the old one for ready once it is executed",
     ForgetAbort: "does not tell the old process that the upgrade has failed",
     ResumeEarly: "lets the old process go on while the new one may yet serve",
     SkipProbation: "does not keep the old process for the probation of the new one",

@@ -435,7 +435,11 @@ impl Model {
     fn tell(&mut self, run: RunId) {
         let now = self.now;
         let Some(number) = self.owner(run) else { return };
-        let Slot { declared, process, .. } = &mut self.slots[number];
+        let Slot { declared, process, second, .. } = &mut self.slots[number];
+        // One beside which the next serves is released so.
+        if let Some(leaving) = second.as_mut().filter(|second| second.run == run) {
+            leaving.released.get_or_insert(now);
+        }
         let untold = |process: &&mut Process| process.run == run && process.told.is_none();
         if let Some(process) = process.as_mut().filter(untold) {
             let declared = declared.as_ref().unwrap_or(&process.declared);

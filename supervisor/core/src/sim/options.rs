@@ -124,6 +124,10 @@ options! {
     limit_failures = Sometimes(40, 1, 60);
     /// Percent of the steps of a hot swap that go wrong, while faults last.
     handover_failures = Sometimes(70, 1, 40);
+    /// Percent of processes that could hand over and never say so, as programs that know nothing of it.
+    mute = Sometimes(50, 1, 60);
+    /// Percent of processes that could hand over and for whose component descriptors are held from then on.
+    holdings = Sometimes(50, 1, 60);
     /// Percent of signs of life that are the last of a process, while faults last.
     silences = Sometimes(50, 1, 20);
     /// Percent of ticks that come late, while faults last.

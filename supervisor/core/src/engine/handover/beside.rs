@@ -11,6 +11,7 @@ use crate::component::Readiness;
 use crate::control::UpgradeForm;
 use crate::engine::unit::Unit;
 use crate::engine::{Effect, Engine, RunId};
+use crate::mutation::{Mutation, broken};
 use crate::notify::Notification;
 use yakiros_handoff::message::Order;
 
@@ -53,9 +54,8 @@ impl Engine {
 
     /// The same may be so because its program runs, and has nothing more to say.
     pub(super) fn ready_by_exec(&mut self, run: RunId) {
-        let declares_none =
-            |second: &crate::engine::unit::Process| second.component.lifecycle.readiness == Readiness::None;
-        if self.second(run).is_some_and(declares_none) {
+        let readiness = self.second(run).map(|second| &second.component.lifecycle.readiness);
+        if readiness == Some(&Readiness::None) || broken(Mutation::PromoteUnready) {
             self.second_ready(run);
         }
     }

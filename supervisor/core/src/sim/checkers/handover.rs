@@ -2,14 +2,16 @@
 //! asked to give gets one verdict within its time: to end, when the other serves, or to go on, when
 //! the other does not and never will. Where a probation is declared, who gave is kept for exactly that time, and
 //! goes on if the other fails within it: nobody sees the component fail then.
+//! One that serves beside another takes its place when it is ready.
 
 use std::time::Duration;
 
 use yakiros_handoff::message::{Order, Report, Summary};
 
 use super::{Checker, Verdict};
-use crate::engine::{Effect, Engine, Event, HANDOVER_LIMIT, RunId};
-use crate::journal::{Cause, Record, State};
+use crate::component::Readiness;
+use crate::engine::{Effect, Engine, Event, HANDOVER_LIMIT, Place, RunId};
+use crate::journal::{Cause, Progress, Record, State};
 use crate::sim::model::Model;
 
 /// One hot swap, from the question to the verdict.
@@ -91,7 +93,10 @@ impl Checker for Handovers {
                 let may_serve = swap.committed && model.process(swap.taker).is_some();
                 (!may_serve).then_some(()).ok_or_else(|| format!("run {} goes on beside another", run.0))
             }
-            Effect::Changed(record) => self.change(model, record),
+            Effect::Changed(record) => {
+                take_place(model, record)?;
+                self.change(model, record)
+            }
             _ => Ok(()),
         }
     }
@@ -215,4 +220,17 @@ impl Handovers {
 fn probation(model: &Model, run: RunId) -> Duration {
     let declared = model.owner(run).and_then(|number| model.slots[number].declared.as_ref());
     declared.map_or(Duration::ZERO, |declared| declared.component.hotswap.probation)
+}
+
+/// One that serves beside another takes its place only when it is ready as it declares.
+fn take_place(model: &Model, record: &Record) -> Verdict {
+    let Cause::Handover { progress: Progress::Committed { .. }, .. } = record.cause else { return Ok(()) };
+    let slot = model.number(&record.component).map(|number| &model.slots[number]);
+    let second = slot.and_then(|slot| slot.second.as_ref()).filter(|second| second.place == Place::Beside);
+    let Some(second) = second else { return Ok(()) };
+    let plain = second.declared.component.lifecycle.readiness == Readiness::None;
+    if second.ready || (plain && second.executed.is_some()) {
+        return Ok(());
+    }
+    Err(format!("run {} takes the place of another before it is ready", second.run.0))
 }

@@ -2,6 +2,7 @@
 
 use yakiros_handoff::message::{Order, Report, Summary, VERSION};
 
+use crate::descriptors::{Origin, counted};
 use crate::engine::{Event, Place, RunId};
 use crate::journal::Exit;
 use crate::sim::world::{Plan, Step, World};
@@ -47,11 +48,28 @@ impl World {
         if !process.declared.component.hands_over() {
             return;
         }
+        if self.random.percent(self.options.mute) {
+            return;
+        }
         let second = self.model.owner(run).and_then(|number| self.model.slots[number].second.as_ref());
         let successor = second.is_some_and(|second| second.run == run && second.place == Place::Successor);
         self.plan(CALM_MS, Plan::Say(run, Word::Hello));
         if successor {
             self.plan_word(run, Word::Prepared, Word::Failed);
+        }
+    }
+
+    /// Descriptors are held for a component from now on.
+    pub(in crate::sim) fn hold(&mut self, run: RunId) -> Step {
+        let component = self.model.process(run).map(|process| &process.declared.component);
+        let name = component
+            .filter(|component| component.hands_over())
+            .map(|component| component.name.as_str().into());
+        match name {
+            Some(name) if self.random.percent(self.options.holdings) => {
+                self.give(Event::Held(name, counted([(Origin::Socket, "port")])))
+            }
+            _ => Ok(()),
         }
     }
 

@@ -86,6 +86,7 @@ impl World {
         let now = self.model.now;
         let Some(process) = self.model.process_mut(run) else { return Ok(()) };
         process.executed = Some(now);
+        self.hold(run)?;
         self.plan_hello(run);
         self.give(Event::Executed(run))
     }
