@@ -9,6 +9,7 @@
 
 mod beside;
 mod case;
+mod daemon;
 mod emergency;
 mod graphctl;
 mod guest;
