@@ -103,7 +103,7 @@ impl Stores {
         let before = store.kept.len();
         let name: Rc<str> = name.into();
         for fd in fds {
-            if store.kept.iter().any(|kept| is_same(kept.fd.as_raw_fd(), fd.as_raw_fd())) {
+            if store.kept.iter().any(|kept| is_same(&kept.fd, &fd)) {
                 continue;
             }
             if let Some(limit) = store.limit_met(component, &name, self.total.get()) {
@@ -298,14 +298,35 @@ impl Store {
     }
 }
 
-/// Whether two descriptors stand for the same open file, by the kernel's word, which asks no file. Where it does not tell
-/// (it was built without kcmp(2), or a filter forbids it), no two are.
-fn is_same(one: RawFd, other: RawFd) -> bool {
+/// Whether two descriptors stand for the same open file, by the kernel's word, which asks no file. It is asked in three
+/// ways, for older kernels do not know the first, a filter of system calls may forbid the second, and only sockets have
+/// the third. Where none tells, no two are the same.
+fn is_same(one: &OwnedFd, other: &OwnedFd) -> bool {
+    /// `F_DUPFD_QUERY` of the kernel's `linux/fcntl.h`, since Linux 6.10.
+    const QUERY: libc::c_int = 1024 + 3;
     /// `KCMP_FILE` of the kernel's `linux/kcmp.h`.
     const FILE: libc::c_int = 0;
-    let own = std::process::id();
-    // SAFETY: a call on numbers.
-    unsafe { libc::syscall(libc::SYS_kcmp, own, own, FILE, one, other) == 0 }
+    let (first, second, own) = (one.as_raw_fd(), other.as_raw_fd(), std::process::id());
+    // SAFETY: calls on numbers.
+    let (queried, compared) = unsafe {
+        (libc::fcntl(first, QUERY, second), libc::syscall(libc::SYS_kcmp, own, own, FILE, first, second))
+    };
+    match (queried, compared) {
+        (0 | 1, _) => queried == 1,
+        (_, 0..) => compared == 0,
+        _ => cookie(one).is_some_and(|of_one| cookie(other) == Some(of_one)),
+    }
+}
+
+/// What the kernel calls a socket for as long as it lives.
+fn cookie(fd: &OwnedFd) -> Option<u64> {
+    let mut cookie = 0_u64;
+    let mut size = size_of_val(&cookie) as libc::socklen_t;
+    let value = (&raw mut cookie).cast();
+    // SAFETY: the pointers are to locals, one of the size that the other holds.
+    let done =
+        unsafe { libc::getsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_COOKIE, value, &raw mut size) };
+    (done == 0).then_some(cookie)
 }
 
 #[cfg(test)]
@@ -338,9 +359,12 @@ mod tests {
     #[test]
     fn as_many_as_declared_are_kept_each_once_and_given_in_their_order() {
         let (stores, component) = (Stores::default(), component(3));
-        let [one, other] = pipe();
+        let (one, other) = std::os::unix::net::UnixStream::pair().expect("sockets");
+        let [one, other] = [one, other].map(OwnedFd::from);
+        assert!(!is_same(&one, &other) && cookie(&one) != cookie(&other), "they are told apart");
         let numbers = [one.as_raw_fd(), other.as_raw_fd()];
         let copy = one.try_clone().expect("a copy");
+        assert!(is_same(&one, &copy) && cookie(&one).is_some() && cookie(&one) == cookie(&copy));
         let event = stores.keep(&component, "x", vec![one, other, copy]);
         assert_eq!(told(event), [("x".to_owned(), 2)]);
         let [third, fourth] = pipe();
