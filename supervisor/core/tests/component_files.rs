@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use yakiros_core::component::{Command, Handoff, Kind, Namespace, Readiness, Signal, parse, parse_bytes};
+use yakiros_core::component::{
+    Command, Handoff, Kind, Namespace, Readiness, Signal, SocketKind, parse, parse_bytes,
+};
 
 const EVERYTHING: &str = r#"
 [component]
@@ -321,4 +323,40 @@ fn health_probes_are_read_and_checked() {
         let found = parsed.diagnostics.iter().any(|d| d.is_error() && d.message.contains(problem));
         assert!(found && parsed.component.is_none(), "{line}: {:?}", parsed.diagnostics);
     }
+}
+
+#[test]
+fn sockets_are_read_each_and_checked_at_their_place() {
+    let head = "[component]\nname = \"a\"\nbinary = \"/a\"\n";
+    let with = |lines: &str| parse(&format!("{head}{lines}"));
+    let two = with(
+        "[[sockets]]\nlisten = \"[::]:80\"\n[[sockets]]\nlisten = \"/run/a\"\nname = \"b\"\ntype = \"seqpacket\"\n\
+         mode = \"0640\"\nuser = 7\n",
+    );
+    assert_eq!(two.diagnostics, []);
+    let sockets = two.component.expect("a component").sockets;
+    let told: Vec<_> = sockets.iter().map(|s| (s.listen.to_string(), s.name.as_str(), s.mode)).collect();
+    assert_eq!(told, [("[::]:80".to_owned(), "socket", 0o666), ("/run/a".to_owned(), "b", 0o640)]);
+    assert_eq!((sockets[1].kind, sockets[1].user, sockets[1].group), (SocketKind::SeqPacket, Some(7), None));
+    let good = "[[sockets]]\nlisten = \"127.0.0.1:80\"\n";
+    for (lines, line, problem) in [
+        ("[[sockets]]\nlisen = \"/run/a\"", 7, "unknown key `sockets.lisen`"),
+        ("[[sockets]]\nname = \"a\"", 6, "`sockets.listen` is missing"),
+        ("[[sockets]]\nlisten = \"127.0.0.1:80\"", 7, "127.0.0.1:80 is listened on twice"),
+        ("[[sockets]]\nlisten = \"127.0.0.1:81\"\nmode = \"0600\"", 8, "`sockets.mode` has no effect"),
+        ("[[sockets]]\nlisten = \"127.0.0.1:81\"\ntype = \"datagram\"\nbacklog = 5", 9, "has no effect"),
+        ("[[sockets]]\nlisten = \"127.0.0.1:81\"\ntype = \"seqpacket\"", 8, "the network has no"),
+        ("[[sockets]]\nlisten = \"/x\"\nname = \"a:b\"", 8, "`sockets.name` cannot be"),
+    ] {
+        let found = with(&format!("{good}{lines}")).diagnostics;
+        assert!(found.iter().any(|d| d.line == line && d.message.contains(problem)), "{lines}: {found:#?}");
+    }
+    let one = with("[sockets]\nlisten = \"127.0.0.1:80\"").diagnostics;
+    assert!(
+        one.iter().any(|d| d.help.as_deref().is_some_and(|help| help.contains("[[sockets]]"))),
+        "{one:#?}"
+    );
+    let many =
+        (1..=65).map(|port| format!("[[sockets]]\nlisten = \"127.0.0.1:{port}\"\n")).collect::<String>();
+    assert!(with(&many).diagnostics.iter().any(|d| d.message.contains("at most 64 sockets")));
 }
