@@ -356,7 +356,7 @@ fn sockets_are_read_each_and_checked_at_their_place() {
         one.iter().any(|d| d.help.as_deref().is_some_and(|help| help.contains("[[sockets]]"))),
         "{one:#?}"
     );
-    let many =
-        (1..=65).map(|port| format!("[[sockets]]\nlisten = \"127.0.0.1:{port}\"\n")).collect::<String>();
+    let all: Vec<_> = (1..=65).map(|port| format!("[[sockets]]\nlisten = \"127.0.0.1:{port}\"\n")).collect();
+    let many = all.concat();
     assert!(with(&many).diagnostics.iter().any(|d| d.message.contains("at most 64 sockets")));
 }
