@@ -106,23 +106,26 @@ impl Channel {
         Ok(None)
     }
 
-    /// The same in tokio's reactor. Cancel safe.
+    /// The same in tokio's reactor. Cancel safe. An offer that is there is found at once: who asks
+    /// for it among other things that are always ready never gets to wait.
     #[cfg(feature = "tokio")]
     pub async fn offered(&mut self) -> Result<Offer<'_>, Error> {
         use tokio::io::Interest;
         use tokio::io::unix::AsyncFd;
         if let Some(socket) = &self.socket {
-            // SAFETY: the descriptor is borrowed for longer than it is watched, so it stays open.
-            let watched = unsafe { AsyncFd::register_with_interest(socket.as_fd(), Interest::READABLE) };
-            let watched = watched.map_err(|error| Error::Failed(READ, error.into()))?;
-            let heard = loop {
-                let mut readable = watched.readable().await.map_err(Error::failed(READ))?;
-                match hear(socket.as_fd())? {
-                    Heard::Nothing => readable.clear_ready(),
-                    heard => break heard,
+            let mut heard = hear(socket.as_fd())?;
+            if matches!(heard, Heard::Nothing) {
+                // SAFETY: the descriptor is borrowed for longer than it is watched, so it stays open.
+                let watched = unsafe { AsyncFd::register_with_interest(socket.as_fd(), Interest::READABLE) };
+                let watched = watched.map_err(|error| Error::Failed(READ, error.into()))?;
+                while matches!(heard, Heard::Nothing) {
+                    let mut readable = watched.readable().await.map_err(Error::failed(READ))?;
+                    heard = hear(socket.as_fd())?;
+                    if matches!(heard, Heard::Nothing) {
+                        readable.clear_ready();
+                    }
                 }
-            };
-            drop(watched);
+            }
             if matches!(heard, Heard::Question { .. })
                 && let Some(offer) = self.offer(heard)
             {
@@ -203,6 +206,11 @@ fn hear(socket: BorrowedFd<'_>) -> Result<Heard, Error> {
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(Heard::Gone),
             Err(error) => return Err(Error::Failed(READ, error)),
         };
+        if received.lacks_descriptors {
+            // Of what it says only an offer can be meant, and nothing was given yet.
+            report(socket, &Report::Refused(socket::TOO_MANY.to_owned()))?;
+            continue;
+        }
         match read_order(&buffer, received)? {
             (Order::Offer { generation, limit }, Some(to)) => {
                 return Ok(Heard::Question { to, generation, deadline: Instant::now() + limit });
@@ -224,7 +232,7 @@ pub(crate) fn report(socket: BorrowedFd<'_>, report: &Report) -> Result<(), Erro
 
 /// What the supervisor said, with its descriptor.
 pub(crate) fn read_order(buffer: &[u8], received: Received) -> Result<(Order, Option<OwnedFd>), Error> {
-    let Received { length, mut descriptors } = received;
+    let Received { length, mut descriptors, .. } = received.whole().map_err(Error::failed(READ))?;
     let text = str::from_utf8(&buffer[..length]).map_err(|error| Error::Protocol(error.to_string()))?;
     let order = text.parse().map_err(|error| Error::Protocol(format!("{error}")))?;
     let descriptor = descriptors.pop();

@@ -94,24 +94,32 @@ impl fmt::Display for Identity {
 
 /// See the module.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Digest(u64);
+pub struct Digest(u64);
+
+impl Default for Digest {
+    fn default() -> Self {
+        Self::new()
+    }
+}
 
 impl Digest {
     const BASIS: u64 = 0xcbf2_9ce4_8422_2325;
     const PRIME: u64 = 0x0000_0100_0000_01b3;
 
-    pub(crate) fn new() -> Self {
+    /// Of nothing.
+    pub fn new() -> Self {
         Self(Self::BASIS)
     }
 
     /// Go on with these bytes and an end mark, so that "ab", "c" is not "a", "bc".
-    pub(crate) fn add(&mut self, bytes: &[u8]) {
+    pub fn add(&mut self, bytes: &[u8]) {
         for byte in bytes.iter().chain(b"\n") {
             self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(Self::PRIME);
         }
     }
 
-    pub(crate) fn value(self) -> u64 {
+    /// Of all that was added.
+    pub fn value(self) -> u64 {
         self.0
     }
 }

@@ -27,7 +27,19 @@ pub(crate) struct Received {
     /// Its bytes in the caller's buffer.
     pub(crate) length: usize,
     pub(crate) descriptors: Vec<OwnedFd>,
+    /// Some are missing: this process may not have as many.
+    pub(crate) lacks_descriptors: bool,
 }
+
+impl Received {
+    /// An error if some are missing.
+    pub(crate) fn whole(self) -> io::Result<Self> {
+        if self.lacks_descriptors { Err(io::Error::other(TOO_MANY)) } else { Ok(self) }
+    }
+}
+
+/// Why a message comes without all of its descriptors.
+pub(crate) const TOO_MANY: &str = "this process may not have as many descriptors (see RLIMIT_NOFILE)";
 
 /// Send one message; by the deadline, if there is one.
 pub(crate) fn send(
@@ -57,8 +69,7 @@ pub(crate) fn send(
 }
 
 /// Receive one message, by the deadline, if there is one. An end of the connection is
-/// [`io::ErrorKind::UnexpectedEof`]; a message that does not fit, or descriptors that this process
-/// may not have, are errors too.
+/// [`io::ErrorKind::UnexpectedEof`]; a message that does not fit is an error, too.
 pub(crate) fn receive(
     socket: BorrowedFd<'_>,
     buffer: &mut [u8],
@@ -94,9 +105,6 @@ pub(crate) fn try_receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Resu
         })
         .flatten()
         .collect();
-    if message.flags.contains(ReturnFlags::CTRUNC) {
-        return Err(io::Error::other("this process may not have as many descriptors (see RLIMIT_NOFILE)"));
-    }
     if message.flags.contains(ReturnFlags::TRUNC) {
         return Err(io::Error::other(format!("a message of more than {} bytes", buffer.len())));
     }
@@ -104,7 +112,8 @@ pub(crate) fn try_receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Resu
     if message.bytes == 0 {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
-    Ok(Some(Received { length: message.bytes, descriptors }))
+    let lacks_descriptors = message.flags.contains(ReturnFlags::CTRUNC);
+    Ok(Some(Received { length: message.bytes, descriptors, lacks_descriptors }))
 }
 
 /// Wait until a descriptor can be read or written, or has no other side.

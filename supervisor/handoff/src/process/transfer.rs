@@ -129,7 +129,7 @@ pub(crate) fn receive(
     let mut receiver = Receiver::new();
     let mut buffer = vec![0; LIST_LIMIT];
     loop {
-        let Received { length, descriptors } = socket::receive(socket, &mut buffer, deadline)?;
+        let Received { length, descriptors, .. } = socket::receive(socket, &mut buffer, deadline)?.whole()?;
         let text = str::from_utf8(&buffer[..length]).map_err(|_| wrong("a message that is no text"))?;
         if let Some(done) = receiver.take(text, descriptors)? {
             return Ok(done);

@@ -351,6 +351,13 @@ fn tokio_waits_for_the_question() {
         let (_from, to) = pair();
         old.order(&Order::Offer { generation: 5, limit: LIMIT }, Some(to.as_fd()));
         assert_eq!(channel.offered().await.expect("an offer").generation(), 5);
+        // One that is there does not wait until nothing else is to be done.
+        old.order(&Order::Offer { generation: 6, limit: LIMIT }, Some(to.as_fd()));
+        tokio::select! {
+            biased;
+            offer = channel.offered() => assert_eq!(offer.expect("an offer").generation(), 6),
+            () = std::future::ready(()) => panic!("the offer has to wait"),
+        }
     });
 }
 
