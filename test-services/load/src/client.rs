@@ -10,7 +10,9 @@ mod connection;
 mod target;
 
 use std::cell::RefCell;
+use std::fs;
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -35,8 +37,10 @@ pub struct Load {
     pub target: Target,
     /// Connections that ask all the time.
     pub connections: u32,
-    /// Connections that ask once at their begin and once at their end.
+    /// Connections that ask at their begin and at their end.
     pub idle: u32,
+    /// What these are in between.
+    pub idle_state: IdleState,
     /// When requests are sent.
     pub pace: Pace,
     /// Bytes of a request, from [`SHORTEST`](crate::frame::SHORTEST) to [`LONGEST`](crate::frame::LONGEST).
@@ -47,7 +51,24 @@ pub struct Load {
     pub requests_per_connection: Option<u64>,
     /// How long to wait at the end for replies and for the other side's end.
     pub drain: Duration,
+    /// Make this file when all connections have their first reply, and idle ones are in their state.
+    pub ready_file: Option<PathBuf>,
 }
+
+/// What a connection is that does not ask all the time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IdleState {
+    /// Open, with nothing under way.
+    Open,
+    /// In the middle of its second request: the rest follows at the end.
+    HalfSent,
+    /// Ended in one direction ([`BURST_BYTES`] of requests were sent before), and unread in the other until the end.
+    HalfClosed,
+}
+
+/// What a half-closed connection has asked for, in bytes: more than the sockets' buffers hold where these are limited
+/// to 64 KiB, so that the server has some of it left.
+pub const BURST_BYTES: usize = 256 << 10;
 
 /// When requests are sent.
 #[derive(Debug, Clone, Copy)]
@@ -71,6 +92,8 @@ struct Log {
     file: Option<Box<dyn Write>>,
     failed: Option<io::Error>,
     next_connection: u32,
+    /// Connections that are not where the load wants them, at the begin.
+    unsettled: u32,
 }
 
 /// What the connections share.
@@ -96,11 +119,11 @@ pub async fn run(
     stop: impl Future<Output = ()>,
 ) -> io::Result<Verdict> {
     let (told, stopped) = watch::channel(false);
-    let mut log = Log { file: to, ..Log::default() };
+    let count = load.connections + load.idle;
+    let mut log = Log { file: to, unsettled: count, ..Log::default() };
     if let Some(file) = &mut log.file {
         history::begin(file)?;
     }
-    let count = load.connections + load.idle;
     let shared = Rc::new(Shared {
         load,
         log: RefCell::new(log),
@@ -165,6 +188,18 @@ impl Shared {
 
     fn log_at(&self, kind: Kind, connection: u32, at: u64) {
         self.log.borrow_mut().add(kind, connection, at);
+    }
+
+    /// One more connection is where the load wants it.
+    fn settled(&self) {
+        let mut log = self.log.borrow_mut();
+        log.unsettled = log.unsettled.saturating_sub(1);
+        if log.unsettled == 0
+            && let Some(path) = &self.load.ready_file
+            && let Err(error) = fs::write(path, "")
+        {
+            log.failed.get_or_insert(error);
+        }
     }
 
     fn next_connection(&self) -> u32 {

@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream, UdpSocket, UnixListener};
 use tokio::sync::Semaphore;
 use tokio::task::LocalSet;
 use yakiros_load::check::{Checker, Counts, Verdict};
-use yakiros_load::client::{self, Load, Pace, Target};
+use yakiros_load::client::{self, IdleState, Load, Pace, Target};
 use yakiros_load::frame::Frame;
 use yakiros_load::history;
 
@@ -41,11 +41,13 @@ fn load(target: Target) -> Load {
         target,
         connections: 5,
         idle: 0,
+        idle_state: IdleState::Open,
         pace: Pace::Closed { pipeline: 4 },
         bytes: BYTES,
         split: None,
         requests_per_connection: None,
         drain: PATIENCE,
+        ready_file: None,
     }
 }
 
@@ -134,8 +136,10 @@ fn a_right_server_is_clean() {
 
 #[test]
 fn each_use_of_connections_is_clean() {
-    let uses: [fn(Load) -> Load; 4] = [
+    let uses: [fn(Load) -> Load; 6] = [
         |load| Load { idle: 50, ..load },
+        |load| Load { idle: 5, idle_state: IdleState::HalfSent, ..load },
+        |load| Load { idle: 5, idle_state: IdleState::HalfClosed, ..load },
         |load| Load { split: Some(Duration::from_millis(2)), ..load },
         |load| Load { requests_per_connection: Some(2), ..load },
         |load| Load { pace: Pace::Open { interval: Duration::from_millis(5) }, ..load },
@@ -146,6 +150,48 @@ fn each_use_of_connections_is_clean() {
         if number == 0 {
             assert_eq!(verdict.counts.connections, 55);
         }
+    }
+}
+
+#[test]
+fn a_file_tells_when_all_connections_are_in_their_state() {
+    for idle_state in [IdleState::Open, IdleState::HalfSent] {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let path = dir.path().join("ready");
+        let verdict = local(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
+            let target = Target::Tcp(listener.local_addr().expect("an address"));
+            let enough = Rc::new(Semaphore::new(0));
+            let served = Rc::clone(&enough);
+            let mut accepting = tokio::task::spawn_local(async move {
+                let mut streams = Vec::new();
+                for _ in 0..8 {
+                    streams.push(listener.accept().await.expect("a connection").0);
+                }
+                streams
+            });
+            let load =
+                Load { connections: 3, idle: 5, idle_state, ready_file: Some(path.clone()), ..load(target) };
+            let stop = async {
+                let mut streams = (&mut accepting).await.expect("eight connections");
+                // One has no reply yet.
+                let last = streams.pop();
+                let serve_it = |stream| {
+                    let served = Rc::clone(&served);
+                    tokio::task::spawn_local(async move { serve(stream, Way::Right, &served).await });
+                };
+                streams.into_iter().for_each(&serve_it);
+                drop(enough.acquire_many(2).await);
+                assert!(!path.exists(), "{idle_state:?}");
+                last.into_iter().for_each(serve_it);
+                while !path.exists() {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+            };
+            client::run(load, None, stop).await.expect("a verdict")
+        });
+        assert!(verdict.clean, "{idle_state:?}: {verdict}");
+        assert_eq!(verdict.counts.connections, 8, "{idle_state:?}");
     }
 }
 

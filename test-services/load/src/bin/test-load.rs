@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::LocalSet;
 use yakiros_load::check::{Checker, Verdict};
-use yakiros_load::client::{self, Load, Pace, Target};
+use yakiros_load::client::{self, IdleState, Load, Pace, Target};
 use yakiros_load::{frame, history};
 
 /// Bytes of the history that are kept until they are written.
@@ -45,7 +45,7 @@ enum Command {
 
 #[derive(Args)]
 struct Run {
-    /// tcp:ADDRESS:PORT, udp:ADDRESS:PORT or unix:PATH
+    /// tcp:ADDRESS:PORT, udp:ADDRESS:PORT, unix:PATH or unix-datagram:PATH
     target: Target,
     /// Connections that ask all the time.
     #[arg(long, value_name = "N", default_value_t = 10)]
@@ -53,6 +53,9 @@ struct Run {
     /// Further connections that ask only at their begin and end.
     #[arg(long, value_name = "N", default_value_t = 0)]
     idle: u32,
+    /// What these are in between.
+    #[arg(long, value_enum, default_value_t, value_name = "STATE")]
+    idle_state: IdleWord,
     /// Requests that each connection has under way.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     pipeline: u16,
@@ -77,9 +80,34 @@ struct Run {
     /// Write the history to this file.
     #[arg(long, value_name = "FILE")]
     history: Option<PathBuf>,
+    /// Make this file when all connections have a reply, and idle ones are in their state.
+    #[arg(long, value_name = "FILE")]
+    ready_file: Option<PathBuf>,
     /// Print the verdict as JSON.
     #[arg(long)]
     json: bool,
+}
+
+/// [`IdleState`] in words.
+#[derive(Clone, Copy, Default, ValueEnum)]
+enum IdleWord {
+    /// Nothing under way
+    #[default]
+    Open,
+    /// In the middle of a request
+    HalfSent,
+    /// Much is asked, nothing more will be, and nothing is read until the end
+    HalfClosed,
+}
+
+impl From<IdleWord> for IdleState {
+    fn from(word: IdleWord) -> Self {
+        match word {
+            IdleWord::Open => Self::Open,
+            IdleWord::HalfSent => Self::HalfSent,
+            IdleWord::HalfClosed => Self::HalfClosed,
+        }
+    }
 }
 
 #[derive(Args)]
@@ -128,11 +156,13 @@ fn make(run: Run) -> io::Result<Verdict> {
         target: run.target,
         connections: run.connections,
         idle: run.idle,
+        idle_state: run.idle_state.into(),
         pace,
         bytes: run.bytes,
         split: run.split_ms.map(Duration::from_millis),
         requests_per_connection: run.requests_per_connection,
         drain: Duration::from_secs_f64(run.drain),
+        ready_file: run.ready_file,
     };
     let to = run.history.as_deref().map(create).transpose()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

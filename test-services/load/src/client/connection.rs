@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::target::Stream;
-use super::{Load, Pace, Shared};
+use super::{BURST_BYTES, IdleState, Load, Pace, Shared};
 use crate::frame::Frame;
 use crate::history::{self, Kind};
 
@@ -27,6 +27,8 @@ struct Pipe {
     all_sent: Cell<bool>,
     /// A reply came, or there will be none.
     heard: Notify,
+    /// Any reply came.
+    replied: Cell<bool>,
     /// The numbers of the requests without a reply, in order.
     due: RefCell<VecDeque<u64>>,
 }
@@ -36,7 +38,7 @@ struct Pipe {
 enum Use {
     /// With the part of an interval by which this connection is behind the first.
     Busy(Pace, f64),
-    Idle,
+    Idle(IdleState),
 }
 
 /// Keep a connection until the end of the load; `place` is its number among those at one time. One
@@ -44,14 +46,15 @@ enum Use {
 pub(super) async fn keep(shared: Rc<Shared>, place: u32) {
     let Load { connections, pace, .. } = shared.load;
     let phase = f64::from(place) / f64::from(connections.max(1));
-    let how = if place < connections { Use::Busy(pace, phase) } else { Use::Idle };
+    let how = if place < connections { Use::Busy(pace, phase) } else { Use::Idle(shared.load.idle_state) };
     let mut stop = shared.stop.clone();
+    let settled = Cell::new(false);
     loop {
         let number = shared.next_connection();
         let well = match connect(&shared).await {
             Ok(stream) => {
                 shared.log(Kind::Opened, number);
-                converse(&shared, number, how, stream).await
+                converse(&shared, number, how, stream, &settled).await
             }
             Err(error) => {
                 shared.log(Kind::Refused(code(&error)), number);
@@ -77,18 +80,44 @@ async fn connect(shared: &Shared) -> io::Result<Box<dyn Stream>> {
     timeout(CONNECT_LIMIT, shared.load.target.connect()).await.map_err(|_| io::ErrorKind::TimedOut)?
 }
 
-/// Ask and listen until the connection ends; whether it ended well.
-async fn converse(shared: &Shared, number: u32, how: Use, stream: Box<dyn Stream>) -> bool {
+/// Ask and listen until the connection ends; whether it ended well. It is settled when it has its first reply and, if
+/// idle, its state.
+async fn converse(
+    shared: &Shared,
+    number: u32,
+    how: Use,
+    stream: Box<dyn Stream>,
+    settled: &Cell<bool>,
+) -> bool {
     let (mut read, mut write) = tokio::io::split(stream);
-    let pipe =
-        Pipe { number, all_sent: Cell::new(false), heard: Notify::new(), due: RefCell::new(VecDeque::new()) };
+    let pipe = Pipe {
+        number,
+        all_sent: Cell::new(false),
+        heard: Notify::new(),
+        replied: Cell::new(false),
+        due: RefCell::new(VecDeque::new()),
+    };
+    let settle = || {
+        if !settled.replace(true) {
+            shared.settled();
+        }
+    };
+    let mut stop = shared.stop.clone();
+    let is_unread = matches!(how, Use::Idle(IdleState::HalfClosed));
     let sending = async {
-        send(shared, &pipe, how, &mut write).await?;
+        send(shared, &pipe, how, &mut write, settle).await?;
         pipe.all_sent.set(true);
+        let has_end = shared.load.target.has_an_end();
+        if has_end {
+            write.shutdown().await?;
+        }
+        if is_unread {
+            settle();
+            let _ = shared.stop.clone().wait_for(|stop| *stop).await;
+        }
         // From here on the other side has to come to an end.
         timeout(shared.load.drain, async {
-            if shared.load.target.has_an_end() {
-                write.shutdown().await?;
+            if has_end {
                 std::future::pending::<()>().await;
             }
             while !pipe.due.borrow().is_empty() {
@@ -99,8 +128,19 @@ async fn converse(shared: &Shared, number: u32, how: Use, stream: Box<dyn Stream
         .await
         .map_err(|_| io::ErrorKind::TimedOut)?
     };
+    let receiving = async {
+        if is_unread {
+            let _ = stop.wait_for(|stop| *stop).await;
+        }
+        let first = || {
+            if matches!(how, Use::Busy(..)) {
+                settle();
+            }
+        };
+        receive(shared, &pipe, &mut read, first).await
+    };
     let ended = tokio::select! {
-        ended = receive(shared, &pipe, &mut read) => ended,
+        ended = receiving => ended,
         ended = sending => ended,
     };
     let kind = ended.unwrap_or_else(|error| Kind::Broken(code(&error)));
@@ -114,44 +154,63 @@ async fn send(
     pipe: &Pipe,
     how: Use,
     write: &mut WriteHalf<Box<dyn Stream>>,
+    settle: impl Fn(),
 ) -> io::Result<()> {
     let mut buffer = vec![0; shared.load.bytes];
     let mut stop = shared.stop.clone();
-    let begun = Instant::now();
-    let last =
-        shared.load.requests_per_connection.filter(|_| matches!(how, Use::Busy(..))).unwrap_or(u64::MAX);
-    for sequence in 0..last {
-        let due = tokio::select! {
-            due = turn(pipe, how, begun, sequence) => due,
-            _ = stop.wait_for(|stop| *stop) => {
-                if matches!(how, Use::Idle) {
-                    request(shared, pipe, sequence, history::now(), &mut buffer, write).await?;
-                }
-                return Ok(());
+    match how {
+        Use::Busy(pace, phase) => {
+            let begun = Instant::now();
+            for sequence in 0..shared.load.requests_per_connection.unwrap_or(u64::MAX) {
+                let due = tokio::select! {
+                    due = turn(pipe, pace, phase, begun, sequence) => due,
+                    _ = stop.wait_for(|stop| *stop) => return Ok(()),
+                };
+                request(shared, pipe, sequence, due, &mut buffer, write).await?;
             }
-        };
-        request(shared, pipe, sequence, due, &mut buffer, write).await?;
+        }
+        Use::Idle(IdleState::HalfClosed) => {
+            for sequence in 0..(BURST_BYTES / buffer.len()) as u64 {
+                request(shared, pipe, sequence, history::now(), &mut buffer, write).await?;
+            }
+        }
+        Use::Idle(state) => {
+            request(shared, pipe, 0, history::now(), &mut buffer, write).await?;
+            tokio::select! {
+                () = pipe.has_replied() => {}
+                _ = stop.wait_for(|stop| *stop) => {}
+            }
+            let begin = buffer.len() / 2;
+            if state == IdleState::HalfSent {
+                begin_request(shared, pipe, 1, history::now(), &mut buffer);
+                write.write_all(&buffer[..begin]).await?;
+            }
+            settle();
+            let _ = stop.wait_for(|stop| *stop).await;
+            match state {
+                IdleState::HalfSent => write.write_all(&buffer[begin..]).await?,
+                _ => request(shared, pipe, 1, history::now(), &mut buffer, write).await?,
+            }
+        }
     }
     Ok(())
 }
 
 /// Wait until the next request is due, and since when it is.
-async fn turn(pipe: &Pipe, how: Use, begun: Instant, sequence: u64) -> u64 {
-    match how {
-        Use::Busy(Pace::Closed { pipeline }, _) => {
+async fn turn(pipe: &Pipe, pace: Pace, phase: f64, begun: Instant, sequence: u64) -> u64 {
+    match pace {
+        Pace::Closed { pipeline } => {
             while pipe.due.borrow().len() >= pipeline {
                 pipe.heard.notified().await;
             }
             history::now()
         }
-        Use::Busy(Pace::Open { interval }, phase) => {
+        Pace::Open { interval } => {
             let due = begun + interval.mul_f64(sequence as f64 + phase);
             tokio::time::sleep_until(due).await;
             let late = Instant::now().saturating_duration_since(due);
             history::now() - u64::try_from(late.as_nanos()).unwrap_or(0)
         }
-        Use::Idle if sequence == 0 => history::now(),
-        Use::Idle => std::future::pending().await,
     }
 }
 
@@ -163,9 +222,7 @@ async fn request(
     buffer: &mut [u8],
     write: &mut WriteHalf<Box<dyn Stream>>,
 ) -> io::Result<()> {
-    Frame { connection: pipe.number, sequence }.encode(buffer);
-    pipe.due.borrow_mut().push_back(sequence);
-    shared.log_at(Kind::Sent(sequence), pipe.number, due);
+    begin_request(shared, pipe, sequence, due, buffer);
     match shared.load.split {
         None => write.write_all(buffer).await,
         Some(pause) => {
@@ -177,8 +234,20 @@ async fn request(
     }
 }
 
+/// From here on the request counts as sent.
+fn begin_request(shared: &Shared, pipe: &Pipe, sequence: u64, due: u64, buffer: &mut [u8]) {
+    Frame { connection: pipe.number, sequence }.encode(buffer);
+    pipe.due.borrow_mut().push_back(sequence);
+    shared.log_at(Kind::Sent(sequence), pipe.number, due);
+}
+
 /// Listen until the other side ends.
-async fn receive(shared: &Shared, pipe: &Pipe, read: &mut ReadHalf<Box<dyn Stream>>) -> io::Result<Kind> {
+async fn receive(
+    shared: &Shared,
+    pipe: &Pipe,
+    read: &mut ReadHalf<Box<dyn Stream>>,
+    replied: impl Fn(),
+) -> io::Result<Kind> {
     let mut buffer = vec![0; shared.load.bytes];
     loop {
         let mut filled = 0;
@@ -199,7 +268,8 @@ async fn receive(shared: &Shared, pipe: &Pipe, read: &mut ReadHalf<Box<dyn Strea
             None => Kind::Damaged(pipe.next_due()),
         };
         shared.log(kind, pipe.number);
-        pipe.replied(kind);
+        pipe.note_reply(kind);
+        replied();
     }
 }
 
@@ -208,7 +278,14 @@ impl Pipe {
         self.due.borrow().front().copied().unwrap_or(0)
     }
 
-    fn replied(&self, kind: Kind) {
+    async fn has_replied(&self) {
+        while !self.replied.get() {
+            self.heard.notified().await;
+        }
+    }
+
+    fn note_reply(&self, kind: Kind) {
+        self.replied.set(true);
         let mut due = self.due.borrow_mut();
         match kind {
             Kind::Received(sequence) if due.front() != Some(&sequence) => {
