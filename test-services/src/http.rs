@@ -65,6 +65,11 @@ pub trait Site {
 
     /// See [`App::go_on`].
     fn go_on(&mut self, state: Self::State);
+
+    /// See [`App::bulk`].
+    fn bulk(&mut self) -> Option<&mut Vec<u8>> {
+        None
+    }
 }
 
 /// A site as what a server runs.
@@ -96,6 +101,10 @@ impl<S: Site> App for Http<S> {
 
     fn go_on(&mut self, state: S::State) {
         self.0.go_on(state);
+    }
+
+    fn bulk(&mut self) -> Option<&mut Vec<u8>> {
+        self.0.bulk()
     }
 }
 

@@ -1,5 +1,5 @@
 //! What the test services share: the command line ([`args`]), signals ([`stop`]), readiness ([`ready`]), serving and
-//! handing over ([`server`], [`http`]), and what is on the disk ([`wal`]).
+//! handing over ([`server`], [`http`]) and doing it wrong ([`faults`]), and what is on the disk ([`wal`]).
 //!
 //! Each service is one small static program in `src/bin/` that does one thing and is meant to be copied from. All of
 //! them keep the same contract:
@@ -9,9 +9,11 @@
 //! - Standard output is for what a test wants to see; it is written line by line.
 
 pub mod args;
+pub mod faults;
 pub mod http;
 pub mod ready;
 pub mod server;
+pub mod socket;
 pub mod stop;
 pub mod wal;
 

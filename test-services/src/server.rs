@@ -1,4 +1,4 @@
-//! A TCP server that survives its own upgrades, with all its connections.
+//! A server that survives its own upgrades, with all its connections.
 //!
 //! The services that hand over share this skeleton: it accepts, reads, writes, and when the
 //! supervisor asks it stops at a point where every byte is accounted for, gives listener,
@@ -9,26 +9,28 @@
 //! point.
 
 use std::cell::RefCell;
-use std::io::{self, BufWriter};
+use std::future::poll_fn;
+use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::rc::Rc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use nix::sys::socket::{Shutdown, shutdown};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use tokio::io::Interest;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{Interest, ReadBuf};
+use tokio::net::{TcpListener, UdpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::{JoinSet, LocalSet};
 use yakiros_handoff::{Channel, Inheritance, Offer, Start, State, Verdict};
 
 use crate::args::{Opt, Values};
-use crate::{Error, ready};
+use crate::socket::{DATAGRAM_BYTES, Datagrams, Listener, Sender, Stream};
+use crate::{Error, faults, ready};
 
 /// Bytes of answers that wait to be taken before no more requests of that connection are read.
 const OUTPUT_LIMIT: usize = 256 << 10;
@@ -36,8 +38,10 @@ const OUTPUT_LIMIT: usize = 256 << 10;
 const READ_BYTES: usize = 16 << 10;
 /// Pause after a failed accept: without descriptors it would fail again at once, for ever.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
-/// The name of the listener among what is given.
-const LISTENER: &str = "listener";
+/// The name of each listener among what is given.
+pub(crate) const LISTENER: &str = "listener";
+/// The name of each socket of datagrams.
+const DATAGRAMS: &str = "datagrams";
 /// What the names of connections begin with; their number follows.
 const CONNECTION: &str = "connection-";
 
@@ -51,6 +55,19 @@ pub const LISTEN: Opt = Opt {
 /// How readiness is told besides `NOTIFY_FD`.
 pub const READY_FILE: Opt =
     Opt { name: "--ready-file", value: Some("FILE"), default: None, help: "file to create when ready" };
+/// Where else clients connect.
+pub const UNIX: Opt =
+    Opt { name: "--unix", value: Some("PATH"), default: None, help: "listen at this path, too" };
+/// Where datagrams are answered.
+pub const UDP: Opt =
+    Opt { name: "--udp", value: Some("ADDR"), default: None, help: "answer datagrams of UDP, too" };
+/// And these.
+pub const UNIX_DATAGRAM: Opt = Opt {
+    name: "--unix-datagram",
+    value: Some("PATH"),
+    default: None,
+    help: "answer datagrams at this path, too",
+};
 /// How many clients are served at once.
 pub const MAX_CLIENTS: Opt = Opt {
     name: "--max-clients",
@@ -76,6 +93,11 @@ pub trait App {
 
     /// Go on from there.
     fn go_on(&mut self, state: Self::State);
+
+    /// Bytes that move as they are, beside the state: what is too large to be formatted and copied.
+    fn bulk(&mut self) -> Option<&mut Vec<u8>> {
+        None
+    }
 }
 
 /// Whether a connection goes on.
@@ -89,7 +111,7 @@ pub enum Flow {
 
 /// A client, at a point where every byte is accounted for.
 struct Client {
-    stream: TcpStream,
+    stream: Stream,
     talk: Talk,
 }
 
@@ -108,23 +130,29 @@ struct Moved<S, T> {
     talks: Vec<T>,
 }
 
+/// Everything that is open besides connections.
+#[derive(Default)]
+struct Sockets {
+    listeners: Vec<Listener>,
+    datagrams: Vec<Datagrams>,
+}
+
 /// Serve until a signal to stop or the next version comes.
 pub fn run<A: App + 'static>(app: A, values: &Values<'_>) -> Result<ExitCode, Error> {
-    let address: SocketAddr = values.parse("--listen")?;
     let limit: usize = values.parse("--max-clients")?;
-    let ready_file = values.optional_path("--ready-file");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(Error::failed("start"))?;
+    faults::interpose(values)?;
     let server = LocalSet::new();
     server.block_on(&runtime, async {
-        let (server, clients, channel) = Server::begin(app, address, limit, ready_file).await?;
+        let (server, clients, channel) = Server::begin(app, values, limit).await?;
         server.serve(clients, channel).await.map_err(Error::failed("serve"))
     })
 }
 
 struct Server<A> {
     app: Rc<RefCell<A>>,
-    listener: TcpListener,
+    sockets: Sockets,
     limit: usize,
 }
 
@@ -132,25 +160,22 @@ impl<A: App + 'static> Server<A> {
     /// Alone, or as the next version of one that serves.
     async fn begin(
         mut app: A,
-        address: SocketAddr,
+        values: &Values<'_>,
         limit: usize,
-        ready_file: Option<PathBuf>,
     ) -> Result<(Self, Vec<Client>, Channel), Error> {
         let failed = |error: yakiros_handoff::Error| Error::failed("take over")(io::Error::other(error));
         match yakiros_handoff::start().map_err(failed)? {
             Start::Fresh(channel) => {
-                let listener = TcpListener::bind(address).await;
-                let listener = listener.map_err(Error::failed(format!("listen on {address}")))?;
-                let address = listener.local_addr().map_err(Error::failed("read the address"))?;
-                println!("listening on {address}");
+                let sockets = Sockets::open(values).await?;
+                let ready_file = values.optional_path("--ready-file");
                 ready::announce(ready_file.as_deref()).map_err(Error::failed("announce readiness"))?;
                 let app = Rc::new(RefCell::new(app));
-                Ok((Self { app, listener, limit }, Vec::new(), channel))
+                Ok((Self { app, sockets, limit }, Vec::new(), channel))
             }
             Start::Successor(successor) => {
                 let generation = successor.generation();
                 let (inheritance, taken) = successor.take().map_err(failed)?;
-                let (listener, clients) = match take_over(&mut app, inheritance) {
+                let (sockets, clients) = match take_over(&mut app, inheritance) {
                     Ok(all) => all,
                     Err(error) => {
                         taken.fail(&error.to_string()).map_err(failed)?;
@@ -160,7 +185,7 @@ impl<A: App + 'static> Server<A> {
                 let app = Rc::new(RefCell::new(app));
                 let channel = taken.serve().map_err(failed)?;
                 println!("generation {generation} goes on with {} connections", clients.len());
-                Ok((Self { app, listener, limit }, clients, channel))
+                Ok((Self { app, sockets, limit }, clients, channel))
             }
         }
     }
@@ -170,6 +195,7 @@ impl<A: App + 'static> Server<A> {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let (halt, halted) = watch::channel(false);
         let mut tasks = JoinSet::new();
+        let mut datagram = vec![0; DATAGRAM_BYTES];
         for client in clients {
             tasks.spawn_local(converse(client, Rc::clone(&self.app), halted.clone()));
         }
@@ -189,10 +215,8 @@ impl<A: App + 'static> Server<A> {
                         tasks.spawn_local(converse(client, Rc::clone(&self.app), halted.clone()));
                     }
                 }
-                accepted = self.listener.accept(), if tasks.len() < self.limit => match accepted {
-                    Ok((stream, _)) => {
-                        // Small answers must not wait for more to come.
-                        let _ = stream.set_nodelay(true);
+                accepted = poll_fn(|context| self.sockets.poll_accept(context)), if tasks.len() < self.limit => match accepted {
+                    Ok(stream) => {
                         let client = Client { stream, talk: Talk::default() };
                         tasks.spawn_local(converse(client, Rc::clone(&self.app), halted.clone()));
                     }
@@ -201,6 +225,9 @@ impl<A: App + 'static> Server<A> {
                         tokio::time::sleep(ACCEPT_PAUSE).await;
                     }
                 },
+                (number, length, sender) = poll_fn(|context| self.sockets.poll_receive(context, &mut datagram)) => {
+                    self.answer(number, &datagram[..length], &sender);
+                }
                 Some(ended) = tasks.join_next() => drop(ended?),
                 _ = terminate.recv() => return Ok(ExitCode::SUCCESS),
                 _ = interrupt.recv() => return Ok(ExitCode::SUCCESS),
@@ -208,43 +235,119 @@ impl<A: App + 'static> Server<A> {
         }
     }
 
+    /// A datagram is answered at once: nothing of it is left to be given.
+    fn answer(&self, number: usize, datagram: &[u8], sender: &Sender) {
+        let (mut input, mut output) = (datagram.to_vec(), Vec::new());
+        self.app.borrow_mut().answer(&mut input, &mut output);
+        if let Err(error) = self.sockets.datagrams[number].answer(sender, &output) {
+            eprintln!("failed to answer a datagram: {error}");
+        }
+    }
+
     fn give(&self, offer: Offer<'_>, clients: &[Client]) -> io::Result<Verdict> {
         let talks: Vec<&Talk> = clients.iter().map(|client| &client.talk).collect();
         let moved = Moved { app: self.app.borrow().state(), talks };
+        // The length of what is formatted, that, and the bytes as they are.
+        let formatted = serde_json::to_vec(&moved)?;
         let state = State::write(A::VERSION, |memory| {
-            serde_json::to_writer(BufWriter::new(memory), &moved).map_err(io::Error::from)
+            memory.write_all(&(formatted.len() as u64).to_le_bytes())?;
+            memory.write_all(&formatted)?;
+            match self.app.borrow_mut().bulk() {
+                Some(bulk) => memory.write_all(bulk),
+                None => Ok(()),
+            }
         })?;
         let names: Vec<String> = (0..clients.len()).map(|number| format!("{CONNECTION}{number}")).collect();
         let streams: Vec<BorrowedFd<'_>> = clients.iter().map(|client| client.stream.as_fd()).collect();
-        let listener = self.listener.as_fd();
-        let items =
-            std::iter::once((LISTENER, &listener)).chain(names.iter().map(String::as_str).zip(&streams));
+        let sockets = self.sockets.named();
+        let sockets = sockets.iter().map(|(name, socket)| (*name, socket));
+        let items = sockets.chain(names.iter().map(String::as_str).zip(&streams));
         offer.give(items, &state).map_err(io::Error::other)
     }
 }
 
+impl Sockets {
+    async fn open(values: &Values<'_>) -> Result<Self, Error> {
+        let address: SocketAddr = values.parse("--listen")?;
+        let listener = TcpListener::bind(address).await;
+        let listener = listener.map_err(Error::failed(format!("listen on {address}")))?;
+        let address = listener.local_addr().map_err(Error::failed("read the address"))?;
+        println!("listening on {address}");
+        let mut sockets = Self { listeners: vec![Listener::Tcp(listener)], datagrams: Vec::new() };
+        if let Some(path) = values.optional_path(UNIX.name) {
+            let failed = Error::failed(format!("listen at {}", path.display()));
+            sockets.listeners.push(Listener::at(&path).map_err(failed)?);
+        }
+        if let Some(address) = values.optional::<SocketAddr>(UDP.name)? {
+            let socket = UdpSocket::bind(address).await;
+            let socket = socket.map_err(Error::failed(format!("answer datagrams at {address}")))?;
+            sockets.datagrams.push(Datagrams::Udp(socket));
+        }
+        if let Some(path) = values.optional_path(UNIX_DATAGRAM.name) {
+            let failed = Error::failed(format!("answer datagrams at {}", path.display()));
+            sockets.datagrams.push(Datagrams::at(&path).map_err(failed)?);
+        }
+        Ok(sockets)
+    }
+
+    fn named(&self) -> Vec<(&'static str, BorrowedFd<'_>)> {
+        let listeners = self.listeners.iter().map(|socket| (LISTENER, socket.as_fd()));
+        listeners.chain(self.datagrams.iter().map(|socket| (DATAGRAMS, socket.as_fd()))).collect()
+    }
+
+    fn poll_accept(&self, context: &mut Context<'_>) -> Poll<io::Result<Stream>> {
+        let mut all = self.listeners.iter().map(|listener| listener.poll_accept(context));
+        all.find(Poll::is_ready).unwrap_or(Poll::Pending)
+    }
+
+    /// The next datagram: the number of its socket, its length, and who has sent it.
+    fn poll_receive(&self, context: &mut Context<'_>, buffer: &mut [u8]) -> Poll<(usize, usize, Sender)> {
+        for (number, socket) in self.datagrams.iter().enumerate() {
+            let mut buffer = ReadBuf::new(buffer);
+            while let Poll::Ready(received) = socket.poll_receive(context, &mut buffer) {
+                match received {
+                    Ok(sender) => return Poll::Ready((number, buffer.filled().len(), sender)),
+                    // That of an answer before, which nobody was there for.
+                    Err(error) => eprintln!("failed to receive a datagram: {error}"),
+                }
+            }
+        }
+        Poll::Pending
+    }
+}
+
 /// What the version before has given.
-fn take_over<A: App>(app: &mut A, mut inheritance: Inheritance) -> io::Result<(TcpListener, Vec<Client>)> {
+fn take_over<A: App>(app: &mut A, mut inheritance: Inheritance) -> io::Result<(Sockets, Vec<Client>)> {
     let state = &inheritance.state;
     if state.version() != A::VERSION {
         let what = format!("the state has version {}, this program knows {}", state.version(), A::VERSION);
         return Err(io::Error::new(io::ErrorKind::InvalidData, what));
     }
-    let moved: Moved<A::State, Talk> = serde_json::from_slice(&state.bytes()?)?;
-    let missing = |what: &str| io::Error::new(io::ErrorKind::InvalidData, format!("{what} is missing"));
-    let listener = inheritance.remove(LISTENER).ok_or_else(|| missing(LISTENER))?;
-    let streams = inheritance.remove_all(CONNECTION);
-    if streams.len() != moved.talks.len() {
-        return Err(missing("a connection"));
+    let mut memory = state.reader()?;
+    let mut length = [0; 8];
+    memory.read_exact(&mut length)?;
+    let mut formatted = Vec::new();
+    memory.by_ref().take(u64::from_le_bytes(length)).read_to_end(&mut formatted)?;
+    let moved: Moved<A::State, Talk> = serde_json::from_slice(&formatted)?;
+    if let Some(bulk) = app.bulk() {
+        bulk.clear();
+        memory.read_to_end(bulk)?;
     }
+    drop(memory);
+    let mut all = |name| inheritance.remove_all(name).into_iter().map(|(_, descriptor)| descriptor);
+    let sockets = Sockets {
+        listeners: all(LISTENER).map(Listener::taken).collect::<io::Result<_>>()?,
+        datagrams: all(DATAGRAMS).map(Datagrams::taken).collect::<io::Result<_>>()?,
+    };
     // They come in the order in which they were given.
-    let clients: io::Result<Vec<Client>> = streams
-        .into_iter()
-        .zip(moved.talks)
-        .map(|((_, stream), talk)| Ok(Client { stream: TcpStream::from_std(stream.into())?, talk }))
-        .collect();
+    let streams = all(CONNECTION).map(Stream::taken).collect::<io::Result<Vec<_>>>()?;
+    if sockets.listeners.is_empty() || streams.len() != moved.talks.len() {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "a listener or a connection is missing"));
+    }
+    let clients =
+        streams.into_iter().zip(moved.talks).map(|(stream, talk)| Client { stream, talk }).collect();
     app.go_on(moved.app);
-    Ok((TcpListener::from_std(listener.into())?, clients?))
+    Ok((sockets, clients))
 }
 
 /// Every client that has not ended.
@@ -271,7 +374,7 @@ async fn converse<A: App>(
     }
     // The version before may hold a duplicate, with which closing alone would end nothing. The client may be
     // gone already.
-    let _ = shutdown(client.stream.as_raw_fd(), Shutdown::Both);
+    let _ = shutdown(client.stream.as_fd().as_raw_fd(), Shutdown::Both);
     None
 }
 

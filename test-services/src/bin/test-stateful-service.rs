@@ -6,13 +6,14 @@ use std::process::ExitCode;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use yakiros_test_services::args::{Opt, Program};
+use yakiros_test_services::faults;
 use yakiros_test_services::http::{Http, Request, Response, Site};
 use yakiros_test_services::server;
 
 const PROGRAM: Program = Program {
     name: "test-stateful-service",
     about: "Counts and remembers, over HTTP, until SIGTERM or SIGINT: GET / and /status tell, POST /increment counts, \
-            POST /message keeps the body. As a component with hand-over its next version goes on from there.",
+            POST /message keeps the body, GET /digest tells of the ballast. As a component with hand-over its next version goes on from there.",
     options: &[
         Opt {
             name: "--listen",
@@ -26,21 +27,26 @@ const PROGRAM: Program = Program {
             default: Some("0"),
             help: "so much more state, to see what its size costs",
         },
+        server::UNIX,
+        server::UDP,
+        server::UNIX_DATAGRAM,
         server::READY_FILE,
         server::MAX_CLIENTS,
+        faults::FAULT,
     ],
 };
 
 /// Messages that are kept; the oldest goes first.
 const MESSAGES: usize = 1000;
 
-#[derive(Default, Clone, Serialize, Deserialize)]
+#[derive(Default, Serialize, Deserialize)]
 struct Memory {
     counter: u64,
     messages: VecDeque<String>,
     /// How often another version went on from here.
     upgrades: u64,
-    ballast: String,
+    #[serde(skip)]
+    ballast: Vec<u8>,
 }
 
 impl Site for Memory {
@@ -67,22 +73,56 @@ impl Site for Memory {
                 }
                 Err(_) => Response::text(400, "a message is text\n"),
             },
-            (_, "/" | "/status" | "/increment" | "/message") => Response::text(405, "another method\n"),
+            ("GET", "/digest") => {
+                Response::text(200, format!("{} {:016x}\n", self.ballast.len(), self.digest()))
+            }
+            (_, "/" | "/status" | "/increment" | "/message" | "/digest") => {
+                Response::text(405, "another method\n")
+            }
             _ => Response::not_found(),
         }
     }
 
     fn state(&self) -> Self {
-        self.clone()
+        // The ballast moves by itself.
+        let Self { counter, messages, upgrades, ballast: _ } = self;
+        Self { counter: *counter, messages: messages.clone(), upgrades: *upgrades, ballast: Vec::new() }
     }
 
     fn go_on(&mut self, state: Self) {
-        *self = state;
-        self.upgrades += 1;
+        *self = Self { upgrades: state.upgrades + 1, ballast: std::mem::take(&mut self.ballast), ..state };
+    }
+
+    fn bulk(&mut self) -> Option<&mut Vec<u8>> {
+        Some(&mut self.ballast)
     }
 }
 
 impl Memory {
+    /// With bytes that no other process has: each has a number of its own.
+    fn with_ballast(mib: usize) -> Self {
+        let mut state = u64::from(std::process::id()) | 1;
+        let mut ballast = Vec::with_capacity(mib << 20);
+        while ballast.len() < mib << 20 {
+            // Xorshift (Marsaglia 2003).
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            ballast.extend_from_slice(&state.to_le_bytes());
+        }
+        Self { ballast, ..Self::default() }
+    }
+
+    /// Of every byte of the ballast: a changed one changes it, since each step can be undone.
+    fn digest(&self) -> u64 {
+        let words = self.ballast.chunks(8).map(|bytes| {
+            let mut word = [0; 8];
+            word[..bytes.len()].copy_from_slice(bytes);
+            u64::from_le_bytes(word)
+        });
+        words.fold(0xcbf2_9ce4_8422_2325, |sum, word| (sum ^ word).wrapping_mul(0x0100_0000_01b3))
+    }
+
     fn status(&self) -> Response {
         Response::json(&json!({
             "counter": self.counter,
@@ -97,7 +137,6 @@ impl Memory {
 fn main() -> ExitCode {
     yakiros_test_services::main(&PROGRAM, |values| {
         let ballast: usize = values.parse("--ballast-mib")?;
-        let memory = Memory { ballast: "b".repeat(ballast << 20), ..Memory::default() };
-        server::run(Http(memory), values)
+        server::run(Http(Memory::with_ballast(ballast)), values)
     })
 }

@@ -5,6 +5,7 @@ use std::path::{Component, Path, PathBuf};
 use std::process::ExitCode;
 
 use yakiros_test_services::args::{Opt, Program};
+use yakiros_test_services::faults;
 use yakiros_test_services::http::{Http, Request, Response, Site};
 use yakiros_test_services::server;
 
@@ -15,8 +16,12 @@ const PROGRAM: Program = Program {
     options: &[
         Opt { name: "--root", value: Some("FOLDER"), default: Some("/srv/www"), help: "what is served" },
         server::LISTEN,
+        server::UNIX,
+        server::UDP,
+        server::UNIX_DATAGRAM,
         server::READY_FILE,
         server::MAX_CLIENTS,
+        faults::FAULT,
     ],
 };
 
