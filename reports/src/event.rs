@@ -80,6 +80,8 @@ pub enum Event {
     Step(Step),
     /// A number that was measured.
     Metric(Metric),
+    /// Something happened to a party in the middle of an upgrade, and this one serves.
+    CrashPoint(CrashPoint),
     /// The console showed a panic, an oops, a hung task or the like.
     ConsoleFinding(ConsoleFinding),
     /// A message of the harness about itself.
@@ -103,7 +105,7 @@ pub struct UnknownEvent {
 }
 
 /// The names of all events of this version, in the order of [`Event`].
-pub const EVENT_NAMES: [&str; 12] = [
+pub const EVENT_NAMES: [&str; 13] = [
     "run_started",
     "artifact",
     "plan",
@@ -112,6 +114,7 @@ pub const EVENT_NAMES: [&str; 12] = [
     "scenario_started",
     "step",
     "metric",
+    "crash_point",
     "console_finding",
     "log",
     "scenario_finished",
@@ -296,6 +299,21 @@ pub struct Metric {
     pub samples: Option<Vec<f64>>,
 }
 
+/// What came of a fault at a step of an upgrade.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CrashPoint {
+    /// The suite.
+    pub suite: String,
+    /// The scenario.
+    pub scenario: String,
+    /// The step that it was held at: `prepare`, `move`, `ready`, `commit`, `leave`.
+    pub step: String,
+    /// What happened to whom: `old dies`, `supervisor re-executes`.
+    pub fault: String,
+    /// Who served then: `new serves`, `old serves`, or `restarted` where who served died with its connections.
+    pub outcome: String,
+}
+
 /// The console showed that the guest is in trouble.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ConsoleFinding {
@@ -433,6 +451,7 @@ impl Event {
             Self::ScenarioStarted(_) => "scenario_started",
             Self::Step(_) => "step",
             Self::Metric(_) => "metric",
+            Self::CrashPoint(_) => "crash_point",
             Self::ConsoleFinding(_) => "console_finding",
             Self::Log(_) => "log",
             Self::ScenarioFinished(_) => "scenario_finished",

@@ -115,6 +115,19 @@ pub fn model_run() -> Vec<Record> {
     stream.finish("hot-swap", "two-at-once", Outcome::Skipped, 0.0, Some(why));
     stream.push(Event::log(Level::Warn, "the host is busy: 3.2 of 2 processors are in use"));
     stream.push(Event::log(Level::Debug, "not in any report"));
+    for (step, fault, outcome) in [
+        ("prepare", "old dies", "restarted"),
+        ("prepare", "new dies", "old serves"),
+        ("move", "new dies", "old serves"),
+    ] {
+        stream.push(Event::CrashPoint(CrashPoint {
+            suite: "hot-swap".into(),
+            scenario: "no-gap".into(),
+            step: step.into(),
+            fault: fault.into(),
+            outcome: outcome.into(),
+        }));
+    }
     let summary = crate::fold(&stream.0);
     stream.push(Event::RunFinished(crate::closing(summary.counts(), 84_250.0, false)));
     stream.0

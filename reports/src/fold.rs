@@ -39,6 +39,7 @@ impl RunSummary {
             Event::ScenarioStarted(started) => self.scenario_started(started, t_us),
             Event::Step(step) => self.attempt(&step.suite, &step.scenario, t_us).steps.push(step.clone()),
             Event::Metric(metric) => self.metrics.push(metric.clone()),
+            Event::CrashPoint(point) => self.crash_points.push(point.clone()),
             Event::ConsoleFinding(finding) => match (&finding.suite, &finding.scenario) {
                 (Some(suite), Some(name)) => self.attempt(suite, name, t_us).findings.push(finding.clone()),
                 _ => self.findings.push(finding.clone()),

@@ -6,8 +6,8 @@
 use std::collections::HashMap;
 
 use crate::event::{
-    Artifact, ConsoleFinding, Counts, Culprit, LogMessage, MachineOrigin, MachineReady, Metric, Outcome,
-    RunFinished, RunStarted, StartKind, Step,
+    Artifact, ConsoleFinding, Counts, CrashPoint, Culprit, LogMessage, MachineOrigin, MachineReady, Metric,
+    Outcome, RunFinished, RunStarted, StartKind, Step,
 };
 use crate::stats::{self, Spread};
 
@@ -34,6 +34,8 @@ pub struct RunSummary {
     pub scenarios: Vec<Scenario>,
     /// All numbers that were measured.
     pub metrics: Vec<Metric>,
+    /// What came of faults in the middle of upgrades.
+    pub crash_points: Vec<CrashPoint>,
     /// What the console showed outside of scenarios.
     pub findings: Vec<ConsoleFinding>,
     /// Warnings and errors of the harness.

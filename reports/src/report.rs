@@ -8,8 +8,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::event::{
-    Acceleration, Artifact, ConsoleFinding, Counts, Culprit, Host, LogMessage, MachineReady, Metric, Outcome,
-    StartKind, Step,
+    Acceleration, Artifact, ConsoleFinding, Counts, CrashPoint, Culprit, Host, LogMessage, MachineReady,
+    Metric, Outcome, StartKind, Step,
 };
 use crate::exit::{self, exit_code};
 use crate::model::{Attempt, Machine, RunSummary, Scenario};
@@ -70,6 +70,9 @@ pub struct Report {
     pub scenarios: Vec<ScenarioReport>,
     /// All numbers that were measured, one by one.
     pub metrics: Vec<Metric>,
+    /// Who served after a fault in the middle of an upgrade, for each step and fault that was tried.
+    #[serde(default)]
+    pub crash_points: Vec<CrashPoint>,
     /// What the console showed outside of scenarios.
     pub console_findings: Vec<ConsoleFinding>,
     /// Warnings and errors of the harness.
@@ -230,6 +233,7 @@ impl Report {
             clones: summary.clones().map(|spread| clone_report(spread, summary.clone_ratio())),
             scenarios: summary.scenarios.iter().map(scenario_report).collect(),
             metrics: summary.metrics.clone(),
+            crash_points: summary.crash_points.clone(),
             console_findings: summary.findings.clone(),
             messages: summary.messages.clone(),
             problems: summary.problems.clone(),

@@ -42,6 +42,7 @@ pub fn summary(run: &RunSummary, options: &SummaryOptions<'_>) -> String {
     let sections = [
         suites(run, paint),
         failures(run, paint),
+        crash_points(run, paint),
         slowest(run, paint),
         machines(run),
         artifacts(run),
@@ -141,6 +142,35 @@ fn failure(scenario: &Scenario, paint: Paint) -> String {
         if let Some(value) = value {
             label(&mut out, name, &[text::plain(value)]);
         }
+    }
+    out
+}
+
+/// The steps of an upgrade × what happened to somebody then: who served afterwards.
+fn crash_points(run: &RunSummary, paint: Paint) -> String {
+    let mut steps: Vec<&str> = Vec::new();
+    let mut faults: Vec<&str> = Vec::new();
+    for point in &run.crash_points {
+        for (list, name) in [(&mut steps, &point.step), (&mut faults, &point.fault)] {
+            if !list.contains(&name.as_str()) {
+                list.push(name);
+            }
+        }
+    }
+    if steps.is_empty() {
+        return String::new();
+    }
+    let head = steps
+        .iter()
+        .fold(format!("{:<24}", "crash points"), |line, step| line + &format!("{:>11}", clip(step, 10)));
+    let mut out = format!("{}\n", paint.bold(&head));
+    for fault in faults {
+        let _ = write!(out, "{:<24}", clip(fault, 23));
+        for step in &steps {
+            let point = run.crash_points.iter().rfind(|point| point.step == *step && point.fault == fault);
+            let _ = write!(out, "{:>11}", clip(point.map_or("-", |point| &point.outcome), 10));
+        }
+        out.push('\n');
     }
     out
 }

@@ -48,6 +48,10 @@ INFRA FAILED hot-swap/never-began  culprit: harness  0 ms
 SKIPPED hot-swap/two-at-once
   reason     needs a kernel with 9p
 
+crash points                prepare       move
+old dies                  restarted          -
+new dies                 old serves old serves
+
 slowest
    1 m 05 s  basic/many-components
       8.2 s  basic/orphan-is-reaped
