@@ -6,6 +6,17 @@ use std::path::{Path, PathBuf};
 use yakiros_vm::image::{ImageRequest, Kernel};
 use yakiros_vm::qemu::{Accelerator, Platform};
 
+/// How much of a scenario's work is done where there may be more or less of it: hundreds of upgrades, thousands of
+/// connections.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Profile {
+    /// As much as is promised.
+    #[default]
+    Full,
+    /// As much as shows a fault that was made, for each change.
+    Ci,
+}
+
 /// Everything that decides a run.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
@@ -29,6 +40,8 @@ pub struct Options {
     pub keep: bool,
     /// Print each step.
     pub verbose: bool,
+    /// How much is done.
+    pub profile: Profile,
     /// All limits are multiplied by this; 1 when not given.
     pub timeout_scale: Option<f64>,
     /// As the user typed it, for the report.
@@ -67,6 +80,9 @@ impl Options {
         if let Some(scale) = self.timeout_scale {
             let _infallible = write!(command, " --timeout-scale {scale}");
         }
+        if self.profile == Profile::Ci {
+            command.push_str(" --profile ci");
+        }
         if self.cold {
             command.push_str(" --cold");
         }
@@ -104,6 +120,7 @@ mod tests {
         assert_eq!(options.reproduce("basic", "x"), "cargo xtask vm-test --suite basic --scenario x");
         options.image.kernel = Kernel::Debian;
         options.cold = true;
-        assert!(options.reproduce("basic", "x").ends_with(" --kernel debian --cold"));
+        options.profile = Profile::Ci;
+        assert!(options.reproduce("basic", "x").ends_with(" --kernel debian --profile ci --cold"));
     }
 }

@@ -10,13 +10,15 @@ use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use yakiros_guest::protocol::{Exec, ExitStatus};
-use yakiros_reports::event::{Event, Metric, Outcome, Step, ms};
+use yakiros_reports::event::{CrashPoint, Event, Metric, Outcome, Step, ms};
 use yakiros_vm::agent::{AgentResult, Connection, Output};
 use yakiros_vm::machine::{Ended, Guest};
 
 use crate::events::Events;
 use crate::failure::Failure;
 use crate::limits::Limits;
+use crate::options::Profile;
+use crate::programs::Programs;
 
 /// What the supervisor may take to answer a request, beyond the time the request itself is given.
 const ANSWER: Duration = Duration::from_secs(5);
@@ -34,6 +36,8 @@ pub struct Vm {
     pub guest: Guest,
     disks: Vec<PathBuf>,
     limits: Limits,
+    profile: Profile,
+    programs: Programs,
     log: ScenarioLog,
 }
 
@@ -123,8 +127,28 @@ impl Component {
 
 impl Vm {
     /// Hands a guest to a scenario.
-    pub fn new(guest: Guest, disks: Vec<PathBuf>, limits: Limits, log: ScenarioLog) -> Self {
-        Self { guest, disks, limits, log }
+    pub fn new(
+        guest: Guest,
+        disks: Vec<PathBuf>,
+        limits: Limits,
+        profile: Profile,
+        programs: Programs,
+        log: ScenarioLog,
+    ) -> Self {
+        Self { guest, disks, limits, profile, programs, log }
+    }
+
+    /// A program of the guest, on the host: they are static.
+    pub fn host_program(&self, name: &str) -> PathBuf {
+        self.programs.path(name)
+    }
+
+    /// How much is to be done: all that is promised, or what is tried for each change.
+    pub fn amount<T>(&self, full: T, ci: T) -> T {
+        match self.profile {
+            Profile::Full => full,
+            Profile::Ci => ci,
+        }
     }
 
     /// One of the scenario's disks, as a raw image on the host. To be read after the guest has ended.
@@ -172,13 +196,36 @@ impl Vm {
 
     /// Reports a number.
     pub fn metric(&self, name: &str, unit: &str, value: f64) {
+        self.report_metric(name, unit, value, None);
+    }
+
+    /// Reports a number that was measured several times: its median stands for it.
+    pub fn samples(&self, name: &str, unit: &str, samples: Vec<f64>) {
+        let mut sorted = samples.clone();
+        sorted.sort_by(f64::total_cmp);
+        let median = sorted.get(sorted.len() / 2).copied().unwrap_or(0.0);
+        self.report_metric(name, unit, median, Some(samples));
+    }
+
+    fn report_metric(&self, name: &str, unit: &str, value: f64, samples: Option<Vec<f64>>) {
         self.log.events.emit(Event::Metric(Metric {
             suite: Some(self.log.suite.clone()),
             scenario: Some(self.log.scenario.clone()),
             name: name.to_owned(),
             unit: unit.to_owned(),
             value,
-            samples: None,
+            samples,
+        }));
+    }
+
+    /// Reports who serves after something happened in the middle of an upgrade.
+    pub fn crash_point(&self, step: &str, fault: &str, outcome: &str) {
+        self.log.events.emit(Event::CrashPoint(CrashPoint {
+            suite: self.log.suite.clone(),
+            scenario: self.log.scenario.clone(),
+            step: step.to_owned(),
+            fault: fault.to_owned(),
+            outcome: outcome.to_owned(),
         }));
     }
 

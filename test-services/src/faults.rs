@@ -163,6 +163,8 @@ fn between(number: RawFd) -> io::Result<(OwnedFd, OwnedFd)> {
 }
 
 fn pass_on(faults: &[Fault], supervisor: &OwnedFd, service: &OwnedFd) -> io::Result<()> {
+    // What was not passed on stays open: an end of it would tell the other process more than the fault does.
+    let mut kept = Vec::new();
     loop {
         let mut both = [supervisor, service].map(|side| PollFd::new(side.as_fd(), PollFlags::POLLIN));
         poll(&mut both, PollTimeout::NONE)?;
@@ -176,6 +178,8 @@ fn pass_on(faults: &[Fault], supervisor: &OwnedFd, service: &OwnedFd) -> io::Res
             let due = faults.iter().find(|fault| fault.message == name);
             if due.is_none_or(|fault| fault.kind.happens(supervisor, &descriptors)) {
                 send(to, &text, &descriptors.iter().map(AsFd::as_fd).collect::<Vec<_>>())?;
+            } else {
+                kept.extend(descriptors);
             }
         }
     }

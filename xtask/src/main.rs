@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
-use yakiros_harness::options::Options;
+use yakiros_harness::options::{Options, Profile};
 use yakiros_harness::{list, self_test, shell};
 use yakiros_vm::image::{ImageRequest, Kernel};
 use yakiros_vm::qemu::{Accelerator, Platform};
@@ -19,6 +19,7 @@ Examples:
   cargo xtask vm-test                                 everything, on Alpine's kernel
   cargo xtask vm-test --kernel debian                 the same on Debian's kernel
   cargo xtask vm-test --scenario power --verbose      scenarios with \"power\" in their name, step by step
+  cargo xtask vm-test --profile ci                    less of what there may be more or less of: what CI runs
   cargo xtask vm-test --list                          what there is
   cargo xtask shell                                   a shell in a guest, next to the running supervisor
   cargo xtask shell -- graphctl status                one command in a fresh guest
@@ -100,6 +101,9 @@ struct VmTest {
     /// Print each step
     #[arg(long, short)]
     verbose: bool,
+    /// How much is done where there may be more or less of it
+    #[arg(long, value_enum, default_value_t)]
+    profile: ProfileName,
     /// Multiply all limits, for hosts that are slower than their first boot suggests
     #[arg(long, value_name = "FACTOR", value_parser = factor)]
     timeout_scale: Option<f64>,
@@ -169,6 +173,15 @@ enum KernelName {
     Debian,
 }
 
+#[derive(Clone, Copy, Default, ValueEnum)]
+enum ProfileName {
+    /// As much as is promised: a hundred upgrades, ten thousand connections
+    #[default]
+    Full,
+    /// As much as shows a fault that was made: what `cargo xtask test` does
+    Ci,
+}
+
 #[derive(Clone, Copy, ValueEnum)]
 enum MachineName {
     /// Few devices, boots quickest
@@ -225,6 +238,10 @@ impl VmTest {
             cold: self.cold,
             keep: self.keep,
             verbose: self.verbose,
+            profile: match self.profile {
+                ProfileName::Full => Profile::Full,
+                ProfileName::Ci => Profile::Ci,
+            },
             timeout_scale: self.timeout_scale,
             ..self.guest.options()
         }

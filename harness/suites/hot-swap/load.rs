@@ -1,66 +1,124 @@
 //! A load that runs in the guest beside a scenario.
 
+use std::time::Duration;
+
 use serde::Deserialize;
 
 use crate::check;
 use crate::failure::Failure;
 use crate::vm::Vm;
 
-use super::{ECHO_ADDRESS, REACTION};
+use super::REACTION;
 
-/// A load under way, with its number.
+/// For thousands of connections to be established, or to end, on an emulated processor.
+pub const MANY: Duration = Duration::from_secs(60);
+
+/// A load under way.
 pub struct Load {
-    number: &'static str,
+    name: String,
 }
 
-/// The part of `test-load`'s verdict that is reported.
+/// The part of `test-load`'s verdict that is looked at.
 #[derive(Debug, Deserialize)]
 pub struct Verdict {
     clean: bool,
     pub counts: Counts,
     pub latency_ns: Times,
-    pub silence: Silence,
+    pub windows_silence_ns: Option<Times>,
+    #[serde(skip)]
+    text: String,
 }
 
 #[derive(Debug, Deserialize)]
 pub struct Counts {
     pub connections: u64,
     pub replies: u64,
+    duplicated: u64,
+    reordered: u64,
+    damaged: u64,
+    strangers: u64,
+    invented: u64,
+    senseless: u64,
 }
 
 #[derive(Debug, Deserialize)]
 pub struct Times {
+    pub count: u64,
     pub p50: u64,
+    pub p99: u64,
     pub p999: u64,
+    pub max: u64,
 }
 
-#[derive(Debug, Deserialize)]
-pub struct Silence {
-    pub ns: u64,
+impl Verdict {
+    /// What `test-load --json` has printed.
+    pub fn read(text: String) -> Result<Self, Failure> {
+        let verdict: Self = serde_json::from_str(&text)
+            .map_err(|error| Failure::supervisor(format!("test-load printed {text}: {error}")))?;
+        Ok(Self { text, ..verdict })
+    }
+
+    /// Every request has its reply, in order and once, and no connection ended.
+    pub fn check_clean(&self) -> Result<(), Failure> {
+        check!(self.clean, "clients saw it: {}", self.text);
+        Ok(())
+    }
+
+    /// What came was right, though connections ended: with who held them, nobody can go on.
+    pub fn check_honest(&self) -> Result<(), Failure> {
+        let Counts { duplicated, reordered, damaged, strangers, invented, senseless, .. } = self.counts;
+        let wrong = [duplicated, reordered, damaged, strangers, invented, senseless];
+        check!(wrong == [0; 6], "clients were told what is wrong: {}", self.text);
+        Ok(())
+    }
 }
 
 impl Load {
-    /// Begin it against the echo server, and wait until it has got replies. `number` tells loads of one guest apart.
-    pub async fn begin(vm: &Vm, number: &'static str, options: &str) -> Result<Self, Failure> {
+    /// Begin it, and wait until each of its connections has a reply and is where the options want it. The name tells
+    /// loads of one guest apart.
+    pub async fn begin(vm: &Vm, name: &str, target: &str, options: &str) -> Result<Self, Failure> {
+        let load = Self { name: name.to_owned() };
+        // The limit of descriptors is raised for those with thousands of connections.
         let script = format!(
-            "cd /run; setsid sh -c 'test-load run tcp:{ECHO_ADDRESS} {options} --json > load.{number}.new 2>&1; \
-             mv load.{number}.new load.{number}' < /dev/null > /dev/null 2>&1 &
-             n=0; until pid=$(pgrep -x test-load -n); do n=$((n+1)); [ $n -le 50 ] || exit 1; sleep 0.1; done
-             echo $pid > /run/load.{number}.pid"
+            "ulimit -n 65536; rm -f {ready} {said} {pid} {end}; setsid sh -c 'test-load run {target} {options} --json --ready-file {ready} \
+             > {said} 2>&1 < /dev/null & echo $! > {pid}; wait $!; mv {said} {end}' < /dev/null > /dev/null 2>&1 &",
+            ready = load.file("ready"),
+            said = load.file("said"),
+            pid = load.file("pid"),
+            end = load.file("end"),
         );
         vm.sh(&script).await?;
-        Ok(Self { number })
+        vm.wait_path(&load.file("ready"), MANY).await?;
+        Ok(load)
     }
 
-    /// Until every request so far has its reply and nothing was wrong.
+    /// Nothing more is asked; the verdict about all that was.
     pub async fn end(self, vm: &Vm) -> Result<Verdict, Failure> {
-        let number = self.number;
-        vm.sh(&format!("kill -TERM $(cat /run/load.{number}.pid)")).await?;
-        vm.wait_path(&format!("/run/load.{number}"), REACTION).await?;
-        let text = vm.read(&format!("/run/load.{number}")).await?;
-        let verdict: Verdict = serde_json::from_str(&text)
-            .map_err(|error| Failure::supervisor(format!("test-load printed {text}: {error}")))?;
-        check!(verdict.clean, "clients saw it: {text}");
+        vm.sh(&format!("kill -TERM $(cat {})", self.file("pid"))).await?;
+        vm.wait_path(&self.file("end"), MANY).await?;
+        Verdict::read(vm.read(&self.file("end")).await?)
+    }
+
+    /// The same for a load of which nothing may be wrong, and whose `connections` must have been enough.
+    pub async fn end_clean(self, vm: &Vm, connections: u64) -> Result<Verdict, Failure> {
+        let verdict = self.end(vm).await?;
+        verdict.check_clean()?;
+        let used = verdict.counts.connections;
+        check!(used == connections, "{used} connections were needed for {connections}");
         Ok(verdict)
     }
+
+    fn file(&self, what: &str) -> String {
+        format!("/run/load.{}.{what}", self.name)
+    }
+}
+
+/// The verdict about a history with windows of time, in nanoseconds of the guest's monotonic clock.
+pub async fn in_windows(vm: &Vm, history: &str, windows: &[(u64, u64)]) -> Result<Verdict, Failure> {
+    let lines: Vec<String> = windows.iter().map(|(from, to)| format!("{from} {to}")).collect();
+    vm.write("/run/windows", &lines.join("\n")).await?;
+    let text = vm
+        .succeed(&["test-load", "check", history, "--windows", "/run/windows", "--json"], REACTION * 2)
+        .await?;
+    Verdict::read(text)
 }

@@ -6,11 +6,13 @@ use crate::check;
 use crate::failure::Failure;
 use crate::vm::Vm;
 
-use super::load::Load;
-use super::{ECHO, ECHO_ADDRESS, pid_of, upgrade};
+use super::load::{Load, in_windows};
+use super::{ECHO, ECHO_ADDRESS, ECHO_TARGET, pid_of, upgrade};
 
-/// Upgrades in a row under load.
-const ROUNDS: usize = 10;
+/// The load of which each client's longest wait is known.
+const BUSY: &str = "--connections 150";
+/// Where its history is.
+const HISTORY: &str = "/run/history";
 
 pub async fn echo_server_hotswap_support(vm: &Vm) -> Result<(), Failure> {
     let pid = pid_of(vm, ECHO).await?;
@@ -52,7 +54,7 @@ pub async fn echo_server_connectivity(vm: &Vm) -> Result<(), Failure> {
 }
 
 pub async fn persistent_connection_upgrade(vm: &Vm) -> Result<(), Failure> {
-    let load = Load::begin(vm, "1", "--connections 1 --pipeline 8").await?;
+    let load = Load::begin(vm, "1", ECHO_TARGET, "--connections 1 --pipeline 8").await?;
     let monitor = pid_of(vm, "test-monitor").await?;
     let mut pids = BTreeSet::from([pid_of(vm, ECHO).await?]);
     for round in 1..=5 {
@@ -61,17 +63,13 @@ pub async fn persistent_connection_upgrade(vm: &Vm) -> Result<(), Failure> {
         pids.insert(pid_of(vm, ECHO).await?);
     }
     check!(pids.len() == 6, "five upgrades were served by processes {pids:?}");
-    let verdict = load.end(vm).await?;
-    check!(verdict.counts.connections == 1, "{} connections were needed", verdict.counts.connections);
+    load.end_clean(vm, 1).await?;
     check!(pid_of(vm, "test-monitor").await? == monitor, "who needs it was restarted");
     Ok(())
 }
 
 pub async fn upgrade_statistics(vm: &Vm) -> Result<(), Failure> {
-    let load = Load::begin(vm, "1", "--connections 0 --idle 20").await?;
-    vm.sh("n=0; until [ $(awk '$3 ~ /:1F90$/ && $4 == \"01\"' /proc/net/tcp | wc -l) = 20 ]; do \
-           n=$((n+1)); [ $n -le 50 ] || exit 1; sleep 0.1; done")
-        .await?;
+    let load = Load::begin(vm, "1", ECHO_TARGET, "--connections 0 --idle 20").await?;
     let done = upgrade(vm, ECHO).await?;
     check!(done.level == "fd-passing", "the upgrade was {done:?}");
     check!(
@@ -83,33 +81,50 @@ pub async fn upgrade_statistics(vm: &Vm) -> Result<(), Failure> {
     check!(done.gap_us.is_some_and(|gap| gap > 0), "the gap is {:?} µs", done.gap_us);
     check!(done.generation == Some(2), "the generation is {:?}", done.generation);
     check!(done.steps.len() >= 5, "the steps are {:?}", done.steps);
-    load.end(vm).await?;
+    load.end_clean(vm, 20).await?;
     vm.metric("gap", "us", done.gap_us.unwrap_or(0) as f64);
     Ok(())
 }
 
 pub async fn zero_downtime(vm: &Vm) -> Result<(), Failure> {
-    let plain = Load::begin(vm, "plain", "--connections 200").await?;
-    vm.sh("sleep 2").await?;
-    let plain = plain.end(vm).await?;
-    let busy = Load::begin(vm, "busy", "--connections 150").await?;
-    let coming = Load::begin(vm, "coming", "--connections 50 --requests-per-connection 5").await?;
-    let mut gaps = Vec::new();
-    for round in 1..=ROUNDS {
+    // The same load without upgrades first: what a client waits for at the most then is the unit.
+    let plain = Load::begin(vm, "plain", ECHO_TARGET, BUSY).await?;
+    vm.sh("sleep 3").await?;
+    let plain = plain.end_clean(vm, 150).await?;
+    let busy = Load::begin(vm, "busy", ECHO_TARGET, &format!("{BUSY} --history {HISTORY}")).await?;
+    let (mut gaps, mut windows) = (Vec::new(), Vec::new());
+    for round in 1..=vm.amount(100, 10) {
         let done = upgrade(vm, ECHO).await?;
         check!(done.level == "fd-passing", "upgrade {round} was {done:?}");
-        gaps.push(done.gap_us.unwrap_or(0));
+        gaps.push(done.gap_us.unwrap_or(0) as f64);
+        windows.push(done.window());
     }
-    let (busy, coming) = (busy.end(vm).await?, coming.end(vm).await?);
-    check!(busy.counts.connections == 150, "{} connections were needed for 150", busy.counts.connections);
+    let busy = busy.end_clean(vm, 150).await?;
+    let coming =
+        Load::begin(vm, "coming", ECHO_TARGET, "--connections 50 --requests-per-connection 5").await?;
+    for round in 1..=5 {
+        let done = upgrade(vm, ECHO).await?;
+        check!(done.level == "fd-passing", "upgrade {round} with new connections was {done:?}");
+    }
+    let coming = coming.end(vm).await?;
+    coming.check_clean()?;
     check!(coming.counts.connections > 50, "no connection was established while it was upgraded");
-    gaps.sort_unstable();
-    vm.metric("requests_during_10_upgrades", "count", (busy.counts.replies + coming.counts.replies) as f64);
-    vm.metric("median_gap", "us", gaps[gaps.len() / 2] as f64);
-    vm.metric("longest_gap", "us", gaps[gaps.len() - 1] as f64);
-    vm.metric("plain_median", "us", plain.latency_ns.p50 as f64 / 1e3);
-    vm.metric("plain_p999", "us", plain.latency_ns.p999 as f64 / 1e3);
-    vm.metric("longest_silence", "us", busy.silence.ns as f64 / 1e3);
+    let silences = in_windows(vm, HISTORY, &windows).await?.windows_silence_ns;
+    let Some(silences) = silences.filter(|silences| silences.count == windows.len() as u64) else {
+        return Err(Failure::harness("test-load has not looked at every upgrade".to_owned()));
+    };
+    let us = |ns: u64| ns as f64 / 1e3;
+    gaps.sort_unstable_by(f64::total_cmp);
+    vm.metric("requests_during_upgrades", "count", (busy.counts.replies + coming.counts.replies) as f64);
+    vm.metric("gap_p50", "us", gaps[gaps.len() / 2]);
+    vm.metric("gap_p99", "us", gaps[gaps.len() * 99 / 100]);
+    vm.metric("plain_p50", "us", us(plain.latency_ns.p50));
+    vm.metric("plain_p999", "us", us(plain.latency_ns.p999));
+    vm.metric("silence_p50", "us", us(silences.p50));
+    vm.metric("silence_p99", "us", us(silences.p99));
+    vm.metric("silence_max", "us", us(silences.max));
+    vm.metric("silence_p99_per_plain_p999", "ratio", us(silences.p99) / us(plain.latency_ns.p999));
+    vm.samples("gap", "us", gaps);
     Ok(())
 }
 
