@@ -103,6 +103,9 @@ pub enum Request {
         name: String,
         /// Whether a lesser way than the declared one will do.
         fallback: bool,
+        /// Whether it waits for an upgrade that is under way, in place of being refused.
+        #[serde(default)]
+        queue: bool,
         /// Longest wait for the answer.
         timeout_ms: Option<u64>,
     },

@@ -98,13 +98,23 @@ pub enum Command {
         timeout: Duration,
     },
     /// Replace a component's process in the best way that it declares, and return when the new runs
+    ///
+    /// Several are upgraded one after the other, what others need before those that need it; the first failure ends
+    /// that, and what was and was not done is said.
     Upgrade {
-        /// Component
-        name: String,
+        /// Components
+        #[arg(required_unless_present = "all")]
+        names: Vec<String>,
+        /// Every component that is up, but for those that have done their work
+        #[arg(long, conflicts_with = "names")]
+        all: bool,
+        /// Wait for an upgrade of the component that is under way, in place of being refused
+        #[arg(long)]
+        queue: bool,
         /// Refuse if it would be done in a lesser way than declared
         #[arg(long)]
         no_fallback: bool,
-        /// Seconds to wait for it
+        /// Seconds to wait for each
         #[arg(long, value_parser = seconds, default_value = "60", value_name = "SECONDS")]
         timeout: Duration,
     },

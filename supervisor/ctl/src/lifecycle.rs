@@ -5,7 +5,7 @@ mod steps;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use yakiros_core::control::{
     Answer, ComponentReadiness, Readiness, Request, UpgradeForm, UpgradeLevel, Upgraded, VERSION,
 };
@@ -13,6 +13,7 @@ use yakiros_core::control::{
 use crate::client::Client;
 use crate::output::{Output, count, state_cell, uptime};
 use crate::tables::{Cell, draw};
+use crate::upgrade::Wish;
 use crate::{Failure, milliseconds, unexpected};
 use steps::Steps;
 
@@ -88,30 +89,26 @@ fn seconds(ms: u64) -> String {
     format!("{}s", Duration::from_millis(ms).as_secs_f64())
 }
 
-/// Upgrade a component; print each step when it is done, and in the end how it was done.
-pub fn upgrade(
-    client: &mut Client,
-    output: &Output,
-    name: &str,
-    fallback: bool,
-    timeout: Duration,
-) -> Result<(), Failure> {
-    let request =
-        Request::Upgrade { name: name.to_owned(), fallback, timeout_ms: Some(milliseconds(timeout)) };
+/// Upgrade a component; print for people each step when it is done, and in the end how it was done. Returns that for
+/// programs.
+pub fn upgrade(client: &mut Client, output: &Output, name: &str, wish: &Wish) -> Result<Value, Failure> {
+    let Wish { fallback, queue, timeout } = *wish;
+    let timeout_ms = Some(milliseconds(timeout));
+    let request = Request::Upgrade { name: name.to_owned(), fallback, queue, timeout_ms };
     let steps = Steps::begin(client, output, name)?;
     let answer = client.ask(request, timeout);
     let records = steps.end(client)?;
     match answer? {
-        Answer::Upgraded(done) if output.is_json() => {
+        Answer::Upgraded(done) => {
+            if !output.is_json() {
+                Output::text(&upgrade_text(&done));
+            }
             let mut value = json!(done);
-            value["version"] = json!(VERSION);
             value["steps"] = json!(records);
-            Output::value(&value);
+            Ok(value)
         }
-        Answer::Upgraded(done) => Output::text(&upgrade_text(&done)),
-        other => return Err(unexpected(other)),
+        other => Err(unexpected(other)),
     }
-    Ok(())
 }
 
 fn upgrade_text(done: &Upgraded) -> String {

@@ -16,6 +16,7 @@ mod manual;
 mod output;
 mod tables;
 mod tree;
+mod upgrade;
 mod watch;
 
 use std::process::ExitCode;
@@ -41,6 +42,18 @@ enum Failure {
     Absent(String),
 }
 
+impl Failure {
+    /// Exit code, message, and what may have been meant.
+    fn parts(self) -> (u8, String, Vec<String>) {
+        match self {
+            Self::Refused { message, near } => (1, message, near),
+            Self::Broken(message) => (1, message, Vec::new()),
+            Self::Usage(message) => (2, message, Vec::new()),
+            Self::Absent(message) => (3, message, Vec::new()),
+        }
+    }
+}
+
 impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Self {
         match error {
@@ -61,12 +74,7 @@ fn main() -> ExitCode {
 }
 
 fn report(output: &Output, failure: Failure) -> ExitCode {
-    let (code, message, near) = match failure {
-        Failure::Refused { message, near } => (1, message, near),
-        Failure::Broken(message) => (1, message, Vec::new()),
-        Failure::Usage(message) => (2, message, Vec::new()),
-        Failure::Absent(message) => (3, message, Vec::new()),
-    };
+    let (code, message, near) = failure.parts();
     output.error(&message, &near);
     ExitCode::from(code)
 }
@@ -102,8 +110,10 @@ fn run(arguments: &Arguments, output: &Output) -> Result<ExitCode, Failure> {
             let (name, timeout_ms) = (name.clone(), Some(milliseconds(*timeout)));
             act(&mut client, output, Request::Restart { name, timeout_ms }, *timeout)?;
         }
-        Command::Upgrade { name, no_fallback, timeout } => {
-            lifecycle::upgrade(&mut client, output, name, !no_fallback, *timeout)?;
+        Command::Upgrade { names, all, queue, no_fallback, timeout } => {
+            let wish = upgrade::Wish { fallback: !no_fallback, queue: *queue, timeout: *timeout };
+            let names = if *all { None } else { Some(&names[..]) };
+            return upgrade::run(&mut client, output, names, &wish);
         }
         Command::Readiness { name } => lifecycle::readiness(&mut client, output, name.as_deref())?,
         Command::Reload { name } => {

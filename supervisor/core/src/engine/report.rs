@@ -106,7 +106,15 @@ impl Engine {
         if unit.state != State::Inactive || unit.held {
             let noted = unit.watch.complaint().or_else(|| unit.detail.clone());
             let limits = unit.process.as_ref().and_then(|process| process.limits.complaint());
-            let noted = noted.into_iter().chain(limits).reduce(|one, other| format!("{one}; {other}"));
+            // Of most components none is asked for, and each look at the waiting clients costs.
+            let queued = unit.handover.second().map_or(0, |_| self.queued_upgrades(&unit.name));
+            let queued = match queued {
+                0 => None,
+                1 => Some("1 upgrade waits for the one under way".to_owned()),
+                _ => Some(format!("{queued} upgrades wait for the one under way")),
+            };
+            let noted =
+                noted.into_iter().chain(limits).chain(queued).reduce(|one, other| format!("{one}; {other}"));
             let said = unit.process.as_ref().and_then(|process| process.said.summary());
             return match (noted, said) {
                 (Some(noted), Some(said)) => Some(format!("{noted}; {said}")),

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::timers::{Due, TimerKey};
 use super::unit::Unit;
-use super::upgrade::{NextUpgrade, Upgrade};
+use super::upgrade::{NextUpgrade, Upgrade, Wish};
 use super::{ClientId, Effect, Engine, Halt, Input, Peer, RunId};
 use crate::component::keys::nearest;
 use crate::component::{KERNEL, Kind};
@@ -134,8 +134,9 @@ impl Engine {
             Request::Restart { name, timeout_ms } => {
                 self.restart(client, peer.uid, &name, timeout_ms, cause);
             }
-            Request::Upgrade { name, fallback, timeout_ms } => {
-                self.upgrade(client, peer.uid, &name, (fallback, timeout_ms), cause);
+            Request::Upgrade { name, fallback, queue, timeout_ms } => {
+                let wish = Wish { fallback, queue, timeout_ms };
+                self.upgrade(client, peer.uid, &name, wish, cause);
             }
             Request::Readiness { name, after } => {
                 self.show_readiness(client, name.as_deref(), after.as_deref());

@@ -31,6 +31,20 @@ fn ladder(handoff: Handoff) -> &'static [UpgradeLevel] {
     }
 }
 
+/// The most upgrades of one component that wait for one that is under way. Each is the whole of an upgrade; whoever
+/// asks for more has lost sight of those.
+const QUEUE_LIMIT: usize = 8;
+
+/// How an upgrade is asked for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wish {
+    /// A lesser way will do.
+    pub(super) fallback: bool,
+    /// It waits for one that is under way.
+    pub(super) queue: bool,
+    pub(super) timeout_ms: Option<u64>,
+}
+
 /// An upgrade by restart that is under way.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Upgrade {
@@ -47,18 +61,14 @@ pub(super) struct Upgrade {
 pub(super) struct NextUpgrade {
     pub(super) name: Rc<str>,
     fallback: bool,
+    #[serde(default)]
+    queue: bool,
     cause: Cause,
 }
 
 impl Engine {
-    pub(super) fn upgrade(
-        &mut self,
-        client: ClientId,
-        uid: u32,
-        name: &str,
-        (fallback, timeout_ms): (bool, Option<u64>),
-        cause: Cause,
-    ) {
+    pub(super) fn upgrade(&mut self, client: ClientId, uid: u32, name: &str, wish: Wish, cause: Cause) {
+        let Wish { fallback, queue, timeout_ms } = wish;
         let Some(id) = self.names.get(name).copied() else {
             return self.unknown(client, name);
         };
@@ -68,12 +78,18 @@ impl Engine {
         let Some(unit) = self.unit(id) else { return };
         let handoff = unit.component.lifecycle.handoff;
         if unit.state.is_up() && unit.handover.second().is_some() {
-            if unit.handover.is_leaving() {
-                let goal = Goal::NextUpgrade(NextUpgrade { name: name.into(), fallback, cause });
-                return self.wait(client, uid, goal, timeout_ms);
-            }
             let stage = if unit.handover.is_on_probation() { ": it is on probation" } else { "" };
-            return self.refuse(client, format!("the upgrade of {name} before is not over{stage}"));
+            if !queue && !unit.handover.is_leaving() {
+                let message =
+                    format!("the upgrade of {name} before is not over{stage}; --queue waits for it");
+                return self.refuse(client, message);
+            }
+            let waiting = self.queued_upgrades(name);
+            if waiting >= QUEUE_LIMIT {
+                return self.refuse(client, format!("{waiting} upgrades of {name} wait already"));
+            }
+            let goal = Goal::NextUpgrade(NextUpgrade { name: name.into(), fallback, queue, cause });
+            return self.wait(client, uid, goal, timeout_ms);
         }
         let mut passed_over = Vec::new();
         for level in ladder(handoff) {
@@ -104,8 +120,14 @@ impl Engine {
         }
     }
 
+    /// How many upgrades of a component wait for one that is under way.
+    pub(super) fn queued_upgrades(&self, name: &str) -> usize {
+        let of = |waiter: &&Waiter| matches!(&waiter.goal, Goal::NextUpgrade(next) if &*next.name == name);
+        self.waiters.iter().filter(of).count()
+    }
+
     /// What was left of an upgrade is gone: begin those that wait for that. The first of them is under way then, and
-    /// the others are told so.
+    /// the others wait on if they queue, or else are told so.
     pub(super) fn begin_next_upgrades(&mut self, name: &str) {
         let next = |waiter: &Waiter| match &waiter.goal {
             Goal::NextUpgrade(next) if &*next.name == name => {
@@ -120,12 +142,18 @@ impl Engine {
             let left = end.map(|end| end.saturating_sub(self.now).as_millis());
             let left = left.map(|left| u64::try_from(left).unwrap_or(u64::MAX));
             self.forget_waiter(client);
+            let process = self.find(name).and_then(|unit| unit.process.as_ref());
+            if process.is_some_and(|process| process.awaits_commit) {
+                self.refuse(client, format!("the process of {name} has taken over and is not ready yet"));
+                continue;
+            }
             if self.find(name).is_some_and(|unit| unit.held) {
                 // The later word counts.
                 self.refuse(client, format!("{name} was stopped by request before its upgrade began"));
                 continue;
             }
-            self.upgrade(client, uid, name, (next.fallback, left), next.cause);
+            let wish = Wish { fallback: next.fallback, queue: next.queue, timeout_ms: left };
+            self.upgrade(client, uid, name, wish, next.cause);
         }
     }
 

@@ -205,7 +205,10 @@ impl World {
         let name = self.model.slots[0].name.to_string();
         let old =
             self.model.slots[0].process.as_ref().map(|process| process.run).ok_or("nothing was started")?;
-        said(self.ask(0, Request::Upgrade { name: name.clone(), fallback: false, timeout_ms: None }))?;
+        said(self.ask(
+            0,
+            Request::Upgrade { name: name.clone(), fallback: false, queue: false, timeout_ms: None },
+        ))?;
         let new =
             self.model.slots[0].second.as_ref().map(|process| process.run).ok_or("no swap was begun")?;
         let end = self.model.now + REACH;

@@ -96,7 +96,7 @@ options! {
     /// Percent of services that can hand over.
     handovers = Sometimes(60, 10, 90);
     /// Longest probation of those that hand over, in seconds.
-    probation_s = Sometimes(60, 1, 300);
+    probation_s = Sometimes(60, 1, 80);
     /// Restarts allowed in the window before backing off.
     restart_max = Between(1, 6);
     /// The window.

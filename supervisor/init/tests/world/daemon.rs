@@ -83,7 +83,8 @@ fn haproxy_is_swapped_under_wrk() {
     let mut load = Command::new(wrk).args(words).stdout(Stdio::piped()).spawn().expect("wrk");
     let mut upgrades = 0;
     while load.try_wait().expect("wrk").is_none() {
-        let request = Request::Upgrade { name: "haproxy".to_owned(), fallback: false, timeout_ms: None };
+        let request =
+            Request::Upgrade { name: "haproxy".to_owned(), fallback: false, queue: false, timeout_ms: None };
         match guest.ask(request) {
             Answer::Upgraded(done) => assert_eq!(done.form, Some(UpgradeForm::Listeners)),
             other => panic!("after {upgrades} upgrades: {other:?}"),

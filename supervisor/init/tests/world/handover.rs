@@ -62,7 +62,7 @@ impl Client {
 }
 
 fn upgrade(fallback: bool) -> Request {
-    Request::Upgrade { name: "heir".to_owned(), fallback, timeout_ms: None }
+    Request::Upgrade { name: "heir".to_owned(), fallback, queue: false, timeout_ms: None }
 }
 
 fn done(answer: Answer) -> Upgraded {
@@ -302,6 +302,25 @@ fn a_second_upgrade_is_refused_while_one_is_under_way() {
     fs::write(guest.dir.path().join("go"), "").expect("the word");
     assert_eq!(done(answer(&mut first)).level, UpgradeLevel::FdPassing);
     assert_eq!(client.ask("first"), (1, 2));
+}
+
+#[test]
+fn upgrades_that_queue_are_done_one_after_the_other() {
+    let Some(guest) = start("") else { return };
+    let mut client = Client::new(&guest, 1);
+    plan(guest.dir.path(), "new", "wait");
+    let queued =
+        || Request::Upgrade { name: "heir".to_owned(), fallback: false, queue: true, timeout_ms: None };
+    let mut first = begin(&guest, upgrade(false));
+    until_progress(&guest, &Progress::Started);
+    let mut others = [begin(&guest, queued()), begin(&guest, queued())];
+    until("both to wait", || (guest.component("heir").detail?.contains("2 upgrades wait")).then_some(()));
+    fs::write(guest.dir.path().join("go"), "").expect("the word");
+    assert_eq!(done(answer(&mut first)).generation, 2);
+    let mut generations: Vec<_> = others.iter_mut().map(|client| done(answer(client)).generation).collect();
+    generations.sort_unstable();
+    assert_eq!(generations, [3, 4]);
+    assert_eq!(client.ask("first"), (1, 4));
 }
 
 #[test]

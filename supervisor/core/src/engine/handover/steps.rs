@@ -187,6 +187,9 @@ impl Engine {
         }
         // Nobody serves until it is ready.
         self.arm_unit(id, LIMIT, Due::Grace(id));
+        if let Some(name) = self.unit(id).map(|unit| Rc::clone(&unit.name)) {
+            self.begin_next_upgrades(&name);
+        }
     }
 
     /// The second takes the place of the first, which is kept for a time if there is a probation.

@@ -18,7 +18,7 @@ fn serving(lifecycle: &str) -> Bench {
 }
 
 fn upgrade(bench: &mut Bench) -> Option<Answer> {
-    bench.ask(0, Request::Upgrade { name: "a".to_owned(), fallback: false, timeout_ms: None })
+    bench.ask(0, Request::Upgrade { name: "a".to_owned(), fallback: false, queue: false, timeout_ms: None })
 }
 
 fn spawned_beside(bench: &Bench, run: RunId) -> bool {

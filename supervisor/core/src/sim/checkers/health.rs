@@ -174,7 +174,7 @@ impl Probes {
 fn has_paused_probes(progress: &Progress) -> bool {
     match progress {
         Progress::Committed { .. } | Progress::Reverting { .. } => true,
-        Progress::Failed { step, .. } => &**step != "prepare",
+        Progress::Failed { step, .. } => !matches!(&**step, "prepare" | "start"),
         Progress::Started
         | Progress::Asked
         | Progress::Moved { .. }

@@ -100,7 +100,12 @@ impl World {
             3..6 => Request::Start { name, timeout_ms },
             6..8 => Request::Restart { name, timeout_ms },
             8 => Request::Reload { name: Some(name) },
-            9..11 => Request::Upgrade { name, fallback: self.random.percent(70), timeout_ms },
+            9..11 => Request::Upgrade {
+                name,
+                fallback: self.random.percent(70),
+                queue: self.random.percent(30),
+                timeout_ms,
+            },
             _ => Request::Resolve,
         };
         self.ask(uid, request)
@@ -112,8 +117,9 @@ impl World {
         let able: Vec<usize> = able.map(|(number, _)| number).collect();
         let Some(number) = able.get(self.random.below(able.len() as u64) as usize) else { return Ok(()) };
         let name = self.model.slots[*number].name.to_string();
-        let (fallback, timeout_ms) = (self.random.percent(50), self.some_limit());
-        self.ask(0, Request::Upgrade { name, fallback, timeout_ms })
+        let (fallback, queue) = (self.random.percent(50), self.random.percent(50));
+        let timeout_ms = self.some_limit();
+        self.ask(0, Request::Upgrade { name, fallback, queue, timeout_ms })
     }
 
     /// Look at something.

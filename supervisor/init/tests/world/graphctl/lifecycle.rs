@@ -78,6 +78,36 @@ fn an_upgrade_takes_the_way_there_is_and_says_so() {
 }
 
 #[test]
+fn several_upgrades_are_done_in_order_and_end_with_the_first_failure() {
+    let Some(guest) = Guest::start("live") else {
+        return;
+    };
+    let provides = |name: &str| format!("[provides]\ncapabilities = [\"{name}\"]\n");
+    let requires = |name: &str| format!("[requires]\ncapabilities = [\"{name}\"]\n");
+    // It never says that it could hand over.
+    let swapped = "[lifecycle]\nhandoff = \"fd-passing\"";
+    guest.declare("db.toml", &sleeper("db", &provides("db")));
+    guest.declare("api.toml", &sleeper("api", &(provides("api") + &requires("db") + swapped)));
+    guest.declare("ui.toml", &sleeper("ui", &requires("api")));
+    guest.wait("ui", State::Active, None);
+    let before = guest.component("db").pid;
+    let (code, message) = guest.fails(&["upgrade", "ui", "api", "db", "--no-fallback"]);
+    assert_eq!(code, Some(1));
+    assert!(message.contains("api declares fd-passing, which cannot be"), "{message}");
+    assert!(message.contains("upgraded: db; not tried: ui"), "{message}");
+    assert_ne!(guest.component("db").pid, before);
+    let value = guest.json(&["upgrade", "ui", "db"]);
+    let names: Vec<_> = (0..2).map(|at| value["upgraded"][at]["component"].clone()).collect();
+    assert_eq!(names, ["db", "ui"], "{value}");
+    assert!(value["failed"].is_null() && value["left"] == serde_json::json!([]), "{value}");
+    let (code, message) = guest.fails(&["upgrade", "db", "iu"]);
+    assert!(code == Some(1) && message.contains("did you mean \"ui\"?"), "{message}");
+    guest.wait("ui", State::Active, None);
+    let all = guest.json(&["upgrade", "--all"]);
+    assert_eq!(all["upgraded"].as_array().map(Vec::len), Some(4), "{all}");
+}
+
+#[test]
 fn a_watched_status_comes_again_with_each_change() {
     let Some(guest) = Guest::start("live") else {
         return;
