@@ -22,7 +22,7 @@ use nix::sys::socket::{
 };
 use nix::unistd::{Pid, dup2_raw};
 use yakiros_handoff::identity::{Digest, Identity};
-use yakiros_handoff::message::{MESSAGE_LIMIT, Report, Summary};
+use yakiros_handoff::message::{MESSAGE_LIMIT, Order, Report, Summary};
 use yakiros_handoff::{State, VARIABLE};
 
 use crate::Error;
@@ -176,7 +176,7 @@ fn pass_on(faults: &[Fault], supervisor: &OwnedFd, service: &OwnedFd) -> io::Res
             let Message { text, descriptors } = Message::receive(from)?;
             let name = text.split(' ').next().unwrap_or_default();
             let due = faults.iter().find(|fault| fault.message == name);
-            if due.is_none_or(|fault| fault.kind.happens(supervisor, &descriptors)) {
+            if due.is_none_or(|fault| fault.kind.happens(supervisor, &text, &descriptors)) {
                 send(to, &text, &descriptors.iter().map(AsFd::as_fd).collect::<Vec<_>>())?;
             } else {
                 kept.extend(descriptors);
@@ -186,8 +186,8 @@ fn pass_on(faults: &[Fault], supervisor: &OwnedFd, service: &OwnedFd) -> io::Res
 }
 
 impl Kind {
-    /// Let it happen; whether the message is passed on then.
-    fn happens(&self, supervisor: &OwnedFd, descriptors: &[OwnedFd]) -> bool {
+    /// Let it happen to this message; whether it is passed on then.
+    fn happens(&self, supervisor: &OwnedFd, text: &str, descriptors: &[OwnedFd]) -> bool {
         let done = match self {
             Self::Die => die(),
             Self::Hang => loop {
@@ -196,8 +196,8 @@ impl Kind {
             Self::Grow => grow(),
             Self::Garbage => send(supervisor, "nonsense", &[]),
             Self::Hold(file) => return hold(file),
-            Self::Half | Self::Lie | Self::Wrong => match descriptors {
-                [to] => self.give(supervisor, to),
+            Self::Half | Self::Lie | Self::Wrong => match (text.parse(), descriptors) {
+                (Ok(Order::Offer { generation, .. }), [to]) => self.give(supervisor, to, generation),
                 _ => Err(io::Error::other("an offer without a connection")),
             },
         };
@@ -208,7 +208,7 @@ impl Kind {
     }
 
     /// In the place of the service, which is not told of the offer.
-    fn give(&self, supervisor: &OwnedFd, to: &OwnedFd) -> io::Result<()> {
+    fn give(&self, supervisor: &OwnedFd, to: &OwnedFd, generation: u64) -> io::Result<()> {
         let (pipe, _) = nix::unistd::pipe()?;
         let identity = match self {
             Self::Lie => "listening-stream:1".to_owned(),
@@ -228,7 +228,7 @@ impl Kind {
         digest.add(head.as_bytes());
         let summary = Summary { descriptors: 1, state: state.len(), digest: digest.value() };
         send(to, &format!("END {summary}"), &[])?;
-        send(supervisor, &Report::Offered(summary).to_string(), &[])
+        send(supervisor, &Report::Offered { generation, summary }.to_string(), &[])
     }
 }
 

@@ -248,21 +248,23 @@ impl<A: App + 'static> Server<A> {
         let talks: Vec<&Talk> = clients.iter().map(|client| &client.talk).collect();
         let moved = Moved { app: self.app.borrow().state(), talks };
         // The length of what is formatted, that, and the bytes as they are.
-        let formatted = serde_json::to_vec(&moved)?;
-        let state = State::write(A::VERSION, |memory| {
-            memory.write_all(&(formatted.len() as u64).to_le_bytes())?;
-            memory.write_all(&formatted)?;
-            match self.app.borrow_mut().bulk() {
-                Some(bulk) => memory.write_all(bulk),
-                None => Ok(()),
-            }
-        })?;
+        let state = || {
+            let formatted = serde_json::to_vec(&moved)?;
+            State::write(A::VERSION, |memory| {
+                memory.write_all(&(formatted.len() as u64).to_le_bytes())?;
+                memory.write_all(&formatted)?;
+                match self.app.borrow_mut().bulk() {
+                    Some(bulk) => memory.write_all(bulk),
+                    None => Ok(()),
+                }
+            })
+        };
         let names: Vec<String> = (0..clients.len()).map(|number| format!("{CONNECTION}{number}")).collect();
         let streams: Vec<BorrowedFd<'_>> = clients.iter().map(|client| client.stream.as_fd()).collect();
         let sockets = self.sockets.named();
         let sockets = sockets.iter().map(|(name, socket)| (*name, socket));
         let items = sockets.chain(names.iter().map(String::as_str).zip(&streams));
-        offer.give(items, &state).map_err(io::Error::other)
+        offer.give(items, state).map_err(io::Error::other)
     }
 }
 

@@ -279,6 +279,11 @@ pub enum Cause {
     WatchdogTriggered,
     /// It announced its end, and its grace was over before it had ended.
     NotEnded,
+    /// It took over from a process that was gone by then, and does not serve.
+    NotServing {
+        /// Why not.
+        reason: Rc<str>,
+    },
     /// It did not report ready in time.
     NotReady {
         /// The time it had, in milliseconds.
@@ -350,6 +355,7 @@ impl Cause {
             | Self::Unsupported { what: text }
             | Self::NotExecuted { step: text, .. }
             | Self::Unhealthy { reason: text, .. }
+            | Self::NotServing { reason: text }
             | Self::NotReady { last: Some(text), .. }
             | Self::LimitsNotSet { reason: text }
             | Self::TookOver { failure: text }
@@ -398,6 +404,7 @@ impl fmt::Display for Cause {
             }
             Self::WatchdogTriggered => f.write_str("it triggered its watchdog"),
             Self::NotEnded => f.write_str("it announced its end and did not end within its grace"),
+            Self::NotServing { reason } => write!(f, "nobody serves after the hot swap: {reason}"),
             Self::NotReady { limit_ms, last } => {
                 let limit = Duration::from_millis(*limit_ms);
                 write!(f, "not ready within {limit:?}")?;

@@ -43,7 +43,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         connections = served.join_all().await.into_iter().flatten().collect();
         let mut items: Vec<_> = connections.iter().map(|one| ("connection", one.as_fd())).collect();
         items.push(("listener", listener.as_fd()));
-        match offer.give(items.iter().map(|(name, one)| (*name, one)), &State::empty()?)? {
+        match offer.give(items.iter().map(|(name, one)| (*name, one)), State::empty)? {
             Verdict::Released => return Ok(()),
             Verdict::Resume(why) => eprintln!("serving on: {why}"),
         }

@@ -20,8 +20,7 @@
 //! };
 //! // Serve, and look at the channel (or poll it) now and then.
 //! while let Some(offer) = channel.asked()? {
-//!     let state = State::empty()?;
-//!     match offer.give([("listener", &listener)], &state)? {
+//!     match offer.give([("listener", &listener)], State::empty)? {
 //!         yakiros_handoff::Verdict::Released => return Ok(()),
 //!         yakiros_handoff::Verdict::Resume(why) => eprintln!("serving on: {why}"),
 //!     }

@@ -21,7 +21,7 @@ const TEXT_LIMIT: usize = 400;
 /// From the supervisor to the process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Order {
-    /// `HANDOFF_COMPLETE`: nothing (more) is to be taken over. The first message to a process that
+    /// `HANDOFF_COMPLETE`: nothing is to be taken over. The first message to a process that
     /// starts with nothing.
     Complete,
     /// `PREPARE generation=N`: the first message to a process that is to take over.
@@ -56,18 +56,34 @@ pub enum Report {
     },
     /// `PREPARED`: whatever it can do beforehand is done.
     Prepared,
-    /// `OFFERED ...`: it has stopped serving, and everything is sent.
-    Offered(Summary),
-    /// `REFUSED TEXT`: it cannot hand over now, and serves on.
-    Refused(String),
+    /// `OFFERED generation=N ...`: it has stopped serving, and everything is sent.
+    Offered {
+        /// Of the [`Order::Offer`] that this answers.
+        generation: u64,
+        /// What was sent.
+        summary: Summary,
+    },
+    /// `REFUSED generation=N TEXT`: it does not hand over, and serves on.
+    Refused {
+        /// Of the [`Order::Offer`] that this answers.
+        generation: u64,
+        /// For people.
+        why: String,
+    },
     /// `TAKEN ...`: everything is received and verified.
     Taken(Summary),
     /// `READY`: it could serve now, and waits for the word.
     Ready,
     /// `SERVING`: it begins to; sent before the first byte is read or connection accepted.
     Serving,
-    /// `FAILED TEXT`: it cannot take over.
-    Failed(String),
+    /// `FAILED generation=N TEXT`: from the one that is to take over, it cannot; from the one that
+    /// serves, it cannot give now or the other one does not take, and it serves on.
+    Failed {
+        /// The one that is to take over.
+        generation: u64,
+        /// For people.
+        why: String,
+    },
 }
 
 /// What went over: the two sides' must be equal.
@@ -115,12 +131,14 @@ impl fmt::Display for Report {
         match self {
             Self::Hello { version } => write!(f, "HELLO version={version}"),
             Self::Prepared => f.write_str("PREPARED"),
-            Self::Offered(summary) => write!(f, "OFFERED {summary}"),
-            Self::Refused(why) => write!(f, "REFUSED {}", Text(why)),
+            Self::Offered { generation, summary } => write!(f, "OFFERED generation={generation} {summary}"),
+            Self::Refused { generation, why } => {
+                write!(f, "REFUSED generation={generation} {}", Text(why))
+            }
             Self::Taken(summary) => write!(f, "TAKEN {summary}"),
             Self::Ready => f.write_str("READY"),
             Self::Serving => f.write_str("SERVING"),
-            Self::Failed(why) => write!(f, "FAILED {}", Text(why)),
+            Self::Failed { generation, why } => write!(f, "FAILED generation={generation} {}", Text(why)),
         }
     }
 }
@@ -174,12 +192,12 @@ impl FromStr for Report {
         let report = match words.name {
             "HELLO" => Self::Hello { version: words.number("version")? },
             "PREPARED" => Self::Prepared,
-            "OFFERED" => Self::Offered(words.summary()?),
-            "REFUSED" => Self::Refused(words.text()),
+            "OFFERED" => Self::Offered { generation: words.number("generation")?, summary: words.summary()? },
+            "REFUSED" => Self::Refused { generation: words.number("generation")?, why: words.text() },
             "TAKEN" => Self::Taken(words.summary()?),
             "READY" => Self::Ready,
             "SERVING" => Self::Serving,
-            "FAILED" => Self::Failed(words.text()),
+            "FAILED" => Self::Failed { generation: words.number("generation")?, why: words.text() },
             _ => return Err(words.unknown()),
         };
         words.end(report)
@@ -276,12 +294,13 @@ mod tests {
         prop_oneof![
             any::<u32>().prop_map(|version| Report::Hello { version }),
             Just(Report::Prepared),
-            summaries().prop_map(Report::Offered),
-            texts().prop_map(Report::Refused),
+            (any::<u64>(), summaries())
+                .prop_map(|(generation, summary)| Report::Offered { generation, summary }),
+            (any::<u64>(), texts()).prop_map(|(generation, why)| Report::Refused { generation, why }),
             summaries().prop_map(Report::Taken),
             Just(Report::Ready),
             Just(Report::Serving),
-            texts().prop_map(Report::Failed),
+            (any::<u64>(), texts()).prop_map(|(generation, why)| Report::Failed { generation, why }),
         ]
     }
 
@@ -316,6 +335,7 @@ mod tests {
         assert_eq!(of("HELO version=1"), "no message of this protocol: \"HELO\"");
         assert_eq!(of("HELLO version=+1"), "HELLO: version=NUMBER expected, got \"version=+1\"");
         assert_eq!(of("HELLO"), "HELLO: version=NUMBER expected, got \"\"");
+        assert_eq!(of("REFUSED not now"), "REFUSED: generation=NUMBER expected, got \"not\"");
         assert_eq!(of("READY now"), "READY: unexpected \"now\"");
         assert_eq!(of("TAKEN descriptors=1 state=2"), "TAKEN: digest=NUMBER expected, got \"\"");
         assert_eq!(of(&"x".repeat(513)), "a message of 513 bytes, 512 are allowed");

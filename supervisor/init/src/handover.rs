@@ -21,6 +21,7 @@ use std::os::fd::{AsFd, AsRawFd as _, OwnedFd, RawFd};
 use std::rc::Rc;
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, Shutdown, SockFlag, SockType, shutdown, socketpair};
 use tokio::task::spawn_local;
 use tracing::error;
@@ -120,7 +121,10 @@ impl Handovers {
             return Some(garbled(taker, &Order::Take, &error));
         }
         let offer = Order::Offer { generation, limit };
-        self.send(giver, &offer, Some(&give)).err().map(|error| garbled(giver, &offer, &error))
+        let error = self.send(giver, &offer, Some(&give)).err()?;
+        // For a shortage of the moment nobody is restarted: then it is the new one that gets nothing.
+        let blamed = if is_shortage(&error) { taker } else { giver };
+        Some(garbled(blamed, &offer, &error))
     }
 
     fn send(&self, run: RunId, order: &Order, descriptor: Option<&OwnedFd>) -> io::Result<()> {
@@ -160,6 +164,12 @@ fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?)
 }
 
+/// Whether something may be sent later that cannot be sent now.
+fn is_shortage(error: &io::Error) -> bool {
+    let shortages = [Errno::ENOBUFS, Errno::ENOMEM, Errno::ETOOMANYREFS];
+    error.raw_os_error().is_some_and(|number| shortages.contains(&Errno::from_raw(number)))
+}
+
 fn garbled(run: RunId, order: &Order, error: &io::Error) -> Event {
     let text = order.to_string();
     let word = text.split(' ').next().unwrap_or_default();
@@ -170,7 +180,6 @@ fn garbled(run: RunId, order: &Order, error: &io::Error) -> Event {
 mod tests {
     use super::*;
     use crate::notify::tests::in_event_loop;
-    use nix::errno::Errno;
     use nix::sys::socket::{MsgFlags, recv};
 
     const FIRST: RunId = RunId(1);
@@ -294,10 +303,11 @@ mod tests {
             say(b"\xff\xfe");
             say(&[b'x'; 4096]);
             say(b"HELLO");
+            say(b"");
             say(b"READY");
             let texts: Vec<_> = all.take_waiting(FIRST).iter().map(|event| format!("{event:?}")).collect();
-            assert_eq!(texts.len(), 5, "{texts:?}");
-            let parts = ["Hello { version: 1 }", "no text", "513 bytes", "version=NUMBER", "Ready"];
+            assert_eq!(texts.len(), 6, "{texts:?}");
+            let parts = ["Hello { version: 1 }", "no text", "513 bytes", "version=NUMBER", "empty", "Ready"];
             for (text, part) in texts.iter().zip(parts) {
                 assert!(text.contains(part), "{text} has {part}");
             }

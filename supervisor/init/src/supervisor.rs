@@ -153,7 +153,7 @@ impl Supervisor {
         let mut events = self.said_before(now, &event);
         // What a process said was read before what still waited; everything else comes after it.
         let is_word = matches!(event, Event::Notified(..) | Event::Reported(..) | Event::Garbled(..));
-        let is_word = is_word && !may_follow_another(&event);
+        let is_word = is_word && !self.may_follow_another(&event);
         let place = if is_word { 0 } else { events.len() };
         events.insert(place, event);
         for run in events.iter().filter_map(|event| self.reports_ready(event)) {
@@ -171,17 +171,21 @@ impl Supervisor {
     }
 
     /// What processes have said whose watchdogs, or steps of a hot swap, would otherwise be late now, those that
-    /// the event may upgrade, and the one whose word may be the reason for the event.
+    /// the event may upgrade, and the one whose word may be the reason for the event or decide about it.
     fn said_before(&self, now: Duration, event: &Event) -> Vec<Event> {
         let (due, handing_over) = {
             let engine = self.engine.borrow();
             let upgraded = upgraded_by(event).filter_map(|name| engine.process_of(name));
-            let giver = match event {
-                Event::Reported(taker, Report::Failed(_)) | Event::Ended(taker, _) => engine.giver_of(*taker),
+            // Who has died may leave everything to one that has said more than was read, and what a process says of
+            // itself counts from SERVING on.
+            let other = match event {
+                Event::Reported(taker, Report::Failed { .. }) => engine.giver_of(*taker),
+                Event::Ended(run, _) => engine.other_of(*run),
+                Event::Notified(run, _) if engine.is_about_to_serve(*run) => Some(*run),
                 _ => None,
             };
             let due = engine.handovers_due(now).into_iter();
-            let handing_over: Vec<_> = due.chain(upgraded).chain(giver).collect();
+            let handing_over: Vec<_> = due.chain(upgraded).chain(other).collect();
             (engine.watchdogs_due(now), handing_over)
         };
         let socket = |run| Some((run, self.processes.borrow().socket(run)?));
@@ -204,6 +208,16 @@ impl Supervisor {
             Store::Remove(name) => self.stores.remove(&component.name, name),
         };
         self.queue.borrow_mut().extend(changed);
+    }
+
+    /// Whether a word may have been said after another that is not read yet: that a process cannot take over, after the
+    /// other one's that it does not give; or what one says of itself, after that it serves.
+    fn may_follow_another(&self, event: &Event) -> bool {
+        match event {
+            Event::Reported(_, Report::Failed { .. }) => true,
+            Event::Notified(run, _) => self.engine.borrow().is_about_to_serve(*run),
+            _ => false,
+        }
     }
 
     /// The process that is ready, by what was seen of it, or by what it says if it is declared to say so.
@@ -440,11 +454,6 @@ impl Supervisor {
             self.halted.notified().await;
         }
     }
-}
-
-/// Whether it is what a process says that cannot take over. The other one may have said before that it does not give.
-fn may_follow_another(event: &Event) -> bool {
-    matches!(event, Event::Reported(_, Report::Failed(_)))
 }
 
 /// The components that may be upgraded because of an event.

@@ -40,6 +40,10 @@ use crate::journal::{Cause, Progress};
 /// and clients that wait longer than this have given up (the prototype's limit).
 pub const LIMIT: Duration = Duration::from_secs(10);
 
+/// What the first is told to need at most for giving. It has to speak before [`LIMIT`] is over: of one
+/// that says nothing nobody knows whether it is the other one that does not take.
+const GIVE_LIMIT: Duration = Duration::from_secs(8);
+
 /// Whether a process has said that it can hand over.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Greeting {
@@ -56,6 +60,15 @@ impl Greeting {
     fn of(version: u32) -> Self {
         if version == VERSION { Self::Understood } else { Self::Foreign }
     }
+}
+
+/// What there is of a hot swap in a process that took the place of one which died, until it serves.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Heir {
+    /// It has not been told to serve, for it is not ready yet.
+    untold: bool,
+    /// What is left of [`LIMIT`].
+    pub(super) timer: Option<TimerKey>,
 }
 
 /// The second process of a component.
@@ -167,6 +180,18 @@ impl Engine {
         self.run_of(*self.seconds.get(&taker)?)
     }
 
+    /// The other process of a hot swap.
+    pub fn other_of(&self, run: RunId) -> Option<RunId> {
+        let taker = || Some(self.unit(*self.runs.get(&run)?)?.handover.second()?.process.run);
+        self.giver_of(run).or_else(taker)
+    }
+
+    /// Whether a process was told to serve in the place of another, and has not said that it does.
+    pub fn is_about_to_serve(&self, run: RunId) -> bool {
+        let unit = self.seconds.get(&run).and_then(|id| self.unit(*id));
+        unit.and_then(|unit| unit.handover.second()).is_some_and(|second| second.step == Step::Commit)
+    }
+
     /// The processes of hot swaps with a step whose time is over at the time `now`. What has come
     /// from them and was not read yet is to be given to [`Engine::handle_all`] before the event that
     /// is next.
@@ -209,11 +234,14 @@ impl Engine {
     }
 
     pub(super) fn handover_due(&mut self, id: NodeId, key: TimerKey) {
-        let Some(second) = self.second_of(id).filter(|second| second.timer == Some(key)) else {
-            return;
-        };
-        second.timer = None;
-        self.turn(id, Turn::Late, "it took too long");
+        if let Some(second) = self.second_of(id).filter(|second| second.timer == Some(key)) {
+            second.timer = None;
+            return self.turn(id, Turn::Late, "it took too long");
+        }
+        if let Some(heir) = self.heir_of(id).filter(|heir| heir.timer == Some(key)) {
+            heir.timer = None;
+            self.disown(id, "the new process does not serve within its time");
+        }
     }
 
     fn arm_second(&mut self, id: NodeId, after: Duration) -> TimerKey {
@@ -225,6 +253,10 @@ impl Engine {
 
     fn second_of(&mut self, id: NodeId) -> Option<&mut Second> {
         self.unit_mut(id)?.handover.second_mut()
+    }
+
+    fn heir_of(&mut self, id: NodeId) -> Option<&mut Heir> {
+        self.unit_mut(id)?.process.as_mut()?.heir.as_mut()
     }
 
     /// Whether a process of the component is left that a start has to wait for.

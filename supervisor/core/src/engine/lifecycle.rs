@@ -142,6 +142,7 @@ impl Engine {
             | Cause::WatchdogExpired { .. }
             | Cause::WatchdogTriggered
             | Cause::NotEnded
+            | Cause::NotServing { .. }
             | Cause::Shutdown
             | Cause::TookOver { .. }
             | Cause::StateLost { .. } => None,
@@ -491,10 +492,14 @@ impl Engine {
         let process = unit.process.take();
         let by_itself = unit.state != State::Stopping;
         unit.last_words = process.as_ref().and_then(|process| process.said.last_words(by_itself));
-        let started = process.and_then(|process| process.since);
+        let started = process.as_ref().and_then(|process| process.since);
+        let heir = process.and_then(|process| process.heir);
         unit.forget_failures(started, now);
         unit.waits_for = 0;
         let blocks = std::mem::take(&mut unit.blocks);
+        if let Some(timer) = heir.and_then(|heir| heir.timer) {
+            self.timers.disarm(timer);
+        }
         self.unblock(blocks);
     }
 

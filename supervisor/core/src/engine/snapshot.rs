@@ -249,6 +249,9 @@ impl Engine {
         for unit in self.units.iter_mut().flatten() {
             keep(&mut unit.timer);
             keep(&mut unit.watchdog.timer);
+            if let Some(heir) = unit.process.as_mut().and_then(|process| process.heir.as_mut()) {
+                keep(&mut heir.timer);
+            }
             if let Some(second) = unit.handover.second_mut() {
                 keep(&mut second.timer);
             }

@@ -4,6 +4,7 @@ mod beside;
 mod capabilities;
 mod causes;
 mod cycles;
+mod handover;
 mod health;
 mod lifecycle;
 mod notify;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ClientId, Engine, HANDOVER_LIMIT, Input};
+use super::{ClientId, Engine, Input};
 use crate::graph::NodeId;
 use crate::journal::Cause;
 use crate::mutation::{Mutation, broken};
@@ -132,15 +132,10 @@ impl Engine {
         unit.timer = None;
         let limit = unit.readiness_limit();
         let last = unit.process.as_ref().and_then(|process| process.answer.clone());
-        let awaits = unit.process.as_ref().is_some_and(|process| process.awaits_commit);
-        let not_ready = |limit: Duration, last| Cause::NotReady {
-            limit_ms: u64::try_from(limit.as_millis()).unwrap_or(u64::MAX),
-            last,
-        };
         let cause = match input {
-            Input::Late => not_ready(limit, last),
-            // It has taken over from a process that is gone.
-            Input::GraceOver if unit.state.is_up() && awaits => not_ready(HANDOVER_LIMIT, None),
+            Input::Late => {
+                Cause::NotReady { limit_ms: u64::try_from(limit.as_millis()).unwrap_or(u64::MAX), last }
+            }
             Input::GraceOver if unit.state.is_up() => Cause::NotEnded,
             _ => Cause::Restart,
         };

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::RunId;
-use super::handover::{Greeting, Handover};
+use super::handover::{Greeting, Handover, Heir};
 use super::health::Watch;
 use super::limits::Limits;
 use super::notify::{Said, Watchdog};
@@ -48,9 +48,9 @@ pub(super) struct Process {
     /// Whether it has said that it can hand over.
     #[serde(default)]
     pub(super) greeting: Greeting,
-    /// It took over from one that was gone before it could be told to serve.
+    /// It took over from one that was gone before it served.
     #[serde(default)]
-    pub(super) awaits_commit: bool,
+    pub(super) heir: Option<Heir>,
 }
 
 impl Process {
@@ -65,7 +65,7 @@ impl Process {
             answer: None,
             limits: Limits::default(),
             greeting: Greeting::None,
-            awaits_commit: false,
+            heir: None,
         }
     }
 }

@@ -77,6 +77,10 @@ impl Engine {
         }
         let Some(unit) = self.unit(id) else { return };
         let handoff = unit.component.lifecycle.handoff;
+        if unit.state.is_up() && unit.process.as_ref().is_some_and(|process| process.heir.is_some()) {
+            let message = format!("the process of {name} has taken over and does not serve yet");
+            return self.refuse(client, message);
+        }
         if unit.state.is_up() && unit.handover.second().is_some() {
             let stage = if unit.handover.is_on_probation() { ": it is on probation" } else { "" };
             if !queue && !unit.handover.is_leaving() {
@@ -142,11 +146,6 @@ impl Engine {
             let left = end.map(|end| end.saturating_sub(self.now).as_millis());
             let left = left.map(|left| u64::try_from(left).unwrap_or(u64::MAX));
             self.forget_waiter(client);
-            let process = self.find(name).and_then(|unit| unit.process.as_ref());
-            if process.is_some_and(|process| process.awaits_commit) {
-                self.refuse(client, format!("the process of {name} has taken over and is not ready yet"));
-                continue;
-            }
             if self.find(name).is_some_and(|unit| unit.held) {
                 // The later word counts.
                 self.refuse(client, format!("{name} was stopped by request before its upgrade began"));

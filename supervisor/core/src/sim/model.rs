@@ -117,6 +117,7 @@ pub(super) fn capability(name: &str) -> Option<usize> {
 #[expect(clippy::struct_excessive_bools, reason = "facts that come in any order")]
 pub(super) struct Process {
     pub(super) run: RunId,
+    pub(super) generation: u64,
     /// What it was started with.
     pub(super) declared: Declared,
     /// Components that were up when it was started, and whose processes have lived since.
@@ -142,6 +143,10 @@ pub(super) struct Process {
     pub(super) deaf: bool,
     /// It was asked to give to this process, and does not serve meanwhile.
     pub(super) gives_to: Option<RunId>,
+    /// The generation for which it was asked last.
+    pub(super) offer: u64,
+    /// It has given everything for that.
+    pub(super) offered: bool,
     /// It was told to take from this one.
     pub(super) takes_from: Option<RunId>,
     /// Which of the component's processes it was when it started.
@@ -360,10 +365,13 @@ impl Model {
             self.tell(run);
         }
         match effect {
-            Effect::Spawn { run, component, place, .. } => self.begin(*run, component, *place),
-            Effect::Connect { giver, taker, .. } => {
+            Effect::Spawn { run, component, place, generation } => {
+                self.begin(*run, component, *place, *generation);
+            }
+            Effect::Connect { giver, taker, generation, .. } => {
                 if let Some(process) = self.process_mut(*giver) {
                     process.gives_to = Some(*taker);
+                    (process.offer, process.offered) = (*generation, false);
                 }
                 if let Some(process) = self.process_mut(*taker) {
                     process.takes_from = Some(*giver);
@@ -397,7 +405,7 @@ impl Model {
         }
     }
 
-    fn begin(&mut self, run: RunId, component: &Rc<Component>, place: Place) {
+    fn begin(&mut self, run: RunId, component: &Rc<Component>, place: Place, generation: u64) {
         let Some(number) = self.number(&component.name) else { return };
         self.runs.resize(self.runs.len().max(run.0 as usize + 1), u8::MAX);
         self.runs[run.0 as usize] = number as u8;
@@ -410,6 +418,7 @@ impl Model {
         let process = if place == Place::Alone { &mut slot.process } else { &mut slot.second };
         *process = Some(Process {
             run,
+            generation,
             declared,
             stands_on,
             sole: Set::default(),
@@ -422,6 +431,8 @@ impl Model {
             announced: false,
             deaf: false,
             gives_to: None,
+            offer: 0,
+            offered: false,
             takes_from: None,
             place,
             serves: place != Place::Successor,

@@ -403,7 +403,7 @@ impl World {
             Effect::Limit { run, .. } => self.plan_limits(*run),
             Effect::CancelProbe(probe) => self.plan(200, Plan::Vanish(*probe)),
             Effect::Reply(client, _) => self.clients.leave(*client),
-            Effect::Connect { giver, .. } => self.plan_offer(*giver),
+            Effect::Connect { giver, generation, .. } => self.plan_offer(*giver, *generation),
             Effect::Order(run, order) => self.plan_obedience(*run, order),
             Effect::Signal(..)
             | Effect::Forget(_)

@@ -1,6 +1,6 @@
 //! The side of a process that serves: it can be asked to hand over.
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -10,13 +10,15 @@ use super::Error;
 use super::socket::{self, Received};
 use super::state::State;
 use super::transfer;
-use crate::message::{MESSAGE_LIMIT, Order, Report};
+use crate::message::{MESSAGE_LIMIT, Order, Report, Summary};
 
 /// The connection of a serving process to its supervisor. Without a supervisor, or when it is gone,
 /// the process is never asked for anything.
 #[derive(Debug)]
 pub struct Channel {
     socket: Option<OwnedFd>,
+    /// The upgrade by which this process has come; 0 for none.
+    generation: u64,
 }
 
 /// What became of an offer.
@@ -40,8 +42,8 @@ pub struct Offer<'a> {
 }
 
 impl Channel {
-    pub(crate) fn new(socket: Option<OwnedFd>) -> Self {
-        Self { socket }
+    pub(crate) fn new(socket: Option<OwnedFd>, generation: u64) -> Self {
+        Self { socket, generation }
     }
 
     /// The descriptor to poll for reading, if there is a supervisor.
@@ -53,7 +55,10 @@ impl Channel {
     /// the version before takes over again; at any other time nothing follows.
     pub fn fail(&self, why: &str) -> Result<(), Error> {
         match &self.socket {
-            Some(socket) => report(socket.as_fd(), &Report::Failed(why.to_owned())),
+            Some(socket) => {
+                let failed = Report::Failed { generation: self.generation, why: why.to_owned() };
+                report(socket.as_fd(), &failed)
+            }
             None => Ok(()),
         }
     }
@@ -88,7 +93,7 @@ impl Channel {
         let deadline = limit.map(|limit| Instant::now() + limit);
         while let Some(socket) = &self.socket {
             match socket::wait_for(socket, PollFlags::IN, deadline) {
-                Err(error) if error.kind() == io::ErrorKind::TimedOut => return Ok(None),
+                Err(error) if error.kind() == ErrorKind::TimedOut => return Ok(None),
                 result => result.map_err(Error::failed(READ))?,
             }
             match hear(socket.as_fd())? {
@@ -99,6 +104,8 @@ impl Channel {
         }
         match deadline {
             Some(deadline) => std::thread::sleep(deadline.saturating_duration_since(Instant::now())),
+            // Who waits for a question only does not serve, and nobody will ask. Parking may end
+            // for no reason.
             None => loop {
                 std::thread::park();
             },
@@ -147,32 +154,42 @@ impl Offer<'_> {
         self.deadline
     }
 
-    /// Do not hand over now, and serve on.
-    pub fn refuse(self, why: &str) -> Result<(), Error> {
-        report(self.socket, &Report::Refused(why.to_owned()))
+    /// This process does not hand over, whichever version is to take over: serve on, and be restarted
+    /// where the component is declared so. For what may pass there is [`Offer::fail`].
+    pub fn refuse(self, why: &str) {
+        let Self { socket, generation, .. } = self;
+        // A supervisor that is gone wants no answer.
+        let _ = report(socket, &Report::Refused { generation, why: why.to_owned() });
+    }
+
+    /// This process cannot hand over now: the upgrade has failed, and it serves on.
+    pub fn fail(self, why: &str) {
+        fail(self.socket, self.generation, why);
     }
 
     /// Give everything away and wait for the verdict. To be called when nothing is served any
     /// more: bytes read from a connection and not yet answered belong into `state`.
     ///
     /// It waits as long as the supervisor needs to judge, for to go on too early would be to serve
-    /// beside the successor. An error means that the supervisor is gone, and with it whoever could
-    /// say which generation is to serve.
+    /// beside the successor. An error means that the supervisor is gone after everything was given,
+    /// and with it whoever could say which generation is to serve. Whatever fails before that fails
+    /// the upgrade and nothing else: a state that cannot be written, a successor that does not take.
     pub fn give<'d, D: AsFd + 'd>(
         self,
         items: impl IntoIterator<Item = (&'d str, &'d D)>,
-        state: &State,
+        state: impl FnOnce() -> io::Result<State>,
     ) -> Result<Verdict, Error> {
-        let Self { socket, to, deadline, .. } = self;
+        let Self { socket, to, generation, deadline } = self;
         let items = items.into_iter().map(|(name, descriptor)| (name, descriptor.as_fd()));
-        let sent = transfer::send(to.as_fd(), items, state, Some(deadline));
+        let sent = send(&to, items, state, deadline).and_then(|summary| {
+            let offered = Report::Offered { generation, summary };
+            report(socket, &offered).map_err(|error| error.to_string())
+        });
         drop(to);
-        match sent {
-            Ok(summary) => report(socket, &Report::Offered(summary))?,
-            Err(error) => {
-                let why = format!("failed to send: {error}");
-                report(socket, &Report::Refused(why))?;
-            }
+        // Who is not known to have given everything is not taken over from.
+        if let Err(why) = sent {
+            fail(socket, generation, &why);
+            return Ok(Verdict::Resume(why));
         }
         let mut buffer = [0; MESSAGE_LIMIT];
         let received = socket::receive(socket, &mut buffer, None).map_err(Error::failed(READ))?;
@@ -182,6 +199,27 @@ impl Offer<'_> {
             (order, _) => Err(Error::Protocol(order.to_string())),
         }
     }
+}
+
+/// Make the state and send everything; or why not.
+fn send<'a>(
+    to: &OwnedFd,
+    items: impl IntoIterator<Item = (&'a str, BorrowedFd<'a>)>,
+    state: impl FnOnce() -> io::Result<State>,
+    deadline: Instant,
+) -> Result<Summary, String> {
+    let state = state().map_err(|error| format!("failed to write the state: {error}"))?;
+    transfer::send(to.as_fd(), items, &state, Some(deadline)).map_err(|error| match error.kind() {
+        ErrorKind::BrokenPipe | ErrorKind::ConnectionReset | ErrorKind::TimedOut => {
+            format!("the other process does not take: {error}")
+        }
+        _ => format!("failed to send: {error}"),
+    })
+}
+
+fn fail(socket: BorrowedFd<'_>, generation: u64, why: &str) {
+    // A supervisor that is gone wants no answer.
+    let _ = report(socket, &Report::Failed { generation, why: why.to_owned() });
 }
 
 /// What a look at the channel of a serving process finds.
@@ -197,26 +235,25 @@ enum Heard {
 }
 
 /// See [`Channel::asked`].
+///
+/// All that waits is read: an upgrade that was called off meanwhile is no question any more. One that
+/// cannot be answered is a failed upgrade, and no reason to stop serving.
 fn hear(socket: BorrowedFd<'_>) -> Result<Heard, Error> {
+    let mut heard = Heard::Nothing;
     loop {
         let mut buffer = [0; MESSAGE_LIMIT];
         let received = match socket::try_receive(socket, &mut buffer) {
             Ok(Some(received)) => received,
-            Ok(None) => return Ok(Heard::Nothing),
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(Heard::Gone),
+            Ok(None) => return Ok(heard),
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(Heard::Gone),
             Err(error) => return Err(Error::Failed(READ, error)),
         };
-        if received.lacks_descriptors {
-            // Of what it says only an offer can be meant, and nothing was given yet.
-            report(socket, &Report::Refused(socket::TOO_MANY.to_owned()))?;
-            continue;
-        }
-        match read_order(&buffer, received)? {
+        match parse_order(&buffer, received)? {
             (Order::Offer { generation, limit }, Some(to)) => {
-                return Ok(Heard::Question { to, generation, deadline: Instant::now() + limit });
+                heard = Heard::Question { to, generation, deadline: Instant::now() + limit };
             }
-            // Of an upgrade that ended before this process knew of it.
-            (Order::Abort(_), None) => {}
+            (Order::Offer { generation, .. }, None) => fail(socket, generation, socket::NO_DESCRIPTOR),
+            (Order::Abort(_), None) => heard = Heard::Nothing,
             (order, _) => return Err(Error::Protocol(order.to_string())),
         }
     }
@@ -232,13 +269,23 @@ pub(crate) fn report(socket: BorrowedFd<'_>, report: &Report) -> Result<(), Erro
 
 /// What the supervisor said, with its descriptor.
 pub(crate) fn read_order(buffer: &[u8], received: Received) -> Result<(Order, Option<OwnedFd>), Error> {
-    let Received { length, mut descriptors, .. } = received.whole().map_err(Error::failed(READ))?;
+    let received = received.whole().map_err(Error::failed(READ))?;
+    let (order, descriptor) = parse_order(buffer, received)?;
+    let wanted = matches!(order, Order::Take | Order::Offer { .. });
+    if descriptor.is_some() != wanted {
+        return Err(Error::Protocol(format!("{order}: not the descriptors that belong to it")));
+    }
+    Ok((order, descriptor))
+}
+
+/// The same, whether its descriptor has come or not.
+fn parse_order(buffer: &[u8], received: Received) -> Result<(Order, Option<OwnedFd>), Error> {
+    let Received { length, mut descriptors, .. } = received;
     let text = str::from_utf8(&buffer[..length]).map_err(|error| Error::Protocol(error.to_string()))?;
     let order = text.parse().map_err(|error| Error::Protocol(format!("{error}")))?;
     let descriptor = descriptors.pop();
-    let wanted = matches!(order, Order::Take | Order::Offer { .. });
-    if descriptor.is_some() != wanted || !descriptors.is_empty() {
-        return Err(Error::Protocol(format!("{order}: not the descriptors that belong to it")));
+    if !descriptors.is_empty() {
+        return Err(Error::Protocol(format!("{order}: more than one descriptor")));
     }
     Ok((order, descriptor))
 }

@@ -27,19 +27,23 @@ pub(crate) struct Received {
     /// Its bytes in the caller's buffer.
     pub(crate) length: usize,
     pub(crate) descriptors: Vec<OwnedFd>,
-    /// Some are missing: this process may not have as many.
-    pub(crate) lacks_descriptors: bool,
+    /// Descriptors came with it that this process may not have (`RLIMIT_NOFILE`), or not now; they
+    /// are lost.
+    pub(crate) bereft: bool,
 }
 
 impl Received {
-    /// An error if some are missing.
+    /// With everything that was sent.
     pub(crate) fn whole(self) -> io::Result<Self> {
-        if self.lacks_descriptors { Err(io::Error::other(TOO_MANY)) } else { Ok(self) }
+        if self.bereft {
+            return Err(io::Error::other(NO_DESCRIPTOR));
+        }
+        Ok(self)
     }
 }
 
-/// Why a message comes without all of its descriptors.
-pub(crate) const TOO_MANY: &str = "this process may not have as many descriptors (see RLIMIT_NOFILE)";
+/// Why a descriptor did not come.
+pub(crate) const NO_DESCRIPTOR: &str = "this process may not have as many descriptors (see RLIMIT_NOFILE)";
 
 /// Send one message; by the deadline, if there is one.
 pub(crate) fn send(
@@ -69,7 +73,8 @@ pub(crate) fn send(
 }
 
 /// Receive one message, by the deadline, if there is one. An end of the connection is
-/// [`io::ErrorKind::UnexpectedEof`]; a message that does not fit is an error, too.
+/// [`io::ErrorKind::UnexpectedEof`], also one that the other side made with something unread; a
+/// message that does not fit is an error too.
 pub(crate) fn receive(
     socket: BorrowedFd<'_>,
     buffer: &mut [u8],
@@ -94,6 +99,7 @@ pub(crate) fn try_receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Resu
             Ok(message) => break message,
             Err(Errno::INTR) => {}
             Err(Errno::AGAIN) => return Ok(None),
+            Err(Errno::CONNRESET | Errno::PIPE) => return Err(io::ErrorKind::UnexpectedEof.into()),
             Err(error) => return Err(error.into()),
         }
     };
@@ -112,8 +118,8 @@ pub(crate) fn try_receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Resu
     if message.bytes == 0 {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
-    let lacks_descriptors = message.flags.contains(ReturnFlags::CTRUNC);
-    Ok(Some(Received { length: message.bytes, descriptors, lacks_descriptors }))
+    let bereft = message.flags.contains(ReturnFlags::CTRUNC);
+    Ok(Some(Received { length: message.bytes, descriptors, bereft }))
 }
 
 /// Wait until a descriptor can be read or written, or has no other side.

@@ -4,6 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::io::{FdFlags, fcntl_getfd, fcntl_setfd};
+use rustix::net::{AddressFamily, SocketType, sockopt};
 
 use super::channel::{READ, read_order, report};
 use super::transfer::Inheritance;
@@ -30,6 +31,7 @@ pub struct Successor {
 #[derive(Debug)]
 pub struct Ready {
     socket: OwnedFd,
+    generation: u64,
 }
 
 /// The descriptor of the environment can be owned once.
@@ -37,10 +39,12 @@ static TAKEN: AtomicBool = AtomicBool::new(false);
 
 /// Find out how this process begins. Call it once, early.
 ///
-/// Without `HANDOFF_FD` there is no supervisor, and the start is a fresh one.
+/// Without `HANDOFF_FD` there is no supervisor, and the start is a fresh one. The descriptor is this
+/// process's alone, and closed when it executes another program; the variable is not: remove it from
+/// the environment of children that use this library too.
 pub fn start() -> Result<Start, Error> {
     let Some(value) = std::env::var_os(VARIABLE) else {
-        return Ok(Start::Fresh(Channel::new(None)));
+        return Ok(Start::Fresh(Channel::new(None, 0)));
     };
     let number = value.to_str().and_then(|text| text.parse().ok()).filter(|number: &RawFd| *number > 2);
     let Some(number) = number else {
@@ -49,8 +53,11 @@ pub fn start() -> Result<Start, Error> {
     if TAKEN.swap(true, Ordering::Relaxed) {
         return Err(Error::Environment("was read before in this process".to_owned()));
     }
-    // SAFETY: it is borrowed for one call that fails on a descriptor that is not open.
+    // SAFETY: it is borrowed for calls that fail on a descriptor that is not open.
     let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
+    if !is_channel(borrowed) {
+        return Err(Error::Environment(format!("{number} is no channel to a supervisor: {INHERITED}")));
+    }
     // Children of the service have no business on the channel.
     let flags = fcntl_getfd(borrowed).and_then(|flags| fcntl_setfd(borrowed, flags | FdFlags::CLOEXEC));
     flags.map_err(|error| Error::Environment(format!("{number}: {error}")))?;
@@ -59,11 +66,22 @@ pub fn start() -> Result<Start, Error> {
     start_on(socket)
 }
 
+/// How that usually comes about.
+const INHERITED: &str = "a service has to start its children without this variable";
+
+/// Whether a descriptor can be a channel. One of anything else belongs to somebody: it must not be
+/// written to, nor closed.
+fn is_channel(descriptor: BorrowedFd<'_>) -> bool {
+    let domain = sockopt::socket_domain(descriptor);
+    let kind = sockopt::socket_type(descriptor);
+    domain == Ok(AddressFamily::UNIX) && kind == Ok(SocketType::SEQPACKET)
+}
+
 /// The same on a channel that was got in another way.
 pub(crate) fn start_on(socket: OwnedFd) -> Result<Start, Error> {
     report(socket.as_fd(), &Report::Hello { version: VERSION })?;
     match next(&socket)? {
-        (Order::Complete, None) => Ok(Start::Fresh(Channel::new(Some(socket)))),
+        (Order::Complete, None) => Ok(Start::Fresh(Channel::new(Some(socket), 0))),
         (Order::Prepare { generation }, None) => Ok(Start::Successor(Successor { socket, generation })),
         (order, _) => Err(unexpected(order)),
     }
@@ -78,7 +96,7 @@ impl Successor {
     /// Say that all preparations are made, and wait for what the other process gives. While this
     /// waits, the other one still serves; when it returns, nobody does.
     pub fn take(self) -> Result<(Inheritance, Ready), Error> {
-        let Self { socket, .. } = self;
+        let Self { socket, generation } = self;
         report(socket.as_fd(), &Report::Prepared)?;
         let from = match next(&socket)? {
             (Order::Take, Some(from)) => from,
@@ -88,10 +106,11 @@ impl Successor {
         match transfer::receive(from.as_fd(), None) {
             Ok((inheritance, summary)) => {
                 report(socket.as_fd(), &Report::Taken(summary))?;
-                Ok((inheritance, Ready { socket }))
+                Ok((inheritance, Ready { socket, generation }))
             }
             Err(error) => {
-                report(socket.as_fd(), &Report::Failed(format!("failed to receive: {error}")))?;
+                let why = format!("failed to receive: {error}");
+                report(socket.as_fd(), &Report::Failed { generation, why })?;
                 Err(Error::Failed("receive from the other process", error))
             }
         }
@@ -99,7 +118,8 @@ impl Successor {
 
     /// This process cannot take over; the other one serves on.
     pub fn fail(self, why: &str) -> Result<(), Error> {
-        report(self.socket.as_fd(), &Report::Failed(why.to_owned()))
+        let failed = Report::Failed { generation: self.generation, why: why.to_owned() };
+        report(self.socket.as_fd(), &failed)
     }
 }
 
@@ -107,19 +127,20 @@ impl Ready {
     /// Say that this process could serve, and wait for the word that it shall. Only then may it
     /// accept or read; [`Error::Aborted`] means that it shall not, ever.
     pub fn serve(self) -> Result<Channel, Error> {
-        let Self { socket } = self;
+        let Self { socket, generation } = self;
         report(socket.as_fd(), &Report::Ready)?;
         match next(&socket)? {
             (Order::Commit, None) => {}
             (order, _) => return Err(unexpected(order)),
         }
         report(socket.as_fd(), &Report::Serving)?;
-        Ok(Channel::new(Some(socket)))
+        Ok(Channel::new(Some(socket), generation))
     }
 
     /// This process cannot serve with what it got; the other one serves on.
     pub fn fail(self, why: &str) -> Result<(), Error> {
-        report(self.socket.as_fd(), &Report::Failed(why.to_owned()))
+        let failed = Report::Failed { generation: self.generation, why: why.to_owned() };
+        report(self.socket.as_fd(), &failed)
     }
 }
 

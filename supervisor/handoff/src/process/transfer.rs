@@ -21,9 +21,12 @@ pub const NAME_LIMIT: usize = 255;
 /// lists of them stay within a few MB.
 pub const DESCRIPTORS_LIMIT: usize = 1 << 20;
 
-/// The longest list of descriptors within one message, in bytes, and so the size of the receiver's
-/// buffer. The kernel's default limit of a socket's queue is 208 KiB.
+/// The longest message that is taken, in bytes, and so the size of the receiver's buffer.
 const LIST_LIMIT: usize = DESCRIPTORS_PER_MESSAGE * (NAME_LIMIT + IDENTITY_LIMIT) + 16;
+
+/// A list that is as long as this, in bytes, is sent. No message is longer than a socket's queue, whose
+/// size the administrator chooses (`net.core.wmem_default`, 208 KiB unless told otherwise).
+const LIST_ENOUGH: usize = 32 << 10;
 
 /// The longest identity with its separators: two numbers of 20 digits and a word.
 const IDENTITY_LIMIT: usize = 64;
@@ -80,7 +83,7 @@ pub(crate) fn send<'a>(
         batch.lines.push('\n');
         batch.descriptors.push(descriptor);
         count += 1;
-        if batch.descriptors.len() == DESCRIPTORS_PER_MESSAGE {
+        if batch.is_full() {
             batch.send(socket, deadline)?;
         }
     }
@@ -109,6 +112,10 @@ struct Batch<'a> {
 }
 
 impl Batch<'_> {
+    fn is_full(&self) -> bool {
+        self.descriptors.len() == DESCRIPTORS_PER_MESSAGE || self.lines.len() >= LIST_ENOUGH
+    }
+
     fn send(&mut self, socket: BorrowedFd<'_>, deadline: Option<Instant>) -> io::Result<()> {
         if self.descriptors.is_empty() {
             return Ok(());

@@ -2,10 +2,11 @@
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd as _, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::rc::Rc;
 
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{ControlMessage, MsgFlags, Shutdown, sendmsg, shutdown};
 use tokio::io::unix::AsyncFd;
 use tokio::task::AbortHandle;
@@ -68,7 +69,7 @@ impl Link {
         })
     }
 
-    /// Send a message now, or not at all.
+    /// Send a message now, or not at all. Who may have to wait for it finds the end of its channel then.
     pub(super) fn send(&self, order: &Order, descriptor: Option<BorrowedFd<'_>>) -> io::Result<()> {
         let text = order.to_string();
         let fd = descriptor.map(|fd| fd.as_raw_fd());
@@ -77,11 +78,20 @@ impl Link {
         let parts = [IoSlice::new(text.as_bytes())];
         match sendmsg::<()>(self.as_raw_fd(), &parts, rights.as_slice(), flags, None) {
             Ok(_) => Ok(()),
-            Err(Errno::EAGAIN) => {
-                let _ = shutdown(self.as_raw_fd(), Shutdown::Both);
-                Err(io::Error::other("it does not read what it is told"))
-            }
-            Err(error) => Err(error.into()),
+            Err(error) => Err(self.give_up(order, error)),
+        }
+    }
+
+    /// A message cannot be sent. A process that was asked to give waits for its verdict without a limit, so it is not
+    /// left without one; a question that was not asked changes nothing.
+    fn give_up(&self, order: &Order, error: Errno) -> io::Error {
+        let asks = matches!(order, Order::Offer { .. } | Order::Take);
+        if error == Errno::EAGAIN || !asks {
+            let _ = shutdown(self.as_raw_fd(), Shutdown::Both);
+        }
+        match error {
+            Errno::EAGAIN => io::Error::other("it does not read what it is told"),
+            error => error.into(),
         }
     }
 
@@ -136,10 +146,24 @@ impl Link {
         events
     }
 
+    /// Whether the other side can still say something.
+    fn is_open(&self) -> bool {
+        let ended = PollFlags::from_bits_retain(nix::libc::POLLRDHUP);
+        let mut end = [PollFd::new(self.socket.get_ref().as_fd(), ended)];
+        let looked = poll(&mut end, PollTimeout::ZERO);
+        // What is found is no flag that the library knows.
+        looked.is_ok() && end[0].any() == Some(false)
+    }
+
     fn next(&self, run: RunId) -> Next {
         // One more than is allowed tells that a message is longer.
         let mut bytes = [0; MESSAGE_LIMIT + 1];
         match queue::read_bare(self.as_raw_fd(), &mut bytes) {
+            // A message of no bytes looks like the end.
+            Ok(0) if self.is_open() => {
+                queue::remove(self.as_raw_fd());
+                Next::Said(Event::Garbled(run, "it sent an empty message".into()))
+            }
             Ok(0) => Next::Over(None),
             Ok(count) => Next::Said(match read(&bytes[..count]) {
                 Ok(report) => Event::Reported(run, report),
@@ -159,4 +183,30 @@ impl Link {
 fn read(bytes: &[u8]) -> Result<Report, String> {
     let text = str::from_utf8(bytes).map_err(|_| "it said what is no text".to_owned())?;
     text.parse().map_err(|error| format!("it said what makes no sense: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::handover::pair;
+    use crate::notify::tests::in_event_loop;
+    use nix::sys::socket::recv;
+    use std::time::Duration;
+
+    #[test]
+    fn who_waits_for_a_verdict_that_cannot_be_sent_finds_the_end() {
+        in_event_loop(async || {
+            let (own, other) = pair().expect("a pair");
+            let link = Link::new(own).expect("a link");
+            let heard = || recv(other.as_raw_fd(), &mut [0; 8], MsgFlags::MSG_DONTWAIT);
+            let offer = Order::Offer { generation: 2, limit: Duration::from_secs(1) };
+            for question in [Order::Take, offer] {
+                let _ = link.give_up(&question, Errno::ENOBUFS);
+                assert_eq!(heard(), Err(Errno::EAGAIN), "{question}: it was not asked, and serves on");
+            }
+            let error = link.give_up(&Order::Abort("late".to_owned()), Errno::ENOBUFS);
+            assert_eq!(error.raw_os_error(), Some(Errno::ENOBUFS as i32));
+            assert_eq!(heard(), Ok(0), "the end");
+        });
+    }
 }

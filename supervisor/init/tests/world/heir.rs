@@ -19,6 +19,9 @@ const VARIABLE: &str = "HEIR";
 /// The arguments that make this program the component.
 const ROLE: [&str; 5] = ["--exact", "heir::as_a_component", "--ignored", "--nocapture", "--test-threads=1"];
 
+/// Descriptors that do not fit the queue of a connection, so that who gives them waits for who takes them.
+const BALLAST: usize = 8 * yakiros_handoff::DESCRIPTORS_PER_MESSAGE * 4;
+
 /// The version of its state.
 const VERSION: u32 = 1;
 
@@ -205,6 +208,11 @@ fn take_over(successor: Successor, dir: &Path, generation: String) -> (Server, C
         }
         _ => {}
     }
+    if matches!(plan.as_str(), "die receiving" | "never receive") {
+        say(b"PREPARED");
+        receive();
+        if plan == "die receiving" { end(10) } else { hang() }
+    }
     let (inheritance, ready) = successor.take().unwrap_or_else(|_| end(4));
     match plan.as_str() {
         "die taking" => end(5),
@@ -223,7 +231,7 @@ fn take_over(successor: Successor, dir: &Path, generation: String) -> (Server, C
 fn hand_over(server: &mut Server, mut channel: Channel, dir: &Path) -> Channel {
     let plan = planned(dir, "old");
     if plan == "ignore" {
-        return channel;
+        hang();
     }
     let Some(offer) = channel.asked().expect("the supervisor") else { return channel };
     match plan.as_str() {
@@ -231,13 +239,16 @@ fn hand_over(server: &mut Server, mut channel: Channel, dir: &Path) -> Channel {
         "garbage" => say(b"OFFERED all"),
         "wait" => wait_for(dir, "go"),
         "refuse" => {
-            offer.refuse("a backup is under way").expect("said");
+            offer.refuse("a backup is under way");
             return channel;
         }
         _ => {}
     }
-    let items = server.items();
-    let given = offer.give(items.iter().map(|(name, fd)| (name.as_str(), fd)), &server.state());
+    let mut items = server.items();
+    if plan == "much" {
+        items.extend(std::iter::repeat_n(("ballast".to_owned(), server.listener.as_fd()), BALLAST));
+    }
+    let given = offer.give(items.iter().map(|(name, fd)| (name.as_str(), fd)), || Ok(server.state()));
     match given {
         Ok(Verdict::Released) if plan == "stay" => hang(),
         Ok(Verdict::Released) => end(0),
@@ -254,7 +265,10 @@ fn fail_serving(plan: &str, dir: &Path) {
             fs::rename(dir.join("pid"), dir.join("ill")).expect("the illness");
         }
         "die serving" => end(10),
-        "fail serving" => say(b"FAILED the index is broken"),
+        "fail serving" => {
+            let generation = std::env::var("GRAPH_GENERATION").expect("a number");
+            say(format!("FAILED generation={generation} the index is broken").as_bytes());
+        }
         _ => {}
     }
 }
@@ -263,6 +277,17 @@ fn fail_serving(plan: &str, dir: &Path) {
 fn say(bytes: &[u8]) {
     let fd = std::env::var("HANDOFF_FD").expect("a channel").parse().expect("a number");
     nix::sys::socket::send(fd, bytes, nix::sys::socket::MsgFlags::empty()).expect("said");
+}
+
+/// Wait for something from the supervisor, and take it past the library with the descriptor that comes with it, which
+/// stays open.
+fn receive() {
+    let fd = std::env::var("HANDOFF_FD").expect("a channel").parse().expect("a number");
+    let mut bytes = [0; 512];
+    let mut parts = [std::io::IoSliceMut::new(&mut bytes)];
+    let mut control = nix::cmsg_space!([i32; 1]);
+    let flags = nix::sys::socket::MsgFlags::empty();
+    nix::sys::socket::recvmsg::<()>(fd, &mut parts, Some(&mut control), flags).expect("a message");
 }
 
 fn wait_for(dir: &Path, file: &str) {

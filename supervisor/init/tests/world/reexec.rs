@@ -20,7 +20,7 @@ const STEADY: [&str; 4] = ["steady", "user", "writer", "probed"];
 const WAITING: [&str; 3] = ["by-command", "by-fd", "by-file"];
 
 /// Signals with which a program with debug assertions fails.
-const FAIL_NOW: &str = "63";
+pub const FAIL_NOW: &str = "63";
 const FAIL_LATER: &str = "62";
 const FAIL_TAKING: &str = "61";
 /// On this one it leaves a state that cannot be read.

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use yakiros_handoff::message::Order;
 
-use super::Greeting;
 use super::table::{Step, Turn};
+use super::{Greeting, LIMIT};
 use crate::control::{Answer, PassedOver, UpgradeLevel};
+use crate::engine::timers::Due;
 use crate::engine::unit::Process;
 use crate::engine::{Effect, Engine, Facts, Input, RunId};
 use crate::graph::NodeId;
@@ -273,16 +274,27 @@ impl Engine {
     fn remind_first(&mut self, id: NodeId) {
         let Some(unit) = self.unit(id) else { return };
         let settled = unit.handover.second().is_none_or(|second| second.step == Step::Leave);
-        let first = unit.process.as_ref().filter(|process| !process.awaits_commit && settled);
+        let first = unit.process.as_ref().filter(|process| process.heir.is_none() && settled);
         if let Some(first) = first.filter(|process| process.greeting == Greeting::Understood) {
             let order = Order::Abort(Cause::Interrupted.to_string());
             self.effects.push(Effect::Order(first.run, order));
         }
     }
 
+    /// Who took over from one that died has its time anew, if it was lost.
+    fn mend_heir(&mut self, id: NodeId) {
+        if self.heir_of(id).is_some_and(|heir| heir.timer.is_none()) {
+            let timer = self.timers.arm(self.now.saturating_add(LIMIT), Due::Handover(id));
+            if let Some(heir) = self.heir_of(id) {
+                heir.timer = Some(timer);
+            }
+        }
+    }
+
     /// After a failure of the supervisor: what is not known to have come to its end is called off.
     pub(in crate::engine) fn mend_handover(&mut self, id: NodeId, facts: &Facts) {
         self.remind_first(id);
+        self.mend_heir(id);
         let Some(second) = self.second_of(id) else {
             return;
         };

@@ -7,11 +7,10 @@ use yakiros_handoff::message::Order;
 
 use super::beside::form_of;
 use super::table::{Step, Turn};
-use super::{LIMIT, Second};
+use super::{GIVE_LIMIT, Heir, LIMIT, Second};
 use crate::control::{Answer, PassedOver, UpgradeForm, UpgradeLevel, Upgraded};
-use crate::engine::timers::Due;
 use crate::engine::unit::Process;
-use crate::engine::{Effect, Engine, Place, RunId};
+use crate::engine::{Effect, Engine, Input, Place, RunId};
 use crate::graph::NodeId;
 use crate::journal::{Cause, Progress, State};
 use crate::mutation::{Mutation, broken};
@@ -36,8 +35,8 @@ impl Engine {
             return Err("it is about to stop".to_owned());
         }
         let process = unit.process.as_ref().ok_or("it has no process")?;
-        if process.awaits_commit {
-            return Err("its process has taken over and is not ready yet".to_owned());
+        if process.heir.is_some() {
+            return Err("its process has taken over and does not serve yet".to_owned());
         }
         let form = form_of(unit, process.greeting)?;
         self.last_run += 1;
@@ -83,8 +82,8 @@ impl Engine {
     /// the one under way is over; or say why there cannot be one.
     pub(in crate::engine) fn hand_over_changed(&mut self, id: NodeId, cause: &Cause) -> Result<(), String> {
         let unit = self.unit_mut(id).ok_or("it is not declared")?;
-        let awaits_commit = unit.process.as_ref().is_some_and(|process| process.awaits_commit);
-        let under_way = unit.handover.second().is_some() || awaits_commit;
+        let inherits = unit.process.as_ref().is_some_and(|process| process.heir.is_some());
+        let under_way = unit.handover.second().is_some() || inherits;
         if under_way && matches!(unit.state, State::Active | State::Degraded) {
             unit.handover.repeat(cause.clone());
             return Ok(());
@@ -112,7 +111,7 @@ impl Engine {
         second.timer = Some(timer);
         let (taker, generation) = (second.process.run, second.generation);
         self.progress(id, generation, Progress::Asked);
-        self.effects.push(Effect::Connect { giver, taker, generation, limit: LIMIT });
+        self.effects.push(Effect::Connect { giver, taker, generation, limit: GIVE_LIMIT });
     }
 
     pub(super) fn compare(&mut self, id: NodeId) {
@@ -172,23 +171,40 @@ impl Engine {
     /// The first is gone, and the second has everything: what it says next comes from the
     /// component's process.
     pub(super) fn inherit(&mut self, id: NodeId) {
-        let second = self.unit(id).and_then(|unit| unit.handover.second());
-        let untold = second.is_some_and(|second| second.step == Step::Ready);
+        let Some(second) = self.second_of(id) else { return };
+        let heir = Heir { untold: second.step == Step::Ready, timer: second.timer.take() };
         if !self.take_place(id, None) {
             return;
         }
         self.answer_upgraded(id);
-        if !untold {
-            return self.settle_handover(id);
-        }
         self.drop_second(id);
         if let Some(process) = self.unit_mut(id).and_then(|unit| unit.process.as_mut()) {
-            process.awaits_commit = true;
+            process.heir = Some(heir);
         }
-        // Nobody serves until it is ready.
-        self.arm_unit(id, LIMIT, Due::Grace(id));
         if let Some(name) = self.unit(id).map(|unit| Rc::clone(&unit.name)) {
             self.begin_next_upgrades(&name);
+        }
+    }
+
+    /// Who took the place of one that died says that it serves.
+    pub(super) fn acknowledge(&mut self, id: NodeId) {
+        if self.heir_of(id).is_some_and(|heir| heir.untold) {
+            return self.disown(id, "it said SERVING out of turn");
+        }
+        let process = self.unit_mut(id).and_then(|unit| unit.process.as_mut());
+        let Some(heir) = process.and_then(|process| process.heir.take()) else { return };
+        if let Some(timer) = heir.timer {
+            self.timers.disarm(timer);
+        }
+        self.follow_change(id);
+    }
+
+    /// Who took the place of one that died does not serve: nobody does, so it is ended, and the component
+    /// started again by its rule.
+    pub(super) fn disown(&mut self, id: NodeId, why: &str) {
+        let cause = Cause::NotServing { reason: why.into() };
+        if !broken(Mutation::ForgetHeir) {
+            self.feed(id, Input::Hopeless, cause);
         }
     }
 

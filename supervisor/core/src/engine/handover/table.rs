@@ -171,6 +171,8 @@ impl Engine {
                 }
             }
             Act::Commit => self.commit(id),
+            // What is stopped stays stopped.
+            Act::Promote if !self.unit(id).is_some_and(|unit| unit.state.is_up()) => {}
             Act::Promote => self.promote(id),
             Act::Confirm => self.confirm(id),
             Act::Dismiss => self.dismiss(id, text),

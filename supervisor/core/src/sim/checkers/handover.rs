@@ -1,7 +1,9 @@
 //! Hot swaps: a process is told to serve only when it has got what was given, and is ready; who was
 //! asked to give gets one verdict within its time: to end, when the other serves, or to go on, when
-//! the other does not and never will. Where a probation is declared, who gave is kept for exactly that time, and
-//! goes on if the other fails within it: nobody sees the component fail then.
+//! the other does not and never will; and somebody serves: who takes over from one that died does so
+//! within its time, or is ended. Where a probation is declared, who gave is kept for exactly that time, and
+//! goes on if the other fails within it: nobody sees the component fail then. What is said about one upgrade
+//! is nothing to another, and who serves is not ended because another one does not take.
 //! One that serves beside another takes its place when it is ready.
 
 use std::time::Duration;
@@ -12,6 +14,7 @@ use super::{Checker, Verdict};
 use crate::component::Readiness;
 use crate::engine::{Effect, Engine, Event, HANDOVER_LIMIT, Place, RunId};
 use crate::journal::{Cause, Progress, Record, State};
+use crate::sim::faults::handovers::WHY;
 use crate::sim::model::Model;
 
 /// One hot swap, from the question to the verdict.
@@ -19,6 +22,7 @@ use crate::sim::model::Model;
 struct Swap {
     giver: RunId,
     taker: RunId,
+    generation: u64,
     asked: Duration,
     offered: Option<Summary>,
     taken: Option<Summary>,
@@ -48,14 +52,17 @@ pub(super) struct Handovers {
     early: Option<usize>,
     /// Who has said in this step that it fails.
     unwell: Option<RunId>,
+    /// Who has just said that the upgrade under way fails, and that it serves on.
+    serves_on: Option<RunId>,
 }
 
 impl Checker for Handovers {
     fn event(&mut self, model: &Model, event: &Event) -> Verdict {
         self.unwell = match event {
-            Event::Reported(run, Report::Failed(_)) | Event::Garbled(run, _) => Some(*run),
+            Event::Reported(run, Report::Failed { .. }) | Event::Garbled(run, _) => Some(*run),
             _ => None,
         };
+        self.serves_on = None;
         match event {
             Event::Reported(run, report) => self.hear(model, *run, report),
             // Two that are gone have nothing to decide.
@@ -70,7 +77,12 @@ impl Checker for Handovers {
 
     fn effect(&mut self, model: &Model, effect: &Effect) -> Verdict {
         match effect {
-            Effect::Connect { giver, taker, .. } => self.begin(model, *giver, *taker),
+            Effect::Connect { giver, taker, generation, .. } => {
+                self.begin(model, *giver, *taker, *generation)
+            }
+            Effect::Terminate(run) if self.serves_on == Some(*run) => {
+                Err(format!("run {} serves on, and is ended for that", run.0))
+            }
             Effect::Order(run, Order::Commit) => {
                 let swap = self.open.iter_mut().find(|swap| swap.taker == *run && !swap.committed);
                 let swap = swap.ok_or("a process is told to serve that takes nothing over")?;
@@ -88,8 +100,12 @@ impl Checker for Handovers {
                 }
                 Ok(())
             }
-            Effect::Order(run, Order::Abort(_)) => {
+            Effect::Order(run, Order::Abort(text)) => {
                 let swap = self.judge(*run)?;
+                let about = text.split_once(WHY).and_then(|(_, number)| number.parse().ok());
+                if about.is_some_and(|about: u64| about != swap.generation) {
+                    return Err(format!("the upgrade to generation {} fails: {text}", swap.generation));
+                }
                 let may_serve = swap.committed && model.process(swap.taker).is_some();
                 (!may_serve).then_some(()).ok_or_else(|| format!("run {} goes on beside another", run.0))
             }
@@ -129,9 +145,18 @@ impl Checker for Handovers {
         let waits = |swap: &&Swap| !swap.judged && !swap.committed && model.process(swap.giver).is_some();
         match self.open.iter().find(waits) {
             Some(swap) if model.now > swap.asked + HANDOVER_LIMIT => {
-                Err(format!("run {} was asked to give, and is not told what came of it", swap.giver.0))
+                return Err(format!(
+                    "run {} was asked to give, and is not told what came of it",
+                    swap.giver.0
+                ));
             }
-            _ => Ok(()),
+            _ => {}
+        }
+        match self.open.iter().find(|swap| is_idle(model, swap)) {
+            Some(swap) => {
+                Err(format!("nobody serves: not run {}, which is gone, nor {}", swap.giver.0, swap.taker.0))
+            }
+            None => Ok(()),
         }
     }
 
@@ -141,8 +166,17 @@ impl Checker for Handovers {
     }
 }
 
+/// Whether somebody died giving, and the other has had its time to serve, and has neither done so nor been told to end.
+fn is_idle(model: &Model, swap: &Swap) -> bool {
+    let heir = model.process(swap.taker).filter(|_| model.process(swap.giver).is_none());
+    let alive = heir.is_some_and(|heir| heir.told.is_none() && heir.killed.is_none());
+    // What needs it is stopped first.
+    let up = model.owner(swap.taker).is_some_and(|number| model.slots[number].state.is_up());
+    alive && up && swap.serves.is_none() && model.now > swap.asked + HANDOVER_LIMIT
+}
+
 impl Handovers {
-    fn begin(&mut self, model: &Model, giver: RunId, taker: RunId) -> Verdict {
+    fn begin(&mut self, model: &Model, giver: RunId, taker: RunId, generation: u64) -> Verdict {
         if model.process(giver).is_none() || model.process(taker).is_none() {
             return Err("a process that is gone is connected to another".to_owned());
         }
@@ -153,6 +187,7 @@ impl Handovers {
         self.open.push(Swap {
             giver,
             taker,
+            generation,
             asked: model.now,
             offered: None,
             taken: None,
@@ -169,7 +204,14 @@ impl Handovers {
         let probation = probation(model, run);
         for swap in self.open.iter_mut().filter(|swap| !swap.judged) {
             match report {
-                Report::Offered(summary) if swap.giver == run => {
+                Report::Failed { generation, .. }
+                    if swap.giver == run && *generation == swap.generation && !swap.committed =>
+                {
+                    self.serves_on = Some(run);
+                }
+                Report::Offered { generation, summary }
+                    if swap.giver == run && *generation == swap.generation =>
+                {
                     swap.offered.get_or_insert(*summary);
                 }
                 Report::Taken(summary) if swap.taker == run => {

@@ -15,10 +15,8 @@ impl Checker for Ready {
         let Effect::Changed(record) = effect else { return Ok(()) };
         if matches!(record.cause, Cause::NotReady { .. }) && record.to == State::Stopping {
             let process = model.number(&record.component).and_then(|n| model.slots[n].process.as_ref());
-            // One that took over from a process that is gone, and was never told to serve.
-            let heir = record.from.is_up() && process.is_some_and(|process| !process.serves);
             let over = process.and_then(|process| process.due).is_some_and(|due| model.now >= due);
-            return if over || heir {
+            return if over {
                 Ok(())
             } else {
                 Err(format!("{} is stopped before its limit", record.component))

@@ -5,6 +5,7 @@ use yakiros_handoff::message::{Order, Report, Summary, VERSION};
 use crate::descriptors::{Origin, counted};
 use crate::engine::{Event, Place, RunId};
 use crate::journal::Exit;
+use crate::sim::model::Process;
 use crate::sim::world::{Plan, Step, World};
 
 /// The longest that a step takes while nothing fails.
@@ -15,11 +16,13 @@ const CALM_MS: u64 = 500;
 pub(in crate::sim) enum Word {
     Hello,
     Prepared,
-    /// It gives everything.
-    Gives,
+    /// It gives everything for the upgrade to this generation, which may be over by then.
+    Gives(u64),
     /// It says so, which may be heard long after what the other one says.
-    Offered,
-    Refused,
+    Offered(u64),
+    Refused(u64),
+    /// It serves on, for it cannot give now, or the other one does not take.
+    Unable(u64),
     Taken,
     /// It says that it has got what was not given.
     Mistaken,
@@ -42,7 +45,7 @@ enum Fate {
 }
 
 impl World {
-    /// A process that was executed says that it can hand over; who is to take over, prepares.
+    /// A process that was executed says that it can hand over, and then prepares, if it is to take over.
     pub(in crate::sim) fn plan_hello(&mut self, run: RunId) {
         let Some(process) = self.model.process(run) else { return };
         if !process.declared.component.hands_over() {
@@ -51,12 +54,13 @@ impl World {
         if self.random.percent(self.options.mute) {
             return;
         }
-        let second = self.model.owner(run).and_then(|number| self.model.slots[number].second.as_ref());
-        let successor = second.is_some_and(|second| second.run == run && second.place == Place::Successor);
         self.plan(CALM_MS, Plan::Say(run, Word::Hello));
-        if successor {
-            self.plan_word(run, Word::Prepared, Word::Failed);
-        }
+    }
+
+    /// Whether it is to take over.
+    fn is_successor(&self, run: RunId) -> bool {
+        let second = self.model.owner(run).and_then(|number| self.model.slots[number].second.as_ref());
+        second.is_some_and(|second| second.run == run && second.place == Place::Successor)
     }
 
     /// Descriptors are held for a component from now on.
@@ -74,8 +78,22 @@ impl World {
     }
 
     /// Who serves was asked to give.
-    pub(in crate::sim) fn plan_offer(&mut self, giver: RunId) {
-        self.plan_word(giver, Word::Gives, Word::Refused);
+    pub(in crate::sim) fn plan_offer(&mut self, giver: RunId, generation: u64) {
+        let unable = [Word::Refused, Word::Unable][self.random.below(2) as usize];
+        self.plan_word(giver, Word::Gives(generation), unable(generation));
+    }
+
+    /// A process is about to end. Who was giving to it finds that it does not take, and may be heard before its end is.
+    pub(in crate::sim) fn fail_giver_of(&mut self, taker: RunId) -> Step {
+        let gives = |process: &&Process| process.gives_to == Some(taker) && !process.offered;
+        let giver = self.model.all_processes().map(|(_, process)| process).find(gives);
+        let Some((giver, generation)) = giver.map(|giver| (giver.run, giver.offer)) else { return Ok(()) };
+        let word = Word::Unable(generation);
+        if self.random.percent(50) {
+            return self.say_on_channel(giver, word);
+        }
+        self.plan(CALM_MS, Plan::Say(giver, word));
+        Ok(())
     }
 
     /// A process was told something on its channel.
@@ -96,9 +114,10 @@ impl World {
             Fate::Dead => self.plan(limit, Plan::End(run, Exit::Signal(11))),
             Fate::Unable => self.plan(limit, Plan::Say(run, unable)),
             Fate::Confused => {
+                let offer = self.model.process(run).map_or(0, |process| process.offer);
                 let words = [
                     Word::Prepared,
-                    Word::Offered,
+                    Word::Offered(offer),
                     Word::Taken,
                     Word::Mistaken,
                     Word::Ready,
@@ -126,24 +145,35 @@ impl World {
     /// A process speaks; what the other one does about what it gave follows from that.
     pub(in crate::sim) fn say_on_channel(&mut self, run: RunId, word: Word) -> Step {
         let Some(process) = self.model.process(run) else { return Ok(()) };
-        let (to, from) = (process.gives_to, process.takes_from);
+        let (to, from, of) = (process.gives_to, process.takes_from, process.generation);
         let report = match word {
-            Word::Gives => {
-                if let Some(taker) = to {
+            Word::Gives(generation) => {
+                if let Some(taker) = to.filter(|_| process.offer == generation) {
                     self.plan_word(taker, Word::Taken, Word::Mistaken);
                 }
-                self.plan(CALM_MS, Plan::Say(run, Word::Offered));
+                self.plan(CALM_MS, Plan::Say(run, Word::Offered(generation)));
                 return Ok(());
             }
-            Word::Hello => Report::Hello { version: VERSION },
+            Word::Hello => {
+                if self.is_successor(run) {
+                    self.plan_word(run, Word::Prepared, Word::Failed);
+                }
+                Report::Hello { version: VERSION }
+            }
             Word::Prepared => Report::Prepared,
-            Word::Offered => Report::Offered(summary(run)),
-            Word::Refused => Report::Refused("not now".to_owned()),
+            Word::Offered(generation) => {
+                if let Some(process) = self.model.process_mut(run) {
+                    process.offered |= process.offer == generation;
+                }
+                Report::Offered { generation, summary: summary(run) }
+            }
+            Word::Refused(generation) => Report::Refused { generation, why: why(generation) },
+            Word::Unable(generation) => Report::Failed { generation, why: why(generation) },
             Word::Taken => Report::Taken(summary(from.unwrap_or(run))),
             Word::Mistaken => Report::Taken(Summary { digest: 0, ..summary(from.unwrap_or(run)) }),
             Word::Ready => Report::Ready,
             Word::Serving => Report::Serving,
-            Word::Failed => Report::Failed("no memory".to_owned()),
+            Word::Failed => Report::Failed { generation: of, why: why(of) },
             Word::Garbage => return self.give(Event::Garbled(run, "no message".into())),
         };
         if matches!(word, Word::Serving)
@@ -161,6 +191,14 @@ impl World {
         self.give(Event::Reported(run, report))
     }
 }
+
+/// What a process says about the upgrade to a generation. The checker reads it in what follows from it.
+pub(in crate::sim) fn why(generation: u64) -> String {
+    format!("{WHY}{generation}")
+}
+
+/// See [`why`].
+pub(in crate::sim) const WHY: &str = "it was upgrade ";
 
 /// What this process has to give.
 fn summary(of: RunId) -> Summary {

@@ -112,6 +112,7 @@ impl World {
     }
 
     pub(in crate::sim) fn end(&mut self, run: RunId, exit: Exit) -> Step {
+        self.fail_giver_of(run)?;
         if !self.model.end(run) {
             return Ok(());
         }

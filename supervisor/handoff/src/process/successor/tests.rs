@@ -80,9 +80,14 @@ fn connect(old: &Supervisor, new: &Supervisor) {
 
 fn summary(report: Report) -> Summary {
     match report {
-        Report::Offered(summary) | Report::Taken(summary) => summary,
+        Report::Offered { summary, .. } | Report::Taken(summary) => summary,
         other => panic!("{other}"),
     }
+}
+
+/// What either says about the upgrade to generation 2.
+fn failed(why: &str) -> Report {
+    Report::Failed { generation: 2, why: why.to_owned() }
 }
 
 /// A process that gives `items` when it is asked.
@@ -93,7 +98,7 @@ fn giver(
 ) -> thread::JoinHandle<Result<Verdict, Error>> {
     thread::spawn(move || {
         let offer = channel.wait(Some(LIMIT))?.expect("to be asked");
-        offer.give(items.iter().map(|(name, descriptor)| (name.as_str(), descriptor)), &state)
+        offer.give(items.iter().map(|(name, descriptor)| (name.as_str(), descriptor)), || Ok(state))
     })
 }
 
@@ -152,8 +157,8 @@ fn a_connection_goes_on_where_it_was() {
 
 #[test]
 fn more_descriptors_than_a_message_holds() {
-    // More than two messages, and few enough for the default limit of a process on both sides.
-    const COUNT: usize = 2 * crate::DESCRIPTORS_PER_MESSAGE / 2 + 44;
+    // Two messages, and few enough for the default limit of a process on both sides.
+    const COUNT: usize = crate::DESCRIPTORS_PER_MESSAGE + 44;
     let (old, channel) = serving();
     let (new, successor) = starting(2);
     let socket = |number: usize| {
@@ -189,7 +194,7 @@ fn the_old_one_goes_on_wherever_the_successor_ends() {
         let abort = || new.order(&Order::Abort("off".into()), None);
         if until == Started {
             successor.fail("no database").expect("said");
-            new.expect(&Report::Failed("no database".into()));
+            new.expect(&failed("no database"));
         } else {
             let taker = taker(successor);
             if until == Prepared {
@@ -202,7 +207,7 @@ fn the_old_one_goes_on_wherever_the_successor_ends() {
                 let (_, ready) = taker.join().expect("no panic").expect("everything");
                 if until == Taken && by_itself {
                     ready.fail("a state from the future").expect("said");
-                    new.expect(&Report::Failed("a state from the future".into()));
+                    new.expect(&failed("a state from the future"));
                 } else {
                     let serving = thread::spawn(move || ready.serve());
                     new.expect(&Report::Ready);
@@ -230,28 +235,95 @@ fn a_refusal_and_a_stale_abort() {
     old.order(&Order::Abort("of an upgrade that never asked".into()), None);
     assert!(channel.asked().expect("nothing").is_none());
     let (_from, to) = pair();
+    let ask = |generation| {
+        old.order(&Order::Offer { generation, limit: LIMIT }, Some(to.as_fd()));
+    };
+    ask(2);
+    channel.asked().expect("a message").expect("an offer").refuse("in the middle\nof a backup");
+    old.expect(&Report::Refused { generation: 2, why: "in the middle of a backup".into() });
+    ask(3);
+    channel.asked().expect("a message").expect("an offer").fail("no memory");
+    old.expect(&Report::Failed { generation: 3, why: "no memory".into() });
+    // Called off before it was read: it is not worth a pause.
+    ask(4);
+    old.order(&Order::Abort("of the fourth".into()), None);
+    assert!(channel.asked().expect("nothing").is_none());
+    ask(5);
+    old.order(&Order::Abort("of the fifth".into()), None);
+    ask(6);
+    assert_eq!(channel.asked().expect("a message").expect("an offer").generation(), 6);
+}
+
+#[test]
+fn any_limit_is_a_limit() {
+    let (old, mut channel) = serving();
+    let (_from, to) = pair();
+    old.order(&Order::Offer { generation: 2, limit: Duration::from_millis(u64::MAX) }, Some(to.as_fd()));
+    assert!(channel.asked().expect("a message").expect("an offer").deadline() > Instant::now());
+}
+
+#[test]
+fn a_state_that_cannot_be_written_is_a_failed_upgrade_and_no_more() {
+    let (old, mut channel) = serving();
+    let (_from, to) = pair();
     old.order(&Order::Offer { generation: 2, limit: LIMIT }, Some(to.as_fd()));
-    channel
-        .asked()
-        .expect("a message")
-        .expect("an offer")
-        .refuse("in the middle\nof a backup")
-        .expect("said");
-    old.expect(&Report::Refused("in the middle of a backup".into()));
+    let offer = channel.asked().expect("a message").expect("an offer");
+    let nothing: [(&str, &OwnedFd); 0] = [];
+    let verdict = offer.give(nothing, || Err(std::io::Error::other("no memory"))).expect("a verdict");
+    let why = "failed to write the state: no memory";
+    assert_eq!(verdict, Verdict::Resume(why.into()));
+    old.expect(&failed(why));
+}
+
+/// That this process is the one of the test below.
+const AT_ITS_LIMIT: &str = "HANDOFF_TEST_LIMIT";
+
+#[test]
+fn who_can_have_no_more_descriptors_says_so_and_serves_on() {
+    // A limit is one of the whole process, and so of other tests.
+    let this = std::env::current_exe().expect("this program");
+    let name = format!("{}::as_a_process_at_its_limit", module_path!().split_once("::").expect("a path").1);
+    let run = std::process::Command::new(this)
+        .args(["--exact", &name, "--ignored", "--nocapture"])
+        .env(AT_ITS_LIMIT, "1")
+        .output()
+        .expect("run");
+    let said = String::from_utf8_lossy(&run.stdout);
+    assert!(run.status.success() && said.contains("1 passed"), "{run:?}");
+}
+
+/// Not a test: what the one above runs.
+#[test]
+#[ignore = "the role of a process in another test"]
+fn as_a_process_at_its_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    if std::env::var_os(AT_ITS_LIMIT).is_none() {
+        return;
+    }
+    let (old, mut channel) = serving();
+    let (_from, to) = pair();
+    let limit = |current| Rlimit { current: Some(current), ..getrlimit(Resource::Nofile) };
+    setrlimit(Resource::Nofile, limit(3)).expect("a limit");
+    old.order(&Order::Offer { generation: 2, limit: LIMIT }, Some(to.as_fd()));
+    assert!(channel.asked().expect("nothing to be done").is_none());
+    setrlimit(Resource::Nofile, limit(64)).expect("a limit");
+    old.expect(&failed(socket::NO_DESCRIPTOR));
+    old.order(&Order::Offer { generation: 3, limit: LIMIT }, Some(to.as_fd()));
+    assert_eq!(channel.asked().expect("a message").expect("an offer").generation(), 3);
 }
 
 #[test]
 fn a_taker_that_is_gone_and_a_giver_that_is_gone() {
-    // The other end is closed: sending fails, is said, and the verdict is awaited.
+    // The other end is closed: that is said, and nobody has to be waited for.
     let (old, channel) = serving();
     let giver = giver(channel, Vec::new(), State::empty().expect("a state"));
     let (from, to) = pair();
     drop(from);
     old.order(&Order::Offer { generation: 2, limit: LIMIT }, Some(to.as_fd()));
     drop(to);
-    assert!(matches!(old.report(), Report::Refused(why) if why.starts_with("failed to send")));
-    old.order(&Order::Abort("it is gone".into()), None);
-    assert_eq!(giver.join().expect("no panic").expect("a verdict"), Verdict::Resume("it is gone".into()));
+    let why = "the other process does not take: Broken pipe (os error 32)";
+    old.expect(&failed(why));
+    assert_eq!(giver.join().expect("no panic").expect("a verdict"), Verdict::Resume(why.into()));
 
     let (new, successor) = starting(2);
     let taker = taker(successor);
@@ -259,7 +331,7 @@ fn a_taker_that_is_gone_and_a_giver_that_is_gone() {
     let (from, to) = pair();
     new.order(&Order::Take, Some(from.as_fd()));
     drop(to);
-    assert!(matches!(new.report(), Report::Failed(why) if why.starts_with("failed to receive")));
+    new.expect(&failed("failed to receive: unexpected end of file"));
     assert!(matches!(taker.join().expect("no panic"), Err(Error::Failed(..))));
 }
 
@@ -283,7 +355,6 @@ fn what_is_not_as_announced_is_refused() {
     let found = crate::process::identity::Identity::of(other).expect("an identity").to_string();
     let list = format!("FDS 1\n{identity} mine\n");
     let state = State::new(1, b"x").expect("a state");
-    let open = tempfile();
     assert_eq!(taken(&[(&list, &[other])]), format!("\"mine\" should be {identity:?} and is {found}"));
     assert_eq!(taken(&[(&list, &[])]), "0 descriptors came with a list of 1");
     assert_eq!(taken(&[(&list, &[socket, other])]), "2 descriptors came with a list of 1");
@@ -294,7 +365,10 @@ fn what_is_not_as_announced_is_refused() {
         taken(&[("STATE version=1 bytes=1", &[])]),
         "no state as announced: \"STATE version=1 bytes=1\""
     );
-    assert_eq!(taken(&[("STATE version=1 bytes=1", &[open.as_fd()])]), "the state is not in sealed memory");
+    for changeable in changeable() {
+        let answer = taken(&[("STATE version=1 bytes=0", &[changeable.as_fd()])]);
+        assert_eq!(answer, "the state is not in sealed memory");
+    }
     let of_two = "a state of 1 bytes where 2 were announced";
     assert_eq!(taken(&[("STATE version=1 bytes=2", &[state.as_fd()])]), of_two);
     let wrong = taken(&[
@@ -306,9 +380,47 @@ fn what_is_not_as_announced_is_refused() {
     assert_eq!(taken(&[("STATE version=1 bytes=1", &[state.as_fd()])]), "unexpected end of file");
 }
 
-/// Memory that can still be changed.
-fn tempfile() -> OwnedFd {
-    rustix::fs::memfd_create("open", rustix::fs::MemfdFlags::CLOEXEC).expect("memory")
+/// Memory that can still be changed, each in another way.
+fn changeable() -> Vec<OwnedFd> {
+    use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+    let all = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE;
+    let sealed = |with: SealFlags| {
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        let memory = memfd_create("changeable", flags).expect("memory");
+        fcntl_add_seals(&memory, with).expect("seals");
+        memory
+    };
+    let open = memfd_create("open", MemfdFlags::CLOEXEC).expect("memory");
+    all.iter().map(|one| sealed(all - one)).chain([open]).collect()
+}
+
+#[test]
+fn lists_of_long_names_fit_a_short_queue() {
+    // The kernel doubles it: 64 KiB, and all names together are longer.
+    const QUEUE: usize = 32 << 10;
+    let (from, to) = pair();
+    sockopt::set_socket_send_buffer_size(&to, QUEUE).expect("a size");
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    let name = "n".repeat(crate::NAME_LIMIT);
+    let items = vec![(name.as_str(), socket.as_fd()); crate::DESCRIPTORS_PER_MESSAGE];
+    let deadline = Some(Instant::now() + LIMIT);
+    thread::scope(|scope| {
+        let taker = scope.spawn(|| transfer::receive(from.as_fd(), deadline));
+        let state = State::empty().expect("a state");
+        let given = transfer::send(to.as_fd(), items, &state, deadline).expect("sent");
+        let (_, taken) = taker.join().expect("no panic").expect("everything");
+        assert_eq!((given, given.descriptors), (taken, 253));
+    });
+}
+
+#[test]
+fn a_descriptor_that_is_no_channel_is_left_alone() {
+    let (one, _other) = pair();
+    assert!(is_channel(one.as_fd()));
+    let (stream, _) = std::os::unix::net::UnixStream::pair().expect("a pair");
+    assert!(!is_channel(stream.as_fd()), "a client of a service");
+    assert!(!is_channel(UdpSocket::bind("127.0.0.1:0").expect("a socket").as_fd()));
+    assert!(!is_channel(State::empty().expect("a file").as_fd()));
 }
 
 #[test]
@@ -317,14 +429,21 @@ fn orders_of_no_sense_are_errors() {
     assert!(matches!(start_on(theirs), Err(Error::Protocol(what)) if what == "COMMIT"));
     drop(supervisor);
     let (old, mut channel) = serving();
-    // No descriptor comes with it.
-    old.order(&Order::Offer { generation: 2, limit: LIMIT }, None);
-    assert!(matches!(channel.asked(), Err(Error::Protocol(_))));
+    old.order(&Order::Take, None);
+    assert!(matches!(channel.asked(), Err(Error::Protocol(what)) if what == "TAKE"));
 }
 
 #[test]
 fn who_serves_serves_on_without_a_supervisor() {
     let (old, mut channel) = serving();
+    drop(old);
+    assert!(matches!(channel.asked(), Ok(None)));
+    assert!(channel.descriptor().is_none(), "there is nothing to wait for");
+    // What nobody has read makes the end another one.
+    let (old, theirs) = Supervisor::new(&Order::Complete);
+    let Start::Fresh(mut channel) = start_on(theirs).expect("a start") else {
+        panic!("it is a fresh one");
+    };
     drop(old);
     assert!(matches!(channel.asked(), Ok(None)));
     assert!(channel.descriptor().is_none(), "there is nothing to wait for");
@@ -363,9 +482,10 @@ fn tokio_waits_for_the_question() {
 
 #[test]
 fn who_serves_can_say_that_it_fails() {
-    let (supervisor, channel) = serving();
-    channel.fail("the index is broken").expect("said");
-    supervisor.expect(&Report::Failed("the index is broken".to_owned()));
+    let (new, theirs) = pair();
+    let new = Supervisor(new);
+    Channel::new(Some(theirs), 2).fail("the index is broken").expect("said");
+    new.expect(&failed("the index is broken"));
     // Without a supervisor nobody has to know.
-    Channel::new(None).fail("the index is broken").expect("nothing to be done");
+    Channel::new(None, 0).fail("the index is broken").expect("nothing to be done");
 }
