@@ -236,7 +236,9 @@ impl Engine {
     pub(super) fn handover_due(&mut self, id: NodeId, key: TimerKey) {
         if let Some(second) = self.second_of(id).filter(|second| second.timer == Some(key)) {
             second.timer = None;
-            return self.turn(id, Turn::Late, "it took too long");
+            let step = second.step;
+            let text = ending::late_text(step, self.owes_offer(id));
+            return self.turn(id, Turn::Late, &text);
         }
         if let Some(heir) = self.heir_of(id).filter(|heir| heir.timer == Some(key)) {
             heir.timer = None;

@@ -44,11 +44,7 @@ impl Engine {
         if let Some(first) = first.filter(|_| asked && !broken(Mutation::ForgetAbort)) {
             self.effects.push(Effect::Order(first, Order::Abort(failure.reason.to_string())));
         }
-        let reason = match turn {
-            Turn::Late => late_text(failure),
-            _ => Rc::clone(&failure.reason),
-        };
-        self.conclude(id, run, &Failure { reason, ..*failure }, turn);
+        self.conclude(id, run, failure, turn);
         if turn == Turn::SecondGone { self.settle_handover(id) } else { self.kill_second(id) }
     }
 
@@ -325,13 +321,14 @@ fn end_of(who: &str, cause: &Cause) -> String {
     }
 }
 
-fn late_text(failure: &Failure) -> Rc<str> {
-    let (who, what) = match (failure.step, failure.by_first) {
+/// What has not come within the limit of a step, and from whom.
+pub(super) fn late_text(step: Step, by_first: bool) -> String {
+    let (who, what) = match (step, by_first) {
         (Step::Prepare, _) => ("the new process", "is not prepared"),
         (Step::Move, true) => ("the old process", "has not given everything"),
         (Step::Move, false) => ("the new process", "has not got everything"),
         (Step::Ready | Step::Beside, _) => ("the new process", "is not ready"),
         (_, _) => ("the new process", "does not serve"),
     };
-    format!("{who} {what} within its time").into()
+    format!("{who} {what} within its time")
 }

@@ -187,3 +187,30 @@ fn who_inherits_serves_within_the_time_or_is_ended() {
     // From now on it can be asked itself.
     bench.ask_to_give();
 }
+
+#[test]
+fn who_is_late_with_what_is_told_at_each_step() {
+    let late = |bench: &mut Bench| {
+        while bench.verdict().is_none() {
+            bench.now = bench.engine.deadline().expect("a limit");
+            bench.give(Event::Tick);
+        }
+        bench.verdict().expect("an answer")
+    };
+    let (mut bench, _) = handing_over();
+    bench.upgrade();
+    assert!(late(&mut bench).contains("the new process is not prepared within its time"));
+    let (mut bench, first) = handing_over();
+    let (_, generation) = bench.ask_to_give();
+    bench.report(first, Report::Offered { generation, summary: GIVEN });
+    assert!(late(&mut bench).contains("the new process has not got everything within its time"));
+    let (mut bench, first) = handing_over();
+    let second = bench.commit(first);
+    while !bench.has_killed(second) {
+        bench.now = bench.engine.deadline().expect("a limit");
+        bench.give(Event::Tick);
+    }
+    bench.give(Event::Ended(second, Exit::Signal(9)));
+    let verdict = bench.verdict().expect("an answer");
+    assert!(verdict.contains("the new process does not serve within its time"), "{verdict}");
+}
