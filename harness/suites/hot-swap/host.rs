@@ -15,7 +15,7 @@ use crate::vm::Vm;
 
 use super::load::{MANY, Verdict};
 use super::versions::declare;
-use super::{ECHO, upgrade};
+use super::{ECHO, until, upgrade};
 
 /// The guest's address on the network that QEMU makes for it (its `-netdev user`), and the server's port.
 const GUEST: ([u8; 4], u16) = ([10, 0, 2, 15], 8080);
@@ -27,6 +27,8 @@ pub async fn clients_from_outside(vm: &Vm) -> Result<(), Failure> {
     let (address, port) = GUEST;
     let guest = SocketAddrV4::new(address.into(), port);
     vm.sh(&format!("ip addr add {}/24 dev eth0; ip link set eth0 up", guest.ip())).await?;
+    // QEMU's network drops what it has for a guest whose hardware address it does not know: it has to hear of it first.
+    until(vm, "ping -c 1 -W 1 10.0.2.2 > /dev/null").await?;
     declare(vm, ", \"--listen\", \"0.0.0.0:8080\"", "").await?;
     let address = vm.guest.qmp().forward_port(NETWORK, guest).await?;
     let folder = tempfile::tempdir().map_err(failed("make a folder"))?;

@@ -94,8 +94,12 @@ pub(crate) fn try_receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Resu
     let mut space = [MaybeUninit::uninit(); ANCILLARY_BYTES];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
+    let mut has_ended = false;
     let message = loop {
         match recvmsg(socket, &mut [IoSliceMut::new(buffer)], &mut ancillary, flags) {
+            // The kernel looks at the queue, and then whether the other side has closed (`unix_dgram_recvmsg`): what
+            // that has sent in between is still there, and comes with a second look.
+            Ok(message) if message.bytes == 0 && !std::mem::replace(&mut has_ended, true) => {}
             Ok(message) => break message,
             Err(Errno::INTR) => {}
             Err(Errno::AGAIN) => return Ok(None),

@@ -158,12 +158,18 @@ impl Link {
     fn next(&self, run: RunId) -> Next {
         // One more than is allowed tells that a message is longer.
         let mut bytes = [0; MESSAGE_LIMIT + 1];
-        match queue::read_bare(self.as_raw_fd(), &mut bytes) {
+        let mut came = queue::read_bare(self.as_raw_fd(), &mut bytes);
+        if matches!(came, Ok(0)) {
             // A message of no bytes looks like the end.
-            Ok(0) if self.is_open() => {
+            if self.is_open() {
                 queue::remove(self.as_raw_fd());
-                Next::Said(Event::Garbled(run, "it sent an empty message".into()))
+                return Next::Said(Event::Garbled(run, "it sent an empty message".into()));
             }
+            // The kernel looks at the queue, and then whether the other side has closed (`unix_dgram_recvmsg`): the last
+            // words that came in between are still there.
+            came = queue::read_bare(self.as_raw_fd(), &mut bytes);
+        }
+        match came {
             Ok(0) => Next::Over(None),
             Ok(count) => Next::Said(match read(&bytes[..count]) {
                 Ok(report) => Event::Reported(run, report),

@@ -424,6 +424,28 @@ fn a_descriptor_that_is_no_channel_is_left_alone() {
 }
 
 #[test]
+fn what_was_sent_before_the_end_comes_before_the_end() {
+    // The moment in which it could be lost is short: many are tried.
+    for round in 0..1_000 {
+        let (from, to) = pair();
+        let sender = thread::spawn(move || {
+            socket::send(to.as_fd(), b"END", &[], None).expect("sent");
+            drop(to);
+        });
+        let mut buffer = [0; 16];
+        let received = loop {
+            match socket::try_receive(from.as_fd(), &mut buffer) {
+                Ok(None) => std::hint::spin_loop(),
+                received => break received,
+            }
+        };
+        let received = received.unwrap_or_else(|error| panic!("round {round}: {error}")).expect("a message");
+        assert_eq!(&buffer[..received.length], b"END");
+        sender.join().expect("no panic");
+    }
+}
+
+#[test]
 fn orders_of_no_sense_are_errors() {
     let (supervisor, theirs) = Supervisor::new(&Order::Commit);
     assert!(matches!(start_on(theirs), Err(Error::Protocol(what)) if what == "COMMIT"));
