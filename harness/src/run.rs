@@ -30,7 +30,6 @@ use crate::interrupt::{self, EXIT_INTERRUPTED};
 use crate::options::{self, Options};
 use crate::pool::{Folders, SuiteMachine};
 use crate::prepare::{PrepareError, Prepared};
-use crate::programs::Programs;
 use crate::progress::Live;
 use crate::scenario::{Scenario, Start};
 use crate::suite::{Suite, select};
@@ -170,7 +169,7 @@ impl Run {
             let folders = Folders { work: folder, log: machine_folder };
             machines.push(Rc::new(SuiteMachine::new(suite, config, machine, folders, events, limits, scale)));
         }
-        self.scenarios(selection, &machines, &prepared.programs).await;
+        self.scenarios(selection, &machines).await;
         Ok(())
     }
 
@@ -210,7 +209,7 @@ impl Run {
         self.events.emit(Event::Plan(event::Plan { scenarios: planned.collect() }));
     }
 
-    async fn scenarios(&self, selection: &Selection, machines: &[Rc<SuiteMachine>], programs: &Programs) {
+    async fn scenarios(&self, selection: &Selection, machines: &[Rc<SuiteMachine>]) {
         let jobs = Arc::new(Semaphore::new(self.jobs(machines)));
         let mut running = JoinSet::new();
         for ((_, scenarios), machine) in selection.iter().zip(machines) {
@@ -221,7 +220,6 @@ impl Run {
                     machine,
                     events: Rc::clone(&self.events),
                     options: Rc::clone(&self.options),
-                    programs: programs.clone(),
                     run_folder: self.folder.clone(),
                 };
                 running.spawn_local(async move {
@@ -272,7 +270,6 @@ struct Attempt {
     machine: Rc<SuiteMachine>,
     events: Rc<Events>,
     options: Rc<Options>,
-    programs: Programs,
     run_folder: PathBuf,
 }
 
@@ -329,14 +326,7 @@ impl Attempt {
             started,
             step: Rc::default(),
         };
-        let vm = Vm::new(
-            ready.guest,
-            ready.disks,
-            ready.limits,
-            self.options.profile,
-            self.programs.clone(),
-            log.clone(),
-        );
+        let vm = Vm::new(ready.guest, ready.disks, ready.limits, self.options.profile, log.clone());
         let work = async {
             catch_panic((self.scenario.run)(&vm)).await?;
             vm.still_works().await
