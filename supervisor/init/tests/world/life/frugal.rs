@@ -12,9 +12,9 @@ use crate::guest::{Guest, PATIENCE, sleeper, until};
 /// Components that do nothing.
 pub(super) const IDLE: usize = 20;
 
-/// Descriptors that the supervisor itself needs: standard ones, event loop, signals, file changes, control socket; and
-/// 15 that it lends to children, three for each of four at once and three for all.
-const OWN_DESCRIPTORS: usize = 16 + 15;
+/// Descriptors that the supervisor itself needs: standard ones, event loop, signals, timer, file changes, control socket;
+/// and 15 that it lends to children, three for each of four at once and three for all.
+const OWN_DESCRIPTORS: usize = 17 + 15;
 
 /// For so long it must not wake up. Anything that is done each second shows.
 const QUIET: Duration = Duration::from_secs(2);
