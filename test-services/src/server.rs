@@ -8,7 +8,7 @@
 //! Everything runs on one thread: between two events nothing changes, so there is always such a
 //! point.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
@@ -25,7 +25,7 @@ use tokio::io::{Interest, ReadBuf};
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use tokio::task::{JoinSet, LocalSet};
+use tokio::task::{JoinSet, LocalSet, yield_now};
 use yakiros_handoff::{Channel, Inheritance, Offer, Start, State, Verdict};
 
 use crate::args::{Opt, Values};
@@ -113,6 +113,10 @@ pub enum Flow {
 struct Client {
     stream: Stream,
     talk: Talk,
+    /// Its last turn. Clients move in this order, and the next version begins with those that have waited for the
+    /// longest: who was last in one upgrade must not be last in the next, or many in a row would never let it have
+    /// its turn.
+    turn: u64,
 }
 
 /// What was read and not answered, and what was answered and not taken.
@@ -151,9 +155,27 @@ pub fn run<A: App + 'static>(app: A, values: &Values<'_>) -> Result<ExitCode, Er
 }
 
 struct Server<A> {
-    app: Rc<RefCell<A>>,
+    shared: Rc<Shared<A>>,
     sockets: Sockets,
     limit: usize,
+}
+
+/// What all clients have in common.
+struct Shared<A> {
+    app: RefCell<A>,
+    /// How often a client had its turn.
+    turns: Cell<u64>,
+}
+
+impl<A> Shared<A> {
+    fn new(app: A, turns: u64) -> Rc<Self> {
+        Rc::new(Self { app: RefCell::new(app), turns: Cell::new(turns) })
+    }
+
+    fn next_turn(&self) -> u64 {
+        self.turns.update(|turns| turns + 1);
+        self.turns.get()
+    }
 }
 
 impl<A: App + 'static> Server<A> {
@@ -169,8 +191,7 @@ impl<A: App + 'static> Server<A> {
                 let sockets = Sockets::open(values).await?;
                 let ready_file = values.optional_path("--ready-file");
                 ready::announce(ready_file.as_deref()).map_err(Error::failed("announce readiness"))?;
-                let app = Rc::new(RefCell::new(app));
-                Ok((Self { app, sockets, limit }, Vec::new(), channel))
+                Ok((Self { shared: Shared::new(app, 0), sockets, limit }, Vec::new(), channel))
             }
             Start::Successor(successor) => {
                 let generation = successor.generation();
@@ -182,10 +203,10 @@ impl<A: App + 'static> Server<A> {
                         return Err(Error::failed("take over")(error));
                     }
                 };
-                let app = Rc::new(RefCell::new(app));
                 let channel = taken.serve().map_err(failed)?;
                 println!("generation {generation} goes on with {} connections", clients.len());
-                Ok((Self { app, sockets, limit }, clients, channel))
+                let shared = Shared::new(app, clients.len() as u64);
+                Ok((Self { shared, sockets, limit }, clients, channel))
             }
         }
     }
@@ -196,8 +217,11 @@ impl<A: App + 'static> Server<A> {
         let (halt, halted) = watch::channel(false);
         let mut tasks = JoinSet::new();
         let mut datagram = vec![0; DATAGRAM_BYTES];
+        // The reactor has to know beforehand who has asked: whose task runs before that comes after all others, and the
+        // first ones here have waited for the longest.
+        yield_now().await;
         for client in clients {
-            tasks.spawn_local(converse(client, Rc::clone(&self.app), halted.clone()));
+            tasks.spawn_local(converse(client, Rc::clone(&self.shared), halted.clone()));
         }
         loop {
             tokio::select! {
@@ -212,13 +236,13 @@ impl<A: App + 'static> Server<A> {
                     }
                     let _ = halt.send(false);
                     for client in clients {
-                        tasks.spawn_local(converse(client, Rc::clone(&self.app), halted.clone()));
+                        tasks.spawn_local(converse(client, Rc::clone(&self.shared), halted.clone()));
                     }
                 }
                 accepted = poll_fn(|context| self.sockets.poll_accept(context)), if tasks.len() < self.limit => match accepted {
                     Ok(stream) => {
-                        let client = Client { stream, talk: Talk::default() };
-                        tasks.spawn_local(converse(client, Rc::clone(&self.app), halted.clone()));
+                        let client = Client { stream, talk: Talk::default(), turn: self.shared.next_turn() };
+                        tasks.spawn_local(converse(client, Rc::clone(&self.shared), halted.clone()));
                     }
                     Err(error) => {
                         eprintln!("failed to accept a connection: {error}");
@@ -238,7 +262,7 @@ impl<A: App + 'static> Server<A> {
     /// A datagram is answered at once: nothing of it is left to be given.
     fn answer(&self, number: usize, datagram: &[u8], sender: &Sender) {
         let (mut input, mut output) = (datagram.to_vec(), Vec::new());
-        self.app.borrow_mut().answer(&mut input, &mut output);
+        self.shared.app.borrow_mut().answer(&mut input, &mut output);
         if let Err(error) = self.sockets.datagrams[number].answer(sender, &output) {
             eprintln!("failed to answer a datagram: {error}");
         }
@@ -246,14 +270,14 @@ impl<A: App + 'static> Server<A> {
 
     fn give(&self, offer: Offer<'_>, clients: &[Client]) -> io::Result<Verdict> {
         let talks: Vec<&Talk> = clients.iter().map(|client| &client.talk).collect();
-        let moved = Moved { app: self.app.borrow().state(), talks };
+        let moved = Moved { app: self.shared.app.borrow().state(), talks };
         // The length of what is formatted, that, and the bytes as they are.
         let state = || {
             let formatted = serde_json::to_vec(&moved)?;
             State::write(A::VERSION, |memory| {
                 memory.write_all(&(formatted.len() as u64).to_le_bytes())?;
                 memory.write_all(&formatted)?;
-                match self.app.borrow_mut().bulk() {
+                match self.shared.app.borrow_mut().bulk() {
                     Some(bulk) => memory.write_all(bulk),
                     None => Ok(()),
                 }
@@ -346,13 +370,17 @@ fn take_over<A: App>(app: &mut A, mut inheritance: Inheritance) -> io::Result<(S
     if sockets.listeners.is_empty() || streams.len() != moved.talks.len() {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "a listener or a connection is missing"));
     }
-    let clients =
-        streams.into_iter().zip(moved.talks).map(|(stream, talk)| Client { stream, talk }).collect();
+    let clients = streams.into_iter().zip(moved.talks).zip(0..).map(|((stream, talk), turn)| Client {
+        stream,
+        talk,
+        turn,
+    });
+    let clients = clients.collect();
     app.go_on(moved.app);
     Ok((sockets, clients))
 }
 
-/// Every client that has not ended.
+/// Every client that has not ended, those first that have waited for the longest.
 async fn gather(tasks: &mut JoinSet<Option<Client>>) -> Vec<Client> {
     let mut clients = Vec::new();
     while let Some(client) = tasks.join_next().await {
@@ -362,16 +390,17 @@ async fn gather(tasks: &mut JoinSet<Option<Client>>) -> Vec<Client> {
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         }
     }
+    clients.sort_unstable_by_key(|client| client.turn);
     clients
 }
 
 /// Serve a client until it ends, which gives nothing, or until all are to stop.
 async fn converse<A: App>(
     mut client: Client,
-    app: Rc<RefCell<A>>,
+    shared: Rc<Shared<A>>,
     halted: watch::Receiver<bool>,
 ) -> Option<Client> {
-    if exchange(&mut client, &app, halted).await.is_some() {
+    if exchange(&mut client, &shared, halted).await.is_some() {
         return Some(client);
     }
     // The version before may hold a duplicate, with which closing alone would end nothing. The client may be
@@ -383,10 +412,10 @@ async fn converse<A: App>(
 /// Answer a client. Nothing when it has ended.
 async fn exchange<A: App>(
     client: &mut Client,
-    app: &RefCell<A>,
+    shared: &Shared<A>,
     mut halted: watch::Receiver<bool>,
 ) -> Option<()> {
-    let Client { stream, talk } = client;
+    let Client { stream, talk, turn } = client;
     loop {
         let reads = !talk.closing && talk.output.len() < OUTPUT_LIMIT;
         let interest = match (reads, talk.output.is_empty()) {
@@ -401,11 +430,12 @@ async fn exchange<A: App>(
             ready = stream.ready(interest) => ready.ok()?,
         };
         if reads && ready.is_readable() {
+            *turn = shared.next_turn();
             talk.input.reserve(READ_BYTES);
             match stream.try_read_buf(&mut talk.input) {
                 Ok(0) => talk.closing = true,
                 Ok(_) => {
-                    let flow = app.borrow_mut().answer(&mut talk.input, &mut talk.output);
+                    let flow = shared.app.borrow_mut().answer(&mut talk.input, &mut talk.output);
                     talk.closing |= flow == Flow::Close;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -433,3 +463,6 @@ impl Talk {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -106,11 +106,17 @@ impl Stream {
         }
     }
 
-    /// See [`TcpStream::try_read_buf`].
+    /// See [`TcpStream::try_read_buf`]. What leaves room has emptied the socket: it is ready again when more has come,
+    /// after all others that are ready now. Otherwise a client that asks again at once would be served again and
+    /// again, and the others not.
     pub fn try_read_buf(&self, to: &mut Vec<u8>) -> io::Result<usize> {
         match self {
-            Self::Tcp(stream) => stream.try_read_buf(to),
-            Self::Unix(stream) => stream.try_read_buf(to),
+            Self::Tcp(stream) => {
+                read_once(to, |to| stream.try_read_buf(to), |read| stream.try_io(Interest::READABLE, read))
+            }
+            Self::Unix(stream) => {
+                read_once(to, |to| stream.try_read_buf(to), |read| stream.try_io(Interest::READABLE, read))
+            }
         }
     }
 
@@ -192,6 +198,25 @@ impl AsFd for Datagrams {
             Self::Unix(socket) => socket.as_fd(),
         }
     }
+}
+
+/// Read, and with `ready` (`try_io`) say that the socket is not ready any more if it is empty.
+fn read_once(
+    to: &mut Vec<u8>,
+    read: impl Fn(&mut Vec<u8>) -> io::Result<usize>,
+    ready: impl Fn(&mut dyn FnMut() -> io::Result<()>) -> io::Result<()>,
+) -> io::Result<usize> {
+    let room = to.capacity() - to.len();
+    let mut result = Err(io::ErrorKind::WouldBlock.into());
+    // What it gives is what was given to it.
+    let _ = ready(&mut || {
+        result = read(to);
+        match result {
+            Ok(count) if count == 0 || count == room => Ok(()),
+            _ => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    });
+    result
 }
 
 fn family(descriptor: &OwnedFd) -> io::Result<AddressFamily> {
