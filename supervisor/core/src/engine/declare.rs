@@ -442,8 +442,8 @@ impl Engine {
         let now = &unit.component;
         // A process that nobody could take over from still has an earlier one.
         let process = unit.process.as_ref().map_or(before, |process| &process.component);
-        let second = unit.handover.second().map_or(process, |second| &second.process.component);
-        let moved = now.restart_key(process).or_else(|| now.restart_key(second));
+        let moved = now.restart_key(process);
+        let second = unit.handover.second().and_then(|second| now.restart_key(&second.process.component));
         let health_moved = now.lifecycle.health != before.lifecycle.health;
         let readiness_moved = now.lifecycle.readiness != before.lifecycle.readiness;
         let renew = match unit.state {
@@ -467,6 +467,10 @@ impl Engine {
             }
         } else if limits_moved {
             self.change_limits(id);
+        }
+        if let Some(key) = second.filter(|_| moved.is_none()) {
+            let cause = Cause::Redeclared { file: Rc::clone(file), key: key.into(), restarted: None };
+            self.end_outdated_handover(id, cause);
         }
         if health_moved {
             self.renew_watch(id);

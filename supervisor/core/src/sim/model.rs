@@ -153,6 +153,8 @@ pub(super) struct Process {
     pub(super) place: Place,
     /// It serves, or was told to.
     pub(super) serves: bool,
+    /// It has said that it does, or need not.
+    pub(super) said_serving: bool,
     /// Since when another serves in its place.
     pub(super) released: Option<Duration>,
     /// Nobody could take over from it, so it runs on with the declaration it has.
@@ -436,6 +438,7 @@ impl Model {
             takes_from: None,
             place,
             serves: place != Place::Successor,
+            said_serving: place != Place::Successor,
             released: None,
             stays: false,
         });

@@ -202,8 +202,18 @@ impl Engine {
         if !self.is_outdated(id) {
             return self.catch_up_with_limits(id);
         }
-        if self.begin_handover(id, cause.clone(), true, Vec::new()).is_err() {
+        let hands_over = self.unit(id).is_some_and(|unit| unit.component.hands_over());
+        if !hands_over || self.begin_handover(id, cause.clone(), true, Vec::new()).is_err() {
             self.feed(id, Input::Renew, cause);
+        }
+    }
+
+    /// What is about to take over is not what is declared any more, and the process is. If that cannot be called off, it
+    /// is followed by what is declared.
+    pub(in crate::engine) fn end_outdated_handover(&mut self, id: NodeId, cause: Cause) {
+        self.turn(id, Turn::Failed, "its declaration has changed");
+        if let Some(unit) = self.unit_mut(id).filter(|unit| unit.handover.second().is_some()) {
+            unit.handover.repeat(cause);
         }
     }
 

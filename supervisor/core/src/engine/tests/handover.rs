@@ -148,6 +148,53 @@ fn who_is_stopped_is_not_upgraded_by_a_word_that_was_under_way() {
     assert_eq!(bench.engine.state("a"), State::Inactive);
 }
 
+/// The component with this argument.
+fn handing_over_with(argument: &str) -> String {
+    service("a", &format!("args = [\"{argument}\"]\n{HANDS_OVER}"))
+}
+
+/// It runs with the argument 1, and a process with the argument 2 is to take over.
+fn changing() -> (Bench, RunId, RunId) {
+    let mut bench = Bench::new(&[&handing_over_with("1")]);
+    bench.execute("a");
+    let first = bench.run("a");
+    bench.report(first, Report::Hello { version: VERSION });
+    bench.declare("0.toml", &handing_over_with("2"));
+    let second = bench.run("a");
+    assert_ne!(first, second);
+    bench.execute("a");
+    for said in [Report::Hello { version: VERSION }, Report::Prepared] {
+        bench.report(second, said);
+    }
+    (bench, first, second)
+}
+
+#[test]
+fn a_declaration_that_becomes_again_what_runs_spares_the_process() {
+    let (mut bench, first, second) = changing();
+    bench.declare("0.toml", &handing_over_with("1"));
+    assert!(bench.has_killed(second) && !bench.has_told(first));
+    bench.give(Event::Ended(second, Exit::Signal(9)));
+    assert_eq!((bench.engine.state("a"), bench.run("a")), (State::Active, second), "nothing else is started");
+
+    // Too late: the new one serves. What is declared comes after it.
+    let (mut bench, first, second) = changing();
+    let generation = 2;
+    bench.report(first, Report::Offered { generation, summary: GIVEN });
+    bench.report(second, Report::Taken(GIVEN));
+    bench.report(second, Report::Ready);
+    bench.declare("0.toml", &handing_over_with("1"));
+    assert!(bench.has_killed(second) && !bench.has_told(first));
+    bench.report(second, Report::Serving);
+    bench.effects.clear();
+    bench.give(Event::Ended(first, Exit::Code(0)));
+    let next = bench.effects.iter().find_map(|effect| match effect {
+        Effect::Spawn { component, .. } => Some(component.args.clone()),
+        _ => None,
+    });
+    assert_eq!(next.as_deref(), Some(&["1".to_owned()][..]));
+}
+
 /// How a process that took over from one that died can fail.
 type Way<'a> = &'a dyn Fn(&mut Bench, RunId);
 

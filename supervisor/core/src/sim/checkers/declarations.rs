@@ -43,8 +43,8 @@ impl Checker for Declarations {
                 .declared
                 .as_ref()
                 .is_some_and(|declared| process.declared.component.same_process(&declared.component));
-            // Nobody can take over from one that has not begun to serve.
-            let waits = slot.second.is_some() || process.stays || !process.serves;
+            // Nobody can take over from one that is not known to serve.
+            let waits = slot.second.is_some() || process.stays || !process.said_serving;
             if !same && !waits && slot.state != State::Stopping {
                 return Err(format!("{} runs on with a declaration that is no longer in force", slot.name));
             }

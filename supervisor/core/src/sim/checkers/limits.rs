@@ -57,10 +57,7 @@ impl Checker for Limits {
                 let (Some(now), Some(process)) = (&slot.declared, &slot.process) else { return Ok(()) };
                 let waits = matches!(record.from, State::Starting | State::ReadyWait);
                 let (now, then) = (&now.component, &process.declared.component);
-                // A hot swap under way to what is declared no longer is called off by the start.
-                let second = slot.second.as_ref().map(|second| &second.declared.component);
-                let called_off = second.is_some_and(|second| differ(now, second));
-                if differ(now, then) || called_off || waits || record.from == State::Stopping {
+                if differ(now, then) || waits || record.from == State::Stopping {
                     return Ok(());
                 }
                 Err(format!("{} is started anew for what it cannot see", record.component))

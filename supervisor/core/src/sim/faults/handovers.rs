@@ -172,7 +172,12 @@ impl World {
             Word::Taken => Report::Taken(summary(from.unwrap_or(run))),
             Word::Mistaken => Report::Taken(Summary { digest: 0, ..summary(from.unwrap_or(run)) }),
             Word::Ready => Report::Ready,
-            Word::Serving => Report::Serving,
+            Word::Serving => {
+                if let Some(process) = self.model.process_mut(run) {
+                    process.said_serving = true;
+                }
+                Report::Serving
+            }
             Word::Failed => Report::Failed { generation: of, why: why(of) },
             Word::Garbage => return self.give(Event::Garbled(run, "no message".into())),
         };
