@@ -8,7 +8,9 @@ use crate::vm::Vm;
 
 use super::held::{Held, pause_supervisor, resume_supervisor};
 use super::load::Load;
-use super::versions::{declare, lead_to_faulty, lead_to_script, lead_to_server, refused, serves};
+use super::versions::{
+    declare, declare_large, lead_to_faulty, lead_to_script, lead_to_server, refused, serves,
+};
 use super::{ECHO, ECHO_TARGET, until, upgrade};
 
 /// How long whoever is paused is.
@@ -54,7 +56,10 @@ pub async fn memory_runs_out_in_the_middle(vm: &Vm) -> Result<(), Failure> {
         check!(done.level == "fd-passing", "with memory again the upgrade was {done:?}");
         load.end_clean(vm, 20).await?;
     }
-    Ok(())
+    // There is no room for two of these, and of the two the old one is the larger when that shows.
+    let before = declare_large(vm, 40, "[resources]\nmemory_max = \"64M\"\n").await?;
+    refused(vm, "one as large", &[], "the new process").await?;
+    serves(vm, before, "want of memory beside a larger one").await
 }
 
 pub async fn descriptors_run_out_in_the_middle(vm: &Vm) -> Result<(), Failure> {

@@ -10,6 +10,8 @@ use super::{ECHO, ECHO_ADDRESS, REACTION, pid_of};
 const PROGRAM: &str = "/run/echo-program";
 /// What it leads to at first.
 const SERVER: &str = "/usr/local/bin/test-echo-server";
+/// A server that can be asked to be large.
+const LARGE_SERVER: &str = "/usr/local/bin/test-stateful-service";
 
 /// Declare the echo server anew, by that name, with these further arguments and keys; its process.
 pub async fn declare(vm: &Vm, args: &str, more: &str) -> Result<i32, Failure> {
@@ -22,8 +24,19 @@ pub async fn declare_hasty(vm: &Vm) -> Result<i32, Failure> {
     declare_with(vm, "", hasty).await
 }
 
+/// The component as one that has much memory from its start on. Returns its process.
+pub async fn declare_large(vm: &Vm, mib: u64, more: &str) -> Result<i32, Failure> {
+    let args = format!(", \"--ballast-mib\", \"{mib}\"");
+    let more = format!("{more}[lifecycle]\nreadiness = \"notify\"\n");
+    declare_server(vm, LARGE_SERVER, &args, &more).await
+}
+
 async fn declare_with(vm: &Vm, args: &str, more: &str) -> Result<i32, Failure> {
-    vm.sh(&format!("ln -sfn {SERVER} {PROGRAM}")).await?;
+    declare_server(vm, SERVER, args, more).await
+}
+
+async fn declare_server(vm: &Vm, server: &str, args: &str, more: &str) -> Result<i32, Failure> {
+    vm.sh(&format!("ln -sfn {server} {PROGRAM}")).await?;
     // Not by a change of its file, which would be an upgrade.
     vm.undeclare("test-echo-server.toml").await?;
     vm.wait_state(ECHO, "REMOVED", None, REACTION).await?;

@@ -272,6 +272,9 @@ pub enum Effect {
     },
     /// Tell a process on the channel of its hot swap.
     Order(RunId, Order),
+    /// A process that was not started as [`Place::Alone`] is its component's from now on: what was kept from it in
+    /// favour of the one before it is no longer.
+    Unconfine(RunId),
     /// Give a running process the limits that are declared now, and report [`Event::Limited`],
     /// once, unless the process ends first.
     Limit {

@@ -42,6 +42,7 @@ mutations! {
     ForgetDependents: "stops a component before those that need it",
     KeepOldDeclaration: "lets a process run on when its declaration changes",
     ForgetLimits: "does not change the limits of what runs",
+    KeepConfined: "keeps what has taken over to what the one before it left of the limits",
     IgnoreExtension: "does not put a limit off for a process that asks for it",
     ExtendForEver: "puts a limit off without an end",
     DropWatchdog: "never expects a sign of life",

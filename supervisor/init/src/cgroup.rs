@@ -4,6 +4,7 @@
 //! Layout: `ROOT/graph/<cgroup or name>`, and in that one for each process of a component that hands over. Without a usable hierarchy components run without
 //! groups, which is said once at the start; limits then do not hold.
 
+mod confine;
 #[cfg(test)]
 pub mod fake;
 mod generation;

@@ -18,9 +18,7 @@ use tracing::{error, info, warn};
 use yakiros_core::component::{Component, Readiness};
 use yakiros_core::control::{Answer, LogPosition, Request, Until};
 use yakiros_core::engine::Config;
-use yakiros_core::engine::{
-    ClientId, Effect, Engine, Event, FileContent, Halt, Peer, Place, RunId, Snapshot,
-};
+use yakiros_core::engine::{ClientId, Effect, Engine, Event, FileContent, Halt, Peer, RunId, Snapshot};
 use yakiros_core::journal::{Record, State};
 use yakiros_core::notify::Store;
 use yakiros_handoff::message::{Order, Report};
@@ -235,8 +233,7 @@ impl Supervisor {
     fn perform(self: &Rc<Self>, effect: Effect) {
         match effect {
             Effect::Spawn { run, component, generation, place } => {
-                let successor = place == Place::Successor;
-                let event = Processes::spawn(self, run, component, Start { generation, successor });
+                let event = Processes::spawn(self, run, component, Start { generation, place });
                 self.queue.borrow_mut().extend(event);
             }
             Effect::Connect { giver, taker, generation, limit } => {
@@ -252,6 +249,7 @@ impl Supervisor {
                 let failed = self.handovers.order(run, &order);
                 self.queue.borrow_mut().extend(failed);
             }
+            Effect::Unconfine(run) => self.processes.borrow().unconfine(run),
             Effect::Probe { probe, run, component } => health::begin(self, probe, run, &component),
             Effect::Limit { run, component } => limits::begin(self, run, &component),
             Effect::CancelProbe(probe) => health::cancel(self, probe),

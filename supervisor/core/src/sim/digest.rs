@@ -85,6 +85,7 @@ impl Digest {
                 self.number(12 + (run.0 << 8));
                 self.text(&order.to_string());
             }
+            Effect::Unconfine(run) => self.number(13 + (run.0 << 8)),
             Effect::Forget(name) => self.text(name),
             Effect::Reply(client, answer) => {
                 self.number(7 + (client.0 << 8));

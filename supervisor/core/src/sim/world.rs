@@ -406,6 +406,7 @@ impl World {
             Effect::Connect { giver, generation, .. } => self.plan_offer(*giver, *generation),
             Effect::Order(run, order) => self.plan_obedience(*run, order),
             Effect::Signal(..)
+            | Effect::Unconfine(_)
             | Effect::Forget(_)
             | Effect::ReadFiles
             | Effect::Reexecute(_)

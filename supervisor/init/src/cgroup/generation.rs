@@ -1,7 +1,7 @@
 //! A group for each process of a component that hands over, inside of the component's own.
 //!
 //! Two of its processes may live at once, and what ends one of them with all that it has started must not touch the other.
-//! The limits are those of the component's group, and hold for both together.
+//! The limits are those of the component's group, and hold for both together (and see [`super::confine`]).
 //!
 //! No such group is ever used twice: in one that was killed nothing could be started (see [`Cgroups::kill`]).
 
@@ -24,6 +24,9 @@ const MARK: &str = ".gen-";
 impl Cgroups {
     /// Make the group of one process of a component inside of `whole`, the component's.
     pub fn make_for(&self, whole: &Cgroup, component: &Component, generation: u64) -> io::Result<Cgroup> {
+        if component.resources.memory_max.is_some() {
+            whole.count_memory_apart();
+        }
         let first = format!("{}{MARK}{generation}", component.name);
         let mut name = first.clone();
         for attempt in 1..=ATTEMPTS {

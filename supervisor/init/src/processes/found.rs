@@ -38,7 +38,13 @@ impl Processes {
         match self.cgroups.adopt(component, found.pid) {
             // Without a group it may as well be what a oneshot has left behind.
             Ok(None) if component.kind == Kind::Oneshot => return false,
-            Ok(cgroup) => found.cgroup = cgroup,
+            Ok(cgroup) => {
+                // It may have been about to take over.
+                if let Some(own) = &cgroup {
+                    self.cgroups.unconfine(&component.name, own);
+                }
+                found.cgroup = cgroup;
+            }
             Err(error) => {
                 warn!("{}: a process that says it is its own is not taken: {error}", component.name);
                 return false;

@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 use tokio::task::spawn_local;
 use tracing::error;
-use yakiros_core::engine::RunId;
+use yakiros_core::engine::{Place, RunId};
 use yakiros_core::journal::Exit;
 
 use super::exec::{listen, watch_exec};
@@ -62,6 +62,9 @@ pub struct PassedProcesses {
     /// Those of them that are to take over from another.
     #[serde(default)]
     successors: Vec<RunId>,
+    /// Those that are to serve beside another.
+    #[serde(default)]
+    beside: Vec<RunId>,
 }
 
 impl PassedProcesses {
@@ -85,7 +88,10 @@ impl Processes {
         let mut runs: Vec<_> = self.runs.iter().map(|(run, process)| process.pass(*run)).collect();
         // The same processes give the same state.
         runs.sort_by_key(|passed| passed.run);
-        let successors = self.pending.iter().filter(|(_, pending)| pending.start.successor);
+        let at = |place| {
+            let there = self.pending.iter().filter(move |(_, pending)| pending.start.place == place);
+            there.map(|(run, _)| *run).collect()
+        };
         PassedProcesses {
             runs,
             pids: self.pids.iter().map(|(pid, role)| (*pid, *role)).collect(),
@@ -93,7 +99,8 @@ impl Processes {
             killed: self.cgroups.killed(),
             files,
             pending: self.pending.iter().map(|(run, pending)| (*run, pending.start.generation)).collect(),
-            successors: successors.map(|(run, _)| *run).collect(),
+            successors: at(Place::Successor),
+            beside: at(Place::Beside),
         }
     }
 }
@@ -139,8 +146,12 @@ pub fn take_over(supervisor: &Rc<Supervisor>, passed: PassedProcesses, luggage: 
     }
     for (run, generation) in passed.pending {
         if let Some(component) = supervisor.started_with(run) {
-            let successor = passed.successors.contains(&run);
-            pending::begin(supervisor, run, component, Start { generation, successor });
+            let place = match run {
+                run if passed.successors.contains(&run) => Place::Successor,
+                run if passed.beside.contains(&run) => Place::Beside,
+                _ => Place::Alone,
+            };
+            pending::begin(supervisor, run, component, Start { generation, place });
         }
     }
     for process in passed.runs {

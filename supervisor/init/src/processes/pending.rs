@@ -95,7 +95,7 @@ async fn wait(
     let mut pause = DRAIN_STEP;
     loop {
         step.set(LOOK);
-        let before = if which.successor { None } else { look(supervisor, component).await? };
+        let before = if which.is_successor() { None } else { look(supervisor, component).await? };
         step.set(PREPARE);
         let prepared = supervisor.processes.borrow_mut().prepare(component, which);
         let prepared = prepared.map_err(|(step, errno)| (step.into(), errno))?;

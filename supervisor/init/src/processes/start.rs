@@ -11,7 +11,7 @@ use nix::libc;
 use tokio::io::unix::AsyncFd;
 use tokio::task::spawn_local;
 use yakiros_core::component::{Check, Component, Readiness};
-use yakiros_core::engine::{Event, RunId};
+use yakiros_core::engine::{Event, Place, RunId};
 
 use super::exec::watch_exec;
 use super::{Process, Processes, Role, found, pending};
@@ -60,8 +60,15 @@ impl Pipes {
 pub struct Start {
     /// Starts of the component so far, from 1.
     pub generation: u64,
+    /// Which of its processes it is.
+    pub place: Place,
+}
+
+impl Start {
     /// It is to take over from the process that serves.
-    pub successor: bool,
+    pub(super) fn is_successor(self) -> bool {
+        self.place == Place::Successor
+    }
 }
 
 impl Processes {
@@ -97,7 +104,7 @@ impl Processes {
         if let Some((_, what)) = component.isolation.unsupported().next() {
             return Some(Event::Unsupported { run, what: what.into() });
         }
-        if !start.successor {
+        if !start.is_successor() {
             let found = supervisor.processes.borrow_mut().found.remove(&component.name);
             if let Some(found) = found {
                 return Some(found::take(supervisor, run, &component, found));
@@ -108,7 +115,7 @@ impl Processes {
             Err((step, errno)) => return Some(not_executed(run, step, errno)),
         };
         let before = match &component.lifecycle.readiness {
-            Readiness::File(path) if !start.successor => {
+            Readiness::File(path) if !start.is_successor() => {
                 supervisor.lookups.identity_now(Path::new(path)).map(Result::ok)
             }
             _ => Some(None),
@@ -126,6 +133,14 @@ impl Processes {
         }
     }
 
+    /// See [`Effect::Unconfine`](yakiros_core::engine::Effect::Unconfine).
+    pub fn unconfine(&self, run: RunId) {
+        let Some(process) = self.runs.get(&run) else { return };
+        if let Some(own) = &process.cgroup {
+            self.cgroups.unconfine(&process.name, own);
+        }
+    }
+
     /// Bring the control group of a component into the state that it is started in.
     pub(super) fn prepare(
         &mut self,
@@ -135,7 +150,12 @@ impl Processes {
         let prepared = match self.cgroups.prepare(component) {
             Ok(Prepared::Ready(Some(whole))) if component.hands_over() => {
                 let own = self.cgroups.make_for(&whole, component, start.generation);
-                own.map(|own| Prepared::Ready(Some(own)))
+                own.map(|own| {
+                    if start.place != Place::Alone {
+                        own.confine(&whole, &component.resources);
+                    }
+                    Prepared::Ready(Some(own))
+                })
             }
             prepared => prepared,
         };
@@ -172,14 +192,14 @@ fn try_spawn(
     let mut own = supervisor.processes.borrow_mut();
     let own = &mut *own;
     // That it is ready to take over is said elsewhere, and that the component is ready would be said by the other.
-    let prepared = if start.successor {
+    let prepared = if start.is_successor() {
         readiness::Prepared::None
     } else {
         readiness::prepare(component, before).map_err(at("prepare the readiness channel"))?
     };
     let socket = component.has_notify_socket().then(|| Socket::open(run, &supervisor.state_dir));
     let socket = socket.transpose().map_err(at("prepare the notification socket"))?;
-    let successor = start.successor.then_some(start.generation);
+    let successor = start.is_successor().then_some(start.generation);
     let channel = component.hands_over().then(|| handover::Channel::open(successor));
     let channel = channel.transpose().map_err(at("prepare the channel for hot swaps"))?;
     let given = supervisor.stores.given(component);

@@ -226,6 +226,9 @@ impl Engine {
         if !self.change_places(id) {
             return false;
         }
+        if let Some(run) = self.run_of(id).filter(|_| !broken(Mutation::KeepConfined)) {
+            self.effects.push(Effect::Unconfine(run));
+        }
         if self.unit(id).is_some_and(|unit| unit.state.is_up()) {
             self.begin_watch(id);
             self.arm_watchdog(id);

@@ -186,6 +186,7 @@ fn a_declaration_that_becomes_again_what_runs_spares_the_process() {
     bench.declare("0.toml", &handing_over_with("1"));
     assert!(bench.has_killed(second) && !bench.has_told(first));
     bench.report(second, Report::Serving);
+    assert!(bench.effects.iter().any(|effect| matches!(effect, Effect::Unconfine(run) if *run == second)));
     bench.effects.clear();
     bench.give(Event::Ended(first, Exit::Code(0)));
     let next = bench.effects.iter().find_map(|effect| match effect {

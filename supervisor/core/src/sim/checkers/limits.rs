@@ -1,13 +1,13 @@
 //! A process is started anew for a declaration only when a new one would differ in what the process
 //! itself can see. Limits are changed on what runs: one change at a time, and in the end the limits
-//! of each process are those that are declared.
+//! of each process are those that are declared. What has taken over is not kept to what the one before it left of them.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use super::{Checker, Verdict};
 use crate::component::{Component, Resources};
-use crate::engine::{Effect, Engine, Event, RunId};
+use crate::engine::{Effect, Engine, Event, Place, RunId};
 use crate::journal::{Cause, State};
 use crate::sim::model::Model;
 
@@ -17,6 +17,8 @@ struct Given {
     resources: Rc<Resources>,
     /// A change is under way.
     busy: bool,
+    /// It may use what another process leaves.
+    confined: bool,
 }
 
 /// See the module documentation.
@@ -45,9 +47,13 @@ impl Checker for Limits {
 
     fn effect(&mut self, model: &Model, effect: &Effect) -> Verdict {
         match effect {
-            Effect::Spawn { run, component, .. } => {
-                let given = Given { resources: component.resources.clone(), busy: false };
-                self.given.insert(*run, given);
+            Effect::Spawn { run, component, place, .. } => {
+                let resources = component.resources.clone();
+                self.given.insert(*run, Given { resources, busy: false, confined: *place != Place::Alone });
+                Ok(())
+            }
+            Effect::Unconfine(run) => {
+                self.given.get_mut(run).into_iter().for_each(|given| given.confined = false);
                 Ok(())
             }
             Effect::Limit { run, component } => self.change(*run, component),
@@ -73,6 +79,9 @@ impl Checker for Limits {
             let declared = slot.declared.as_ref().map(|declared| &declared.component.resources);
             if given.busy || declared.is_some_and(|declared| *declared != given.resources) {
                 return Err(format!("{} runs on with limits that are no longer declared", slot.name));
+            }
+            if given.confined {
+                return Err(format!("{} runs on with what the process before it left", slot.name));
             }
         }
         Ok(())
