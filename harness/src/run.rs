@@ -30,6 +30,7 @@ use crate::interrupt::{self, EXIT_INTERRUPTED};
 use crate::options::{self, Options};
 use crate::pool::{Folders, SuiteMachine};
 use crate::prepare::{PrepareError, Prepared};
+use crate::programs::Programs;
 use crate::progress::Live;
 use crate::scenario::{Scenario, Start};
 use crate::suite::{Suite, select};
@@ -169,7 +170,7 @@ impl Run {
             let folders = Folders { work: folder, log: machine_folder };
             machines.push(Rc::new(SuiteMachine::new(suite, config, machine, folders, events, limits, scale)));
         }
-        self.scenarios(selection, &machines).await;
+        self.scenarios(selection, &machines, &prepared.programs).await;
         Ok(())
     }
 
@@ -209,7 +210,7 @@ impl Run {
         self.events.emit(Event::Plan(event::Plan { scenarios: planned.collect() }));
     }
 
-    async fn scenarios(&self, selection: &Selection, machines: &[Rc<SuiteMachine>]) {
+    async fn scenarios(&self, selection: &Selection, machines: &[Rc<SuiteMachine>], programs: &Programs) {
         let jobs = Arc::new(Semaphore::new(self.jobs(machines)));
         let mut running = JoinSet::new();
         for ((_, scenarios), machine) in selection.iter().zip(machines) {
@@ -220,6 +221,7 @@ impl Run {
                     machine,
                     events: Rc::clone(&self.events),
                     options: Rc::clone(&self.options),
+                    programs: programs.clone(),
                     run_folder: self.folder.clone(),
                 };
                 running.spawn_local(async move {
@@ -270,6 +272,7 @@ struct Attempt {
     machine: Rc<SuiteMachine>,
     events: Rc<Events>,
     options: Rc<Options>,
+    programs: Programs,
     run_folder: PathBuf,
 }
 
@@ -326,7 +329,14 @@ impl Attempt {
             started,
             step: Rc::default(),
         };
-        let vm = Vm::new(ready.guest, ready.disks, ready.limits, self.options.profile, log.clone());
+        let vm = Vm::new(
+            ready.guest,
+            ready.disks,
+            ready.limits,
+            self.options.profile,
+            self.programs.clone(),
+            log.clone(),
+        );
         let work = async {
             catch_panic((self.scenario.run)(&vm)).await?;
             vm.still_works().await

@@ -18,6 +18,7 @@ use crate::events::Events;
 use crate::failure::Failure;
 use crate::limits::Limits;
 use crate::options::Profile;
+use crate::programs::Programs;
 
 /// What the supervisor may take to answer a request, beyond the time the request itself is given.
 const ANSWER: Duration = Duration::from_secs(5);
@@ -36,6 +37,7 @@ pub struct Vm {
     disks: Vec<PathBuf>,
     limits: Limits,
     profile: Profile,
+    programs: Programs,
     log: ScenarioLog,
 }
 
@@ -130,9 +132,15 @@ impl Vm {
         disks: Vec<PathBuf>,
         limits: Limits,
         profile: Profile,
+        programs: Programs,
         log: ScenarioLog,
     ) -> Self {
-        Self { guest, disks, limits, profile, log }
+        Self { guest, disks, limits, profile, programs, log }
+    }
+
+    /// A program of the guest, on the host: they are static.
+    pub fn host_program(&self, name: &str) -> PathBuf {
+        self.programs.path(name)
     }
 
     /// How much is to be done: all that is promised, or what is tried for each change.

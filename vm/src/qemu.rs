@@ -138,6 +138,9 @@ const KERNEL_ARGUMENTS: &str = "console=ttyS0 loglevel=5 panic=-1 oops=panic reb
 /// kernel's calibration against the PIT never ends. An emulated counter is the host's own, so its rate is given too.
 const EMULATION_ARGUMENTS: &str = "no_timer_check";
 
+/// QEMU's id of the guest's network.
+pub const NETWORK: &str = "network";
+
 /// Descriptors as QEMU sees them.
 const RAM_FD: i32 = 10;
 const INITRD_FD: i32 = 11;
@@ -257,9 +260,9 @@ impl Launch<'_> {
             add("-device", format!("virtio-blk-{bus},drive=disk{index}"));
         }
         if hardware.network {
-            add("-netdev", "user,id=network,restrict=on".into());
+            add("-netdev", format!("user,id={NETWORK},restrict=on"));
             let options = hardware.platform.card_options();
-            add("-device", format!("virtio-net-{bus},netdev=network{options}"));
+            add("-device", format!("virtio-net-{bus},netdev={NETWORK}{options}"));
         }
         add("-initrd", format!("/proc/self/fd/{INITRD_FD}"));
         add("-append", self.kernel_arguments());

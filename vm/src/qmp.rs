@@ -4,6 +4,7 @@
 //! milliseconds, and one that does not is stuck.
 
 use std::collections::HashMap;
+use std::net::{SocketAddr, SocketAddrV4};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -194,6 +195,27 @@ impl Qmp {
         .await
     }
 
+    /// Forwards a port of the host's loopback, which the host chooses, to one of the guest on the network of this id; the
+    /// host's address. QEMU listens there with a queue of one, and the host forgets who comes beyond it and believes to be
+    /// connected: clients have to come one after the other, each when the one before has a reply.
+    pub async fn forward_port(&self, network: &str, guest: SocketAddrV4) -> Result<SocketAddr, VmError> {
+        let (address, port) = (guest.ip(), guest.port());
+        let add = format!("hostfwd_add {network} tcp:127.0.0.1:0-{address}:{port}");
+        let refused = self.human(&add).await?;
+        if !refused.trim().is_empty() {
+            return Err(VmError::new("forward a port", VmErrorKind::Qmp(refused)));
+        }
+        // There is no command for programs that tells it.
+        let table = self.human("info usernet").await?;
+        forwarded(&table, guest)
+            .ok_or_else(|| VmError::new("find the forwarded port", VmErrorKind::Qmp(table)))
+    }
+
+    async fn human(&self, line: &str) -> Result<String, VmError> {
+        let said = self.execute("human-monitor-command", Some(json!({"command-line": line}))).await?;
+        Ok(said.as_str().unwrap_or_default().to_owned())
+    }
+
     async fn until<F>(&self, attempt: &str, done: impl Fn() -> F) -> Result<(), VmError>
     where
         F: Future<Output = Result<bool, VmError>>,
@@ -238,6 +260,17 @@ impl Qmp {
             Err(_) => Err(failed(VmErrorKind::TimedOut { limit: COMMAND_LIMIT, console: String::new() })),
         }
     }
+}
+
+/// The host's address in the line of `info usernet` about this one of the guest: protocol, descriptor, source and
+/// destination with their ports.
+fn forwarded(table: &str, guest: SocketAddrV4) -> Option<SocketAddr> {
+    table.lines().find_map(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let [kind, _, from, from_port, to, to_port, ..] = words[..] else { return None };
+        let is_it = kind == "TCP[HOST_FORWARD]" && format!("{to}:{to_port}") == guest.to_string();
+        format!("{from}:{from_port}").parse().ok().filter(|_| is_it)
+    })
 }
 
 async fn read_lines(
@@ -306,6 +339,19 @@ mod tests {
                 .await;
         let error = qmp.stop().await.unwrap_err().to_string();
         assert_eq!(error, "failed to execute QMP stop: QMP: GenericError: no such thing");
+    }
+
+    #[tokio::test]
+    async fn a_forwarded_port_is_found_in_the_table() {
+        let guest = SocketAddrV4::new([10, 0, 2, 15].into(), 8080);
+        let table = r#"{"return": "Hub -1 (network):\r\n  Protocol[State]    FD  Source Address  Port   Dest. Address  Port RecvQ SendQ\r\n  TCP[HOST_FORWARD]  13       127.0.0.1 40001       10.0.2.15  8081     0     0\r\n  TCP[HOST_FORWARD]  12       127.0.0.1 40002       10.0.2.15  8080     0     0\r\n", "id": ID}"#;
+        let added = r#"{"return": "", "id": ID}"#;
+        let qmp = connected(vec![added, table]).await;
+        let address = qmp.forward_port("network", guest).await.unwrap();
+        assert_eq!(address.to_string(), "127.0.0.1:40002");
+        let refused = r#"{"return": "could not set up host forwarding rule", "id": ID}"#;
+        let error = connected(vec![refused]).await.forward_port("network", guest).await.unwrap_err();
+        assert!(error.to_string().contains("could not set up"), "{error}");
     }
 
     #[tokio::test]

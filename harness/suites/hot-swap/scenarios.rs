@@ -5,6 +5,7 @@ mod crowds;
 mod disturbed;
 mod failures;
 mod held;
+mod host;
 mod load;
 mod sockets;
 mod swaps;
@@ -28,6 +29,7 @@ use disturbed::{
     supervisor_paused_in_the_middle,
 };
 use failures::{failed_upgrades_leave_the_old_version, faults_of_the_new_version, faults_of_the_old_version};
+use host::clients_from_outside;
 use sockets::{every_kind_of_socket, half_closed_connections, half_sent_requests};
 use swaps::{
     echo_server_connectivity, echo_server_hotswap_support, persistent_connection_upgrade,
@@ -50,7 +52,7 @@ const ECHO_ADDRESS: &str = "127.0.0.1:8080";
 const ECHO_TARGET: &str = "tcp:127.0.0.1:8080";
 
 /// All scenarios of the suite.
-pub const SCENARIOS: [Scenario; 22] = [
+pub const SCENARIOS: [Scenario; 23] = [
     scenario!(
         echo_server_hotswap_support,
         "a service that declares it has a channel for all of its life, and an upgrade moves it"
@@ -91,6 +93,8 @@ pub const SCENARIOS: [Scenario; 22] = [
     scenario!(thousands_of_idle_connections, "ten thousand connections move at once, and each is answered after it",
         start: Start::Clone, budget: LONG_BUDGET),
     scenario!(a_large_state, "256 MiB of state arrive as they were", start: Start::Clone, budget: LONG_BUDGET),
+    scenario!(clients_from_outside, "clients on another machine, over its network, lose nothing in upgrades in a row",
+        start: Start::Clone, budget: LONG_BUDGET),
     scenario!(re_execution_in_the_middle, "process 1 executes itself again while an upgrade waits, which then goes on",
         start: Start::Clone, budget: LONG_BUDGET),
     scenario!(supervisor_paused_in_the_middle,

@@ -24,9 +24,9 @@ use crate::check::{Checker, Verdict};
 use crate::history::{self, Kind, Record};
 pub use target::Target;
 
-/// Connections that are being established at once: more would overrun a listener's queue, and a
+/// Connections that are being established at once, unless told otherwise: more would overrun a listener's queue, and a
 /// lost SYN is repeated only after a second.
-const CONNECTING: usize = 64;
+pub const CONNECTING: u16 = 64;
 /// How often the history is written out, so that little is lost when the client is killed.
 const FLUSH: Duration = Duration::from_secs(1);
 
@@ -39,6 +39,10 @@ pub struct Load {
     pub connections: u32,
     /// Connections that ask at their begin and at their end.
     pub idle: u32,
+    /// Connections that are being established at once, at least 1. Where the first reply comes early, a connection
+    /// counts until then: a queue on the way may have taken it that nobody has looked into, and forgets it when more come
+    /// than it can hold.
+    pub connecting: u16,
     /// What these are in between.
     pub idle_state: IdleState,
     /// When requests are sent.
@@ -125,9 +129,9 @@ pub async fn run(
         history::begin(file)?;
     }
     let shared = Rc::new(Shared {
+        connecting: Semaphore::new(load.connecting.into()),
         load,
         log: RefCell::new(log),
-        connecting: Semaphore::new(CONNECTING),
         stop: stopped,
     });
     let mut tasks = JoinSet::new();

@@ -41,6 +41,7 @@ fn load(target: Target) -> Load {
         target,
         connections: 5,
         idle: 0,
+        connecting: client::CONNECTING,
         idle_state: IdleState::Open,
         pace: Pace::Closed { pipeline: 4 },
         bytes: BYTES,
@@ -193,6 +194,32 @@ fn a_file_tells_when_all_connections_are_in_their_state() {
         assert!(verdict.clean, "{idle_state:?}: {verdict}");
         assert_eq!(verdict.counts.connections, 8, "{idle_state:?}");
     }
+}
+
+#[test]
+fn one_connection_is_established_after_the_other_if_so_asked() {
+    let verdict = local(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
+        let load =
+            Load { connecting: 1, idle: 2, ..load(Target::Tcp(listener.local_addr().expect("an address"))) };
+        let stop = async {
+            let enough = Rc::new(Semaphore::new(0));
+            for number in 0..7 {
+                let (stream, _) = listener.accept().await.expect("a connection");
+                stream.readable().await.expect("a request");
+                tokio::select! {
+                    biased;
+                    _ = listener.accept() => panic!("another one before the reply of number {number}"),
+                    () = tokio::task::yield_now() => {}
+                }
+                let enough = Rc::clone(&enough);
+                tokio::task::spawn_local(async move { serve(stream, Way::Right, &enough).await });
+            }
+        };
+        client::run(load.clone(), None, stop).await.expect("a verdict")
+    });
+    assert!(verdict.clean, "{verdict}");
+    assert_eq!(verdict.counts.connections, 7);
 }
 
 #[test]

@@ -56,6 +56,9 @@ struct Run {
     /// What these are in between.
     #[arg(long, value_enum, default_value_t, value_name = "STATE")]
     idle_state: IdleWord,
+    /// Connections that are being established at once, each until it has a reply.
+    #[arg(long, value_name = "N", default_value_t = client::CONNECTING, value_parser = clap::value_parser!(u16).range(1..))]
+    connecting: u16,
     /// Requests that each connection has under way.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     pipeline: u16,
@@ -156,6 +159,7 @@ fn make(run: Run) -> io::Result<Verdict> {
         target: run.target,
         connections: run.connections,
         idle: run.idle,
+        connecting: run.connecting,
         idle_state: run.idle_state.into(),
         pace,
         bytes: run.bytes,

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, SemaphorePermit};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::target::Stream;
@@ -52,9 +52,9 @@ pub(super) async fn keep(shared: Rc<Shared>, place: u32) {
     loop {
         let number = shared.next_connection();
         let well = match connect(&shared).await {
-            Ok(stream) => {
+            Ok((stream, turn)) => {
                 shared.log(Kind::Opened, number);
-                converse(&shared, number, how, stream, &settled).await
+                converse(&shared, number, how, stream, turn, &settled).await
             }
             Err(error) => {
                 shared.log(Kind::Refused(code(&error)), number);
@@ -74,10 +74,12 @@ pub(super) async fn keep(shared: Rc<Shared>, place: u32) {
     }
 }
 
-async fn connect(shared: &Shared) -> io::Result<Box<dyn Stream>> {
+/// A connection, and its turn to be established, which may not be over yet.
+async fn connect(shared: &Shared) -> io::Result<(Box<dyn Stream>, SemaphorePermit<'_>)> {
     // It is never closed.
-    let _turn = shared.connecting.acquire().await.map_err(io::Error::other)?;
-    timeout(CONNECT_LIMIT, shared.load.target.connect()).await.map_err(|_| io::ErrorKind::TimedOut)?
+    let turn = shared.connecting.acquire().await.map_err(io::Error::other)?;
+    let connected = timeout(CONNECT_LIMIT, shared.load.target.connect()).await;
+    Ok((connected.map_err(|_| io::ErrorKind::TimedOut)??, turn))
 }
 
 /// Ask and listen until the connection ends; whether it ended well. It is settled when it has its first reply and, if
@@ -87,6 +89,7 @@ async fn converse(
     number: u32,
     how: Use,
     stream: Box<dyn Stream>,
+    turn: SemaphorePermit<'_>,
     settled: &Cell<bool>,
 ) -> bool {
     let (mut read, mut write) = tokio::io::split(stream);
@@ -104,6 +107,8 @@ async fn converse(
     };
     let mut stop = shared.stop.clone();
     let is_unread = matches!(how, Use::Idle(IdleState::HalfClosed));
+    // Of what may be lost, or is not read, no reply is waited for.
+    let turn = Cell::new(Some(turn).filter(|_| shared.load.target.has_an_end() && !is_unread));
     let sending = async {
         send(shared, &pipe, how, &mut write, settle).await?;
         pipe.all_sent.set(true);
@@ -133,6 +138,7 @@ async fn converse(
             let _ = stop.wait_for(|stop| *stop).await;
         }
         let first = || {
+            drop(turn.take());
             if matches!(how, Use::Busy(..)) {
                 settle();
             }
