@@ -15,13 +15,15 @@ use yakiros_vm::qemu::Hardware;
 use crate::options::Options;
 use crate::programs::Programs;
 use crate::progress::Preparation;
-use crate::suite::{self, Config, Suite};
+use crate::suite::{self, Config, MachineConfig, Suite};
 use crate::vm::{COMPONENTS, FAULTY_SUPERVISOR};
 
 /// What all machines of a run are made of.
 pub struct Prepared {
     /// Kernel and layers.
     pub image: BaseImage,
+    /// A layer for suites with daemons of Debian, if any of the run has them.
+    daemons: Option<PathBuf>,
     /// Our own programs.
     pub programs: Programs,
     /// QEMU and its accelerator.
@@ -35,24 +37,30 @@ pub struct Prepared {
 /// Any error of the preparation, in one line: nothing was tested.
 pub type PrepareError = Box<dyn std::error::Error + Send + Sync>;
 
-fn provide(
-    request: &ImageRequest,
-    faulty: bool,
-) -> Result<(BaseImage, ProvidedQemu, Programs), PrepareError> {
+/// What does not depend on the processor.
+struct Provided {
+    image: BaseImage,
+    daemons: Option<PathBuf>,
+    qemu: ProvidedQemu,
+    programs: Programs,
+}
+
+fn provide(request: &ImageRequest, faulty: bool, daemons: bool) -> Result<Provided, PrepareError> {
     let progress = Preparation::default();
     let cache = Cache::from_env()?;
-    let image = image::prepare(&cache, request, &progress)?;
+    let mut image = image::prepare(&cache, request, &progress)?;
+    let daemons = daemons.then(|| image.daemons(&cache, &progress)).transpose()?;
     let qemu = provision_qemu(&cache, &QemuChoice::from_env(), &progress)?;
     progress.step("build the guest's programs");
     if faulty {
         Programs::build_faulty()?;
     }
-    Ok((image, qemu, Programs::build()?))
+    Ok(Provided { image, daemons, qemu, programs: Programs::build()? })
 }
 
-/// Whether a suite of the run has a supervisor that fails on request.
-fn wants_faulty(options: &Options) -> bool {
-    let wants = |suite: &Suite| suite.config().is_ok_and(|config| config.machine.fault_injection);
+/// Whether a machine of the run is so.
+fn wants(options: &Options, what: impl Fn(&MachineConfig) -> bool) -> bool {
+    let wants = |suite: &Suite| suite.config().is_ok_and(|config| what(&config.machine));
     suite::select(options).is_ok_and(|suites| suites.iter().any(|(suite, _)| wants(suite)))
 }
 
@@ -62,15 +70,16 @@ impl Prepared {
     /// May be dropped at any time: the downloads and builds under way end with this process.
     pub async fn new(options: &Options, work: &Path) -> Result<Self, PrepareError> {
         let request = options.image.clone();
-        let faulty = wants_faulty(options);
-        let (image, qemu, programs) =
-            tokio::task::spawn_blocking(move || provide(&request, faulty)).await??;
+        let faulty = wants(options, |machine| machine.fault_injection);
+        let daemons = wants(options, |machine| machine.daemons);
+        let provided = tokio::task::spawn_blocking(move || provide(&request, faulty, daemons)).await??;
+        let Provided { image, daemons, qemu, programs } = provided;
         let acceleration = match options.accelerator {
             Some(accelerator) => Choice { accelerator, reason: "asked for on the command line".into() },
             None => accel::choose(&qemu.qemu, &image.kernel, work).await,
         };
         let host = Arc::new(Host { qemu: qemu.qemu.clone(), accelerator: acceleration.accelerator });
-        Ok(Self { image, programs, host, qemu, acceleration })
+        Ok(Self { image, daemons, programs, host, qemu, acceleration })
     }
 
     /// The machine of a suite, not yet booted. Its own layer is written into `work`.
@@ -83,7 +92,8 @@ impl Prepared {
     ) -> Result<Machine, PrepareError> {
         let layer = work.join(format!("{}.cpio", suite.name));
         self.write_layer(&suite.components()?, config.machine.fault_injection, &layer)?;
-        let layers: Vec<PathBuf> = self.image.layers.iter().chain([&layer]).cloned().collect();
+        let daemons = self.daemons.iter().filter(|_| config.machine.daemons);
+        let layers: Vec<PathBuf> = self.image.layers.iter().chain(daemons).chain([&layer]).cloned().collect();
         let mut arguments = vec![format!("yakiros.modules={}", config.machine.modules.join(","))];
         match &options.init {
             Some(init) => arguments.push(format!("init={init}")),

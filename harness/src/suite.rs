@@ -66,6 +66,9 @@ pub struct MachineConfig {
     /// Has [`crate::vm::FAULTY_SUPERVISOR`] too, beside the supervisor that is shipped.
     #[serde(default)]
     pub fault_injection: bool,
+    /// Has HAProxy and wrk of Debian, too.
+    #[serde(default)]
+    pub daemons: bool,
     /// The folder of the component files, seen from the suite's.
     #[serde(default = "usual_components")]
     pub components: PathBuf,

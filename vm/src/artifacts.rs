@@ -59,6 +59,7 @@ pub(crate) struct Artifacts {
     pub alpine_mirror: AlpineMirror,
     pub debian_kernel: DebianKernel,
     pub debian_tools: DebianTools,
+    pub debian_daemons: DebianTools,
     pub qemu: QemuPackage,
     pub pip: PipPackage,
 }

@@ -125,6 +125,15 @@ pub struct BaseImage {
 }
 
 impl BaseImage {
+    /// Provides daemons of Debian for guests that are to have them; the layer, which the caller adds.
+    pub fn daemons(&mut self, cache: &Cache, progress: &dyn Progress) -> Result<PathBuf, ImageError> {
+        let entry = tools::daemons(cache, progress)?;
+        let layer = entry.path(tools::DAEMONS.layer);
+        merge_records(&mut self.records, entry.records());
+        self.leases.push(entry);
+        Ok(layer)
+    }
+
     /// An empty layer to go on top of these.
     pub fn layer(&self) -> LayerBuilder {
         LayerBuilder::with_dir_links(&self.dir_links)
@@ -246,8 +255,8 @@ fn add_tools(
 ) -> Result<(), ImageError> {
     match tools {
         Tools::Debian => {
-            let entry = tools::layer(cache, progress)?;
-            image.layers.push(entry.path(tools::LAYER));
+            let entry = tools::tools(cache, progress)?;
+            image.layers.push(entry.path(tools::TOOLS.layer));
             merge_records(&mut image.records, entry.records());
             image.leases.push(entry);
         }

@@ -38,7 +38,8 @@ fn act(command: &Command) -> Result<i32, ImageError> {
         Command::Build => {
             for kernel in [Kernel::Alpine, Kernel::Debian] {
                 let request = ImageRequest { kernel, ..ImageRequest::default() };
-                let image = image::prepare(&cache, &request, &progress)?;
+                let mut image = image::prepare(&cache, &request, &progress)?;
+                image.daemons(&cache, &progress)?;
                 println!("{kernel}: kernel {}", image.kernel_release);
             }
             let qemu = provision_qemu(&cache, &QemuChoice::from_env(), &progress)?;

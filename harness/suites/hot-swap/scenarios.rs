@@ -2,6 +2,7 @@
 
 mod crash_points;
 mod crowds;
+mod daemon;
 mod disturbed;
 mod failures;
 mod held;
@@ -24,6 +25,7 @@ use crash_points::{
     crash_points_of_the_new_version, crash_points_of_the_old_version, crash_points_of_the_supervisor,
 };
 use crowds::{a_hundred_upgrades_of_a_thousand_connections, a_large_state, thousands_of_idle_connections};
+use daemon::haproxy_is_swapped_under_wrk;
 use disturbed::{
     descriptors_run_out_in_the_middle, memory_runs_out_in_the_middle, re_execution_in_the_middle,
     supervisor_paused_in_the_middle,
@@ -52,7 +54,7 @@ const ECHO_ADDRESS: &str = "127.0.0.1:8080";
 const ECHO_TARGET: &str = "tcp:127.0.0.1:8080";
 
 /// All scenarios of the suite.
-pub const SCENARIOS: [Scenario; 23] = [
+pub const SCENARIOS: [Scenario; 24] = [
     scenario!(
         echo_server_hotswap_support,
         "a service that declares it has a channel for all of its life, and an upgrade moves it"
@@ -95,6 +97,8 @@ pub const SCENARIOS: [Scenario; 23] = [
     scenario!(a_large_state, "256 MiB of state arrive as they were", start: Start::Clone, budget: LONG_BUDGET),
     scenario!(clients_from_outside, "clients on another machine, over its network, lose nothing in upgrades in a row",
         start: Start::Clone, budget: LONG_BUDGET),
+    scenario!(haproxy_is_swapped_under_wrk, "a daemon that knows nothing of hot swaps is upgraded again and again, and no request fails",
+        start: Start::Clone, budget: LONG_BUDGET),
     scenario!(re_execution_in_the_middle, "process 1 executes itself again while an upgrade waits, which then goes on",
         start: Start::Clone, budget: LONG_BUDGET),
     scenario!(supervisor_paused_in_the_middle,
@@ -119,6 +123,9 @@ pub const SCENARIOS: [Scenario; 23] = [
 #[derive(Debug, Clone, Deserialize)]
 struct Upgraded {
     level: String,
+    /// How the descriptors went, where it was not by the protocol of hot swaps.
+    #[serde(default)]
+    form: Option<String>,
     gap_us: Option<u64>,
     generation: Option<u64>,
     descriptors: Option<u64>,

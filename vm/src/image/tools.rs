@@ -1,7 +1,7 @@
-//! The tools layer: CRIU, kexec and friends from Debian, beside whatever C library the guest has.
+//! Layers of Debian's programs, beside whatever C library the guest has: CRIU, kexec and friends as tools, and daemons.
 //!
-//! Programs and libraries lie in `/usr/lib/yakiros/debian/{bin,lib}`; a wrapper of the same name in
-//! `/usr/local/sbin` starts each with its own program loader. Only libraries that a program really loads are taken.
+//! Programs and libraries lie in `{bin,lib}` of a folder of the layer's own in `/usr/lib/yakiros`; a wrapper of the same
+//! name in `/usr/local/sbin` starts each with its own program loader. Only libraries that a program really loads are taken.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,28 +14,74 @@ use crate::debian::{self, Apt, Package, Suite};
 use crate::fetch::hash_bytes;
 use crate::image::{ImageError, IoContext, Progress};
 
-pub(super) const LAYER: &str = "tools.cpio";
-/// Where programs and libraries lie in the guest.
-const HOME: &str = "usr/lib/yakiros/debian";
+/// What is special about a layer.
+#[derive(Debug)]
+pub(super) struct Kind {
+    /// Its file in its cache entry.
+    pub layer: &'static str,
+    /// What the names of its cache entries begin with.
+    entry: &'static str,
+    /// Where its programs and libraries lie in the guest.
+    home: &'static str,
+    /// For errors: what is being done, and what to give instead.
+    doing: &'static str,
+    instead: &'static str,
+}
+
+/// What guests need to be tested.
+pub(super) const TOOLS: Kind = Kind {
+    layer: "tools.cpio",
+    entry: "debian-tools",
+    home: "usr/lib/yakiros/debian",
+    doing: "fetch CRIU and the other tools for the guest",
+    instead: "give a layer of your own with the tools, or none",
+};
+
+/// What is supervised in some of them.
+pub(super) const DAEMONS: Kind = Kind {
+    layer: "daemons.cpio",
+    entry: "debian-daemons",
+    home: "usr/lib/yakiros/debian-daemons",
+    doing: "fetch daemons for the guest",
+    instead: "leave out suites with `daemons = true`",
+};
+
 /// Where their wrappers lie: before the system's own directories in the usual PATH.
 const WRAPPERS: &str = "usr/local/sbin";
 const LOADER: &str = "ld-linux-x86-64.so.2";
 /// Further names under which a wrapper acts as another program.
 const ALIASES: [(&str, &str); 2] = [("mke2fs", "mkfs.ext4"), ("e2fsck", "fsck.ext4")];
-const DOING: &str = "fetch CRIU and the other tools for the guest";
-const INSTEAD: &str = "give a layer of your own with the tools, or none";
 
 /// The tools layer.
-pub(super) fn layer(cache: &Cache, progress: &dyn Progress) -> Result<Entry, ImageError> {
-    let tools = &artifacts().debian_tools;
-    let names: String = tools.programs.iter().map(Program::key_line).collect();
-    let key = hash_bytes(format!("{LAYER_REVISION}\n{}\n{names}", tools.suite).as_bytes());
-    cache
-        .entry(&format!("debian-tools-{}", &key[..KEY_LEN]), progress, &|space| build(space, tools, progress))
+pub(super) fn tools(cache: &Cache, progress: &dyn Progress) -> Result<Entry, ImageError> {
+    layer(cache, &TOOLS, &artifacts().debian_tools, progress)
 }
 
-fn build(space: &Workspace, tools: &DebianTools, progress: &dyn Progress) -> Result<Built, ImageError> {
-    let apt = Apt::open(Suite::Named(&tools.suite), &space.work, DOING, INSTEAD, progress)?;
+/// The daemons' layer.
+pub(super) fn daemons(cache: &Cache, progress: &dyn Progress) -> Result<Entry, ImageError> {
+    layer(cache, &DAEMONS, &artifacts().debian_daemons, progress)
+}
+
+fn layer(
+    cache: &Cache,
+    kind: &Kind,
+    tools: &DebianTools,
+    progress: &dyn Progress,
+) -> Result<Entry, ImageError> {
+    let names: String = tools.programs.iter().map(Program::key_line).collect();
+    let key = hash_bytes(format!("{LAYER_REVISION}\n{}\n{names}", tools.suite).as_bytes());
+    let name = format!("{}-{}", kind.entry, &key[..KEY_LEN]);
+    cache.entry(&name, progress, &|space| build(space, kind, tools, progress))
+}
+
+fn build(
+    space: &Workspace,
+    kind: &Kind,
+    tools: &DebianTools,
+    progress: &dyn Progress,
+) -> Result<Built, ImageError> {
+    let Kind { doing, instead, .. } = kind;
+    let apt = Apt::open(Suite::Named(&tools.suite), &space.work, doing, instead, progress)?;
     let mut roots: Vec<&str> = tools.programs.iter().map(|p| p.package.as_str()).collect();
     roots.dedup();
     let wanted: Vec<Package> =
@@ -43,20 +89,23 @@ fn build(space: &Workspace, tools: &DebianTools, progress: &dyn Progress) -> Res
     let debs = apt.fetch(&wanted, &space.work.join("debs"))?;
     let root = space.work.join("root");
     for deb in &debs {
-        debian::unpack(&deb.path, &root, DOING, progress)?;
+        debian::unpack(&deb.path, &root, doing, progress)?;
     }
-    progress.step("build the layer with CRIU and the other tools");
-    let programs: Vec<PathBuf> =
-        tools.programs.iter().map(|program| find_program(&root, &program.path)).collect::<Result<_, _>>()?;
-    let mut layer = compose(&root, &programs)?;
+    progress.step(&format!("build {}", kind.layer));
+    let programs: Vec<PathBuf> = tools
+        .programs
+        .iter()
+        .map(|program| find_program(kind, &root, &program.path))
+        .collect::<Result<_, _>>()?;
+    let mut layer = compose(kind, &root, &programs)?;
     for (program, path) in tools.programs.iter().zip(&programs) {
         if let (Some(link), Some(name)) = (&program.link, path.file_name()) {
             let wrapper = format!("/{WRAPPERS}/{}", name.to_string_lossy());
-            layer.symlink(link, wrapper.as_bytes()).at(DOING, &root)?;
+            layer.symlink(link, wrapper.as_bytes()).at(doing, &root)?;
         }
     }
-    let path = space.out.join(LAYER);
-    layer.write_file(&path).at(DOING, &path)?;
+    let path = space.out.join(kind.layer);
+    layer.write_file(&path).at(doing, &path)?;
     Ok(Built { records: debs.into_iter().map(|deb| deb.record).collect(), ..Built::default() })
 }
 
@@ -69,40 +118,41 @@ fn is_wanted(package: &Package, roots: &[&str], skip: &[String]) -> bool {
 }
 
 /// Debian moves programs from `/sbin` to `/usr/sbin`.
-fn find_program(root: &Path, path: &str) -> Result<PathBuf, ImageError> {
+fn find_program(kind: &Kind, root: &Path, path: &str) -> Result<PathBuf, ImageError> {
     let places = [root.join(path), root.join("usr").join(path)];
     let found = places.into_iter().find_map(|place| fs::canonicalize(place).ok());
-    found.ok_or_else(|| ImageError::format(DOING, root, format!("no fetched package holds {path}")))
+    found.ok_or_else(|| ImageError::format(kind.doing, root, format!("no fetched package holds {path}")))
 }
 
-fn compose(root: &Path, programs: &[PathBuf]) -> Result<LayerBuilder, ImageError> {
+fn compose(kind: &Kind, root: &Path, programs: &[PathBuf]) -> Result<LayerBuilder, ImageError> {
+    let Kind { doing, home, .. } = kind;
     let mut libraries = elf::closure(root, programs, &|_| false)?;
     let loader = elf::find(root, LOADER);
     let loader = loader
-        .ok_or_else(|| ImageError::format(DOING, root, format!("no fetched package holds {LOADER}")))?;
+        .ok_or_else(|| ImageError::format(*doing, root, format!("no fetched package holds {LOADER}")))?;
     libraries.insert(LOADER.into(), loader);
     let mut layer = LayerBuilder::new();
     let mut add = || -> std::io::Result<()> {
         for (name, path) in &libraries {
-            layer.host_file(format!("{HOME}/lib/{name}"), 0o755, path)?;
+            layer.host_file(format!("{home}/lib/{name}"), 0o755, path)?;
         }
         for path in programs {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
-            layer.host_file(format!("{HOME}/bin/{name}"), 0o755, path)?;
-            layer.file(format!("{WRAPPERS}/{name}"), 0o755, wrapper(&name))?;
+            layer.host_file(format!("{home}/bin/{name}"), 0o755, path)?;
+            layer.file(format!("{WRAPPERS}/{name}"), 0o755, wrapper(home, &name))?;
             for (_, alias) in ALIASES.iter().filter(|(program, _)| *program == name) {
                 layer.symlink(format!("{WRAPPERS}/{alias}"), name.as_bytes())?;
             }
         }
         Ok(())
     };
-    add().at(DOING, root)?;
+    add().at(doing, root)?;
     Ok(layer)
 }
 
-fn wrapper(name: &str) -> String {
+fn wrapper(home: &str, name: &str) -> String {
     format!(
-        "#!/bin/sh\nexec /{HOME}/lib/{LOADER} --argv0 \"$0\" --library-path /{HOME}/lib /{HOME}/bin/{name} \"$@\"\n"
+        "#!/bin/sh\nexec /{home}/lib/{LOADER} --argv0 \"$0\" --library-path /{home}/lib /{home}/bin/{name} \"$@\"\n"
     )
 }
 
@@ -122,7 +172,7 @@ mod tests {
     #[test]
     fn wrappers_use_their_own_loader() {
         assert_eq!(
-            wrapper("criu"),
+            wrapper(TOOLS.home, "criu"),
             "#!/bin/sh\nexec /usr/lib/yakiros/debian/lib/ld-linux-x86-64.so.2 --argv0 \"$0\" \
              --library-path /usr/lib/yakiros/debian/lib /usr/lib/yakiros/debian/bin/criu \"$@\"\n"
         );

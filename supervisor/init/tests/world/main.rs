@@ -9,7 +9,6 @@
 
 mod beside;
 mod case;
-mod daemon;
 mod emergency;
 mod graphctl;
 mod guest;
