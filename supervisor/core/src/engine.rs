@@ -191,6 +191,11 @@ pub enum Event {
     Reported(RunId, Report),
     /// What came on that channel makes no sense, or what was to go there did not; and why.
     Garbled(RunId, Rc<str>),
+    /// The process is not ended by SIGUSR1, by what the kernel says of it. Comes before a request or a declaration that
+    /// could be followed by an upgrade of it.
+    Listens(RunId),
+    /// What became of an [`Effect::Relay`] to this process.
+    Relayed(RunId, Relayed),
     /// What [`Effect::Limit`] asked for is done, or why it could not be.
     Limited(RunId, Result<(), Rc<str>>),
     /// A probe is over, cancelled ones included; nothing of it is left.
@@ -233,8 +238,19 @@ pub enum Event {
     },
 }
 
+/// What became of what one process was asked to give to another.
+#[derive(Clone, Debug)]
+pub enum Relayed {
+    /// Everything was passed on: so many descriptors.
+    Whole(u32),
+    /// It was not given; and why.
+    NotGiven(Rc<str>),
+    /// It was not passed on, for which who gives is not to blame; and why.
+    NotTaken(Rc<str>),
+}
+
 /// Which of a component's processes one is when it starts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Place {
     /// The only one.
     Alone,
@@ -242,6 +258,8 @@ pub enum Place {
     Successor,
     /// It begins as ever, beside the one that serves, and serves beside it.
     Beside,
+    /// The same, and what it serves comes to it on its channel from the other (see [`Effect::Relay`]).
+    Receiver,
 }
 
 /// What is to be done. The performer does it in this order.
@@ -267,6 +285,16 @@ pub enum Effect {
         taker: RunId,
         /// The taker's generation.
         generation: u64,
+        /// The time until everything has to be over.
+        limit: Duration,
+    },
+    /// Ask a process by SIGUSR1 for what it serves, pass on what it says then on its channel to that of another one,
+    /// and report [`Event::Relayed`], once, unless the other one ends first.
+    Relay {
+        /// Who serves.
+        giver: RunId,
+        /// Who begins beside it.
+        taker: RunId,
         /// The time until everything has to be over.
         limit: Duration,
     },
@@ -576,6 +604,8 @@ impl Engine {
             Event::Limited(run, outcome) => self.take_limited(run, outcome),
             Event::Notified(run, said) => self.take_notification(run, said),
             Event::Held(name, held) => self.take_held(&name, &held),
+            Event::Listens(run) => self.note_listens(run),
+            Event::Relayed(run, outcome) => self.take_relayed(run, outcome),
             Event::NotYetReady(run, answer) => self.note_answer(run, answer),
             Event::Ready(run) => self.feed_run(run, Input::Ready, Cause::Ready),
             Event::Ended(run, exit) => self.end_run(run, Input::Ended, Cause::Ended(exit)),

@@ -70,6 +70,7 @@ mutations! {
     HaltEarly: "goes down before everything is stopped",
     TrustTaker: "lets a process take over that has not got what was given",
     KeepPredecessor: "does not tell the old process that it is released",
+    PromoteEmpty: "lets a new process take the place of the old one before it has what that one gives",
     PromoteUnready: "takes a process that starts beside the old one for ready once it is executed",
     ForgetAbort: "does not tell the old process that the upgrade has failed",
     BlameTheOld: "restarts an old process from which the new one does not take",

@@ -114,7 +114,9 @@ pub fn upgrade(client: &mut Client, output: &Output, name: &str, wish: &Wish) ->
 fn upgrade_text(done: &Upgraded) -> String {
     let way = match done.level {
         UpgradeLevel::Restart => "a restart",
-        UpgradeLevel::FdPassing if done.form == Some(UpgradeForm::Listeners) => {
+        UpgradeLevel::FdPassing
+            if matches!(done.form, Some(UpgradeForm::Listeners | UpgradeForm::Signal)) =>
+        {
             "a process beside the old one"
         }
         UpgradeLevel::FdPassing => "passing its descriptors on",
@@ -135,10 +137,14 @@ fn upgrade_text(done: &Upgraded) -> String {
     if let Some(ms) = done.probation_ms {
         let _ = writeln!(text, "probation: {:?}", Duration::from_millis(ms));
     }
-    if let (Some(UpgradeForm::Listeners), Some(descriptors)) = (done.form, done.descriptors) {
-        let _ =
-            writeln!(text, "form: listeners, {} held for both", count(descriptors as usize, "descriptor"));
-    }
+    let descriptors = count(done.descriptors.unwrap_or(0) as usize, "descriptor");
+    let _ = match done.form {
+        Some(UpgradeForm::Listeners) => writeln!(text, "form: listeners, {descriptors} held for both"),
+        Some(UpgradeForm::Signal) => {
+            writeln!(text, "form: signal, {descriptors} given when asked by SIGUSR1")
+        }
+        Some(UpgradeForm::Protocol) | None => Ok(()),
+    };
     let _ = writeln!(text, "generation: {}", done.generation);
     text
 }

@@ -12,6 +12,7 @@
 //!   time is over.
 
 mod link;
+pub mod relay;
 pub mod released;
 
 use std::cell::RefCell;
@@ -25,7 +26,7 @@ use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, Shutdown, SockFlag, SockType, shutdown, socketpair};
 use tokio::task::spawn_local;
 use tracing::error;
-use yakiros_core::engine::{Event, RunId};
+use yakiros_core::engine::{Event, Place, RunId};
 use yakiros_handoff::message::Order;
 
 use crate::reexec::Luggage;
@@ -47,12 +48,16 @@ pub struct Channel {
 }
 
 impl Channel {
-    /// For a process that begins as ever, or for one of this generation that is to take over.
-    pub fn open(successor: Option<u64>) -> io::Result<Self> {
+    /// For a process of this generation that begins so.
+    pub fn open(place: Place, generation: u64) -> io::Result<Self> {
         let (own, child) = pair()?;
         let own = Link::new(own)?;
-        let first = successor.map_or(Order::Complete, |generation| Order::Prepare { generation });
-        own.send(&first, None)?;
+        match place {
+            Place::Alone | Place::Beside => own.send(&Order::Complete, None)?,
+            Place::Successor => own.send(&Order::Prepare { generation }, None)?,
+            // How it begins is passed on from the one that serves.
+            Place::Receiver => {}
+        }
         Ok(Self { own, child })
     }
 
@@ -196,8 +201,8 @@ mod tests {
     fn two() -> (Handovers, OwnedFd, OwnedFd) {
         let all = Handovers::default();
         let mut ends = Vec::new();
-        for (run, successor) in [(FIRST, None), (SECOND, Some(2))] {
-            let channel = Channel::open(successor).expect("a channel");
+        for (run, place) in [(FIRST, Place::Alone), (SECOND, Place::Successor)] {
+            let channel = Channel::open(place, 2).expect("a channel");
             ends.push(channel.child.try_clone().expect("a copy"));
             all.keep(run, channel);
         }

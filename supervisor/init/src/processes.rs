@@ -84,6 +84,8 @@ enum Role {
     Health(ProbeId),
     /// Writes the limits of this run.
     Limits(RunId),
+    /// Passes on what this run receives.
+    Relay(RunId),
     /// Tries whether a program can take over.
     Trial,
 }
@@ -132,6 +134,11 @@ impl Processes {
     /// The same, for who writes it down.
     pub fn number(&self, run: RunId) -> Option<i32> {
         self.runs.get(&run)?.pid
+    }
+
+    /// A child passes on what this run receives.
+    pub fn relay_begun(&mut self, pid: i32, taker: RunId) {
+        self.pids.insert(pid, Role::Relay(taker));
     }
 
     /// The component is no longer declared.

@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use tokio::net::UnixListener;
 use tokio::sync::Notify;
 use tracing::{error, info, warn};
@@ -26,6 +27,7 @@ use yakiros_handoff::message::{Order, Report};
 use crate::cgroup::Cgroups;
 use crate::control::{Connections, Pending};
 use crate::declarations::Declarations;
+use crate::handover::relay::{self, Relays};
 use crate::handover::{Handovers, released};
 use crate::health::{self, Probes};
 use crate::limits::{self, Changes};
@@ -54,6 +56,8 @@ pub struct Supervisor {
     pub changes: Changes,
     /// Channels of hot swaps.
     pub handovers: Handovers,
+    /// What is passed on there from one process to another.
+    pub relays: Relays,
     /// What is held for components.
     pub stores: Stores,
     /// Looks at what lies on file systems.
@@ -95,6 +99,7 @@ impl Supervisor {
             probes: RefCell::default(),
             changes: Changes::default(),
             handovers: Handovers::default(),
+            relays: Relays::default(),
             stores: Stores::default(),
             lookups: Lookups::default(),
             declarations: RefCell::new(declarations),
@@ -171,9 +176,9 @@ impl Supervisor {
     /// What processes have said whose watchdogs, or steps of a hot swap, would otherwise be late now, those that
     /// the event may upgrade, and the one whose word may be the reason for the event or decide about it.
     fn said_before(&self, now: Duration, event: &Event) -> Vec<Event> {
-        let (due, handing_over) = {
+        let (due, handing_over, upgraded) = {
             let engine = self.engine.borrow();
-            let upgraded = upgraded_by(event).filter_map(|name| engine.process_of(name));
+            let upgraded: Vec<_> = upgraded_by(event).filter_map(|name| engine.process_of(name)).collect();
             // Who has died may leave everything to one that has said more than was read, and what a process says of
             // itself counts from SERVING on.
             let other = match event {
@@ -183,13 +188,24 @@ impl Supervisor {
                 _ => None,
             };
             let due = engine.handovers_due(now).into_iter();
-            let handing_over: Vec<_> = due.chain(upgraded).chain(other).collect();
-            (engine.watchdogs_due(now), handing_over)
+            let handing_over: Vec<_> = due.chain(upgraded.iter().copied()).chain(other).collect();
+            (engine.watchdogs_due(now), handing_over, upgraded)
         };
         let socket = |run| Some((run, self.processes.borrow().socket(run)?));
         let sockets: Vec<_> = due.into_iter().filter_map(socket).collect();
         let said = sockets.iter().flat_map(|(run, socket)| socket.take_waiting(self, *run));
-        said.chain(handing_over.into_iter().flat_map(|run| self.handovers.take_waiting(run))).collect()
+        let spoken = handing_over.iter().flat_map(|run| self.handovers.take_waiting(*run));
+        let mut said: Vec<_> = said.chain(spoken).collect();
+        said.extend(upgraded.into_iter().filter(|run| self.listens(*run)).map(Event::Listens));
+        said
+    }
+
+    /// Whether a process has a channel and is not ended by the signal that asks for what it serves.
+    fn listens(&self, run: RunId) -> bool {
+        let Some(pid) = self.processes.borrow().number(run).filter(|_| self.handovers.has(run)) else {
+            return false;
+        };
+        sys::handles(pid, Signal::SIGUSR1)
     }
 
     /// Have the engine know with the next event.
@@ -238,6 +254,10 @@ impl Supervisor {
             }
             Effect::Connect { giver, taker, generation, limit } => {
                 let failed = self.handovers.connect(giver, taker, generation, limit);
+                self.queue.borrow_mut().extend(failed);
+            }
+            Effect::Relay { giver, taker, limit } => {
+                let failed = relay::begin(self, giver, taker, limit);
                 self.queue.borrow_mut().extend(failed);
             }
             Effect::Order(run, order) => {

@@ -56,17 +56,46 @@ pub unsafe fn close_all_but(kept: &[libc::c_int]) {
     unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, 0) };
 }
 
+/// A descriptor of a process that is not reaped.
+pub fn process_descriptor(pid: i32) -> io::Result<OwnedFd> {
+    // SAFETY: a call on numbers; a descriptor that is returned is new.
+    unsafe {
+        let fd = libc::syscall(libc::SYS_pidfd_open, pid, 0);
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(OwnedFd::from_raw_fd(fd as RawFd))
+    }
+}
+
+/// Whether a process has a handler for a signal, or waits for it: sent to one that has neither it could be the end of it.
+pub fn handles(pid: i32, signal: Signal) -> bool {
+    let Ok(status) = read_small(std::path::Path::new(&format!("/proc/{pid}/status"))) else { return false };
+    // Sets of signals, as the kernel writes them: bits from signal 1 on, in hexadecimal.
+    let sets = status
+        .lines()
+        .filter_map(|line| line.strip_prefix("SigCgt:").or_else(|| line.strip_prefix("SigBlk:")));
+    let has =
+        |set: &str| u64::from_str_radix(set.trim(), 16).is_ok_and(|set| set >> (signal as i32 - 1) & 1 == 1);
+    sets.into_iter().any(has)
+}
+
 /// Have the kernel refuse messages with descriptors to a socket, and to those that it accepts: the last
 /// close of one takes as long as its sender likes. Only Linux since 6.16 can (`SO_PASSRIGHTS`).
 pub fn refuse_descriptors(socket: impl AsFd) -> io::Result<()> {
+    take_descriptors(socket, false)
+}
+
+/// The same, or have them taken again.
+pub fn take_descriptors(socket: impl AsFd, take: bool) -> io::Result<()> {
     /// As in the kernel's `asm-generic/socket.h`.
     const SO_PASSRIGHTS: libc::c_int = 83;
-    let off: libc::c_int = 0;
-    let size = size_of_val(&off) as libc::socklen_t;
+    let take = libc::c_int::from(take);
+    let size = size_of_val(&take) as libc::socklen_t;
     let fd = socket.as_fd().as_raw_fd();
     // SAFETY: the pointer is to a local of that size.
     let done =
-        unsafe { libc::setsockopt(fd, libc::SOL_SOCKET, SO_PASSRIGHTS, (&raw const off).cast(), size) };
+        unsafe { libc::setsockopt(fd, libc::SOL_SOCKET, SO_PASSRIGHTS, (&raw const take).cast(), size) };
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 

@@ -91,6 +91,8 @@ pub enum UpgradeForm {
     Protocol,
     /// The supervisor holds them for both, which serve side by side until the old one has ended.
     Listeners,
+    /// The old process is asked for them by a signal (SIGUSR1), and both serve side by side until it has ended.
+    Signal,
 }
 
 /// A component was upgraded.

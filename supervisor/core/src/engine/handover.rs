@@ -50,6 +50,8 @@ pub(super) enum Greeting {
     /// It has not.
     #[default]
     None,
+    /// It has not, and listens for the signal that asks for its descriptors.
+    Signal,
     /// By this version of the protocol.
     Understood,
     /// By another one.
@@ -219,6 +221,7 @@ impl Engine {
         if let Some(process) = self.second_mut(run) {
             process.since = Some(now);
         }
+        self.begin_relay(run);
         self.ready_by_exec(run);
     }
 

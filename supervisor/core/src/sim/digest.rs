@@ -3,7 +3,7 @@
 //! Not for security: a multiplication and a rotation for every eight bytes, as in FxHash.
 
 use crate::control::Answer;
-use crate::engine::{Effect, Event};
+use crate::engine::{Effect, Event, Relayed};
 use crate::journal::Record;
 
 /// Odd, and without a pattern in its bits (the fraction of π, as FxHash has it).
@@ -57,6 +57,10 @@ impl Digest {
             Event::Garbled(run, _) => 24 + (run.0 << 8),
             Event::NotYetReady(run, _) => 20 + (run.0 << 8),
             Event::Held(..) => 25,
+            Event::Listens(run) => 26 + (run.0 << 8),
+            Event::Relayed(run, Relayed::Whole(_)) => 27 + (run.0 << 8),
+            Event::Relayed(run, Relayed::NotGiven(_)) => 28 + (run.0 << 8),
+            Event::Relayed(run, Relayed::NotTaken(_)) => 29 + (run.0 << 8),
         });
     }
 
@@ -85,6 +89,7 @@ impl Digest {
                 self.number(12 + (run.0 << 8));
                 self.text(&order.to_string());
             }
+            Effect::Relay { giver, taker, .. } => self.number(14 + (giver.0 << 8) + (taker.0 << 32)),
             Effect::Unconfine(run) => self.number(13 + (run.0 << 8)),
             Effect::Forget(name) => self.text(name),
             Effect::Reply(client, answer) => {

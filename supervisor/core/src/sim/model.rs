@@ -153,6 +153,8 @@ pub(super) struct Process {
     pub(super) place: Place,
     /// It serves, or was told to.
     pub(super) serves: bool,
+    /// What it serves has come to it from another.
+    pub(super) given: bool,
     /// It has said that it does, or need not.
     pub(super) said_serving: bool,
     /// Since when another serves in its place.
@@ -438,6 +440,7 @@ impl Model {
             takes_from: None,
             place,
             serves: place != Place::Successor,
+            given: false,
             said_serving: place != Place::Successor,
             released: None,
             stays: false,

@@ -126,6 +126,8 @@ options! {
     handover_failures = Sometimes(70, 1, 40);
     /// Percent of processes that could hand over and never say so, as programs that know nothing of it.
     mute = Sometimes(50, 1, 60);
+    /// Percent of those that listen for a signal instead.
+    listening = Sometimes(50, 1, 60);
     /// Percent of processes that could hand over and for whose component descriptors are held from then on.
     holdings = Sometimes(50, 1, 60);
     /// Percent of signs of life that are the last of a process, while faults last.

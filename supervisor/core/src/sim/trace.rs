@@ -37,7 +37,7 @@ pub(super) fn effect(effect: &Effect) -> String {
             let how = match place {
                 Place::Alone => "",
                 Place::Successor => "to take over ",
-                Place::Beside => "beside ",
+                Place::Beside | Place::Receiver => "beside ",
             };
             format!("spawn {} {how}as run {}, generation {generation}", component.name, run.0)
         }

@@ -56,6 +56,10 @@ pub(super) enum Plan {
     Limit(RunId, bool),
     /// A process speaks on the channel of its hot swap.
     Say(RunId, Word),
+    /// It listens for the signal that asks for what it serves.
+    Listen(RunId),
+    /// What was asked for so is passed on to this process, or is not.
+    Relay(RunId, bool),
     /// A sign of life is due.
     Beat(RunId),
     /// A cancelled probe is over.
@@ -292,6 +296,8 @@ impl World {
                     Ok(())
                 }
             },
+            Plan::Listen(run) => self.give(Event::Listens(run)),
+            Plan::Relay(run, done) => self.report_relay(run, done),
             Plan::Beat(run) => self.beat(run),
             Plan::Vanish(probe) => self.give(Event::Probed { probe, outcome: Err("cancelled".into()) }),
         }
@@ -404,6 +410,7 @@ impl World {
             Effect::CancelProbe(probe) => self.plan(200, Plan::Vanish(*probe)),
             Effect::Reply(client, _) => self.clients.leave(*client),
             Effect::Connect { giver, generation, .. } => self.plan_offer(*giver, *generation),
+            Effect::Relay { taker, .. } => self.plan_relay(*taker),
             Effect::Order(run, order) => self.plan_obedience(*run, order),
             Effect::Signal(..)
             | Effect::Unconfine(_)

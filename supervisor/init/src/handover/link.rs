@@ -123,11 +123,16 @@ impl Link {
         self.listener.replace(Some(task));
     }
 
-    /// The run is over: end the task.
+    /// The run is over, or another reads for a while: end the task.
     pub(super) fn stop(&self) {
         if let Some(task) = self.listener.take() {
             task.abort();
         }
+    }
+
+    /// Its end, for what is done to the socket itself.
+    pub(super) fn socket(&self) -> &OwnedFd {
+        self.socket.get_ref()
     }
 
     /// What waits, whatever the budget.

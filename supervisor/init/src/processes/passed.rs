@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 use tokio::task::spawn_local;
 use tracing::error;
-use yakiros_core::engine::{Place, RunId};
+use yakiros_core::engine::{Event, Place, Relayed, RunId};
 use yakiros_core::journal::Exit;
 
 use super::exec::{listen, watch_exec};
@@ -62,9 +62,9 @@ pub struct PassedProcesses {
     /// Those of them that are to take over from another.
     #[serde(default)]
     successors: Vec<RunId>,
-    /// Those that are to serve beside another.
+    /// In which place they start; an image that did not tell knew of those two only.
     #[serde(default)]
-    beside: Vec<RunId>,
+    places: Vec<(RunId, Place)>,
 }
 
 impl PassedProcesses {
@@ -88,10 +88,7 @@ impl Processes {
         let mut runs: Vec<_> = self.runs.iter().map(|(run, process)| process.pass(*run)).collect();
         // The same processes give the same state.
         runs.sort_by_key(|passed| passed.run);
-        let at = |place| {
-            let there = self.pending.iter().filter(move |(_, pending)| pending.start.place == place);
-            there.map(|(run, _)| *run).collect()
-        };
+        let successors = self.pending.iter().filter(|(_, pending)| pending.start.is_successor());
         PassedProcesses {
             runs,
             pids: self.pids.iter().map(|(pid, role)| (*pid, *role)).collect(),
@@ -99,8 +96,8 @@ impl Processes {
             killed: self.cgroups.killed(),
             files,
             pending: self.pending.iter().map(|(run, pending)| (*run, pending.start.generation)).collect(),
-            successors: at(Place::Successor),
-            beside: at(Place::Beside),
+            successors: successors.map(|(run, _)| *run).collect(),
+            places: self.pending.iter().map(|(run, pending)| (*run, pending.start.place)).collect(),
         }
     }
 }
@@ -134,9 +131,14 @@ pub fn take_over(supervisor: &Rc<Supervisor>, passed: PassedProcesses, luggage: 
         for (pid, role) in passed.pids {
             match role {
                 Role::Trial => {}
-                // The engine asks for the change again; this one must not come after it.
-                Role::Limits(_) => {
+                // The engine asks for the change again; this one must not come after it. What a process was giving is
+                // not asked for again.
+                Role::Limits(_) | Role::Relay(_) => {
                     let _ = signal::kill(Pid::from_raw(pid), Signal::SIGKILL);
+                    if let Role::Relay(taker) = role {
+                        let why = "the supervisor executed itself again meanwhile".into();
+                        supervisor.announce(Event::Relayed(taker, Relayed::NotTaken(why)));
+                    }
                 }
                 role => {
                     own.pids.insert(pid, role);
@@ -146,11 +148,9 @@ pub fn take_over(supervisor: &Rc<Supervisor>, passed: PassedProcesses, luggage: 
     }
     for (run, generation) in passed.pending {
         if let Some(component) = supervisor.started_with(run) {
-            let place = match run {
-                run if passed.successors.contains(&run) => Place::Successor,
-                run if passed.beside.contains(&run) => Place::Beside,
-                _ => Place::Alone,
-            };
+            let told = passed.places.iter().find(|(other, _)| *other == run).map(|(_, place)| *place);
+            let known = if passed.successors.contains(&run) { Place::Successor } else { Place::Alone };
+            let place = told.unwrap_or(known);
             pending::begin(supervisor, run, component, Start { generation, place });
         }
     }

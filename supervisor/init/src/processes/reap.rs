@@ -16,7 +16,7 @@ use super::probes::answered;
 use super::start::not_executed;
 use super::{Process, Processes, Role};
 use crate::cgroup;
-use crate::handover::released;
+use crate::handover::{relay, released};
 use crate::output::Log;
 use crate::supervisor::Supervisor;
 use crate::{health, limits, notify};
@@ -111,6 +111,7 @@ pub fn reaped(supervisor: &Rc<Supervisor>, pid: i32, exit: Exit) {
             notify::reaped(pid);
         }
         Some(Role::Limits(run)) => limits::reaped(supervisor, run, exit),
+        Some(Role::Relay(run)) => relay::reaped(supervisor, run, exit),
         Some(Role::Health(probe)) => health::reaped(supervisor, probe, exit),
         Some(Role::Component(run)) => {
             if supervisor.handovers.has(run) {
@@ -181,6 +182,7 @@ async fn wait_until(mut come: impl FnMut() -> bool) -> bool {
 
 fn conclude(supervisor: &Rc<Supervisor>, run: RunId, event: Event) {
     supervisor.handovers.forget(run);
+    supervisor.relays.abandon(run);
     let released = supervisor.processes.borrow_mut().release(run);
     if let Some(process) = released {
         supervisor.log_grew(&process.name);

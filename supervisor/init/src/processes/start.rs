@@ -199,8 +199,7 @@ fn try_spawn(
     };
     let socket = component.has_notify_socket().then(|| Socket::open(run, &supervisor.state_dir));
     let socket = socket.transpose().map_err(at("prepare the notification socket"))?;
-    let successor = start.is_successor().then_some(start.generation);
-    let channel = component.hands_over().then(|| handover::Channel::open(successor));
+    let channel = component.hands_over().then(|| handover::Channel::open(start.place, start.generation));
     let channel = channel.transpose().map_err(at("prepare the channel for hot swaps"))?;
     let given = supervisor.stores.given(component);
     let mut environment = prepared.environment(given.fds.len());

@@ -19,5 +19,6 @@ mod life;
 mod live;
 mod lookup;
 mod reexec;
+mod signalled;
 mod speaker;
 mod store;

@@ -36,7 +36,7 @@ impl Engine {
         let Some(second) = self.second_of(id) else {
             return;
         };
-        let asked = second.asked.is_some();
+        let asked = second.has_asked();
         let run = second.process.run;
         // Of one that was killed the reason counts, not its end.
         let reason = second.failure.take();

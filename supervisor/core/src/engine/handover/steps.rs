@@ -10,7 +10,7 @@ use super::table::{Step, Turn};
 use super::{GIVE_LIMIT, Heir, LIMIT, Second};
 use crate::control::{Answer, PassedOver, UpgradeForm, UpgradeLevel, Upgraded};
 use crate::engine::unit::Process;
-use crate::engine::{Effect, Engine, Input, Place, RunId};
+use crate::engine::{Effect, Engine, Input, RunId};
 use crate::graph::NodeId;
 use crate::journal::{Cause, Progress, State};
 use crate::mutation::{Mutation, broken};
@@ -70,10 +70,7 @@ impl Engine {
         unit.handover.begin(second);
         self.remark(id, cause, None);
         self.progress(id, generation, Progress::Started);
-        let place = match form {
-            UpgradeForm::Protocol => Place::Successor,
-            UpgradeForm::Listeners => Place::Beside,
-        };
+        let place = Second::place(form);
         self.effects.push(Effect::Spawn { run, component, generation, place });
         Ok(run)
     }
@@ -217,7 +214,7 @@ impl Engine {
         let gap_us = match second.form {
             UpgradeForm::Protocol => second.asked.map(|asked| micros(now.saturating_sub(asked))),
             // Two that serve side by side leave none.
-            UpgradeForm::Listeners => Some(0),
+            UpgradeForm::Listeners | UpgradeForm::Signal => Some(0),
         };
         second.gap_us = gap_us;
         second.probation_ms = probation.map(millis);
@@ -305,6 +302,7 @@ impl Engine {
         let (descriptors, state_bytes) = match (second.form, second.offered.unwrap_or_default()) {
             (UpgradeForm::Protocol, moved) => (moved.descriptors, Some(moved.state)),
             (UpgradeForm::Listeners, _) => (held, None),
+            (UpgradeForm::Signal, moved) => (moved.descriptors, None),
         };
         let upgraded = Upgraded {
             component: name,

@@ -118,3 +118,77 @@ fn without_anything_held_it_is_no_way() {
     let Some(Answer::Refused { message, .. }) = upgrade(&mut bench) else { panic!("{:?}", bench.answer()) };
     assert!(message.contains("has not said that it can hand over (HELLO)"), "{message}");
 }
+
+/// A component that is up, and whose process listens for the signal that asks it to give.
+fn listening() -> (Bench, RunId) {
+    let text = service("a", "[lifecycle]\nhandoff = \"fd-passing\"\nreadiness = \"notify\"\n");
+    let mut bench = Bench::new(&[&text]);
+    bench.execute("a");
+    let run = bench.run("a");
+    bench.give(Event::Notified(run, notify::parse(b"READY=1")));
+    bench.give(Event::Listens(run));
+    (bench, run)
+}
+
+/// Begin an upgrade of it. Who is to receive what the first gives.
+fn ask_by_signal(bench: &mut Bench, first: RunId) -> RunId {
+    assert_eq!(upgrade(bench), None, "it waits");
+    let second = bench.run("a");
+    bench.execute("a");
+    let asks = |effect: &Effect| matches!(effect, Effect::Relay { giver, taker, .. } if (*giver, *taker) == (first, second));
+    assert!(bench.effects.iter().any(asks));
+    second
+}
+
+#[test]
+fn what_is_asked_for_by_a_signal_has_to_arrive_before_the_first_is_told_to_end() {
+    for ready_first in [true, false] {
+        let (mut bench, first) = listening();
+        let second = ask_by_signal(&mut bench, first);
+        let ready = || Event::Notified(second, notify::parse(b"READY=1"));
+        let relayed = || Event::Relayed(second, Relayed::Whole(2));
+        bench.give(if ready_first { ready() } else { relayed() });
+        assert!(!bench.has_told(first));
+        bench.give(if ready_first { relayed() } else { ready() });
+        assert!(bench.has_told(first) && !bench.has_killed(first));
+        assert_eq!(bench.engine.process_of("a"), Some(second));
+        let Some(Answer::Upgraded(Upgraded { form, gap_us, descriptors, state_bytes, .. })) = bench.answer()
+        else {
+            panic!("{:?}", bench.answer());
+        };
+        let told = (form, gap_us, descriptors, state_bytes);
+        assert_eq!(told, (Some(UpgradeForm::Signal), Some(0), Some(2), None));
+    }
+}
+
+#[test]
+fn who_was_asked_by_a_signal_is_told_when_the_other_does_not_take() {
+    for (event, why) in [
+        (
+            Event::Relayed(RunId(2), Relayed::NotGiven("it gives nothing".into())),
+            "the old process: it gives nothing",
+        ),
+        (Event::Relayed(RunId(2), Relayed::NotTaken("nothing is passed on".into())), "nothing is passed on"),
+        (Event::Ended(RunId(2), Exit::Code(1)), "the new process exited with status 1"),
+    ] {
+        let (mut bench, first) = listening();
+        assert_eq!(ask_by_signal(&mut bench, first), RunId(2));
+        bench.give(event);
+        let told = |effect: &Effect| matches!(effect, Effect::Order(run, Order::Abort(_)) if *run == first);
+        assert!(bench.effects.iter().any(told), "{why}");
+        assert!(!bench.has_told(first) && bench.engine.state("a") == State::Active);
+        let Some(Answer::Refused { message, .. }) = bench.answer() else { panic!("{:?}", bench.answer()) };
+        assert!(message.contains(why), "{message}");
+    }
+}
+
+#[test]
+fn who_gives_nothing_when_it_is_asked_by_a_signal_is_restarted_as_declared() {
+    let (mut bench, first) = listening();
+    bench.ask(0, Request::Upgrade { name: "a".to_owned(), fallback: true, queue: false, timeout_ms: None });
+    let second = bench.run("a");
+    bench.execute("a");
+    bench.give(Event::Relayed(second, Relayed::NotGiven("it gives nothing".into())));
+    assert!(bench.has_killed(second) && bench.has_told(first));
+    assert_eq!(bench.answer(), None, "it is answered when the new one is there");
+}

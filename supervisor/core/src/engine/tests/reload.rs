@@ -63,7 +63,7 @@ fn a_restart_for_a_declaration_names_the_key_and_what_it_stands_for() {
         (
             "fd-passing",
             "component.args changed in 0.toml; restarted without a hot swap: its process has not said that it can \
-             hand over (HELLO)",
+             hand over (HELLO) and does not listen for SIGUSR1",
         ),
     ] {
         let file = |args: &str| {

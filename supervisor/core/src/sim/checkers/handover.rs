@@ -6,6 +6,7 @@
 //! is nothing to another, and who serves is not ended because another one does not take.
 //! One that serves beside another takes its place when it is ready.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use yakiros_handoff::message::{Order, Report, Summary};
@@ -48,6 +49,8 @@ impl Swap {
 #[derive(Debug, Default)]
 pub(super) struct Handovers {
     open: Vec<Swap>,
+    /// Who was asked by a signal to give, and has not been told what became of it.
+    signalled: BTreeSet<RunId>,
     /// Who was released before its time in this step: the component is about to stop.
     early: Option<usize>,
     /// Who has said in this step that it fails.
@@ -66,7 +69,8 @@ impl Checker for Handovers {
         match event {
             Event::Reported(run, report) => self.hear(model, *run, report),
             // Two that are gone have nothing to decide.
-            Event::Ended(..) | Event::NotExecuted { .. } | Event::Unsupported { .. } => {
+            Event::Ended(run, ..) | Event::NotExecuted { run, .. } | Event::Unsupported { run, .. } => {
+                self.signalled.remove(run);
                 let lives = |run| model.process(run).is_some();
                 self.open.retain(|swap| lives(swap.giver) || lives(swap.taker));
             }
@@ -100,6 +104,11 @@ impl Checker for Handovers {
                 }
                 Ok(())
             }
+            Effect::Relay { giver, .. } => {
+                self.signalled.insert(*giver);
+                Ok(())
+            }
+            Effect::Order(run, Order::Abort(_)) if self.signalled.remove(run) => Ok(()),
             Effect::Order(run, Order::Abort(text)) => {
                 let swap = self.judge(*run)?;
                 let about = text.split_once(WHY).and_then(|(_, number)| number.parse().ok());
@@ -268,8 +277,11 @@ fn probation(model: &Model, run: RunId) -> Duration {
 fn take_place(model: &Model, record: &Record) -> Verdict {
     let Cause::Handover { progress: Progress::Committed { .. }, .. } = record.cause else { return Ok(()) };
     let slot = model.number(&record.component).map(|number| &model.slots[number]);
-    let second = slot.and_then(|slot| slot.second.as_ref()).filter(|second| second.place == Place::Beside);
-    let Some(second) = second else { return Ok(()) };
+    let second = slot.and_then(|slot| slot.second.as_ref());
+    let Some(second) = second.filter(|second| second.place != Place::Successor) else { return Ok(()) };
+    if second.place == Place::Receiver && !second.given {
+        return Err(format!("run {} takes the place of another without what that one gives", second.run.0));
+    }
     let plain = second.declared.component.lifecycle.readiness == Readiness::None;
     if second.ready || (plain && second.executed.is_some()) {
         return Ok(());

@@ -3,7 +3,7 @@
 use yakiros_handoff::message::{Order, Report, Summary, VERSION};
 
 use crate::descriptors::{Origin, counted};
-use crate::engine::{Event, Place, RunId};
+use crate::engine::{Event, Place, Relayed, RunId};
 use crate::journal::Exit;
 use crate::sim::model::Process;
 use crate::sim::world::{Plan, Step, World};
@@ -52,6 +52,9 @@ impl World {
             return;
         }
         if self.random.percent(self.options.mute) {
+            if self.random.percent(self.options.listening) {
+                self.plan(CALM_MS, Plan::Listen(run));
+            }
             return;
         }
         self.plan(CALM_MS, Plan::Say(run, Word::Hello));
@@ -81,6 +84,25 @@ impl World {
     pub(in crate::sim) fn plan_offer(&mut self, giver: RunId, generation: u64) {
         let unable = [Word::Refused, Word::Unable][self.random.below(2) as usize];
         self.plan_word(giver, Word::Gives(generation), unable(generation));
+    }
+
+    /// What one process gives when it is asked by a signal is passed on to another.
+    pub(in crate::sim) fn plan_relay(&mut self, taker: RunId) {
+        let fails = !self.model.calm && self.random.percent(self.options.handover_failures);
+        let limit = if self.model.calm { CALM_MS } else { self.options.handover_ms };
+        self.plan(limit, Plan::Relay(taker, !fails));
+    }
+
+    /// That is over.
+    pub(in crate::sim) fn report_relay(&mut self, taker: RunId, done: bool) -> Step {
+        let Some(process) = self.model.process_mut(taker) else { return Ok(()) };
+        process.given = done;
+        let outcome = match done {
+            true => Relayed::Whole(1),
+            false if self.random.percent(50) => Relayed::NotGiven("it gives nothing".into()),
+            false => Relayed::NotTaken("it takes nothing".into()),
+        };
+        self.give(Event::Relayed(taker, outcome))
     }
 
     /// A process is about to end. Who was giving to it finds that it does not take, and may be heard before its end is.
