@@ -97,7 +97,11 @@ pub fn upgrade(client: &mut Client, output: &Output, name: &str, wish: &Wish) ->
     let request = Request::Upgrade { name: name.to_owned(), fallback, queue, timeout_ms };
     let steps = Steps::begin(client, output, name)?;
     let answer = client.ask(request, timeout);
-    let records = steps.end(client)?;
+    // What came of it counts more than the steps to it.
+    let records = steps.end(client).unwrap_or_else(|failure| {
+        Output::note(&format!("the steps are not known: {}", failure.parts().1));
+        Vec::new()
+    });
     match answer? {
         Answer::Upgraded(done) => {
             if !output.is_json() {
