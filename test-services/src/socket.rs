@@ -10,6 +10,7 @@ use std::task::{Context, Poll, ready};
 use nix::sys::socket::{AddressFamily, SockaddrLike, SockaddrStorage, getsockname};
 use tokio::io::{Interest, ReadBuf, Ready};
 use tokio::net::{TcpListener, TcpStream, UdpSocket, UnixDatagram, UnixListener, UnixStream};
+use yakiros_handoff::Item;
 use yakiros_handoff::identity::{Identity, SocketKind};
 
 /// The longest datagram that is answered, in bytes: UDP's.
@@ -59,8 +60,8 @@ impl Listener {
     }
 
     /// From another process; an error if it does not accept connections.
-    pub fn taken(descriptor: OwnedFd) -> io::Result<Self> {
-        if !Identity::of(&descriptor)?.is_listener() {
+    pub fn taken(Item { descriptor, identity, .. }: Item) -> io::Result<Self> {
+        if !identity.is_listener() {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "a listener that does not listen"));
         }
         Ok(match family(&descriptor)? {
@@ -85,11 +86,8 @@ impl Listener {
 
 impl Stream {
     /// From another process; an error if it is no stream.
-    pub fn taken(descriptor: OwnedFd) -> io::Result<Self> {
-        if !matches!(
-            Identity::of(&descriptor)?,
-            Identity::Socket { kind: SocketKind::Stream, listens: false, .. }
-        ) {
+    pub fn taken(Item { descriptor, identity, .. }: Item) -> io::Result<Self> {
+        if !matches!(identity, Identity::Socket { kind: SocketKind::Stream, listens: false, .. }) {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "a connection that is none"));
         }
         Ok(match family(&descriptor)? {
@@ -137,8 +135,8 @@ impl Datagrams {
     }
 
     /// From another process; an error if it has no datagrams.
-    pub fn taken(descriptor: OwnedFd) -> io::Result<Self> {
-        if !matches!(Identity::of(&descriptor)?, Identity::Socket { kind: SocketKind::Datagram, .. }) {
+    pub fn taken(Item { descriptor, identity, .. }: Item) -> io::Result<Self> {
+        if !matches!(identity, Identity::Socket { kind: SocketKind::Datagram, .. }) {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "datagrams that are none"));
         }
         Ok(match family(&descriptor)? {

@@ -1,8 +1,9 @@
 use std::io::Write as _;
-use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
 use tokio::sync::Notify;
+use yakiros_handoff::Item;
+use yakiros_handoff::identity::Identity;
 
 use super::*;
 
@@ -37,7 +38,9 @@ impl App for Notes {
 fn client(turn: u64) -> (Client, UnixStream) {
     let (near, far) = UnixStream::pair().expect("two ends");
     near.set_nonblocking(true).expect("a socket");
-    let stream = Stream::taken(OwnedFd::from(near)).expect("a stream");
+    let identity = Identity::of(&near).expect("a socket");
+    let item = Item { name: CONNECTION.to_owned(), descriptor: near.into(), identity };
+    let stream = Stream::taken(item).expect("a stream");
     (Client { stream, talk: Talk::default(), turn }, far)
 }
 

@@ -53,16 +53,18 @@ impl Identity {
     /// Of this descriptor.
     pub fn of(descriptor: impl AsFd) -> io::Result<Self> {
         let descriptor = descriptor.as_fd();
-        let stat = fstat(descriptor)?;
-        let file_type = FileType::from_raw_mode(stat.st_mode);
-        if file_type != FileType::Socket {
-            return Ok(Self::File { kind: file_type.as_raw_mode(), device: stat.st_dev, inode: stat.st_ino });
-        }
-        let kind = match sockopt::socket_type(descriptor)? {
-            SocketType::STREAM => SocketKind::Stream,
-            SocketType::DGRAM => SocketKind::Datagram,
-            SocketType::SEQPACKET => SocketKind::SeqPacket,
-            other => SocketKind::Other(other.as_raw()),
+        // Most are sockets, and nobody serves while thousands of them are looked at: so no call more than is needed.
+        let kind = match sockopt::socket_type(descriptor) {
+            Ok(SocketType::STREAM) => SocketKind::Stream,
+            Ok(SocketType::DGRAM) => SocketKind::Datagram,
+            Ok(SocketType::SEQPACKET) => SocketKind::SeqPacket,
+            Ok(other) => SocketKind::Other(other.as_raw()),
+            Err(io::Errno::NOTSOCK) => {
+                let stat = fstat(descriptor)?;
+                let kind = FileType::from_raw_mode(stat.st_mode).as_raw_mode();
+                return Ok(Self::File { kind, device: stat.st_dev, inode: stat.st_ino });
+            }
+            Err(error) => return Err(error),
         };
         let listens = sockopt::socket_acceptconn(descriptor)?;
         let cookie = sockopt::socket_cookie(descriptor)?;

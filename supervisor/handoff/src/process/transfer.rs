@@ -38,6 +38,8 @@ pub struct Item {
     pub name: String,
     /// What it names.
     pub descriptor: OwnedFd,
+    /// What it is, which was looked at when it came.
+    pub identity: Identity,
 }
 
 /// What a successor has got.
@@ -58,11 +60,17 @@ impl Inheritance {
 
     /// Take out all descriptors whose names begin with `prefix`, with the rest of their names.
     pub fn remove_all(&mut self, prefix: &str) -> Vec<(String, OwnedFd)> {
+        let found = self.take_all(prefix).into_iter();
+        found.map(|item| (item.name[prefix.len()..].to_owned(), item.descriptor)).collect()
+    }
+
+    /// The same with all that is known of them, under their whole names.
+    pub fn take_all(&mut self, prefix: &str) -> Vec<Item> {
         let (found, kept) = std::mem::take(&mut self.items)
             .into_iter()
             .partition::<Vec<_>, _>(|item| item.name.starts_with(prefix));
         self.items = kept;
-        found.into_iter().map(|item| (item.name[prefix.len()..].to_owned(), item.descriptor)).collect()
+        found
     }
 }
 
@@ -181,12 +189,13 @@ impl Receiver {
         }
         for (line, descriptor) in lines.into_iter().zip(descriptors) {
             let (said, name) = line.split_once(' ').unwrap_or((line, ""));
-            let found = Identity::of(&descriptor)?.to_string();
+            let identity = Identity::of(&descriptor)?;
+            let found = identity.to_string();
             if found != said {
                 return Err(wrong(format!("{name:?} should be {:?} and is {found}", shown(said))));
             }
             self.digest.add(line.as_bytes());
-            self.items.push(Item { name: name.to_owned(), descriptor });
+            self.items.push(Item { name: name.to_owned(), descriptor, identity });
         }
         Ok(())
     }
