@@ -280,7 +280,13 @@ impl Place {
         let socket = format!("/proc/{}/root/run/graph-resolver.sock", self.arena.pid);
         let mut stream = BufReader::new(UnixStream::connect(socket)?);
         stream.get_ref().set_read_timeout(Some(PATIENCE))?;
-        let request = Request::Upgrade { name: NAME.into(), fallback: false, queue: false, timeout_ms: None };
+        let request = Request::Upgrade {
+            name: NAME.into(),
+            fallback: false,
+            queue: false,
+            strategy: None,
+            timeout_ms: None,
+        };
         stream.get_mut().write_all(&encode_request(request)?)?;
         let mut answer = String::new();
         stream.read_line(&mut answer)?;

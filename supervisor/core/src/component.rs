@@ -188,6 +188,24 @@ impl Handoff {
     }
 }
 
+/// How much a new process takes over at once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Strategy {
+    /// Everything.
+    #[default]
+    AllAtOnce,
+    /// New connections first, and everything else when it has served those for the time of its probation.
+    Canary,
+}
+
+impl Strategy {
+    /// The key's value in a component file.
+    pub fn name(self) -> &'static str {
+        <Self as keys::Word>::name(self)
+    }
+}
+
 /// A command of a probe.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command {
@@ -450,6 +468,8 @@ pub struct HotSwap {
     pub shutdown_grace: Duration,
     /// Time after a hot swap in which the old process is kept as a reserve; zero for none.
     pub probation: Duration,
+    /// How much a new process takes over at once.
+    pub strategy: Strategy,
     /// Whether application state is handed over along with descriptors.
     pub preserve_state: bool,
     /// The most descriptors that the component may have stored; 0 for none.

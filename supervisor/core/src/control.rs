@@ -9,6 +9,7 @@ use std::rc::Rc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::component::Strategy;
 use crate::descriptors::Held;
 use crate::diagnostic::Diagnostic;
 use crate::graph::Level;
@@ -106,6 +107,9 @@ pub enum Request {
         /// Whether it waits for an upgrade that is under way, in place of being refused.
         #[serde(default)]
         queue: bool,
+        /// How much the new process takes over at once, when it is not to be as declared.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        strategy: Option<Strategy>,
         /// Longest wait for the answer.
         timeout_ms: Option<u64>,
     },

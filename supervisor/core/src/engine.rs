@@ -41,7 +41,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use yakiros_handoff::message::{Order, Report};
+use yakiros_handoff::message::{Order, Part, Report};
 
 use crate::component::{Component, Kind};
 use crate::control::{Answer, Request};
@@ -287,6 +287,8 @@ pub enum Effect {
         generation: u64,
         /// The time until everything has to be over.
         limit: Duration,
+        /// What is to be given.
+        part: Part,
     },
     /// Ask a process by SIGUSR1 for what it serves, pass on what it says then on its channel to that of another one,
     /// and report [`Event::Relayed`], once, unless the other one ends first.

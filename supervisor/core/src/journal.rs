@@ -139,6 +139,20 @@ pub enum Progress {
     Started,
     /// It is prepared, and the one that serves is asked to give.
     Asked,
+    /// It is prepared, and the one that serves is asked for its listeners: a canary begins.
+    Lending,
+    /// It serves new connections, and the old process those that it has.
+    Canary {
+        /// For how long, in milliseconds.
+        probation_ms: u64,
+    },
+    /// It has served new connections for its time, and the old process is asked to give the rest.
+    Completing,
+    /// It fails as a canary: the old process is to accept again, once it is gone.
+    Recalled {
+        /// How it fails.
+        reason: Rc<str>,
+    },
     /// It has got everything.
     Moved {
         /// How many descriptors.
@@ -180,6 +194,17 @@ impl fmt::Display for Progress {
         match self {
             Self::Started => f.write_str("is started beside the one that serves"),
             Self::Asked => f.write_str("is prepared; the one that serves is asked to give"),
+            Self::Lending => f.write_str("is prepared; the one that serves is asked for its listeners"),
+            Self::Canary { probation_ms } => {
+                let time = Duration::from_millis(*probation_ms);
+                write!(f, "serves new connections; the old process keeps its own for {time:?}")
+            }
+            Self::Completing => {
+                f.write_str("has served new connections; the old process is asked to give the rest")
+            }
+            Self::Recalled { reason } => {
+                write!(f, "fails as a canary, and the old process is to accept again: {reason}")
+            }
             Self::Moved { descriptors, state_bytes } => {
                 let end = if *descriptors == 1 { "" } else { "s" };
                 write!(f, "has got {descriptors} descriptor{end} and {state_bytes} bytes of state")

@@ -80,6 +80,9 @@ mutations! {
     SkipProbation: "does not keep the old process for the probation of the new one",
     TrustTheNew: "does not roll a new process back that fails on probation",
     RollBackEarly: "lets the old process go on before the new one, which has failed, is gone",
+    TrustTheCanary: "does not end a canary that fails",
+    AcceptEarly: "lets the old process accept again before the canary, which has failed, is gone",
+    ForgetRest: "lets the old process go after a canary without moving the rest",
     HashOrder: "acts on dependents in the order of a hash map",
 }
 

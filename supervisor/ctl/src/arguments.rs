@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use yakiros_core::component::Strategy;
 use yakiros_core::control::SOCKET;
 
 use crate::files::arguments::FileCommand;
@@ -50,6 +51,24 @@ pub struct Arguments {
     /// What to do
     #[command(subcommand)]
     pub command: Command,
+}
+
+/// [`Strategy`] on the command line.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub enum StrategyArgument {
+    /// Everything.
+    AllAtOnce,
+    /// New connections first, everything else when it has served those for a time.
+    Canary,
+}
+
+impl From<StrategyArgument> for Strategy {
+    fn from(argument: StrategyArgument) -> Self {
+        match argument {
+            StrategyArgument::AllAtOnce => Self::AllAtOnce,
+            StrategyArgument::Canary => Self::Canary,
+        }
+    }
 }
 
 /// The commands.
@@ -114,6 +133,12 @@ pub enum Command {
         /// Refuse if it would be done in a lesser way than declared
         #[arg(long)]
         no_fallback: bool,
+        /// How much the new process takes over at once [default: that of hotswap.strategy]
+        ///
+        /// canary: only new connections for the time of hotswap.probation, while the old one serves those that it has;
+        /// then everything else, or nothing if the new one did badly.
+        #[arg(long, value_enum, value_name = "STRATEGY")]
+        strategy: Option<StrategyArgument>,
         /// Seconds to wait for each
         #[arg(long, value_parser = seconds, default_value = "60", value_name = "SECONDS")]
         timeout: Duration,

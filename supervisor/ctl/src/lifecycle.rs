@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use yakiros_core::component::Strategy;
 use yakiros_core::control::{
     Answer, ComponentReadiness, Readiness, Request, UpgradeForm, UpgradeLevel, Upgraded, VERSION,
 };
@@ -92,9 +93,9 @@ fn seconds(ms: u64) -> String {
 /// Upgrade a component; print for people each step when it is done, and in the end how it was done. Returns that for
 /// programs.
 pub fn upgrade(client: &mut Client, output: &Output, name: &str, wish: &Wish) -> Result<Value, Failure> {
-    let Wish { fallback, queue, timeout } = *wish;
+    let Wish { fallback, queue, strategy, timeout } = *wish;
     let timeout_ms = Some(milliseconds(timeout));
-    let request = Request::Upgrade { name: name.to_owned(), fallback, queue, timeout_ms };
+    let request = Request::Upgrade { name: name.to_owned(), fallback, queue, strategy, timeout_ms };
     let steps = Steps::begin(client, output, name)?;
     let answer = client.ask(request, timeout);
     // What came of it counts more than the steps to it.
@@ -128,7 +129,8 @@ fn upgrade_text(done: &Upgraded) -> String {
     };
     let mut text = format!("{} was upgraded by {way}\n", done.component);
     for passed in &done.passed_over {
-        let _ = writeln!(text, "not by {}: {}", passed.level, passed.reason);
+        let how = passed.strategy.map_or_else(String::new, |strategy| format!(" as {}", strategy.name()));
+        let _ = writeln!(text, "not by {}{how}: {}", passed.level, passed.reason);
     }
     let _ = match done.gap_us {
         Some(gap) => writeln!(text, "gap: {:?}", Duration::from_micros(gap)),
@@ -139,7 +141,8 @@ fn upgrade_text(done: &Upgraded) -> String {
         let _ = writeln!(text, "moved: {descriptors} and {bytes} bytes of state");
     }
     if let Some(ms) = done.probation_ms {
-        let _ = writeln!(text, "probation: {:?}", Duration::from_millis(ms));
+        let what = if done.strategy == Strategy::Canary { "canary" } else { "probation" };
+        let _ = writeln!(text, "{what}: {:?}", Duration::from_millis(ms));
     }
     let descriptors = count(done.descriptors.unwrap_or(0) as usize, "descriptor");
     let _ = match done.form {
@@ -190,11 +193,13 @@ mod tests {
 
     #[test]
     fn an_upgrade_names_its_way_and_its_gap() {
-        let passed = |level| PassedOver { level, reason: "not part of this version".to_owned() };
+        let passed =
+            |level| PassedOver { level, strategy: None, reason: "not part of this version".to_owned() };
         let done = Upgraded {
             component: "web".into(),
             level: UpgradeLevel::Restart,
             form: None,
+            strategy: Strategy::AllAtOnce,
             passed_over: vec![passed(UpgradeLevel::Checkpoint), passed(UpgradeLevel::FdPassing)],
             gap_us: Some(12_345),
             generation: 3,
@@ -214,6 +219,12 @@ mod tests {
             ..done.clone()
         };
         insta::assert_snapshot!(upgrade_text(&swapped));
+        let canary = Upgraded { strategy: Strategy::Canary, ..swapped.clone() };
+        assert!(upgrade_text(&canary).contains("\ncanary: 30s\n"));
+        let reason = "it does not say that it can".to_owned();
+        let passed = PassedOver { level: UpgradeLevel::FdPassing, strategy: Some(Strategy::Canary), reason };
+        let at_once = Upgraded { passed_over: vec![passed], ..swapped };
+        assert!(upgrade_text(&at_once).contains("\nnot by fd-passing as canary: it does not say"));
         let idle = Upgraded { passed_over: Vec::new(), gap_us: None, ..done };
         insta::assert_snapshot!(upgrade_text(&idle));
     }

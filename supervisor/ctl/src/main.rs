@@ -110,8 +110,13 @@ fn run(arguments: &Arguments, output: &Output) -> Result<ExitCode, Failure> {
             let (name, timeout_ms) = (name.clone(), Some(milliseconds(*timeout)));
             act(&mut client, output, Request::Restart { name, timeout_ms }, *timeout)?;
         }
-        Command::Upgrade { names, all, queue, no_fallback, timeout } => {
-            let wish = upgrade::Wish { fallback: !no_fallback, queue: *queue, timeout: *timeout };
+        Command::Upgrade { names, all, queue, no_fallback, strategy, timeout } => {
+            let wish = upgrade::Wish {
+                fallback: !no_fallback,
+                queue: *queue,
+                strategy: strategy.map(Into::into),
+                timeout: *timeout,
+            };
             let names = if *all { None } else { Some(&names[..]) };
             return upgrade::run(&mut client, output, names, &wish);
         }

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use yakiros_core::analysis::Analysis;
-use yakiros_core::component::KERNEL;
 use yakiros_core::component::keys::nearest;
+use yakiros_core::component::{KERNEL, Strategy};
 use yakiros_core::control::{GraphNode, VERSION};
 use yakiros_core::journal::State;
 
@@ -24,6 +24,8 @@ pub struct Wish {
     pub fallback: bool,
     /// Wait for an upgrade of the component that is under way.
     pub queue: bool,
+    /// How much the new process takes over at once, if not as declared.
+    pub strategy: Option<Strategy>,
     /// The longest wait for each component.
     pub timeout: Duration,
 }

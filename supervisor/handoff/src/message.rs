@@ -18,6 +18,19 @@ pub const MESSAGE_LIMIT: usize = 512;
 /// The longest text for people within a message, in bytes.
 const TEXT_LIMIT: usize = 400;
 
+/// What moves at once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Part {
+    /// Everything.
+    #[default]
+    All,
+    /// `part=listeners`: what new connections come from, and nothing else. Both serve then: the new process
+    /// accepts, the old one goes on with the connections that it has.
+    Listeners,
+    /// `part=rest`: everything that was left with the old process.
+    Rest,
+}
+
 /// From the supervisor to the process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Order {
@@ -29,18 +42,20 @@ pub enum Order {
         /// The number of this start of the component, from 1.
         generation: u64,
     },
-    /// `TAKE`, with a descriptor: receive descriptors and state from it.
-    Take,
-    /// `OFFER generation=N limit_ms=N`, with a descriptor: send descriptors and state to it.
+    /// `TAKE [part=PART]`, with a descriptor: receive descriptors and state from it.
+    Take(Part),
+    /// `OFFER generation=N limit_ms=N [part=PART]`, with a descriptor: send descriptors and state to it.
     Offer {
         /// The generation that is to take over.
         generation: u64,
         /// The time until the whole transfer has to be complete.
         limit: Duration,
+        /// What is to be sent.
+        part: Part,
     },
     /// `COMMIT`: serve.
     Commit,
-    /// `ABORT TEXT`: the upgrade has failed; go on as if nothing had been asked.
+    /// `ABORT TEXT`: the upgrade has failed; go on as if nothing had been asked, and accept again.
     Abort(String),
     /// `RELEASE`: the next generation serves; end.
     Release,
@@ -49,10 +64,12 @@ pub enum Order {
 /// From the process to the supervisor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Report {
-    /// `HELLO version=N`: it speaks this protocol and can be asked.
+    /// `HELLO version=N [parts=2]`: it speaks this protocol and can be asked.
     Hello {
         /// [`VERSION`] of its side.
         version: u32,
+        /// It can give, and take, listeners first and the rest later.
+        parts: bool,
     },
     /// `PREPARED`: whatever it can do beforehand is done.
     Prepared,
@@ -115,9 +132,9 @@ impl fmt::Display for Order {
         match self {
             Self::Complete => f.write_str("HANDOFF_COMPLETE"),
             Self::Prepare { generation } => write!(f, "PREPARE generation={generation}"),
-            Self::Take => f.write_str("TAKE"),
-            Self::Offer { generation, limit } => {
-                write!(f, "OFFER generation={generation} limit_ms={}", limit.as_millis())
+            Self::Take(part) => write!(f, "TAKE{part}"),
+            Self::Offer { generation, limit, part } => {
+                write!(f, "OFFER generation={generation} limit_ms={}{part}", limit.as_millis())
             }
             Self::Commit => f.write_str("COMMIT"),
             Self::Abort(why) => write!(f, "ABORT {}", Text(why)),
@@ -129,7 +146,9 @@ impl fmt::Display for Order {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Hello { version } => write!(f, "HELLO version={version}"),
+            Self::Hello { version, parts } => {
+                write!(f, "HELLO version={version}{}", if *parts { IN_PARTS } else { "" })
+            }
             Self::Prepared => f.write_str("PREPARED"),
             Self::Offered { generation, summary } => write!(f, "OFFERED generation={generation} {summary}"),
             Self::Refused { generation, why } => {
@@ -140,6 +159,21 @@ impl fmt::Display for Report {
             Self::Serving => f.write_str("SERVING"),
             Self::Failed { generation, why } => write!(f, "FAILED generation={generation} {}", Text(why)),
         }
+    }
+}
+
+/// How HELLO says that everything can move in two parts.
+const IN_PARTS: &str = " parts=2";
+
+/// As the last word of a message, with the space before it; nothing where everything moves at once, so that those
+/// who know nothing of parts never read of them.
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::All => "",
+            Self::Listeners => " part=listeners",
+            Self::Rest => " part=rest",
+        })
     }
 }
 
@@ -170,10 +204,11 @@ impl FromStr for Order {
         let order = match words.name {
             "HANDOFF_COMPLETE" => Self::Complete,
             "PREPARE" => Self::Prepare { generation: words.number("generation")? },
-            "TAKE" => Self::Take,
+            "TAKE" => Self::Take(words.part()?),
             "OFFER" => Self::Offer {
                 generation: words.number("generation")?,
                 limit: Duration::from_millis(words.number("limit_ms")?),
+                part: words.part()?,
             },
             "COMMIT" => Self::Commit,
             "ABORT" => Self::Abort(words.text()),
@@ -190,7 +225,7 @@ impl FromStr for Report {
     fn from_str(line: &str) -> Result<Self, MessageError> {
         let mut words = Words::new(line)?;
         let report = match words.name {
-            "HELLO" => Self::Hello { version: words.number("version")? },
+            "HELLO" => Self::Hello { version: words.number("version")?, parts: words.last(IN_PARTS) },
             "PREPARED" => Self::Prepared,
             "OFFERED" => Self::Offered { generation: words.number("generation")?, summary: words.summary()? },
             "REFUSED" => Self::Refused { generation: words.number("generation")?, why: words.text() },
@@ -234,6 +269,26 @@ impl<'a> Words<'a> {
             .ok_or_else(|| MessageError(format!("{}: {key}=NUMBER expected, got {word:?}", self.name)))
     }
 
+    /// Whether this is all that is left, and take it then.
+    fn last(&mut self, word: &str) -> bool {
+        let is = self.rest == word.trim_start();
+        if is {
+            self.rest = "";
+        }
+        is
+    }
+
+    fn part(&mut self) -> Result<Part, MessageError> {
+        if self.rest.is_empty() {
+            return Ok(Part::All);
+        }
+        let named = [Part::Listeners, Part::Rest].into_iter().find(|part| self.last(&part.to_string()));
+        named.ok_or_else(|| {
+            let rest = Text(self.rest).to_string();
+            MessageError(format!("{}: part=listeners or part=rest expected, got {rest:?}", self.name))
+        })
+    }
+
     fn summary(&mut self) -> Result<Summary, MessageError> {
         Ok(Summary {
             descriptors: self.number("descriptors")?,
@@ -275,14 +330,19 @@ mod tests {
         })
     }
 
+    fn parts() -> impl Strategy<Value = Part> {
+        prop_oneof![Just(Part::All), Just(Part::Listeners), Just(Part::Rest)]
+    }
+
     fn orders() -> impl Strategy<Value = Order> {
         prop_oneof![
             Just(Order::Complete),
             any::<u64>().prop_map(|generation| Order::Prepare { generation }),
-            Just(Order::Take),
-            (any::<u64>(), any::<u32>()).prop_map(|(generation, limit)| Order::Offer {
+            parts().prop_map(Order::Take),
+            (any::<u64>(), any::<u32>(), parts()).prop_map(|(generation, limit, part)| Order::Offer {
                 generation,
-                limit: Duration::from_millis(limit.into())
+                limit: Duration::from_millis(limit.into()),
+                part,
             }),
             Just(Order::Commit),
             texts().prop_map(Order::Abort),
@@ -292,7 +352,7 @@ mod tests {
 
     fn reports() -> impl Strategy<Value = Report> {
         prop_oneof![
-            any::<u32>().prop_map(|version| Report::Hello { version }),
+            (any::<u32>(), any::<bool>()).prop_map(|(version, parts)| Report::Hello { version, parts }),
             Just(Report::Prepared),
             (any::<u64>(), summaries())
                 .prop_map(|(generation, summary)| Report::Offered { generation, summary }),
@@ -338,6 +398,12 @@ mod tests {
         assert_eq!(of("REFUSED not now"), "REFUSED: generation=NUMBER expected, got \"not\"");
         assert_eq!(of("READY now"), "READY: unexpected \"now\"");
         assert_eq!(of("TAKEN descriptors=1 state=2"), "TAKEN: digest=NUMBER expected, got \"\"");
+        assert_eq!(of("HELLO version=1 parts=3"), "HELLO: unexpected \"parts=3\"");
+        let of_order = |line: &str| line.parse::<Order>().expect_err(line).to_string();
+        assert_eq!(
+            of_order("TAKE part=half"),
+            "TAKE: part=listeners or part=rest expected, got \"part=half\""
+        );
         assert_eq!(of(&"x".repeat(513)), "a message of 513 bytes, 512 are allowed");
     }
 }

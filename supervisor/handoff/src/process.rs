@@ -10,10 +10,10 @@ mod transfer;
 use std::fmt;
 use std::io;
 
-pub use channel::{Channel, Offer, Verdict};
+pub use channel::{Channel, Loan, Merge, Offer, Request, Rest, Verdict};
 pub use socket::DESCRIPTORS_PER_MESSAGE;
 pub use state::State;
-pub use successor::{Ready, Start, Successor, start};
+pub use successor::{Ready, Start, Successor, start, start_in_parts};
 pub use transfer::{DESCRIPTORS_LIMIT, Inheritance, Item, NAME_LIMIT};
 
 /// The environment variable that names the channel's descriptor.

@@ -27,7 +27,7 @@ use nix::sys::socket::{AddressFamily, Shutdown, SockFlag, SockType, shutdown, so
 use tokio::task::spawn_local;
 use tracing::error;
 use yakiros_core::engine::{Event, Place, RunId};
-use yakiros_handoff::message::Order;
+use yakiros_handoff::message::{Order, Part};
 
 use crate::reexec::Luggage;
 use crate::spawn::handoff_fd;
@@ -110,22 +110,29 @@ impl Handovers {
     }
 
     /// Have one process give to another, over a connection of their own. The event says why they cannot.
-    pub fn connect(&self, giver: RunId, taker: RunId, generation: u64, limit: Duration) -> Option<Event> {
+    pub fn connect(
+        &self,
+        giver: RunId,
+        taker: RunId,
+        generation: u64,
+        limit: Duration,
+        part: Part,
+    ) -> Option<Event> {
         let (give, take) = match pair().and_then(|(give, take)| {
             // The taker has nothing to say there; so nothing can wait in this end when it is closed here.
             shutdown(give.as_raw_fd(), Shutdown::Read)?;
             Ok((give, take))
         }) {
             Ok(pair) => pair,
-            Err(error) => return Some(garbled(taker, &Order::Take, &error)),
+            Err(error) => return Some(garbled(taker, &Order::Take(part), &error)),
         };
         // In this order: as long as the giver has no end, nothing can wait in the other when it is closed here.
-        let told = self.send(taker, &Order::Take, Some(&take));
+        let told = self.send(taker, &Order::Take(part), Some(&take));
         drop(take);
         if let Err(error) = told {
-            return Some(garbled(taker, &Order::Take, &error));
+            return Some(garbled(taker, &Order::Take(part), &error));
         }
-        let offer = Order::Offer { generation, limit };
+        let offer = Order::Offer { generation, limit, part };
         let error = self.send(giver, &offer, Some(&give)).err()?;
         // For a shortage of the moment nobody is restarted: then it is the new one that gets nothing.
         let blamed = if is_shortage(&error) { taker } else { giver };
@@ -231,10 +238,10 @@ mod tests {
         in_event_loop(async || {
             let (all, first, second) = two();
             let before = std::fs::read_dir("/proc/self/fd").expect("descriptors").count();
-            assert!(all.connect(FIRST, SECOND, 2, Duration::from_secs(10)).is_none());
+            assert!(all.connect(FIRST, SECOND, 2, Duration::from_secs(10), Part::Rest).is_none());
             assert_eq!(std::fs::read_dir("/proc/self/fd").expect("descriptors").count(), before);
-            let ends =
-                [(&first, "OFFER generation=2 limit_ms=10000"), (&second, "TAKE")].map(|(end, text)| {
+            let ends = [(&first, "OFFER generation=2 limit_ms=10000 part=rest"), (&second, "TAKE part=rest")]
+                .map(|(end, text)| {
                     assert!(heard(end).is_ok(), "how it begins");
                     let mut control = nix::cmsg_space!([RawFd; 1]);
                     let mut bytes = [0; 512];
@@ -272,7 +279,7 @@ mod tests {
         in_event_loop(async || {
             let (all, first, second) = two();
             drop(second);
-            let (run, text) = why(all.connect(FIRST, SECOND, 2, Duration::from_secs(1)));
+            let (run, text) = why(all.connect(FIRST, SECOND, 2, Duration::from_secs(1), Part::All));
             assert!(run == SECOND && text.starts_with("failed to tell it TAKE: "), "{run:?}: {text}");
             drop(first);
             let (run, text) = why(all.order(FIRST, &Order::Abort("late".to_owned())));
@@ -312,7 +319,14 @@ mod tests {
             say(b"READY");
             let texts: Vec<_> = all.take_waiting(FIRST).iter().map(|event| format!("{event:?}")).collect();
             assert_eq!(texts.len(), 6, "{texts:?}");
-            let parts = ["Hello { version: 1 }", "no text", "513 bytes", "version=NUMBER", "empty", "Ready"];
+            let parts = [
+                "Hello { version: 1, parts: false }",
+                "no text",
+                "513 bytes",
+                "version=NUMBER",
+                "empty",
+                "Ready",
+            ];
             for (text, part) in texts.iter().zip(parts) {
                 assert!(text.contains(part), "{text} has {part}");
             }

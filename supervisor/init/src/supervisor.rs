@@ -252,8 +252,8 @@ impl Supervisor {
                 let event = Processes::spawn(self, run, component, Start { generation, place });
                 self.queue.borrow_mut().extend(event);
             }
-            Effect::Connect { giver, taker, generation, limit } => {
-                let failed = self.handovers.connect(giver, taker, generation, limit);
+            Effect::Connect { giver, taker, generation, limit, part } => {
+                let failed = self.handovers.connect(giver, taker, generation, limit, part);
                 self.queue.borrow_mut().extend(failed);
             }
             Effect::Relay { giver, taker, limit } => {

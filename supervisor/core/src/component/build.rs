@@ -14,7 +14,7 @@ use super::values::{
 };
 use super::{
     Check, CheckpointPolicy, Component, Handoff, Health, HotSwap, Isolation, KERNEL, Kind, Lifecycle,
-    NAME_LIMIT, Namespace, Readiness, Resources, Signal,
+    NAME_LIMIT, Namespace, Readiness, Resources, Signal, Strategy,
 };
 use crate::diagnostic::rules;
 
@@ -40,6 +40,11 @@ const PROBES: &[&str] =
 
 impl Word for Kind {
     const WORDS: &'static [(&'static str, Self)] = &[("service", Kind::Service), ("oneshot", Kind::Oneshot)];
+}
+
+impl Word for Strategy {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("all-at-once", Strategy::AllAtOnce), ("canary", Strategy::Canary)];
 }
 
 impl Word for Handoff {
@@ -452,11 +457,22 @@ fn hotswap(r: &mut Reader<'_>, passes_descriptors: bool) -> HotSwap {
         let help = Some(format!("two processes hold everything for so long; keep it below {long} s"));
         r.report(&rules::LONG_PROBATION, S, "probation", &message, help);
     }
+    let strategy = r.get(S, "strategy", word::<Strategy>).unwrap_or_default();
+    if !passes_descriptors {
+        r.without(S, "strategy", "only with `lifecycle.handoff = \"fd-passing\"` is there a choice");
+    } else if strategy == Strategy::Canary && probation.is_zero() {
+        let message = "`hotswap.strategy` is \"canary\", and there is no `hotswap.probation`";
+        let help = Some(
+            "say for how long the new process takes only new connections: `probation = \"30s\"`".to_owned(),
+        );
+        r.report(&rules::CANARY_WITHOUT_TIME, S, "strategy", message, help);
+    }
     HotSwap {
         transfer_fds: r.get(S, "transfer_fds", list_or_truth).flatten(),
         env_vars: r.get(S, "env_vars", variables).unwrap_or_default(),
         shutdown_grace: grace,
         probation,
+        strategy,
         preserve_state: r.get(S, "preserve_state", truth).unwrap_or(false),
         fd_store_max: count(r, S, "fd_store_max", 0),
     }

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use super::build::Method;
-use super::{Handoff, Kind, NAME_LIMIT, Namespace, SocketKind};
+use super::{Handoff, Kind, NAME_LIMIT, Namespace, SocketKind, Strategy};
 use crate::descriptors::STORE_LIMIT;
 
 /// The shortest time after which something is done again and again: shorter ones would keep the supervisor busy for one
@@ -497,6 +497,15 @@ const HOTSWAP: &[Key] = &[
         Fallback::Value("0"),
         "Time after a hot swap in which the old process is kept: if the new one ends, fails its probes or its watchdog, \
          or says `FAILED` within it, the old one takes over again. 0 for none: the old process ends at once.",
+    ),
+    key(
+        "strategy",
+        Shape::Word(words::<Strategy>),
+        Fallback::Value("\"all-at-once\""),
+        "How much the new process takes over at once. `canary`: only new connections for the time of `probation`, while \
+         the old one serves those that it has; then everything else, or, if the new one did badly, nothing. For services \
+         that give their listeners first (`HELLO parts=2`), and whose new connections do not need the state of the old \
+         process.",
     ),
     key(
         "preserve_state",

@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::component::Strategy;
 use crate::journal::State;
 
 /// Components in one page of `readiness`.
@@ -78,6 +79,9 @@ impl fmt::Display for UpgradeLevel {
 pub struct PassedOver {
     /// The way.
     pub level: UpgradeLevel,
+    /// The way itself was gone, but not so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub strategy: Option<Strategy>,
     /// Why not.
     pub reason: String,
 }
@@ -105,6 +109,9 @@ pub struct Upgraded {
     /// By passing descriptors: in which form.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub form: Option<UpgradeForm>,
+    /// How much the new process took over at once.
+    #[serde(default)]
+    pub strategy: Strategy,
     /// Ways above it that were declared, the highest first.
     pub passed_over: Vec<PassedOver>,
     /// By a restart the time between its capabilities going down and coming up again; by passing
@@ -117,7 +124,7 @@ pub struct Upgraded {
     pub descriptors: Option<u32>,
     /// Size of the state that was passed, in bytes.
     pub state_bytes: Option<u64>,
-    /// The probation that the new process was on, in milliseconds.
+    /// The probation that the new process was on, alone or as a canary, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub probation_ms: Option<u64>,
     /// Journal revision at that time.

@@ -404,6 +404,12 @@ rules! {
         bad File(web!("[lifecycle]" "handoff = \"fd-passing\"" "[hotswap]" "probation = \"6h\""));
         good File(web!("[lifecycle]" "handoff = \"fd-passing\"" "[hotswap]" "probation = \"5m\""));
 
+    CANARY_WITHOUT_TIME Error "Y0324" "a canary without a time"
+        "With `strategy = \"canary\"` the new process takes only new connections for the time of `hotswap.probation`, and \
+         then everything else. Without that time there is nothing to find out before everything moves."
+        bad File(web!("[lifecycle]" "handoff = \"fd-passing\"" "[hotswap]" "strategy = \"canary\""));
+        good File(web!("[lifecycle]" "handoff = \"fd-passing\"" "[hotswap]" "strategy = \"canary\"" "probation = \"30s\""));
+
     DUPLICATE_NAME Error "Y0401" "two files declare one component"
         "A component is declared by one file. The one that was there first stays in force, the \
          other is refused until one of the two is renamed or goes."

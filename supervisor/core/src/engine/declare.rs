@@ -286,7 +286,8 @@ impl Engine {
     pub(super) fn settle_graph(&mut self, edits: &[Edit]) {
         self.old_waits = self.moving() > 0 && self.units.iter().flatten().any(|unit| unit.waits_for > 0);
         let mut moved = self.graph.settle();
-        if !moved.is_empty() {
+        // What waited for a cycle may be on one now, which moves nobody.
+        if !moved.is_empty() || !self.cycle_of.is_empty() {
             self.find_cycles();
         }
         moved.sort_by_key(|id| (!self.cycle_of.contains_key(id), self.graph.rank(*id), *id));

@@ -12,11 +12,13 @@
 //! * The component's state does not change by a hot swap, whether it succeeds or not.
 //! * There is never a third process: the next start waits for the second to be gone.
 //!
-//! Programs that do not speak the protocol serve side by side: see [`beside`].
+//! Programs that do not speak the protocol serve side by side: see [`beside`]. Of those that do two serve at once for
+//! the time of a canary only: see [`canary`].
 //!
 //! What stops the component, for whatever reason, first calls the hot swap off.
 
 mod beside;
+mod canary;
 mod ending;
 mod reports;
 mod steps;
@@ -28,10 +30,12 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use yakiros_handoff::message::{Summary, VERSION};
 
+pub(super) use self::canary::Manner;
 use self::table::{Step, Turn};
 use super::timers::{Due, TimerKey};
 use super::unit::{Process, Unit};
 use super::{Engine, RunId};
+use crate::component::Strategy;
 use crate::control::{PassedOver, UpgradeForm};
 use crate::graph::NodeId;
 use crate::journal::{Cause, Progress};
@@ -69,6 +73,9 @@ impl Greeting {
 pub(super) struct Heir {
     /// It has not been told to serve, for it is not ready yet.
     untold: bool,
+    /// It has the listeners only, and is to be told that there is no more.
+    #[serde(default)]
+    alone: bool,
     /// What is left of [`LIMIT`].
     pub(super) timer: Option<TimerKey>,
 }
@@ -104,6 +111,15 @@ pub(super) struct Second {
     /// Why it was killed after it was told to serve.
     #[serde(default)]
     failure: Option<Rc<str>>,
+    /// At which step.
+    #[serde(default)]
+    failed_at: Option<Step>,
+    /// How much it takes at once.
+    #[serde(default)]
+    strategy: Strategy,
+    /// When its sign of life is due, while it is a canary. The first has its own.
+    #[serde(default)]
+    pub(super) watchdog: Option<TimerKey>,
     /// A restart follows when the first does not give.
     fallback: bool,
     /// How it ended.
@@ -169,9 +185,20 @@ impl Handover {
         self.second().is_some_and(|second| second.step == Step::Probation)
     }
 
+    /// Whether the second serves new connections for a time, and the first those that it has.
+    pub(super) fn is_canary(&self) -> bool {
+        self.second().is_some_and(|second| second.step == Step::Canary)
+    }
+
+    /// Whether it is the new process that does badly, and the old one is still there.
+    pub(super) fn blames_new(&self, cause: &Cause) -> bool {
+        // A probe of a canary meets who accepts. Everything else is about the first itself.
+        self.is_on_probation() || (self.is_canary() && matches!(cause, Cause::Unhealthy { .. }))
+    }
+
     /// Whether the first serves, and is to be looked after.
     pub(super) fn is_over(&self) -> bool {
-        let looked_after = [Step::Prepare, Step::Beside, Step::Probation, Step::Leave];
+        let looked_after = [Step::Prepare, Step::Beside, Step::Probation, Step::Leave, Step::Canary];
         self.second().is_none_or(|second| looked_after.contains(&second.step))
     }
 }
@@ -191,7 +218,7 @@ impl Engine {
     /// Whether a process was told to serve in the place of another, and has not said that it does.
     pub fn is_about_to_serve(&self, run: RunId) -> bool {
         let unit = self.seconds.get(&run).and_then(|id| self.unit(*id));
-        unit.and_then(|unit| unit.handover.second()).is_some_and(|second| second.step == Step::Commit)
+        unit.and_then(|unit| unit.handover.second()).is_some_and(|second| second.step.is_commit())
     }
 
     /// The processes of hot swaps with a step whose time is over at the time `now`. What has come
@@ -210,9 +237,12 @@ impl Engine {
     }
 
     /// At which step the hot swap of a component stands, for who tests that: `prepare`, `move`, `ready`, `commit`,
-    /// `withdraw`, `probation`, `revert`, `leave`.
+    /// `withdraw`, `probation`, `revert`, `leave`; of a canary `lend`, `lend-ready`, `lend-commit`, `canary`, `rest`,
+    /// `rest-ready`, `rest-commit`, `recall`.
     pub fn handover_step(&self, name: &str) -> Option<&'static str> {
-        Some(self.find(name)?.handover.second()?.step.own_name())
+        let second = self.find(name)?.handover.second()?;
+        let recalled = second.step == Step::Revert && second.strategy == Strategy::Canary;
+        Some(if recalled { "recall" } else { second.step.own_name() })
     }
 
     /// A second process was executed, if it is one.
@@ -237,6 +267,9 @@ impl Engine {
     }
 
     pub(super) fn handover_due(&mut self, id: NodeId, key: TimerKey) {
+        if self.second_of(id).is_some_and(|second| second.watchdog == Some(key)) {
+            return self.canary_silent(id);
+        }
         if let Some(second) = self.second_of(id).filter(|second| second.timer == Some(key)) {
             second.timer = None;
             let step = second.step;

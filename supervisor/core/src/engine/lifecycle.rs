@@ -51,7 +51,7 @@ impl Engine {
         };
         match decide(unit.state, input) {
             Action::Keep => {}
-            Action::Degrade | Action::Condemn if unit.handover.is_on_probation() => {
+            Action::Degrade | Action::Condemn if unit.handover.blames_new(&cause) => {
                 self.fail_probation(id, &cause);
             }
             Action::Launch => self.launch(id, cause),

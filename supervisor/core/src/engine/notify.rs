@@ -16,7 +16,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::timers::{Due, TimerKey};
-use super::unit::Unit;
+use super::unit::{Process, Unit};
 use super::{Engine, Input, RunId};
 use crate::component::Readiness;
 use crate::component::keys::SHORTEST_INTERVAL;
@@ -135,12 +135,18 @@ impl Unit {
 
     /// The interval of its watchdog, while there is one: not while it ends.
     fn watchdog_interval(&self) -> Option<Duration> {
-        let process = self.process.as_ref()?;
-        if process.said.stopping && !broken(Mutation::WatchTheEnding) {
+        self.process.as_ref()?.watchdog_interval()
+    }
+}
+
+impl Process {
+    /// The interval of its watchdog, while there is one: not while it ends.
+    pub(super) fn watchdog_interval(&self) -> Option<Duration> {
+        if self.said.stopping && !broken(Mutation::WatchTheEnding) {
             return None;
         }
         // By the declaration that the process was started with: another one starts another process.
-        let interval = process.said.interval.or(process.component.lifecycle.watchdog)?;
+        let interval = self.said.interval.or(self.component.lifecycle.watchdog)?;
         (!interval.is_zero()).then_some(interval)
     }
 }
@@ -238,6 +244,7 @@ impl Engine {
     pub fn watchdogs_due(&self, now: Duration) -> Vec<RunId> {
         let due = self.timers.due(now).filter_map(|due| match due {
             Due::Watchdog(id) => Some(self.unit(id)?.process.as_ref()?.run),
+            Due::Handover(id) => self.canary_of(id),
             _ => None,
         });
         due.collect()

@@ -134,8 +134,8 @@ impl Engine {
             Request::Restart { name, timeout_ms } => {
                 self.restart(client, peer.uid, &name, timeout_ms, cause);
             }
-            Request::Upgrade { name, fallback, queue, timeout_ms } => {
-                let wish = Wish { fallback, queue, timeout_ms };
+            Request::Upgrade { name, fallback, queue, strategy, timeout_ms } => {
+                let wish = Wish { fallback, queue, strategy, timeout_ms };
                 self.upgrade(client, peer.uid, &name, wish, cause);
             }
             Request::Readiness { name, after } => {
@@ -440,6 +440,11 @@ impl Engine {
                 if self.find(name).is_some_and(|unit| unit.handover.is_on_probation()) =>
             {
                 format!("the new process of {name} serves and is still on probation")
+            }
+            Goal::HandedOver { name, .. }
+                if self.find(name).is_some_and(|unit| unit.handover.is_canary()) =>
+            {
+                format!("the new process of {name} serves new connections and is still a canary")
             }
             Goal::Running { name, .. }
             | Goal::HandedOver { name, .. }

@@ -254,6 +254,7 @@ impl Engine {
             }
             if let Some(second) = unit.handover.second_mut() {
                 keep(&mut second.timer);
+                keep(&mut second.watchdog);
             }
             unit.watch.timers().for_each(&mut keep);
         }

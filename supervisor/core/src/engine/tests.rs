@@ -1,6 +1,7 @@
 //! Single promises of the engine. Their combination is the simulation's business.
 
 mod beside;
+mod canary;
 mod capabilities;
 mod causes;
 mod cycles;

@@ -48,6 +48,9 @@ pub(super) struct Process {
     /// Whether it has said that it can hand over.
     #[serde(default)]
     pub(super) greeting: Greeting,
+    /// It can give, and take, its listeners first and the rest later.
+    #[serde(default)]
+    pub(super) splits: bool,
     /// It took over from one that was gone before it served.
     #[serde(default)]
     pub(super) heir: Option<Heir>,
@@ -65,6 +68,7 @@ impl Process {
             answer: None,
             limits: Limits::default(),
             greeting: Greeting::None,
+            splits: false,
             heir: None,
         }
     }

@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::handover::Manner;
 use super::request::{Goal, Waiter};
 use super::{ClientId, Engine, Input, RunId};
-use crate::component::Handoff;
+use crate::component::{Handoff, Strategy};
 use crate::control::{Answer, PassedOver, UpgradeLevel, Upgraded};
 use crate::graph::NodeId;
 use crate::journal::Cause;
@@ -42,6 +43,8 @@ pub(super) struct Wish {
     pub(super) fallback: bool,
     /// It waits for one that is under way.
     pub(super) queue: bool,
+    /// How much the new process takes over at once, when it is not to be as declared.
+    pub(super) strategy: Option<Strategy>,
     pub(super) timeout_ms: Option<u64>,
 }
 
@@ -63,12 +66,14 @@ pub(super) struct NextUpgrade {
     fallback: bool,
     #[serde(default)]
     queue: bool,
+    #[serde(default)]
+    strategy: Option<Strategy>,
     cause: Cause,
 }
 
 impl Engine {
     pub(super) fn upgrade(&mut self, client: ClientId, uid: u32, name: &str, wish: Wish, cause: Cause) {
-        let Wish { fallback, queue, timeout_ms } = wish;
+        let Wish { fallback, queue, strategy, timeout_ms } = wish;
         let Some(id) = self.names.get(name).copied() else {
             return self.unknown(client, name);
         };
@@ -82,7 +87,11 @@ impl Engine {
             return self.refuse(client, message);
         }
         if unit.state.is_up() && unit.handover.second().is_some() {
-            let stage = if unit.handover.is_on_probation() { ": it is on probation" } else { "" };
+            let stage = match &unit.handover {
+                handover if handover.is_on_probation() => ": it is on probation",
+                handover if handover.is_canary() => ": it is a canary",
+                _ => "",
+            };
             if !queue && !unit.handover.is_leaving() {
                 let message =
                     format!("the upgrade of {name} before is not over{stage}; --queue waits for it");
@@ -92,16 +101,21 @@ impl Engine {
             if waiting >= QUEUE_LIMIT {
                 return self.refuse(client, format!("{waiting} upgrades of {name} wait already"));
             }
-            let goal = Goal::NextUpgrade(NextUpgrade { name: name.into(), fallback, queue, cause });
+            let goal = Goal::NextUpgrade(NextUpgrade { name: name.into(), fallback, queue, strategy, cause });
             return self.wait(client, uid, goal, timeout_ms);
         }
+        if let Some(message) = self.canary_refusal(id, wish) {
+            return self.refuse(client, message);
+        }
+        let strategy = strategy.unwrap_or(unit.component.hotswap.strategy);
         let mut passed_over = Vec::new();
         for level in ladder(handoff) {
             let reason = match level {
                 UpgradeLevel::Restart => break,
                 UpgradeLevel::Checkpoint => NOT_YET.to_owned(),
                 UpgradeLevel::FdPassing => {
-                    match self.begin_handover(id, cause.clone(), fallback, passed_over.clone()) {
+                    let manner = Manner { fallback, strategy, passed_over: passed_over.clone() };
+                    match self.begin_handover(id, cause.clone(), manner) {
                         Ok(run) => {
                             let goal = Goal::HandedOver { name: name.into(), run };
                             return self.wait(client, uid, goal, timeout_ms);
@@ -117,7 +131,7 @@ impl Engine {
                 );
                 return self.refuse(client, message);
             }
-            passed_over.push(PassedOver { level: *level, reason });
+            passed_over.push(PassedOver { level: *level, strategy: None, reason });
         }
         if let Some(goal) = self.restart_as_upgrade(id, passed_over, cause) {
             self.wait(client, uid, goal, timeout_ms);
@@ -151,7 +165,12 @@ impl Engine {
                 self.refuse(client, format!("{name} was stopped by request before its upgrade began"));
                 continue;
             }
-            let wish = Wish { fallback: next.fallback, queue: next.queue, timeout_ms: left };
+            let wish = Wish {
+                fallback: next.fallback,
+                queue: next.queue,
+                strategy: next.strategy,
+                timeout_ms: left,
+            };
             self.upgrade(client, uid, name, wish, next.cause);
         }
     }
@@ -194,6 +213,7 @@ impl Engine {
             component: Rc::clone(&upgrade.name),
             level: UpgradeLevel::Restart,
             form: None,
+            strategy: Strategy::AllAtOnce,
             passed_over: upgrade.passed_over.clone(),
             gap_us: gap.map(|gap| u64::try_from(gap.as_micros()).unwrap_or(u64::MAX)),
             generation,

@@ -12,6 +12,7 @@ use serde::Serialize;
 use super::model::Process;
 use super::world::{Step as Outcome, World};
 use super::{Options, Random, Takeovers, Watch};
+use crate::component::Strategy;
 use crate::control::Request;
 use crate::engine::{Event, RunId};
 use crate::journal::{Exit, State};
@@ -36,9 +37,28 @@ const WATCH: Duration = Duration::from_millis(10);
 const SLOW: Duration = Duration::from_secs(11);
 
 /// The steps of a hot swap, by the names that the supervisor gives them. `withdraw` and `revert` are on the way back from
-/// `commit` and `probation`.
-pub const STEPS: [&str; 8] =
-    ["prepare", "move", "ready", "commit", "withdraw", "probation", "revert", "leave"];
+/// `commit` and `probation`. Those from [`FIRST_OF_CANARY`] on are of a canary; `recall` is the way back from `canary`.
+pub const STEPS: [&str; 16] = [
+    "prepare",
+    "move",
+    "ready",
+    "commit",
+    "withdraw",
+    "probation",
+    "revert",
+    "leave",
+    "lend",
+    "lend-ready",
+    "lend-commit",
+    "canary",
+    "recall",
+    "rest",
+    "rest-ready",
+    "rest-commit",
+];
+
+/// See [`STEPS`].
+const FIRST_OF_CANARY: usize = 8;
 
 /// What goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -136,6 +156,14 @@ const MAY_END: [[&str; Fault::ALL.len()]; STEPS.len()] = [
     /* probation */ ["n",     "o",     "n",      "o",      "n",   "n",     "n",        "o",        "s", "n"],
     /* revert    */ ["r",     "o",     "r",      "o",      "o",   "o",     "o",        "o",        "s", "o"],
     /* leave     */ ["n",     "r",     "n",      "r",      "n",   "n",     "n",        "n",        "s", "n"],
+    /* lend      */ ["r",     "o",     "rn",     "o",      "n",   "o",     "o",        "o",        "s", "o"],
+    /* l. ready  */ ["n",     "o",     "r",      "o",      "n",   "o",     "o",        "o",        "s", "o"],
+    /* l. commit */ ["n",     "o",     "r",      "o",      "n",   "o",     "n",        "o",        "s", "o"],
+    /* canary    */ ["n",     "o",     "r",      "o",      "n",   "n",     "n",        "o",        "s", "n"],
+    /* recall    */ ["r",     "o",     "r",      "o",      "o",   "o",     "o",        "o",        "s", "o"],
+    /* rest      */ ["r",     "o",     "rn",     "o",      "n",   "o",     "o",        "o",        "s", "o"],
+    /* r. ready  */ ["n",     "o",     "n",      "o",      "n",   "o",     "o",        "o",        "s", "o"],
+    /* r. commit */ ["n",     "o",     "n",      "o",      "n",   "o",     "n",        "o",        "s", "o"],
 ];
 
 /// Processes that do nothing, and a time in which nobody says anything.
@@ -205,10 +233,15 @@ impl World {
         let name = self.model.slots[0].name.to_string();
         let old =
             self.model.slots[0].process.as_ref().map(|process| process.run).ok_or("nothing was started")?;
-        said(self.ask(
-            0,
-            Request::Upgrade { name: name.clone(), fallback: false, queue: false, timeout_ms: None },
-        ))?;
+        let strategy = STEPS[FIRST_OF_CANARY..].contains(&step).then_some(Strategy::Canary);
+        let request = Request::Upgrade {
+            name: name.clone(),
+            fallback: false,
+            queue: false,
+            strategy,
+            timeout_ms: None,
+        };
+        said(self.ask(0, request))?;
         let new =
             self.model.slots[0].second.as_ref().map(|process| process.run).ok_or("no swap was begun")?;
         let end = self.model.now + REACH;
@@ -218,7 +251,10 @@ impl World {
                 return Ok(Some((old, new)));
             }
             // The ways back begin with a failure.
-            if matches!((now, step), (Some("commit"), "withdraw") | (Some("probation"), "revert")) {
+            if matches!(
+                (now, step),
+                (Some("commit"), "withdraw") | (Some("probation"), "revert") | (Some("canary"), "recall")
+            ) {
                 said(self.give(Event::Garbled(new, "no message".into())))?;
                 continue;
             }
@@ -258,9 +294,8 @@ impl World {
             let next = (self.model.now + WATCH).min(end);
             said(self.run_until(next))?;
             let slot = &self.model.slots[0];
-            let serving = slot.process.iter().chain(&slot.second).filter(|process| serves(process)).count();
-            if serving > 1 {
-                return Err("two processes serve".to_owned());
+            if let Some(wrong) = slot.disagree() {
+                return Err(wrong.to_owned());
             }
         }
         Ok(())
@@ -285,7 +320,7 @@ impl World {
 
 /// Whether a process that lives serves, or would if it did not hang.
 fn serves(process: &Process) -> bool {
-    process.serves && process.gives_to.is_none() && process.released.is_none()
+    process.accepts() && process.holds()
 }
 
 fn said(outcome: Outcome) -> Result<(), String> {

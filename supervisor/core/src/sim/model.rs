@@ -7,11 +7,11 @@ use std::rc::Rc;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use crate::component::{Component, Handoff, Readiness, Signal};
+use crate::component::{Component, Readiness, Signal, Strategy};
 use crate::engine::{Effect, Place, RunId};
 use crate::journal::{Cause, Progress, Record, State};
 use crate::notify::Notification;
-use yakiros_handoff::message::Order;
+use yakiros_handoff::message::{Order, Part};
 
 /// The most components and the most capabilities of a run: sets of them are one word.
 pub(super) const SLOTS: usize = 64;
@@ -143,12 +143,18 @@ pub(super) struct Process {
     pub(super) deaf: bool,
     /// It was asked to give to this process, and does not serve meanwhile.
     pub(super) gives_to: Option<RunId>,
+    /// It was asked to give its listeners to this process, and accepts nothing meanwhile.
+    pub(super) lends_to: Option<RunId>,
     /// The generation for which it was asked last.
     pub(super) offer: u64,
     /// It has given everything for that.
     pub(super) offered: bool,
     /// It was told to take from this one.
     pub(super) takes_from: Option<RunId>,
+    /// What.
+    pub(super) takes: Part,
+    /// It serves no connection but those that it has accepted.
+    pub(super) canary: bool,
     /// Which of the component's processes it was when it started.
     pub(super) place: Place,
     /// It serves, or was told to.
@@ -164,6 +170,16 @@ pub(super) struct Process {
 }
 
 impl Process {
+    /// Whether it serves new connections.
+    pub(super) fn accepts(&self) -> bool {
+        self.serves && self.gives_to.is_none() && self.lends_to.is_none() && self.released.is_none()
+    }
+
+    /// Whether it serves the connections that were there before it.
+    pub(super) fn holds(&self) -> bool {
+        self.serves && self.gives_to.is_none() && !self.canary && self.released.is_none()
+    }
+
     /// Whether it runs and has a socket to say something about itself.
     pub(super) fn can_notify(&self) -> bool {
         self.executed.is_some() && self.declared.component.has_notify_socket()
@@ -181,16 +197,42 @@ pub(super) struct Slot {
     pub(super) name: Rc<str>,
     /// The declaration in force.
     pub(super) declared: Option<Declared>,
-    /// How it hands over by the last declaration, which counts for what still runs without one.
-    handoff: Handoff,
+    /// The last declaration, by which it hands over while it still runs without one.
+    last: Option<Rc<Component>>,
     pub(super) state: State,
     /// When it came into this state.
     pub(super) since: Duration,
     pub(super) process: Option<Process>,
     /// The other process of a hot swap: who is to take over, or who was released.
     pub(super) second: Option<Process>,
+    /// The second serves new connections, and the first those that it has.
+    pub(super) canary: bool,
     /// A user has stopped it.
     pub(super) held: bool,
+}
+
+impl Slot {
+    /// The process that a probe meets, for it connects anew.
+    pub(super) fn probed(&self) -> Option<&Process> {
+        if self.canary { self.second.as_ref() } else { self.process.as_ref() }
+    }
+
+    /// Whether two processes by the protocol serve the same connections, or in a canary nobody does.
+    pub(super) fn disagree(&self) -> Option<&'static str> {
+        let (one, other) = (self.process.as_ref()?, self.second.as_ref()?);
+        let related = one.takes_from == Some(other.run) || other.takes_from == Some(one.run);
+        if !related || self.state == State::Stopping {
+            return None;
+        }
+        let count = |does: fn(&Process) -> bool| usize::from(does(one)) + usize::from(does(other));
+        match (count(Process::accepts), count(Process::holds)) {
+            (2, _) => Some("two processes accept"),
+            (_, 2) => Some("two processes serve the same connections"),
+            (0, _) if self.canary => Some("nobody accepts"),
+            (_, 0) if self.canary => Some("nobody serves the connections that were there"),
+            _ => None,
+        }
+    }
 }
 
 /// See the module documentation.
@@ -223,11 +265,12 @@ impl Model {
         let slot = |number| Slot {
             name: format!("c{number}").into(),
             declared: None,
-            handoff: Handoff::None,
+            last: None,
             state: State::Removed,
             since: Duration::ZERO,
             process: None,
             second: None,
+            canary: false,
             held: false,
         };
         Self {
@@ -277,8 +320,21 @@ impl Model {
 
     /// Whether a component declares a way of handing over that is more than a restart.
     pub(super) fn hands_over(&self, name: &str) -> bool {
-        let handoff = self.number(name).map(|number| self.slots[number].handoff);
-        matches!(handoff, Some(Handoff::FdPassing | Handoff::Checkpoint))
+        self.last(name).is_some_and(|component| component.lifecycle.handoff.passes_descriptors())
+    }
+
+    fn last(&self, name: &str) -> Option<&Component> {
+        self.slots[self.number(name)?].last.as_deref()
+    }
+
+    /// Whether a component can be upgraded so by what it declares.
+    pub(super) fn may_be(&self, name: &str, asked: Option<Strategy>) -> bool {
+        let Some(component) = self.last(name) else { return true };
+        match asked.unwrap_or(component.hotswap.strategy) {
+            Strategy::AllAtOnce => true,
+            Strategy::Canary if self.hands_over(name) => !component.hotswap.probation.is_zero(),
+            Strategy::Canary => asked.is_none(),
+        }
     }
 
     /// The same, with the second ones of hot swaps.
@@ -316,7 +372,7 @@ impl Model {
     /// Put a declaration in force, or none.
     pub(super) fn declare(&mut self, number: usize, declared: Option<Declared>) {
         if let Some(declared) = &declared {
-            self.slots[number].handoff = declared.component.lifecycle.handoff;
+            self.slots[number].last = Some(Rc::clone(&declared.component));
         }
         self.slots[number].declared = declared;
         // The new one may let go of what the process stood on and take it up again later, or
@@ -372,23 +428,29 @@ impl Model {
             Effect::Spawn { run, component, place, generation } => {
                 self.begin(*run, component, *place, *generation);
             }
-            Effect::Connect { giver, taker, generation, .. } => {
+            Effect::Connect { giver, taker, generation, part, .. } => {
                 if let Some(process) = self.process_mut(*giver) {
-                    process.gives_to = Some(*taker);
+                    match part {
+                        Part::Listeners => process.lends_to = Some(*taker),
+                        Part::All | Part::Rest => process.gives_to = Some(*taker),
+                    }
                     (process.offer, process.offered) = (*generation, false);
                 }
                 if let Some(process) = self.process_mut(*taker) {
                     process.takes_from = Some(*giver);
+                    process.takes = *part;
+                    process.canary |= *part == Part::Listeners;
                 }
             }
             Effect::Order(run, Order::Commit) => {
                 if let Some(process) = self.process_mut(*run) {
                     process.serves = true;
+                    process.canary &= process.takes == Part::Listeners;
                 }
             }
             Effect::Order(run, Order::Abort(_)) => {
                 if let Some(process) = self.process_mut(*run) {
-                    process.gives_to = None;
+                    (process.gives_to, process.lends_to) = (None, None);
                 }
             }
             Effect::Order(run, Order::Release) => {
@@ -435,9 +497,12 @@ impl Model {
             announced: false,
             deaf: false,
             gives_to: None,
+            lends_to: None,
             offer: 0,
             offered: false,
             takes_from: None,
+            takes: Part::All,
+            canary: false,
             place,
             serves: place != Place::Successor,
             given: false,
@@ -511,9 +576,17 @@ impl Model {
             }
         }
         let slot = &mut self.slots[number];
+        if let Cause::Handover { progress, .. } = &record.cause {
+            slot.canary = matches!(progress, Progress::Canary { .. });
+        }
+        let back = matches!(record.cause, Cause::Handover { progress: Progress::Reverting { .. }, .. });
         match &record.cause {
             Cause::Handover { progress: Progress::Committed { .. } | Progress::Reverting { .. }, .. } => {
                 std::mem::swap(&mut slot.process, &mut slot.second);
+                // What there was before is served by it, or gone.
+                slot.process.iter_mut().for_each(|process| process.canary = false);
+                // Who had announced its end has its grace anew when it is told to serve on.
+                slot.process.iter_mut().filter(|_| back).for_each(|process| process.due = None);
             }
             Cause::Handover { progress: Progress::Failed { step, .. }, .. } => {
                 if let Some(process) = &mut slot.process {

@@ -97,6 +97,10 @@ options! {
     handovers = Sometimes(60, 10, 90);
     /// Longest probation of those that hand over, in seconds.
     probation_s = Sometimes(60, 1, 80);
+    /// Percent of those that do so as canaries, where there is a probation, unless a client says otherwise.
+    canaries = Sometimes(60, 10, 90);
+    /// Percent of processes that give everything at once only.
+    whole = Sometimes(40, 1, 60);
     /// Restarts allowed in the window before backing off.
     restart_max = Between(1, 6);
     /// The window.

@@ -10,7 +10,7 @@ use super::checkers::{self, Checker, obstacle};
 use super::crash::Frozen;
 use super::digest::Digest;
 use super::faults::{FAULTS, clients::Clients, files::Files, handovers::Word};
-use super::model::Model;
+use super::model::{Model, Slot};
 use super::takeover::Takeover;
 use super::{Options, Phase, Random, Reason, Report, Watch, trace};
 use crate::component::Signal;
@@ -398,11 +398,9 @@ impl World {
                 self.plan_life(*run, component);
             }
             // Nothing but a kill ends what hangs, and it answers nobody.
-            Effect::Terminate(run)
-            | Effect::Signal(run, Signal::ABORT)
-            | Effect::Order(run, _)
-            | Effect::Probe { run, .. }
+            Effect::Terminate(run) | Effect::Signal(run, Signal::ABORT) | Effect::Order(run, _)
                 if self.frozen.is_hung(*run) => {}
+            Effect::Probe { run, .. } if self.meets_hung(*run) => {}
             Effect::Terminate(run) | Effect::Signal(run, Signal::ABORT) => self.plan_end(*run),
             Effect::Kill(run) => self.plan_death(*run),
             Effect::Probe { probe, .. } => self.plan_answer(*probe),
@@ -420,6 +418,12 @@ impl World {
             | Effect::Changed(_)
             | Effect::Halt(_) => {}
         }
+    }
+
+    /// Whether a probe of the component of this process meets one that hangs.
+    fn meets_hung(&self, run: RunId) -> bool {
+        let slot = self.model.owner(run).map(|number| &self.model.slots[number]);
+        slot.and_then(Slot::probed).is_some_and(|process| self.frozen.is_hung(process.run))
     }
 
     fn note(&mut self, mark: &str, text: impl Fn() -> String) {

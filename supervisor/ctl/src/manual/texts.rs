@@ -67,10 +67,12 @@ Exit codes: 0 it runs again, 1 it can not or not in time.",
 Examples:
   graphctl upgrade web                    tells each step, how it was done, and how long web was away
   graphctl upgrade web --no-fallback
+  graphctl upgrade web --strategy canary --timeout 120
+                                          new connections first, then everything; see hotswap.probation
 
 The way is that of `lifecycle.handoff`: checkpoint (not part of this version), fd-passing, or a restart;
 from the declared one down to one that can be gone. A new version that fails ends the upgrade: the old
-process serves on.
+process serves on. With a probation or a canary --timeout has to be longer than that.
 Exit codes: 0 the new process runs, 1 it does not, or --no-fallback forbade what could be done.",
     ),
     (

@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::io::{FdFlags, fcntl_getfd, fcntl_setfd};
 use rustix::net::{AddressFamily, SocketType, sockopt};
 
-use super::channel::{READ, read_order, report};
+use super::channel::{READ, Stage, read_order, report};
 use super::transfer::Inheritance;
 use super::{Channel, Error, VARIABLE, socket, transfer};
-use crate::message::{MESSAGE_LIMIT, Order, Report, VERSION};
+use crate::message::{MESSAGE_LIMIT, Order, Part, Report, VERSION};
 
 /// How a process begins.
 #[derive(Debug)]
@@ -32,6 +32,7 @@ pub struct Successor {
 pub struct Ready {
     socket: OwnedFd,
     generation: u64,
+    part: Part,
 }
 
 /// The descriptor of the environment can be owned once.
@@ -43,8 +44,19 @@ static TAKEN: AtomicBool = AtomicBool::new(false);
 /// process's alone, and closed when it executes another program; the variable is not: remove it from
 /// the environment of children that use this library too.
 pub fn start() -> Result<Start, Error> {
+    find(false)
+}
+
+/// The same for a service that gives, and takes, its listeners first and the rest later where that is asked for: it can
+/// be a canary. It has to listen to [`Channel::requested`] (or `wait_for_request`, `request`), and to look at
+/// [`Inheritance::part`].
+pub fn start_in_parts() -> Result<Start, Error> {
+    find(true)
+}
+
+fn find(parts: bool) -> Result<Start, Error> {
     let Some(value) = std::env::var_os(VARIABLE) else {
-        return Ok(Start::Fresh(Channel::new(None, 0)));
+        return Ok(Start::Fresh(Channel::new(None, 0, Stage::Whole)));
     };
     let number = value.to_str().and_then(|text| text.parse().ok()).filter(|number: &RawFd| *number > 2);
     let Some(number) = number else {
@@ -63,7 +75,7 @@ pub fn start() -> Result<Start, Error> {
     flags.map_err(|error| Error::Environment(format!("{number}: {error}")))?;
     // SAFETY: it is open, the environment gives it to this library, and this is reached once.
     let socket = unsafe { OwnedFd::from_raw_fd(number) };
-    start_on(socket)
+    start_on(socket, parts)
 }
 
 /// How that usually comes about.
@@ -78,10 +90,10 @@ fn is_channel(descriptor: BorrowedFd<'_>) -> bool {
 }
 
 /// The same on a channel that was got in another way.
-pub(crate) fn start_on(socket: OwnedFd) -> Result<Start, Error> {
-    report(socket.as_fd(), &Report::Hello { version: VERSION })?;
-    match next(&socket)? {
-        (Order::Complete, None) => Ok(Start::Fresh(Channel::new(Some(socket), 0))),
+pub(crate) fn start_on(socket: OwnedFd, parts: bool) -> Result<Start, Error> {
+    report(socket.as_fd(), &Report::Hello { version: VERSION, parts })?;
+    match next(socket.as_fd())? {
+        (Order::Complete, None) => Ok(Start::Fresh(Channel::new(Some(socket), 0, Stage::Whole))),
         (Order::Prepare { generation }, None) => Ok(Start::Successor(Successor { socket, generation })),
         (order, _) => Err(unexpected(order)),
     }
@@ -98,22 +110,12 @@ impl Successor {
     pub fn take(self) -> Result<(Inheritance, Ready), Error> {
         let Self { socket, generation } = self;
         report(socket.as_fd(), &Report::Prepared)?;
-        let from = match next(&socket)? {
-            (Order::Take, Some(from)) => from,
+        let (part, from) = match next(socket.as_fd())? {
+            (Order::Take(part), Some(from)) => (part, from),
             (order, _) => return Err(unexpected(order)),
         };
-        // The supervisor ends this process when it takes too long.
-        match transfer::receive(from.as_fd(), None) {
-            Ok((inheritance, summary)) => {
-                report(socket.as_fd(), &Report::Taken(summary))?;
-                Ok((inheritance, Ready { socket, generation }))
-            }
-            Err(error) => {
-                let why = format!("failed to receive: {error}");
-                report(socket.as_fd(), &Report::Failed { generation, why })?;
-                Err(Error::Failed("receive from the other process", error))
-            }
-        }
+        let inheritance = receive(socket.as_fd(), generation, &from, part)?;
+        Ok((inheritance, Ready { socket, generation, part }))
     }
 
     /// This process cannot take over; the other one serves on.
@@ -127,14 +129,10 @@ impl Ready {
     /// Say that this process could serve, and wait for the word that it shall. Only then may it
     /// accept or read; [`Error::Aborted`] means that it shall not, ever.
     pub fn serve(self) -> Result<Channel, Error> {
-        let Self { socket, generation } = self;
-        report(socket.as_fd(), &Report::Ready)?;
-        match next(&socket)? {
-            (Order::Commit, None) => {}
-            (order, _) => return Err(unexpected(order)),
-        }
-        report(socket.as_fd(), &Report::Serving)?;
-        Ok(Channel::new(Some(socket), generation))
+        let Self { socket, generation, part } = self;
+        commit(socket.as_fd())?;
+        let stage = if part == Part::Listeners { Stage::Canary } else { Stage::Whole };
+        Ok(Channel::new(Some(socket), generation, stage))
     }
 
     /// This process cannot serve with what it got; the other one serves on.
@@ -144,10 +142,40 @@ impl Ready {
     }
 }
 
+/// Take what the other process gives, and say so.
+pub(super) fn receive(
+    socket: BorrowedFd<'_>,
+    generation: u64,
+    from: &OwnedFd,
+    part: Part,
+) -> Result<Inheritance, Error> {
+    // The supervisor ends this process when it takes too long.
+    match transfer::receive(from.as_fd(), part, None) {
+        Ok((inheritance, summary)) => {
+            report(socket, &Report::Taken(summary))?;
+            Ok(inheritance)
+        }
+        Err(error) => {
+            let why = format!("failed to receive: {error}");
+            report(socket, &Report::Failed { generation, why })?;
+            Err(Error::Failed("receive from the other process", error))
+        }
+    }
+}
+
+/// Say that this process is ready for what it has got, and wait for the word to serve it.
+pub(super) fn commit(socket: BorrowedFd<'_>) -> Result<(), Error> {
+    report(socket, &Report::Ready)?;
+    match next(socket)? {
+        (Order::Commit, None) => report(socket, &Report::Serving),
+        (order, _) => Err(unexpected(order)),
+    }
+}
+
 /// The next message of the supervisor, who is at liberty to take its time.
-fn next(socket: &OwnedFd) -> Result<(Order, Option<OwnedFd>), Error> {
+fn next(socket: BorrowedFd<'_>) -> Result<(Order, Option<OwnedFd>), Error> {
     let mut buffer = [0; MESSAGE_LIMIT];
-    let received = socket::receive(socket.as_fd(), &mut buffer, None).map_err(Error::failed(READ))?;
+    let received = socket::receive(socket, &mut buffer, None).map_err(Error::failed(READ))?;
     read_order(&buffer, received)
 }
 

@@ -12,7 +12,7 @@ use std::time::Instant;
 use super::identity::{Digest, Identity};
 use super::socket::{self, DESCRIPTORS_PER_MESSAGE, Received};
 use super::state::State;
-use crate::message::Summary;
+use crate::message::{Part, Summary};
 
 /// The longest name of a descriptor, in bytes: sd_notify's (`FDNAME_MAX`).
 pub const NAME_LIMIT: usize = 255;
@@ -45,6 +45,8 @@ pub struct Item {
 /// What a successor has got.
 #[derive(Debug)]
 pub struct Inheritance {
+    /// Which part of everything: all of it for who has not said that it takes two.
+    pub part: Part,
     /// Descriptors, in the order in which they were given.
     pub items: Vec<Item>,
     /// The state.
@@ -139,9 +141,10 @@ impl Batch<'_> {
 /// Receive everything and check it.
 pub(crate) fn receive(
     socket: BorrowedFd<'_>,
+    part: Part,
     deadline: Option<Instant>,
 ) -> io::Result<(Inheritance, Summary)> {
-    let mut receiver = Receiver::new();
+    let mut receiver = Receiver::new(part);
     let mut buffer = vec![0; LIST_LIMIT];
     loop {
         let Received { length, descriptors, .. } = socket::receive(socket, &mut buffer, deadline)?.whole()?;
@@ -154,14 +157,15 @@ pub(crate) fn receive(
 
 /// What has come so far.
 struct Receiver {
+    part: Part,
     items: Vec<Item>,
     state: Option<State>,
     digest: Digest,
 }
 
 impl Receiver {
-    fn new() -> Self {
-        Self { items: Vec::new(), state: None, digest: Digest::new() }
+    fn new(part: Part) -> Self {
+        Self { part, items: Vec::new(), state: None, digest: Digest::new() }
     }
 
     /// Take one message; the last one gives the result.
@@ -228,7 +232,7 @@ impl Receiver {
         if rest != summary.to_string() {
             return Err(wrong(format!("received {summary}, announced {}", shown(rest))));
         }
-        Ok((Inheritance { items: std::mem::take(&mut self.items), state }, summary))
+        Ok((Inheritance { part: self.part, items: std::mem::take(&mut self.items), state }, summary))
     }
 }
 

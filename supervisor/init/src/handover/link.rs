@@ -85,7 +85,7 @@ impl Link {
     /// A message cannot be sent. A process that was asked to give waits for its verdict without a limit, so it is not
     /// left without one; a question that was not asked changes nothing.
     fn give_up(&self, order: &Order, error: Errno) -> io::Error {
-        let asks = matches!(order, Order::Offer { .. } | Order::Take);
+        let asks = matches!(order, Order::Offer { .. } | Order::Take(_));
         if error == Errno::EAGAIN || !asks {
             let _ = shutdown(self.as_raw_fd(), Shutdown::Both);
         }
@@ -203,6 +203,7 @@ mod tests {
     use crate::notify::tests::in_event_loop;
     use nix::sys::socket::recv;
     use std::time::Duration;
+    use yakiros_handoff::message::Part;
 
     #[test]
     fn who_waits_for_a_verdict_that_cannot_be_sent_finds_the_end() {
@@ -210,8 +211,8 @@ mod tests {
             let (own, other) = pair().expect("a pair");
             let link = Link::new(own).expect("a link");
             let heard = || recv(other.as_raw_fd(), &mut [0; 8], MsgFlags::MSG_DONTWAIT);
-            let offer = Order::Offer { generation: 2, limit: Duration::from_secs(1) };
-            for question in [Order::Take, offer] {
+            let offer = Order::Offer { generation: 2, limit: Duration::from_secs(1), part: Part::All };
+            for question in [Order::Take(Part::All), offer] {
                 let _ = link.give_up(&question, Errno::ENOBUFS);
                 assert_eq!(heard(), Err(Errno::EAGAIN), "{question}: it was not asked, and serves on");
             }

@@ -31,8 +31,13 @@ fn serving(more: &str) -> Option<(Guest, Speaker, u16)> {
 
 /// Begin an upgrade, and meet the new process. Who waits for the answer, and the old one.
 fn begin_upgrade(guest: &Guest, speaker: &mut Speaker) -> (BufReader<UnixStream>, Speaker) {
-    let request =
-        Request::Upgrade { name: "speaker".to_owned(), fallback: false, queue: false, timeout_ms: None };
+    let request = Request::Upgrade {
+        name: "speaker".to_owned(),
+        fallback: false,
+        queue: false,
+        strategy: None,
+        timeout_ms: None,
+    };
     let client = begin(guest, request);
     let old = speaker.leave();
     speaker.meet();

@@ -26,14 +26,14 @@ fn start(more: &str) -> Option<Guest> {
 }
 
 /// A client of the server.
-struct Client(BufReader<TcpStream>);
+pub struct Client(BufReader<TcpStream>);
 
 /// An answer: the number of all answers so far, and the generation that gave it.
-type Served = (u64, u64);
+pub type Served = (u64, u64);
 
 impl Client {
     /// To the listener that this generation has opened.
-    fn new(guest: &Guest, generation: u64) -> Self {
+    pub fn new(guest: &Guest, generation: u64) -> Self {
         let path = guest.dir.path().join(format!("port-{generation}"));
         let port = until("the port", || fs::read_to_string(&path).ok());
         let stream = TcpStream::connect(("127.0.0.1", port.parse().expect("a port"))).expect("a connection");
@@ -41,11 +41,11 @@ impl Client {
         Self(BufReader::new(stream))
     }
 
-    fn send(&mut self, text: &str) {
+    pub fn send(&mut self, text: &str) {
         self.0.get_mut().write_all(text.as_bytes()).expect("the server listens");
     }
 
-    fn receive(&mut self, line: &str) -> Served {
+    pub fn receive(&mut self, line: &str) -> Served {
         let mut answer = String::new();
         self.0.read_line(&mut answer).expect("an answer");
         let mut words = answer.split_whitespace();
@@ -54,24 +54,24 @@ impl Client {
         (number(), number())
     }
 
-    fn ask(&mut self, line: &str) -> Served {
+    pub fn ask(&mut self, line: &str) -> Served {
         self.send(&format!("{line}\n"));
         self.receive(line)
     }
 }
 
 fn upgrade(fallback: bool) -> Request {
-    Request::Upgrade { name: "heir".to_owned(), fallback, queue: false, timeout_ms: None }
+    Request::Upgrade { name: "heir".to_owned(), fallback, queue: false, strategy: None, timeout_ms: None }
 }
 
-fn done(answer: Answer) -> Upgraded {
+pub fn done(answer: Answer) -> Upgraded {
     match answer {
         Answer::Upgraded(done) => done,
         other => panic!("{other:?}"),
     }
 }
 
-fn refused(answer: Answer) -> String {
+pub fn refused(answer: Answer) -> String {
     match answer {
         Answer::Refused { message, .. } => message,
         other => panic!("{other:?}"),
@@ -91,12 +91,12 @@ fn until_progress(guest: &Guest, wanted: &Progress) {
 }
 
 /// There are so many processes of the component.
-fn until_processes(guest: &Guest, count: usize) {
+pub fn until_processes(guest: &Guest, count: usize) {
     until("the processes", || (children(guest).len() == count).then_some(()));
 }
 
 /// The processes of the component, by their numbers outside.
-fn children(guest: &Guest) -> Vec<i32> {
+pub fn children(guest: &Guest) -> Vec<i32> {
     let init = guest.init_pid();
     let children = fs::read_to_string(format!("/proc/{init}/task/{init}/children")).expect("process 1");
     children.split_whitespace().map(|pid| pid.parse().expect("a number")).collect()
@@ -356,8 +356,13 @@ fn upgrades_that_queue_are_done_one_after_the_other() {
     let Some(guest) = start("") else { return };
     let mut client = Client::new(&guest, 1);
     plan(guest.dir.path(), "new", "wait");
-    let queued =
-        || Request::Upgrade { name: "heir".to_owned(), fallback: false, queue: true, timeout_ms: None };
+    let queued = || Request::Upgrade {
+        name: "heir".to_owned(),
+        fallback: false,
+        queue: true,
+        strategy: None,
+        timeout_ms: None,
+    };
     let mut first = begin(&guest, upgrade(false));
     until_progress(&guest, &Progress::Started);
     let mut others = [begin(&guest, queued()), begin(&guest, queued())];
@@ -568,7 +573,7 @@ fn start_on_probation() -> Option<Guest> {
     Some(guest)
 }
 
-fn probation_file(dir: &Path, probation: &str) -> String {
+pub fn probation_file(dir: &Path, probation: &str) -> String {
     let ill = dir.join("ill").display().to_string();
     let probe = format!(
         "health_check = [\"/bin/sh\", \"-c\", \"test ! -e {ill} || ! kill -0 $(cat {ill})\"]\nhealth_interval = 0.2\nhealth_fail_threshold = 2\n\

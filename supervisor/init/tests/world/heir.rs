@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use yakiros_handoff::{Channel, Inheritance, Start, State, Successor, Verdict};
+use yakiros_handoff::message::Part;
+use yakiros_handoff::{Channel, Inheritance, Offer, Request, Start, State, Successor, Verdict};
 
 /// Where the component finds its directory.
 const VARIABLE: &str = "HEIR";
@@ -70,12 +71,11 @@ impl Server {
         State::new(VERSION, &bytes).expect("a state")
     }
 
-    fn inherit(mut inheritance: Inheritance, generation: String) -> Self {
+    fn inherit(mut inheritance: Inheritance, listener: TcpListener, generation: String) -> Self {
         assert_eq!(inheritance.state.version(), VERSION);
         let bytes = inheritance.state.bytes().expect("the state");
         let mut rest = bytes.as_slice();
         let answers = number(&mut rest);
-        let listener = inheritance.remove("listener").expect("a listener").into();
         let mut connections = Vec::new();
         for (_, stream) in inheritance.remove_all("connection ") {
             let (part, after) = {
@@ -88,15 +88,28 @@ impl Server {
         Self { listener, connections, answers, generation }
     }
 
-    fn items(&self) -> Vec<(String, BorrowedFd<'_>)> {
+    /// What a version that served new connections gets later.
+    fn merge(&mut self, inheritance: Inheritance) {
+        let listener = self.listener.try_clone().expect("a duplicate");
+        let kept = Self::inherit(inheritance, listener, String::new());
+        self.answers += kept.answers;
+        self.connections.extend(kept.connections);
+    }
+
+    fn connections(&self) -> impl Iterator<Item = (String, BorrowedFd<'_>)> {
         let connections = self.connections.iter().enumerate();
-        let connections = connections.map(|(at, one)| (format!("connection {at}"), one.stream.as_fd()));
-        connections.chain([("listener".to_owned(), self.listener.as_fd())]).collect()
+        connections.map(|(at, one)| (format!("connection {at}"), one.stream.as_fd()))
+    }
+
+    fn items(&self) -> Vec<(String, BorrowedFd<'_>)> {
+        self.connections().chain([("listener".to_owned(), self.listener.as_fd())]).collect()
     }
 
     /// Wait for something to come, and answer it. Whether the supervisor has said something.
     fn turn(&mut self, channel: &Channel, dir: &Path) -> bool {
-        let served = self.items().into_iter().map(|(_, fd)| PollFd::new(fd, PollFlags::POLLIN));
+        let accepts = if channel.accepts() { PollFlags::POLLIN } else { PollFlags::empty() };
+        let served = self.connections().map(|(_, fd)| PollFd::new(fd, PollFlags::POLLIN));
+        let served = served.chain([PollFd::new(self.listener.as_fd(), accepts)]);
         let asked = channel.descriptor().map(|fd| PollFd::new(fd, PollFlags::POLLIN));
         let mut all: Vec<_> = served.chain(asked).collect();
         poll(&mut all, PollTimeout::NONE).expect("poll");
@@ -169,7 +182,9 @@ fn as_a_component() {
     open.sort_unstable();
     assert_eq!(open, [0, 1, 2, 3, 4]);
     let generation = std::env::var("GRAPH_GENERATION").expect("a number");
-    let (mut server, mut channel) = match yakiros_handoff::start().expect("a start") {
+    let whole = dir.join("whole").exists();
+    let start = if whole { yakiros_handoff::start } else { yakiros_handoff::start_in_parts };
+    let (mut server, mut channel) = match start().expect("a start") {
         Start::Fresh(channel) => {
             let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
             let port = listener.local_addr().expect("an address").port().to_string();
@@ -181,7 +196,7 @@ fn as_a_component() {
     };
     loop {
         if server.turn(&channel, &dir) {
-            channel = hand_over(&mut server, channel, &dir);
+            hear(&mut server, &mut channel, &dir);
         }
     }
 }
@@ -213,7 +228,7 @@ fn take_over(successor: Successor, dir: &Path, generation: String) -> (Server, C
         receive();
         if plan == "die receiving" { end(10) } else { hang() }
     }
-    let (inheritance, ready) = successor.take().unwrap_or_else(|_| end(4));
+    let (mut inheritance, ready) = successor.take().unwrap_or_else(|_| end(4));
     match plan.as_str() {
         "die taking" => end(5),
         "fail taking" => {
@@ -223,28 +238,50 @@ fn take_over(successor: Successor, dir: &Path, generation: String) -> (Server, C
         "hang taking" => hang(),
         _ => {}
     }
-    let server = Server::inherit(inheritance, generation);
+    let listener = inheritance.remove("listener").expect("a listener").into();
+    let server = match inheritance.part {
+        Part::Listeners => Server { listener, connections: Vec::new(), answers: 0, generation },
+        Part::All | Part::Rest => Server::inherit(inheritance, listener, generation),
+    };
     let channel = ready.serve().unwrap_or_else(|_| end(6));
     (server, channel)
 }
 
-fn hand_over(server: &mut Server, mut channel: Channel, dir: &Path) -> Channel {
-    let plan = planned(dir, "old");
-    if plan == "ignore" {
+/// The supervisor has said something.
+fn hear(server: &mut Server, channel: &mut Channel, dir: &Path) {
+    if planned(dir, "old") == "ignore" {
         hang();
     }
-    let Some(offer) = channel.asked().expect("the supervisor") else { return channel };
+    match channel.requested().expect("the supervisor") {
+        Some(Request::Give(offer)) => hand_over(server, offer, dir),
+        Some(Request::Lend(loan)) if planned(dir, "old") == "refuse" => {
+            loan.refuse("a backup is under way");
+        }
+        Some(Request::Lend(loan)) => loan.lend([("listener", &server.listener)]).expect("lent"),
+        Some(Request::Take(_)) if planned(dir, "new") == "die taking the rest" => end(11),
+        Some(Request::Take(rest)) => {
+            let (inheritance, merge) = rest.take().unwrap_or_else(|_| end(12));
+            server.merge(inheritance);
+            merge.serve().unwrap_or_else(|_| end(13));
+        }
+        Some(Request::End) => end(0),
+        Some(Request::Accept(_)) | None => {}
+    }
+}
+
+fn hand_over(server: &Server, offer: Offer<'_>, dir: &Path) {
+    let plan = planned(dir, "old");
     match plan.as_str() {
         "die" => end(7),
         "garbage" => say(b"OFFERED all"),
         "wait" => wait_for(dir, "go"),
         "refuse" => {
             offer.refuse("a backup is under way");
-            return channel;
+            return;
         }
         _ => {}
     }
-    let mut items = server.items();
+    let mut items = if offer.is_rest() { server.connections().collect() } else { server.items() };
     if plan == "much" {
         items.extend(std::iter::repeat_n(("ballast".to_owned(), server.listener.as_fd()), BALLAST));
     }
@@ -252,7 +289,7 @@ fn hand_over(server: &mut Server, mut channel: Channel, dir: &Path) -> Channel {
     match given {
         Ok(Verdict::Released) if plan == "stay" => hang(),
         Ok(Verdict::Released) => end(0),
-        Ok(Verdict::Resume(_)) => channel,
+        Ok(Verdict::Resume(_)) => {}
         Err(_) => end(8),
     }
 }

@@ -8,6 +8,7 @@
 //! Needs `unshare` and user namespaces, or root. Where there are neither, each test fails and says how to do without.
 
 mod beside;
+mod canary;
 mod case;
 mod emergency;
 mod graphctl;

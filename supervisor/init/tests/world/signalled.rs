@@ -46,7 +46,10 @@ fn start() -> Option<(Guest, u16)> {
 
 fn upgrade(guest: &Guest) -> Answer {
     let name = "plain".to_owned();
-    answer(&mut begin(guest, Request::Upgrade { name, fallback: false, queue: false, timeout_ms: None }))
+    answer(&mut begin(
+        guest,
+        Request::Upgrade { name, fallback: false, queue: false, strategy: None, timeout_ms: None },
+    ))
 }
 
 /// What the server says to who connects: its process, by its own number of it.
@@ -132,8 +135,13 @@ fn a_new_one_that_gets_nothing_or_ends_leaves_the_old_one_serving() {
     fails("the old process: it gives more than 253 descriptors or 512 bytes at once");
     // In the middle the supervisor executes itself again.
     plan(&guest, "old", "wait");
-    let request =
-        Request::Upgrade { name: "plain".to_owned(), fallback: false, queue: false, timeout_ms: None };
+    let request = Request::Upgrade {
+        name: "plain".to_owned(),
+        fallback: false,
+        queue: false,
+        strategy: None,
+        timeout_ms: None,
+    };
     let mut client = begin(&guest, request);
     until("the question", || guest.dir.path().join("asked").exists().then_some(()));
     reexecute(&guest);

@@ -58,6 +58,8 @@ impl Second {
     /// How the one that goes is told to.
     pub(super) fn farewell(&self, goes: RunId) -> Effect {
         match self.form {
+            // A canary serves, and has to finish what it has begun.
+            UpgradeForm::Protocol if self.step == Step::Canary => Effect::Terminate(goes),
             UpgradeForm::Protocol => Effect::Order(goes, Order::Release),
             UpgradeForm::Listeners | UpgradeForm::Signal => Effect::Terminate(goes),
         }
@@ -127,10 +129,13 @@ impl Engine {
     }
 
     /// A second process has said something about itself. What takes over by the protocol has nothing to say before it
-    /// serves.
+    /// serves, if only new connections.
     pub(in crate::engine) fn take_notification_of_second(&mut self, run: RunId, said: Notification) {
         let now = self.now;
         let Some(id) = self.seconds.get(&run).copied() else { return };
+        if self.second_of(id).is_some_and(|second| second.step.is_canary()) {
+            return self.take_notification_of_canary(id, said);
+        }
         let Some(second) = self.second_of(id).filter(|second| second.step == Step::Beside) else { return };
         let declared = second.process.component.lifecycle.readiness == Readiness::Notify;
         let ready = said.ready && declared;

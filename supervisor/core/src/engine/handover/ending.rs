@@ -6,7 +6,7 @@ use std::time::Duration;
 use yakiros_handoff::message::Order;
 
 use super::table::{Step, Turn};
-use super::{Greeting, LIMIT};
+use super::{Greeting, LIMIT, Manner};
 use crate::control::{Answer, PassedOver, UpgradeLevel};
 use crate::engine::timers::Due;
 use crate::engine::unit::Process;
@@ -39,8 +39,8 @@ impl Engine {
         let asked = second.has_asked();
         let run = second.process.run;
         // Of one that was killed the reason counts, not its end.
-        let reason = second.failure.take();
-        let failure = &Failure { reason: reason.unwrap_or_else(|| Rc::clone(&failure.reason)), ..*failure };
+        let reason = second.failure.take().unwrap_or_else(|| Rc::clone(&failure.reason));
+        let failure = &Failure { reason, step: second.failed_at.unwrap_or(failure.step), ..*failure };
         if let Some(first) = first.filter(|_| asked && !broken(Mutation::ForgetAbort)) {
             self.effects.push(Effect::Order(first, Order::Abort(failure.reason.to_string())));
         }
@@ -56,6 +56,7 @@ impl Engine {
         self.kill_second(id);
         if let Some(second) = self.second_of(id) {
             second.step = Step::Withdraw;
+            second.failed_at = Some(failure.step);
             second.failure = Some(Rc::clone(&failure.reason));
         }
     }
@@ -86,11 +87,14 @@ impl Engine {
         self.turn(id, Turn::Unwell, &format!("the new process: {cause}"));
     }
 
-    /// The component is to stop while its new process serves and the old one is still there: both end.
+    /// The component is to stop while its new process serves and the old one is still there: both end. The
+    /// component's process is told to as ever, the other one here.
     pub(super) fn dismiss(&mut self, id: NodeId, why: &str) {
         let Some(unit) = self.unit(id) else { return };
         let message = format!("the new process of {} serves and is being stopped: {why}", unit.name);
-        if let Some(run) = self.run_of(id) {
+        self.end_canary_watch(id);
+        let canary = self.second_of(id).filter(|second| second.step == Step::Canary);
+        if let Some(run) = canary.map(|canary| canary.process.run).or_else(|| self.run_of(id)) {
             self.answer_handover(run, &Answer::Refused { message, near: Vec::new() });
         }
         self.order_release(id);
@@ -111,7 +115,11 @@ impl Engine {
         self.progress(id, generation, Progress::Failed { step, reason: Rc::clone(&failure.reason) });
         let up = self.unit(id).is_some_and(|unit| unit.state.is_up());
         let stays = up && turn != Turn::CallOff && turn != Turn::FirstGone;
-        if asked && stays {
+        // Of two that have served side by side the first was not asked, and another was looked after.
+        if stays && (asked || failure.step == Step::Revert) {
+            // As a canary that is gone was, until now.
+            self.end_watch(id);
+            self.end_watchdog(id);
             self.begin_watch(id);
             self.arm_watchdog(id);
         }
@@ -150,7 +158,7 @@ impl Engine {
         cause: Cause,
     ) {
         let reason = failure.reason.to_string();
-        passed_over.push(PassedOver { level: UpgradeLevel::FdPassing, reason });
+        passed_over.push(PassedOver { level: UpgradeLevel::FdPassing, strategy: None, reason });
         let goal = self.restart_as_upgrade(id, passed_over, cause);
         for waiter in &mut self.waiters {
             if waiter.goal.is_handover(run)
@@ -202,8 +210,9 @@ impl Engine {
         if !self.is_outdated(id) {
             return self.catch_up_with_limits(id);
         }
-        let hands_over = self.unit(id).is_some_and(|unit| unit.component.hands_over());
-        if !hands_over || self.begin_handover(id, cause.clone(), true, Vec::new()).is_err() {
+        let Some(component) = self.unit(id).map(|unit| Rc::clone(&unit.component)) else { return };
+        let manner = Manner::declared(&component);
+        if !component.hands_over() || self.begin_handover(id, cause.clone(), manner).is_err() {
             self.feed(id, Input::Renew, cause);
         }
     }
@@ -241,7 +250,7 @@ impl Engine {
             return;
         };
         self.seconds.remove(&second.process.run);
-        if let Some(timer) = second.timer {
+        for timer in [second.timer, second.watchdog].into_iter().flatten() {
             self.timers.disarm(timer);
         }
     }
@@ -311,15 +320,9 @@ impl Engine {
         }
         match second.step {
             Step::Leave | Step::Withdraw | Step::Revert => self.kill_second(id),
-            // The new one serves, and the old one waits for its verdict.
-            Step::Probation => {}
-            Step::Commit => {
-                let (step, reason) = (Step::Commit, Cause::Interrupted.to_string().into());
-                self.withdraw(id, &Failure { step, reason, by_first: false });
-            }
-            Step::Prepare | Step::Beside | Step::Move | Step::Ready => {
-                self.turn(id, Turn::Failed, &Cause::Interrupted.to_string());
-            }
+            // The new one serves, and the old one waits for its verdict; or both serve.
+            Step::Probation | Step::Canary => {}
+            _ => self.turn(id, Turn::Failed, &Cause::Interrupted.to_string()),
         }
     }
 }
@@ -335,9 +338,11 @@ fn end_of(who: &str, cause: &Cause) -> String {
 pub(super) fn late_text(step: Step, by_first: bool) -> String {
     let (who, what) = match (step, by_first) {
         (Step::Prepare, _) => ("the new process", "is not prepared"),
-        (Step::Move, true) => ("the old process", "has not given everything"),
-        (Step::Move, false) => ("the new process", "has not got everything"),
-        (Step::Ready | Step::Beside, _) => ("the new process", "is not ready"),
+        (step, true) if step.moves() => ("the old process", "has not given everything"),
+        (step, false) if step.moves() => ("the new process", "has not got everything"),
+        (Step::Ready | Step::LendReady | Step::RestReady | Step::Beside, _) => {
+            ("the new process", "is not ready")
+        }
         (_, _) => ("the new process", "does not serve"),
     };
     format!("{who} {what} within its time")

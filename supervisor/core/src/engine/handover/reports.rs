@@ -21,13 +21,13 @@ impl Engine {
             return;
         }
         match report {
-            Report::Hello { version } => {
+            Report::Hello { version, parts } => {
                 if let Some(process) = self.unit_mut(id).and_then(|unit| unit.process.as_mut()) {
-                    process.greeting = Greeting::of(version);
+                    (process.greeting, process.splits) = (Greeting::of(version), parts);
                 }
             }
             Report::Offered { summary, .. } => {
-                if let Some(second) = self.second_of(id).filter(|second| second.step == Step::Move)
+                if let Some(second) = self.second_of(id).filter(|second| second.step.moves())
                     && second.offered.replace(summary).is_some()
                 {
                     return self.turn(id, Turn::Refused, "it said OFFERED twice");
@@ -46,6 +46,8 @@ impl Engine {
                 let turn = if broken(Mutation::BlameTheOld) { Turn::Refused } else { Turn::Failed };
                 self.turn(id, turn, &format!("the old process: {why}"));
             }
+            // That is the old one.
+            Report::Failed { .. } if self.unit(id).is_some_and(|unit| unit.handover.is_canary()) => {}
             Report::Failed { why, .. } => self.turn(id, Turn::Unwell, &format!("it says: {why}")),
             Report::Prepared | Report::Taken(_) => {}
         }
@@ -77,15 +79,15 @@ impl Engine {
     /// Whether the first was asked to give, and the second is not told to serve yet.
     fn is_asked(&self, id: NodeId) -> bool {
         let second = self.unit(id).and_then(|unit| unit.handover.second());
-        second.is_some_and(|second| matches!(second.step, Step::Move | Step::Ready))
+        second.is_some_and(|second| second.step.moves() || second.step.has_moved())
     }
 
     fn take_report_of_second(&mut self, id: NodeId, report: Report) {
         match report {
-            Report::Hello { version } => {
+            Report::Hello { version, parts } => {
                 let greeting = Greeting::of(version);
                 if let Some(second) = self.second_of(id) {
-                    second.process.greeting = greeting;
+                    (second.process.greeting, second.process.splits) = (greeting, parts);
                 }
                 if greeting != Greeting::Understood && self.is_preparing(id) {
                     self.turn(id, Turn::Failed, &format!("it speaks version {version} of the protocol"));
@@ -98,7 +100,7 @@ impl Engine {
             _ if self.second_of(id).is_some_and(|second| second.step == Step::Beside) => {}
             Report::Prepared => self.turn(id, Turn::Prepared, "PREPARED"),
             Report::Taken(summary) => {
-                if let Some(second) = self.second_of(id).filter(|second| second.step == Step::Move)
+                if let Some(second) = self.second_of(id).filter(|second| second.step.moves())
                     && second.taken.replace(summary).is_some()
                 {
                     return self.turn(id, Turn::Failed, "it said TAKEN twice");

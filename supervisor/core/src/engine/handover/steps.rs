@@ -3,12 +3,14 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use yakiros_handoff::message::Order;
+use yakiros_handoff::message::{Order, Part};
 
 use super::beside::form_of;
+use super::canary::Manner;
 use super::table::{Step, Turn};
 use super::{GIVE_LIMIT, Heir, LIMIT, Second};
-use crate::control::{Answer, PassedOver, UpgradeForm, UpgradeLevel, Upgraded};
+use crate::component::Strategy;
+use crate::control::{Answer, UpgradeForm, UpgradeLevel, Upgraded};
 use crate::engine::unit::Process;
 use crate::engine::{Effect, Engine, Input, RunId};
 use crate::graph::NodeId;
@@ -21,8 +23,7 @@ impl Engine {
         &mut self,
         id: NodeId,
         cause: Cause,
-        fallback: bool,
-        passed_over: Vec<PassedOver>,
+        manner: Manner,
     ) -> Result<RunId, String> {
         let unit = self.unit(id).ok_or("it is not declared")?;
         if unit.handover.second().is_some() {
@@ -39,6 +40,7 @@ impl Engine {
             return Err("its process has taken over and does not serve yet".to_owned());
         }
         let form = form_of(unit, process.greeting)?;
+        let Manner { fallback, strategy, passed_over } = self.manner_of(id, manner);
         self.last_run += 1;
         let run = RunId(self.last_run);
         self.seconds.insert(run, id);
@@ -62,6 +64,9 @@ impl Engine {
             gap_us: None,
             probation_ms: None,
             failure: None,
+            failed_at: None,
+            strategy,
+            watchdog: None,
             fallback,
             end: None,
             cause: cause.clone(),
@@ -85,16 +90,25 @@ impl Engine {
             unit.handover.repeat(cause.clone());
             return Ok(());
         }
-        self.begin_handover(id, cause.clone(), true, Vec::new()).map(drop)
+        let manner = Manner::declared(&unit.component);
+        self.begin_handover(id, cause.clone(), manner).map(drop)
     }
 
     fn readiness_limit_of(&self, id: NodeId) -> Duration {
         self.unit(id).map_or(Duration::ZERO, |unit| unit.component.lifecycle.readiness_timeout)
     }
 
-    /// Have the first give and the second take. The first serves no more from here on, so it is
-    /// not probed either.
+    /// The second is prepared: have the first give, everything or its listeners first.
     pub(super) fn connect(&mut self, id: NodeId) {
+        match self.strategy_now(id) {
+            Ok(Strategy::AllAtOnce) => self.transfer(id, Step::Move, Progress::Asked),
+            Ok(Strategy::Canary) => self.transfer(id, Step::Lend, Progress::Lending),
+            Err(why) => self.turn(id, Turn::Failed, &why),
+        }
+    }
+
+    /// Have the first give and the second take. What moves nobody serves from here on, so nobody is probed either.
+    pub(super) fn transfer(&mut self, id: NodeId, step: Step, progress: Progress) {
         let now = self.now;
         self.end_watch(id);
         self.end_watchdog(id);
@@ -103,12 +117,14 @@ impl Engine {
         let Some(second) = self.second_of(id) else {
             return;
         };
-        second.step = Step::Move;
+        second.step = step;
         second.asked = Some(now);
+        (second.offered, second.taken, second.ready) = (None, None, false);
         second.timer = Some(timer);
         let (taker, generation) = (second.process.run, second.generation);
-        self.progress(id, generation, Progress::Asked);
-        self.effects.push(Effect::Connect { giver, taker, generation, limit: GIVE_LIMIT });
+        self.progress(id, generation, progress);
+        let part = step.part();
+        self.effects.push(Effect::Connect { giver, taker, generation, limit: GIVE_LIMIT, part });
     }
 
     pub(super) fn compare(&mut self, id: NodeId) {
@@ -122,7 +138,7 @@ impl Engine {
             let reason = format!("the old process gave {offered}, the new one got {taken}");
             return self.turn(id, Turn::Failed, &reason);
         }
-        second.step = Step::Ready;
+        second.step = second.step.next();
         let (generation, ready) = (second.generation, second.ready);
         let moved = Progress::Moved { descriptors: offered.descriptors, state_bytes: offered.state };
         self.progress(id, generation, moved);
@@ -135,7 +151,7 @@ impl Engine {
         let Some(second) = self.second_of(id) else {
             return;
         };
-        second.step = Step::Commit;
+        second.step = second.step.next();
         let run = second.process.run;
         self.effects.push(Effect::Order(run, Order::Commit));
     }
@@ -144,7 +160,12 @@ impl Engine {
     /// for that time.
     pub(super) fn promote(&mut self, id: NodeId) {
         let Some(unit) = self.unit(id) else { return };
-        let (up, probation) = (unit.state.is_up(), unit.component.hotswap.probation);
+        let (up, declared) = (unit.state.is_up(), unit.component.hotswap.probation);
+        // A canary has had its time, unless it is being killed for something: then the old one is kept to go on.
+        let second = unit.handover.second();
+        let proved =
+            second.is_some_and(|second| second.strategy == Strategy::Canary && second.step != Step::Withdraw);
+        let probation = if proved { Duration::ZERO } else { declared };
         if !up {
             // It was called off too late: the new one is being killed, and the old one need not go on.
             if self.take_place(id, None) {
@@ -167,16 +188,28 @@ impl Engine {
 
     /// The first is gone, and the second has everything: what it says next comes from the
     /// component's process.
-    pub(super) fn inherit(&mut self, id: NodeId) {
+    pub(super) fn inherit(&mut self, id: NodeId, why: &str) {
         let Some(second) = self.second_of(id) else { return };
-        let heir = Heir { untold: second.step == Step::Ready, timer: second.timer.take() };
+        // A canary serves already.
+        let waits = second.step != Step::Canary;
+        let alone = second.step.part() == Part::Listeners;
+        let heir = waits.then(|| Heir { untold: second.step.has_moved(), alone, timer: second.timer.take() });
+        let run = second.process.run;
+        let generation = second.generation;
+        if !waits {
+            self.progress(id, generation, Progress::Unreserved { reason: why.into() });
+        }
         if !self.take_place(id, None) {
             return;
         }
         self.answer_upgraded(id);
+        if !waits {
+            self.effects.push(Effect::Order(run, Order::Commit));
+            return self.settle_handover(id);
+        }
         self.drop_second(id);
         if let Some(process) = self.unit_mut(id).and_then(|unit| unit.process.as_mut()) {
-            process.heir = Some(heir);
+            process.heir = heir;
         }
         if let Some(name) = self.unit(id).map(|unit| Rc::clone(&unit.name)) {
             self.begin_next_upgrades(&name);
@@ -192,6 +225,9 @@ impl Engine {
         let Some(heir) = process.and_then(|process| process.heir.take()) else { return };
         if let Some(timer) = heir.timer {
             self.timers.disarm(timer);
+        }
+        if let Some(run) = self.run_of(id).filter(|_| heir.alone) {
+            self.effects.push(Effect::Order(run, Order::Commit));
         }
         self.follow_change(id);
     }
@@ -212,14 +248,19 @@ impl Engine {
             return false;
         };
         let gap_us = match second.form {
-            UpgradeForm::Protocol => second.asked.map(|asked| micros(now.saturating_sub(asked))),
+            UpgradeForm::Protocol if second.step == Step::Canary => second.gap_us,
+            // Of a canary new connections have waited before, and those of the old process now.
+            UpgradeForm::Protocol => {
+                second.asked.map(|asked| micros(now.saturating_sub(asked))).max(second.gap_us)
+            }
             // Two that serve side by side leave none.
             UpgradeForm::Listeners | UpgradeForm::Signal => Some(0),
         };
         second.gap_us = gap_us;
-        second.probation_ms = probation.map(millis);
+        let probation_ms = probation.map(millis);
+        second.probation_ms = probation_ms.or(second.probation_ms);
         second.step = if probation.is_some() { Step::Probation } else { Step::Leave };
-        let (generation, probation_ms) = (second.generation, second.probation_ms);
+        let generation = second.generation;
         if !self.change_places(id) {
             return false;
         }
@@ -230,6 +271,8 @@ impl Engine {
             self.begin_watch(id);
             self.arm_watchdog(id);
             self.catch_up_with_limits(id);
+            // A canary may have announced its end.
+            self.await_announced_end(id);
         }
         self.progress(id, generation, Progress::Committed { gap_us, probation_ms });
         true
@@ -275,10 +318,9 @@ impl Engine {
         let timer = self.arm_second(id, grace);
         let Some(second) = self.second_of(id) else { return };
         second.timer = Some(timer);
+        let farewell = second.farewell(second.process.run);
         second.step = Step::Leave;
-        let leaving = second.process.run;
         if !broken(Mutation::KeepPredecessor) {
-            let farewell = second.farewell(leaving);
             self.effects.push(farewell);
         }
     }
@@ -311,6 +353,7 @@ impl Engine {
             gap_us: second.gap_us,
             generation: second.generation,
             form: Some(second.form),
+            strategy: second.strategy,
             descriptors: Some(descriptors),
             state_bytes,
             probation_ms: second.probation_ms,
@@ -320,10 +363,10 @@ impl Engine {
     }
 }
 
-fn micros(time: Duration) -> u64 {
+pub(super) fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
-fn millis(time: Duration) -> u64 {
+pub(super) fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

@@ -18,7 +18,16 @@ fn serving(lifecycle: &str) -> Bench {
 }
 
 fn upgrade(bench: &mut Bench) -> Option<Answer> {
-    bench.ask(0, Request::Upgrade { name: "a".to_owned(), fallback: false, queue: false, timeout_ms: None })
+    bench.ask(
+        0,
+        Request::Upgrade {
+            name: "a".to_owned(),
+            fallback: false,
+            queue: false,
+            strategy: None,
+            timeout_ms: None,
+        },
+    )
 }
 
 fn spawned_beside(bench: &Bench, run: RunId) -> bool {
@@ -185,7 +194,16 @@ fn who_was_asked_by_a_signal_is_told_when_the_other_does_not_take() {
 #[test]
 fn who_gives_nothing_when_it_is_asked_by_a_signal_is_restarted_as_declared() {
     let (mut bench, first) = listening();
-    bench.ask(0, Request::Upgrade { name: "a".to_owned(), fallback: true, queue: false, timeout_ms: None });
+    bench.ask(
+        0,
+        Request::Upgrade {
+            name: "a".to_owned(),
+            fallback: true,
+            queue: false,
+            strategy: None,
+            timeout_ms: None,
+        },
+    );
     let second = bench.run("a");
     bench.execute("a");
     bench.give(Event::Relayed(second, Relayed::NotGiven("it gives nothing".into())));

@@ -21,7 +21,13 @@ impl Bench {
     fn upgrade(&mut self) -> (RunId, u64) {
         let peer = Peer::new(0, 1);
         self.effects.clear();
-        let request = Request::Upgrade { name: "a".into(), fallback: true, queue: false, timeout_ms: None };
+        let request = Request::Upgrade {
+            name: "a".into(),
+            fallback: true,
+            queue: false,
+            strategy: None,
+            timeout_ms: None,
+        };
         self.give(Event::Request { client: CLIENT, peer, request });
         let spawned = self.effects.iter().find_map(|effect| match effect {
             Effect::Spawn { run, generation, place: Place::Successor, .. } => Some((*run, *generation)),
@@ -36,7 +42,7 @@ impl Bench {
     /// The same, until the first one is asked to give.
     fn ask_to_give(&mut self) -> (RunId, u64) {
         let (run, generation) = self.upgrade();
-        self.report(run, Report::Hello { version: VERSION });
+        self.report(run, Report::Hello { version: VERSION, parts: false });
         self.report(run, Report::Prepared);
         assert!(self.effects.iter().any(|effect| matches!(effect, Effect::Connect { .. })));
         (run, generation)
@@ -72,7 +78,7 @@ impl Bench {
 fn handing_over() -> (Bench, RunId) {
     let mut bench = executed(HANDS_OVER);
     let first = bench.run("a");
-    bench.report(first, Report::Hello { version: VERSION });
+    bench.report(first, Report::Hello { version: VERSION, parts: false });
     (bench, first)
 }
 
@@ -121,7 +127,7 @@ fn what_is_said_about_an_upgrade_that_is_over_is_nothing_to_the_next_one() {
 fn a_new_process_says_in_time_that_it_speaks_this_protocol() {
     let (mut bench, first) = handing_over();
     let (second, _) = bench.upgrade();
-    bench.report(second, Report::Hello { version: VERSION + 1 });
+    bench.report(second, Report::Hello { version: VERSION + 1, parts: false });
     assert!(bench.has_killed(second) && !bench.has_told(first));
     let verdict = bench.verdict().expect("an answer");
     assert!(verdict.contains("it speaks version 2 of the protocol"), "{verdict}");
@@ -158,12 +164,12 @@ fn changing() -> (Bench, RunId, RunId) {
     let mut bench = Bench::new(&[&handing_over_with("1")]);
     bench.execute("a");
     let first = bench.run("a");
-    bench.report(first, Report::Hello { version: VERSION });
+    bench.report(first, Report::Hello { version: VERSION, parts: false });
     bench.declare("0.toml", &handing_over_with("2"));
     let second = bench.run("a");
     assert_ne!(first, second);
     bench.execute("a");
-    for said in [Report::Hello { version: VERSION }, Report::Prepared] {
+    for said in [Report::Hello { version: VERSION, parts: false }, Report::Prepared] {
         bench.report(second, said);
     }
     (bench, first, second)

@@ -209,8 +209,13 @@ fn readiness_is_what_is_declared_and_how_far_it_is() {
 fn an_upgrade_says_which_way_was_taken_and_how_long_it_took() {
     use UpgradeLevel::{Checkpoint, FdPassing};
     let declared = |handoff: &str| service("a", &format!("[lifecycle]\nhandoff = {handoff:?}"));
-    let upgrade =
-        |fallback| Request::Upgrade { name: "a".to_owned(), fallback, queue: false, timeout_ms: None };
+    let upgrade = |fallback| Request::Upgrade {
+        name: "a".to_owned(),
+        fallback,
+        queue: false,
+        strategy: None,
+        timeout_ms: None,
+    };
     for (handoff, above) in [
         ("none", &[][..]),
         ("state-file", &[]),

@@ -2,14 +2,15 @@
 //! asked to give gets one verdict within its time: to end, when the other serves, or to go on, when
 //! the other does not and never will; and somebody serves: who takes over from one that died does so
 //! within its time, or is ended. Where a probation is declared, who gave is kept for exactly that time, and
-//! goes on if the other fails within it: nobody sees the component fail then. What is said about one upgrade
+//! goes on if the other fails within it: nobody sees the component fail then. As a canary the other has new connections
+//! only for that time, and then everything: each connection is served by exactly one. What is said about one upgrade
 //! is nothing to another, and who serves is not ended because another one does not take.
 //! One that serves beside another takes its place when it is ready.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use yakiros_handoff::message::{Order, Report, Summary};
+use yakiros_handoff::message::{Order, Part, Report, Summary};
 
 use super::{Checker, Verdict};
 use crate::component::Readiness;
@@ -32,6 +33,8 @@ struct Swap {
     committed: bool,
     /// It does, since then.
     serves: Option<Duration>,
+    /// What moves now: of a canary the listeners first.
+    part: Part,
     /// For so long the giver is kept.
     probation: Duration,
     /// The giver was told what is to become of it.
@@ -81,13 +84,23 @@ impl Checker for Handovers {
 
     fn effect(&mut self, model: &Model, effect: &Effect) -> Verdict {
         match effect {
-            Effect::Connect { giver, taker, generation, .. } => {
-                self.begin(model, *giver, *taker, *generation)
+            Effect::Connect { giver, taker, part: Part::Rest, .. } => self.complete(model, *giver, *taker),
+            Effect::Connect { giver, taker, generation, part, .. } => {
+                self.begin(model, *giver, *taker, *generation, *part)
             }
             Effect::Terminate(run) if self.serves_on == Some(*run) => {
                 Err(format!("run {} serves on, and is ended for that", run.0))
             }
             Effect::Order(run, Order::Commit) => {
+                // Twice if there is no rest any more.
+                let alone = |swap: &Swap| {
+                    swap.part == Part::Listeners
+                        && swap.serves.is_some()
+                        && model.process(swap.giver).is_none()
+                };
+                if self.open.iter().any(|swap| swap.taker == *run && alone(swap)) {
+                    return Ok(());
+                }
                 let swap = self.open.iter_mut().find(|swap| swap.taker == *run && !swap.committed);
                 let swap = swap.ok_or("a process is told to serve that takes nothing over")?;
                 swap.committed = true;
@@ -96,8 +109,8 @@ impl Checker for Handovers {
             }
             Effect::Order(run, Order::Release) => {
                 let swap = self.judge(*run)?;
-                let Some(since) = swap.serves else {
-                    return Err(format!("run {} is released, and nobody serves", run.0));
+                let Some(since) = swap.serves.filter(|_| swap.part != Part::Listeners) else {
+                    return Err(format!("run {} is released, and nobody serves what it has", run.0));
                 };
                 if model.now < since + swap.probation {
                     self.early = model.owner(*run);
@@ -115,7 +128,8 @@ impl Checker for Handovers {
                 if about.is_some_and(|about: u64| about != swap.generation) {
                     return Err(format!("the upgrade to generation {} fails: {text}", swap.generation));
                 }
-                let may_serve = swap.committed && model.process(swap.taker).is_some();
+                let may_serve =
+                    (swap.committed || swap.part == Part::Rest) && model.process(swap.taker).is_some();
                 (!may_serve).then_some(()).ok_or_else(|| format!("run {} goes on beside another", run.0))
             }
             Effect::Changed(record) => {
@@ -142,16 +156,28 @@ impl Checker for Handovers {
                 swap.taker.0
             ));
         }
+        if let Some((slot, wrong)) = model.slots.iter().find_map(|slot| Some((slot, slot.disagree()?))) {
+            return Err(format!("of {} {wrong}", slot.name));
+        }
         let kept = |swap: &&Swap| {
             let over = swap.serves.is_some_and(|since| model.now > since + swap.probation);
             // One that is being killed may yet take its time.
-            let serves = model.process(swap.taker).is_some_and(|taker| taker.killed.is_none());
+            let serves = model
+                .process(swap.taker)
+                .is_some_and(|taker| taker.killed.is_none() && taker.released.is_none());
             over && serves && swap.keeps(model)
         };
         if let Some(swap) = self.open.iter().find(kept) {
             return Err(format!("run {} is kept beyond the probation", swap.giver.0));
         }
-        let waits = |swap: &&Swap| !swap.judged && !swap.committed && model.process(swap.giver).is_some();
+        // What has served new connections is gone before another is to accept those.
+        let ends = |swap: &Swap| {
+            let taker = model.process(swap.taker);
+            swap.part == Part::Rest && taker.is_some_and(|taker| taker.killed.is_some())
+        };
+        let waits = |swap: &&Swap| {
+            !swap.judged && !swap.committed && model.process(swap.giver).is_some() && !ends(swap)
+        };
         match self.open.iter().find(waits) {
             Some(swap) if model.now > swap.asked + HANDOVER_LIMIT => {
                 return Err(format!(
@@ -185,7 +211,21 @@ fn is_idle(model: &Model, swap: &Swap) -> bool {
 }
 
 impl Handovers {
-    fn begin(&mut self, model: &Model, giver: RunId, taker: RunId, generation: u64) -> Verdict {
+    /// A canary that has lasted gets the rest.
+    fn complete(&mut self, model: &Model, giver: RunId, taker: RunId) -> Verdict {
+        let is_it = |swap: &&mut Swap| swap.giver == giver && swap.taker == taker && !swap.judged;
+        let swap = self.open.iter_mut().find(is_it).filter(|swap| swap.part == Part::Listeners);
+        let swap = swap.ok_or("a process is to have the rest that has no listeners")?;
+        if swap.serves.is_none_or(|since| model.now < since + swap.probation) {
+            return Err(format!("run {} is a canary for less than its time", taker.0));
+        }
+        swap.asked = model.now;
+        (swap.offered, swap.taken, swap.ready) = (None, None, false);
+        (swap.committed, swap.serves, swap.part) = (false, None, Part::Rest);
+        Ok(())
+    }
+
+    fn begin(&mut self, model: &Model, giver: RunId, taker: RunId, generation: u64, part: Part) -> Verdict {
         if model.process(giver).is_none() || model.process(taker).is_none() {
             return Err("a process that is gone is connected to another".to_owned());
         }
@@ -203,6 +243,7 @@ impl Handovers {
             ready: false,
             committed: false,
             serves: None,
+            part,
             probation: Duration::ZERO,
             judged: false,
         });
@@ -229,7 +270,8 @@ impl Handovers {
                 Report::Ready if swap.taker == run => swap.ready = true,
                 Report::Serving if swap.taker == run && swap.committed => {
                     swap.serves.get_or_insert(model.now);
-                    swap.probation = probation;
+                    // A canary has had its time before.
+                    swap.probation = if swap.part == Part::Rest { Duration::ZERO } else { probation };
                 }
                 _ => {}
             }

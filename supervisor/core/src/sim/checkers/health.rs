@@ -173,10 +173,15 @@ impl Probes {
 /// Whether nothing was probed before this, because nobody served.
 fn has_paused_probes(progress: &Progress) -> bool {
     match progress {
-        Progress::Committed { .. } | Progress::Reverting { .. } => true,
+        Progress::Committed { .. }
+        | Progress::Reverting { .. }
+        | Progress::Canary { .. }
+        | Progress::Recalled { .. } => true,
         Progress::Failed { step, .. } => !matches!(&**step, "prepare" | "start"),
         Progress::Started
         | Progress::Asked
+        | Progress::Lending
+        | Progress::Completing
         | Progress::Moved { .. }
         | Progress::Confirmed
         | Progress::Unreserved { .. } => false,

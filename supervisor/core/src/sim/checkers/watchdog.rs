@@ -42,6 +42,8 @@ pub(super) struct Watchdogs {
     dogs: Vec<Option<Dog>>,
     /// Those of processes that are kept while another is on probation.
     kept: Vec<Option<Dog>>,
+    /// Those of canaries.
+    canaries: Vec<Option<Dog>>,
     /// Who triggered its watchdog in this step.
     triggered: Option<RunId>,
 }
@@ -91,6 +93,7 @@ impl Checker for Watchdogs {
                 let number = model.number(&component.name).ok_or("a stranger is started")?;
                 self.dogs.resize(model.slots.len(), None);
                 self.kept.resize(model.slots.len(), None);
+                self.canaries.resize(model.slots.len(), None);
                 // Who is to take over is watched from when it has.
                 if *place == Place::Alone {
                     self.dogs[number] = Some(Dog::new(*run, component));
@@ -116,9 +119,21 @@ impl Checker for Watchdogs {
     }
 
     fn step(&mut self, model: &Model, _engine: &Engine) -> Verdict {
+        for (dog, slot) in self.canaries.iter().zip(&model.slots) {
+            let Some(dog) = dog.filter(|_| slot.canary && is_watched(slot.state)) else { continue };
+            let silent = !dog.interval.is_zero() && model.now >= dog.last + dog.interval;
+            if silent && model.process(dog.run).is_some() {
+                return Err(format!(
+                    "the canary of {} is silent since {:?} and runs on",
+                    slot.name, dog.last
+                ));
+            }
+        }
         for (dog, slot) in self.dogs.iter().zip(&model.slots) {
             // Who gives to another does not work meanwhile.
-            let gives = slot.process.as_ref().is_some_and(|process| process.gives_to.is_some());
+            let gives = slot.process.as_ref().is_some_and(|process| {
+                process.gives_to.is_some() || (process.lends_to.is_some() && !slot.canary)
+            });
             let Some(dog) = dog.filter(|_| is_heeded(slot.state) && !gives) else { continue };
             if self.triggered == Some(dog.run) {
                 return Err(format!("{} has triggered its watchdog and runs on", slot.name));
@@ -140,8 +155,9 @@ impl Checker for Watchdogs {
 
 impl Watchdogs {
     fn dog_mut(&mut self, model: &Model, run: RunId) -> Option<&mut Dog> {
-        let dog = self.dogs.get_mut(model.owner(run)?)?.as_mut();
-        dog.filter(|dog| dog.run == run)
+        let number = model.owner(run)?;
+        let dogs = [self.dogs.get_mut(number)?, self.canaries.get_mut(number)?];
+        dogs.into_iter().flatten().find(|dog| dog.run == run)
     }
 
     fn change(&mut self, model: &Model, record: &Record) -> Verdict {
@@ -150,6 +166,16 @@ impl Watchdogs {
         if matches!(record.cause, Cause::Handover { progress: Progress::Reverting { .. }, .. }) {
             if let Some(kept) = self.kept.get_mut(number).and_then(Option::take) {
                 self.dogs[number] = Some(Dog { last: model.now, ..kept });
+            }
+            return Ok(());
+        }
+        if matches!(record.cause, Cause::Handover { progress: Progress::Canary { .. }, .. }) {
+            let slot = &model.slots[number];
+            if let (Some(next), Some(dog)) = (&slot.second, self.canaries.get_mut(number)) {
+                *dog = Some(Dog { last: model.now, ..Dog::new(next.run, &next.declared.component) });
+            }
+            if let Some(dog) = self.dogs.get_mut(number).and_then(Option::as_mut) {
+                dog.last = model.now;
             }
             return Ok(());
         }

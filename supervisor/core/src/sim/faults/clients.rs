@@ -1,5 +1,6 @@
 //! Clients: they start and stop what others want, ask, wait, go away, and some may not at all.
 
+use crate::component::Strategy;
 use crate::control::{LogPosition, Request, Until};
 use crate::engine::{ClientId, Event, Peer};
 use crate::journal::State;
@@ -62,8 +63,10 @@ impl World {
                 (name, false)
             }
             // One that is refused for its way changes nothing.
-            Request::Upgrade { name, fallback, .. }
-                if self.model.halting.is_none() && (*fallback || !self.model.hands_over(name)) =>
+            Request::Upgrade { name, fallback, strategy, .. }
+                if self.model.halting.is_none()
+                    && (*fallback || !self.model.hands_over(name))
+                    && self.model.may_be(name, *strategy) =>
             {
                 (name, false)
             }
@@ -104,6 +107,7 @@ impl World {
                 name,
                 fallback: self.random.percent(70),
                 queue: self.random.percent(30),
+                strategy: self.some_strategy(),
                 timeout_ms,
             },
             _ => Request::Resolve,
@@ -118,8 +122,14 @@ impl World {
         let Some(number) = able.get(self.random.below(able.len() as u64) as usize) else { return Ok(()) };
         let name = self.model.slots[*number].name.to_string();
         let (fallback, queue) = (self.random.percent(50), self.random.percent(50));
-        let timeout_ms = self.some_limit();
-        self.ask(0, Request::Upgrade { name, fallback, queue, timeout_ms })
+        let (strategy, timeout_ms) = (self.some_strategy(), self.some_limit());
+        self.ask(0, Request::Upgrade { name, fallback, queue, strategy, timeout_ms })
+    }
+
+    fn some_strategy(&mut self) -> Option<Strategy> {
+        let canary = self.random.percent(self.options.canaries);
+        let chosen = if canary { Strategy::Canary } else { Strategy::AllAtOnce };
+        self.random.percent(50).then_some(chosen)
     }
 
     /// Look at something.

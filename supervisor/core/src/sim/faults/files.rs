@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use crate::component::{Check, Component, Handoff, Health, KERNEL, Kind, Readiness, Signal, parse};
+use crate::component::{Check, Component, Handoff, Health, KERNEL, Kind, Readiness, Signal, Strategy, parse};
 use crate::diagnostic::Diagnostic;
 use crate::engine::{Event, FileChange, FileContent};
 use crate::sim::model::{CAPABILITIES, Declared, Set, capability};
@@ -171,7 +171,10 @@ impl World {
         lifecycle.handoff = if hands_over { Handoff::FdPassing } else { Handoff::None };
         if hands_over {
             let probation = Duration::from_secs(self.random.below(self.options.probation_s + 1));
-            Rc::make_mut(&mut component.hotswap).probation = probation;
+            let canary = !probation.is_zero() && self.random.percent(self.options.canaries);
+            let strategy = if canary { Strategy::Canary } else { Strategy::AllAtOnce };
+            let hotswap = Rc::make_mut(&mut component.hotswap);
+            (hotswap.probation, hotswap.strategy) = (probation, strategy);
         }
         lifecycle.reload_signal = self.random.percent(50).then_some(Signal(1));
         if component.kind == Kind::Service && self.random.percent(self.options.handoffs) {

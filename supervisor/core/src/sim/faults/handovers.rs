@@ -107,7 +107,8 @@ impl World {
 
     /// A process is about to end. Who was giving to it finds that it does not take, and may be heard before its end is.
     pub(in crate::sim) fn fail_giver_of(&mut self, taker: RunId) -> Step {
-        let gives = |process: &&Process| process.gives_to == Some(taker) && !process.offered;
+        let gives =
+            |process: &&Process| process.gives_to.or(process.lends_to) == Some(taker) && !process.offered;
         let giver = self.model.all_processes().map(|(_, process)| process).find(gives);
         let Some((giver, generation)) = giver.map(|giver| (giver.run, giver.offer)) else { return Ok(()) };
         let word = Word::Unable(generation);
@@ -167,7 +168,7 @@ impl World {
     /// A process speaks; what the other one does about what it gave follows from that.
     pub(in crate::sim) fn say_on_channel(&mut self, run: RunId, word: Word) -> Step {
         let Some(process) = self.model.process(run) else { return Ok(()) };
-        let (to, from, of) = (process.gives_to, process.takes_from, process.generation);
+        let (to, from, of) = (process.gives_to.or(process.lends_to), process.takes_from, process.generation);
         let report = match word {
             Word::Gives(generation) => {
                 if let Some(taker) = to.filter(|_| process.offer == generation) {
@@ -180,7 +181,8 @@ impl World {
                 if self.is_successor(run) {
                     self.plan_word(run, Word::Prepared, Word::Failed);
                 }
-                Report::Hello { version: VERSION }
+                let parts = !self.random.percent(self.options.whole);
+                Report::Hello { version: VERSION, parts }
             }
             Word::Prepared => Report::Prepared,
             Word::Offered(generation) => {

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
 use super::*;
-use crate::message::Summary;
-use crate::{Inheritance, State, Verdict};
+use crate::message::{Part, Summary};
+use crate::{Inheritance, Request, State, Verdict};
 
 /// Long enough for a thread to be scheduled on a busy machine.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -52,20 +52,20 @@ impl Supervisor {
 /// A serving process, and the supervisor's end of its channel.
 fn serving() -> (Supervisor, Channel) {
     let (supervisor, theirs) = Supervisor::new(&Order::Complete);
-    let Start::Fresh(channel) = start_on(theirs).expect("a start") else {
+    let Start::Fresh(channel) = start_on(theirs, false).expect("a start") else {
         panic!("it is a fresh one");
     };
-    supervisor.expect(&Report::Hello { version: VERSION });
+    supervisor.expect(&Report::Hello { version: VERSION, parts: false });
     (supervisor, channel)
 }
 
 /// A process that starts, and the supervisor's end of its channel.
 fn starting(generation: u64) -> (Supervisor, Successor) {
     let (supervisor, theirs) = Supervisor::new(&Order::Prepare { generation });
-    let Start::Successor(successor) = start_on(theirs).expect("a start") else {
+    let Start::Successor(successor) = start_on(theirs, false).expect("a start") else {
         panic!("it is to take over");
     };
-    supervisor.expect(&Report::Hello { version: VERSION });
+    supervisor.expect(&Report::Hello { version: VERSION, parts: false });
     assert_eq!(successor.generation(), generation);
     (supervisor, successor)
 }
@@ -74,8 +74,8 @@ fn starting(generation: u64) -> (Supervisor, Successor) {
 fn connect(old: &Supervisor, new: &Supervisor) {
     new.expect(&Report::Prepared);
     let (from, to) = pair();
-    new.order(&Order::Take, Some(from.as_fd()));
-    old.order(&Order::Offer { generation: 2, limit: LIMIT }, Some(to.as_fd()));
+    new.order(&Order::Take(Part::All), Some(from.as_fd()));
+    old.order(&Order::Offer { generation: 2, limit: LIMIT, part: Part::All }, Some(to.as_fd()));
 }
 
 fn summary(report: Report) -> Summary {
@@ -151,7 +151,7 @@ fn a_connection_goes_on_where_it_was() {
     TcpStream::connect(listener.local_addr().expect("an address")).expect("it still listens");
     // And it can be asked in its turn.
     let (_from, to) = pair();
-    new.order(&Order::Offer { generation: 3, limit: LIMIT }, Some(to.as_fd()));
+    new.order(&Order::Offer { generation: 3, limit: LIMIT, part: Part::All }, Some(to.as_fd()));
     assert_eq!(channel.wait(Some(LIMIT)).expect("a message").expect("an offer").generation(), 3);
 }
 
@@ -219,7 +219,7 @@ fn the_old_one_goes_on_wherever_the_successor_ends() {
         // Who was not asked is found as it was by the next upgrade.
         let (_next, to) = pair();
         if until < Taken {
-            old.order(&Order::Offer { generation: 3, limit: LIMIT }, Some(to.as_fd()));
+            old.order(&Order::Offer { generation: 3, limit: LIMIT, part: Part::All }, Some(to.as_fd()));
         }
         summary(old.report());
         old.order(&Order::Abort("as planned".into()), None);
@@ -236,7 +236,7 @@ fn a_refusal_and_a_stale_abort() {
     assert!(channel.asked().expect("nothing").is_none());
     let (_from, to) = pair();
     let ask = |generation| {
-        old.order(&Order::Offer { generation, limit: LIMIT }, Some(to.as_fd()));
+        old.order(&Order::Offer { generation, limit: LIMIT, part: Part::All }, Some(to.as_fd()));
     };
     ask(2);
     channel.asked().expect("a message").expect("an offer").refuse("in the middle\nof a backup");
@@ -258,7 +258,10 @@ fn a_refusal_and_a_stale_abort() {
 fn any_limit_is_a_limit() {
     let (old, mut channel) = serving();
     let (_from, to) = pair();
-    old.order(&Order::Offer { generation: 2, limit: Duration::from_millis(u64::MAX) }, Some(to.as_fd()));
+    old.order(
+        &Order::Offer { generation: 2, limit: Duration::from_millis(u64::MAX), part: Part::All },
+        Some(to.as_fd()),
+    );
     assert!(channel.asked().expect("a message").expect("an offer").deadline() > Instant::now());
 }
 
@@ -266,7 +269,7 @@ fn any_limit_is_a_limit() {
 fn a_state_that_cannot_be_written_is_a_failed_upgrade_and_no_more() {
     let (old, mut channel) = serving();
     let (_from, to) = pair();
-    old.order(&Order::Offer { generation: 2, limit: LIMIT }, Some(to.as_fd()));
+    old.order(&Order::Offer { generation: 2, limit: LIMIT, part: Part::All }, Some(to.as_fd()));
     let offer = channel.asked().expect("a message").expect("an offer");
     let nothing: [(&str, &OwnedFd); 0] = [];
     let verdict = offer.give(nothing, || Err(std::io::Error::other("no memory"))).expect("a verdict");
@@ -304,11 +307,11 @@ fn as_a_process_at_its_limit() {
     let (_from, to) = pair();
     let limit = |current| Rlimit { current: Some(current), ..getrlimit(Resource::Nofile) };
     setrlimit(Resource::Nofile, limit(3)).expect("a limit");
-    old.order(&Order::Offer { generation: 2, limit: LIMIT }, Some(to.as_fd()));
+    old.order(&Order::Offer { generation: 2, limit: LIMIT, part: Part::All }, Some(to.as_fd()));
     assert!(channel.asked().expect("nothing to be done").is_none());
     setrlimit(Resource::Nofile, limit(64)).expect("a limit");
     old.expect(&failed(socket::NO_DESCRIPTOR));
-    old.order(&Order::Offer { generation: 3, limit: LIMIT }, Some(to.as_fd()));
+    old.order(&Order::Offer { generation: 3, limit: LIMIT, part: Part::All }, Some(to.as_fd()));
     assert_eq!(channel.asked().expect("a message").expect("an offer").generation(), 3);
 }
 
@@ -319,7 +322,7 @@ fn a_taker_that_is_gone_and_a_giver_that_is_gone() {
     let giver = giver(channel, Vec::new(), State::empty().expect("a state"));
     let (from, to) = pair();
     drop(from);
-    old.order(&Order::Offer { generation: 2, limit: LIMIT }, Some(to.as_fd()));
+    old.order(&Order::Offer { generation: 2, limit: LIMIT, part: Part::All }, Some(to.as_fd()));
     drop(to);
     let why = "the other process does not take: Broken pipe (os error 32)";
     old.expect(&failed(why));
@@ -329,7 +332,7 @@ fn a_taker_that_is_gone_and_a_giver_that_is_gone() {
     let taker = taker(successor);
     new.expect(&Report::Prepared);
     let (from, to) = pair();
-    new.order(&Order::Take, Some(from.as_fd()));
+    new.order(&Order::Take(Part::All), Some(from.as_fd()));
     drop(to);
     new.expect(&failed("failed to receive: unexpected end of file"));
     assert!(matches!(taker.join().expect("no panic"), Err(Error::Failed(..))));
@@ -342,7 +345,7 @@ fn taken(messages: &[(&str, &[BorrowedFd<'_>])]) -> String {
         socket::send(to.as_fd(), text.as_bytes(), descriptors, Some(Instant::now() + LIMIT)).expect("sent");
     }
     drop(to);
-    let received = transfer::receive(from.as_fd(), Some(Instant::now() + LIMIT));
+    let received = transfer::receive(from.as_fd(), Part::All, Some(Instant::now() + LIMIT));
     received.map_or_else(|error| error.to_string(), |(_, summary)| summary.to_string())
 }
 
@@ -405,7 +408,7 @@ fn lists_of_long_names_fit_a_short_queue() {
     let items = vec![(name.as_str(), socket.as_fd()); crate::DESCRIPTORS_PER_MESSAGE];
     let deadline = Some(Instant::now() + LIMIT);
     thread::scope(|scope| {
-        let taker = scope.spawn(|| transfer::receive(from.as_fd(), deadline));
+        let taker = scope.spawn(|| transfer::receive(from.as_fd(), Part::All, deadline));
         let state = State::empty().expect("a state");
         let given = transfer::send(to.as_fd(), items, &state, deadline).expect("sent");
         let (_, taken) = taker.join().expect("no panic").expect("everything");
@@ -448,10 +451,10 @@ fn what_was_sent_before_the_end_comes_before_the_end() {
 #[test]
 fn orders_of_no_sense_are_errors() {
     let (supervisor, theirs) = Supervisor::new(&Order::Commit);
-    assert!(matches!(start_on(theirs), Err(Error::Protocol(what)) if what == "COMMIT"));
+    assert!(matches!(start_on(theirs, false), Err(Error::Protocol(what)) if what == "COMMIT"));
     drop(supervisor);
     let (old, mut channel) = serving();
-    old.order(&Order::Take, None);
+    old.order(&Order::Take(Part::All), None);
     assert!(matches!(channel.asked(), Err(Error::Protocol(what)) if what == "TAKE"));
 }
 
@@ -463,7 +466,7 @@ fn who_serves_serves_on_without_a_supervisor() {
     assert!(channel.descriptor().is_none(), "there is nothing to wait for");
     // What nobody has read makes the end another one.
     let (old, theirs) = Supervisor::new(&Order::Complete);
-    let Start::Fresh(mut channel) = start_on(theirs).expect("a start") else {
+    let Start::Fresh(mut channel) = start_on(theirs, false).expect("a start") else {
         panic!("it is a fresh one");
     };
     drop(old);
@@ -490,10 +493,10 @@ fn tokio_waits_for_the_question() {
             () = std::future::ready(()) => {}
         }
         let (_from, to) = pair();
-        old.order(&Order::Offer { generation: 5, limit: LIMIT }, Some(to.as_fd()));
+        old.order(&Order::Offer { generation: 5, limit: LIMIT, part: Part::All }, Some(to.as_fd()));
         assert_eq!(channel.offered().await.expect("an offer").generation(), 5);
         // One that is there does not wait until nothing else is to be done.
-        old.order(&Order::Offer { generation: 6, limit: LIMIT }, Some(to.as_fd()));
+        old.order(&Order::Offer { generation: 6, limit: LIMIT, part: Part::All }, Some(to.as_fd()));
         tokio::select! {
             biased;
             offer = channel.offered() => assert_eq!(offer.expect("an offer").generation(), 6),
@@ -506,8 +509,191 @@ fn tokio_waits_for_the_question() {
 fn who_serves_can_say_that_it_fails() {
     let (new, theirs) = pair();
     let new = Supervisor(new);
-    Channel::new(Some(theirs), 2).fail("the index is broken").expect("said");
+    Channel::new(Some(theirs), 2, Stage::Whole).fail("the index is broken").expect("said");
     new.expect(&failed("the index is broken"));
     // Without a supervisor nobody has to know.
-    Channel::new(None, 0).fail("the index is broken").expect("nothing to be done");
+    Channel::new(None, 0, Stage::Whole).fail("the index is broken").expect("nothing to be done");
+}
+
+/// A process that can give in two parts, with a listener and a connection, and the client of that.
+struct Parted {
+    supervisor: Supervisor,
+    channel: Channel,
+    listener: OwnedFd,
+    address: std::net::SocketAddr,
+    served: OwnedFd,
+    client: TcpStream,
+}
+
+/// What waits to be begun by the process.
+fn begun(first: &Order) -> (Supervisor, Start) {
+    let (supervisor, theirs) = Supervisor::new(first);
+    let start = start_on(theirs, true).expect("a start");
+    supervisor.expect(&Report::Hello { version: VERSION, parts: true });
+    (supervisor, start)
+}
+
+fn parted() -> Parted {
+    let (supervisor, start) = begun(&Order::Complete);
+    let Start::Fresh(channel) = start else { panic!("it is a fresh one") };
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
+    let address = listener.local_addr().expect("an address");
+    let client = TcpStream::connect(address).expect("connected");
+    let (served, _) = listener.accept().expect("a connection");
+    Parted { supervisor, channel, listener: listener.into(), address, served: served.into(), client }
+}
+
+/// Ask one to give a part and the other to take it.
+fn connect_part(old: &Supervisor, new: &Supervisor, part: Part) {
+    let (from, to) = pair();
+    new.order(&Order::Take(part), Some(from.as_fd()));
+    old.order(&Order::Offer { generation: 2, limit: LIMIT, part }, Some(to.as_fd()));
+}
+
+impl Parted {
+    /// Bring it so far that a canary serves new connections; returns that with its supervisor and what it has.
+    fn lend(&mut self) -> (Supervisor, Channel, Inheritance) {
+        let (new, start) = begun(&Order::Prepare { generation: 2 });
+        let Start::Successor(successor) = start else { panic!("it is to take over") };
+        let canary = thread::spawn(move || {
+            let (inheritance, ready) = successor.take().expect("the listeners");
+            (ready.serve().expect("a channel"), inheritance)
+        });
+        new.expect(&Report::Prepared);
+        connect_part(&self.supervisor, &new, Part::Listeners);
+        let Some(Request::Lend(loan)) = self.channel.wait_for_request(Some(LIMIT)).expect("a request") else {
+            panic!("its listeners are asked for")
+        };
+        loan.lend([("listener", &self.listener)]).expect("lent");
+        let offered = summary(self.supervisor.report());
+        assert_eq!(summary(new.report()), offered);
+        assert_eq!((offered.descriptors, offered.state), (1, 0));
+        new.expect(&Report::Ready);
+        new.order(&Order::Commit, None);
+        new.expect(&Report::Serving);
+        let (channel, inheritance) = canary.join().expect("no panic");
+        assert_eq!(inheritance.part, Part::Listeners);
+        assert!(!self.channel.accepts() && channel.accepts());
+        (new, channel, inheritance)
+    }
+}
+
+#[test]
+fn a_canary_has_new_connections_first_and_then_everything() {
+    let mut old = parted();
+    let (new, mut canary, mut inheritance) = old.lend();
+    let listener = TcpListener::from(inheritance.remove("listener").expect("the listener"));
+    let _newcomer = TcpStream::connect(old.address).expect("connected");
+    let (_own, _) = listener.accept().expect("its own connection");
+
+    let Parted { supervisor, mut channel, served, mut client, .. } = old;
+    let giver = thread::spawn(move || {
+        let Some(Request::Give(offer)) = channel.wait_for_request(Some(LIMIT)).expect("a request") else {
+            panic!("the rest is asked for")
+        };
+        assert!(offer.is_rest());
+        offer.give([("client", &served)], || State::new(7, b"half a request")).expect("a verdict")
+    });
+    let taker = thread::spawn(move || {
+        let Some(Request::Take(rest)) = canary.wait_for_request(Some(LIMIT)).expect("a request") else {
+            panic!("the rest is to be taken")
+        };
+        let (inheritance, merge) = rest.take().expect("everything");
+        merge.serve().expect("told to serve");
+        (inheritance, canary)
+    });
+    connect_part(&supervisor, &new, Part::Rest);
+    let offered = summary(supervisor.report());
+    assert_eq!(summary(new.report()), offered);
+    new.expect(&Report::Ready);
+    new.order(&Order::Commit, None);
+    new.expect(&Report::Serving);
+    supervisor.order(&Order::Release, None);
+    assert_eq!(giver.join().expect("no panic"), Verdict::Released);
+    let (mut inheritance, mut canary) = taker.join().expect("no panic");
+    assert_eq!((inheritance.part, inheritance.state.version()), (Part::Rest, 7));
+    let mut moved = TcpStream::from(inheritance.remove("client").expect("the connection"));
+    moved.write_all(b"answer").expect("sent");
+    let mut answer = [0; 6];
+    client.read_exact(&mut answer).expect("received");
+    // From now on it is as every other one: without a supervisor it serves on.
+    drop(new);
+    assert!(matches!(canary.requested(), Ok(None)) && canary.accepts());
+}
+
+#[test]
+fn who_has_lent_its_listeners_accepts_again_when_the_other_one_is_gone() {
+    let mut old = parted();
+    let (new, canary, _) = old.lend();
+    drop((new, canary));
+    // Asked for the rest, and told in the same breath that there is nobody any more who could take it.
+    let (from, to) = pair();
+    drop(from);
+    old.supervisor.order(&Order::Offer { generation: 2, limit: LIMIT, part: Part::Rest }, Some(to.as_fd()));
+    old.supervisor.order(&Order::Abort("it was killed".to_owned()), None);
+    assert!(matches!(old.channel.requested(), Ok(Some(Request::Accept(why))) if why == "it was killed"));
+    assert!(old.channel.accepts());
+    // And is asked again by another upgrade, which ends with the supervisor.
+    let (new, canary, _) = old.lend();
+    drop((new, canary, old.supervisor));
+    assert!(matches!(old.channel.requested(), Ok(Some(Request::Accept(_)))));
+    assert!(matches!(old.channel.requested(), Ok(None)) && old.channel.accepts());
+}
+
+#[test]
+fn who_cannot_give_the_rest_does_not_accept_before_it_is_told_to() {
+    let mut old = parted();
+    let _canary = old.lend();
+    let (from, to) = pair();
+    drop(from);
+    old.supervisor.order(&Order::Offer { generation: 2, limit: LIMIT, part: Part::Rest }, Some(to.as_fd()));
+    let Some(Request::Give(offer)) = old.channel.requested().expect("a request") else {
+        panic!("the rest is asked for")
+    };
+    let verdict = offer.give([("client", &old.served)], State::empty).expect("a verdict");
+    assert!(matches!(verdict, Verdict::Resume(why) if why.contains("does not take")));
+    assert!(matches!(old.supervisor.report(), Report::Failed { generation: 2, .. }));
+    assert!(!old.channel.accepts(), "the canary may live");
+    old.supervisor.order(&Order::Abort("it is gone".to_owned()), None);
+    assert!(matches!(old.channel.requested(), Ok(Some(Request::Accept(_)))));
+    assert!(old.channel.accepts());
+}
+
+#[test]
+fn a_canary_ends_with_the_supervisor_unless_it_is_told_that_it_is_alone() {
+    let mut old = parted();
+    let (new, mut canary, _) = old.lend();
+    drop(new);
+    assert!(matches!(canary.requested(), Ok(Some(Request::End))));
+
+    let mut old = parted();
+    let (new, mut canary, _) = old.lend();
+    new.order(&Order::Commit, None);
+    assert!(matches!(canary.requested(), Ok(None)));
+    drop(new);
+    assert!(matches!(canary.requested(), Ok(None)));
+}
+
+#[test]
+fn who_knows_nothing_of_parts_is_told_that_it_should() {
+    let mut old = parted();
+    let (_from, to) = pair();
+    let part = Part::Listeners;
+    old.supervisor.order(&Order::Offer { generation: 2, limit: LIMIT, part }, Some(to.as_fd()));
+    assert!(
+        matches!(old.channel.asked(), Err(Error::Protocol(what)) if what.contains("a part is asked for"))
+    );
+}
+
+#[cfg(feature = "tokio")]
+#[test]
+fn a_request_is_waited_for_among_other_things() {
+    let mut old = parted();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let _canary = old.lend();
+    runtime.block_on(async {
+        old.supervisor.order(&Order::Abort("it was killed".to_owned()), None);
+        assert!(matches!(old.channel.request().await, Ok(Request::Accept(_))));
+    });
+    assert!(old.channel.accepts());
 }
