@@ -56,6 +56,8 @@ pub trait Site {
     type State: Serialize + DeserializeOwned;
     /// See [`App::VERSION`].
     const VERSION: u32;
+    /// See [`App::IN_PARTS`].
+    const IN_PARTS: bool = false;
 
     /// Answer a request.
     fn respond(&mut self, request: &Request<'_>) -> Response;
@@ -79,6 +81,7 @@ pub struct Http<S>(pub S);
 impl<S: Site> App for Http<S> {
     type State = S::State;
     const VERSION: u32 = S::VERSION;
+    const IN_PARTS: bool = S::IN_PARTS;
 
     fn answer(&mut self, input: &mut Vec<u8>, output: &mut Vec<u8>) -> Flow {
         loop {

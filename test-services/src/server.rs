@@ -26,7 +26,8 @@ use tokio::net::{TcpListener, UdpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::{JoinSet, LocalSet, yield_now};
-use yakiros_handoff::{Channel, Inheritance, Offer, Start, State, Verdict};
+use yakiros_handoff::message::Part;
+use yakiros_handoff::{Channel, Inheritance, Loan, Offer, Request, Rest, Start, State, Verdict};
 
 use crate::args::{Opt, Values};
 use crate::socket::{DATAGRAM_BYTES, Datagrams, Listener, Sender, Stream};
@@ -82,6 +83,9 @@ pub trait App {
     type State: Serialize + DeserializeOwned;
     /// The version of that format: a next version that has another one cannot take over.
     const VERSION: u32;
+    /// Whether new connections need nothing of the state: then the next version can be a canary, which serves those
+    /// while the version before serves the connections that it has.
+    const IN_PARTS: bool = false;
 
     /// Take whole requests from the front of `input` and append the answers to `output`. What is
     /// left of `input` comes again, with more. [`Flow::Close`] ends the connection when all answers
@@ -107,6 +111,13 @@ pub enum Flow {
     Go,
     /// No further request is read.
     Close,
+}
+
+/// Whether the server goes on after a request of the supervisor.
+#[derive(PartialEq, Eq)]
+enum Goes {
+    On,
+    Ends,
 }
 
 /// A client, at a point where every byte is accounted for.
@@ -186,7 +197,8 @@ impl<A: App + 'static> Server<A> {
         limit: usize,
     ) -> Result<(Self, Vec<Client>, Channel), Error> {
         let failed = |error: yakiros_handoff::Error| Error::failed("take over")(io::Error::other(error));
-        match yakiros_handoff::start().map_err(failed)? {
+        let start = if A::IN_PARTS { yakiros_handoff::start_in_parts } else { yakiros_handoff::start };
+        match start().map_err(failed)? {
             Start::Fresh(channel) => {
                 let sockets = Sockets::open(values).await?;
                 let ready_file = values.optional_path("--ready-file");
@@ -196,6 +208,7 @@ impl<A: App + 'static> Server<A> {
             Start::Successor(successor) => {
                 let generation = successor.generation();
                 let (inheritance, taken) = successor.take().map_err(failed)?;
+                let what = if inheritance.part == Part::Listeners { "begins" } else { "goes on" };
                 let (sockets, clients) = match take_over(&mut app, inheritance) {
                     Ok(all) => all,
                     Err(error) => {
@@ -204,14 +217,14 @@ impl<A: App + 'static> Server<A> {
                     }
                 };
                 let channel = taken.serve().map_err(failed)?;
-                println!("generation {generation} goes on with {} connections", clients.len());
+                println!("generation {generation} {what} with {} connections", clients.len());
                 let shared = Shared::new(app, clients.len() as u64);
                 Ok((Self { shared, sockets, limit }, clients, channel))
             }
         }
     }
 
-    async fn serve(self, clients: Vec<Client>, mut channel: Channel) -> io::Result<ExitCode> {
+    async fn serve(mut self, clients: Vec<Client>, mut channel: Channel) -> io::Result<ExitCode> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let (halt, halted) = watch::channel(false);
@@ -224,26 +237,34 @@ impl<A: App + 'static> Server<A> {
             tasks.spawn_local(converse(client, Rc::clone(&self.shared), halted.clone()));
         }
         loop {
+            let accepts = channel.accepts() && tasks.len() < self.limit;
             tokio::select! {
-                offer = channel.offered() => {
-                    let offer = offer.map_err(io::Error::other)?;
+                request = channel.request() => {
+                    let request = match request.map_err(io::Error::other)? {
+                        Request::Lend(loan) => {
+                            self.lend(loan);
+                            continue;
+                        }
+                        Request::Accept(why) => {
+                            println!("accepting again: {why}");
+                            continue;
+                        }
+                        request => request,
+                    };
                     // The tasks listen.
                     let _ = halt.send(true);
-                    let clients = gather(&mut tasks).await;
-                    match self.give(offer, &clients)? {
-                        Verdict::Released => {
-                            // The end of the process closes them all in one go, and takes the next version less time.
-                            std::mem::forget(clients);
-                            return Ok(ExitCode::SUCCESS);
-                        }
-                        Verdict::Resume(why) => eprintln!("serving on: {why}"),
+                    let mut clients = gather(&mut tasks).await;
+                    if self.exchange(request, &mut clients)? == Goes::Ends {
+                        // The end of the process closes them all in one go, and takes the next version less time.
+                        std::mem::forget(clients);
+                        return Ok(ExitCode::SUCCESS);
                     }
                     let _ = halt.send(false);
                     for client in clients {
                         tasks.spawn_local(converse(client, Rc::clone(&self.shared), halted.clone()));
                     }
                 }
-                accepted = poll_fn(|context| self.sockets.poll_accept(context)), if tasks.len() < self.limit => match accepted {
+                accepted = poll_fn(|context| self.sockets.poll_accept(context)), if accepts => match accepted {
                     Ok(stream) => {
                         let client = Client { stream, talk: Talk::default(), turn: self.shared.next_turn() };
                         tasks.spawn_local(converse(client, Rc::clone(&self.shared), halted.clone()));
@@ -261,6 +282,51 @@ impl<A: App + 'static> Server<A> {
                 _ = interrupt.recv() => return Ok(ExitCode::SUCCESS),
             }
         }
+    }
+
+    /// Nothing is served: give it away, or take more.
+    fn exchange(&mut self, request: Request<'_>, clients: &mut Vec<Client>) -> io::Result<Goes> {
+        match request {
+            Request::Give(offer) => match self.give(offer, clients)? {
+                Verdict::Released => return Ok(Goes::Ends),
+                Verdict::Resume(why) => eprintln!("serving on: {why}"),
+            },
+            Request::Take(rest) => self.take_rest(rest, clients)?,
+            Request::End => return Ok(Goes::Ends),
+            Request::Lend(_) | Request::Accept(_) => {}
+        }
+        Ok(Goes::On)
+    }
+
+    /// The next version serves new connections from now on, and this one those that it has.
+    fn lend(&self, loan: Loan<'_>) {
+        let generation = loan.generation();
+        let listeners: Vec<_> =
+            self.sockets.listeners.iter().map(|socket| (LISTENER, socket.as_fd())).collect();
+        match loan.lend(listeners.iter().map(|(name, socket)| (*name, socket))) {
+            Ok(()) => println!("generation {generation} has the listeners"),
+            Err(why) => eprintln!("accepting on: {why}"),
+        }
+    }
+
+    /// Everything that the version before has kept until now.
+    fn take_rest(&mut self, rest: Rest<'_>, clients: &mut Vec<Client>) -> io::Result<()> {
+        let (inheritance, merge) = rest.take().map_err(io::Error::other)?;
+        let taken = take_over(&mut *self.shared.app.borrow_mut(), inheritance);
+        let (sockets, mut theirs) = match taken {
+            Ok(all) => all,
+            Err(error) => {
+                merge.fail(&error.to_string());
+                return Err(error);
+            }
+        };
+        merge.serve().map_err(io::Error::other)?;
+        println!("goes on with {} connections more", theirs.len());
+        self.sockets.datagrams.extend(sockets.datagrams);
+        // Those have waited for longer.
+        theirs.append(clients);
+        *clients = theirs;
+        Ok(())
     }
 
     /// A datagram is answered at once: nothing of it is left to be given.
@@ -289,7 +355,7 @@ impl<A: App + 'static> Server<A> {
         };
         let names: Vec<String> = (0..clients.len()).map(|number| format!("{CONNECTION}{number}")).collect();
         let streams: Vec<BorrowedFd<'_>> = clients.iter().map(|client| client.stream.as_fd()).collect();
-        let sockets = self.sockets.named();
+        let sockets = self.sockets.named(offer.is_rest());
         let sockets = sockets.iter().map(|(name, socket)| (*name, socket));
         let items = sockets.chain(names.iter().map(String::as_str).zip(&streams));
         offer.give(items, state).map_err(io::Error::other)
@@ -320,9 +386,19 @@ impl Sockets {
         Ok(sockets)
     }
 
-    fn named(&self) -> Vec<(&'static str, BorrowedFd<'_>)> {
-        let listeners = self.listeners.iter().map(|socket| (LISTENER, socket.as_fd()));
+    /// All, or without the listeners, which the next version has.
+    fn named(&self, without_listeners: bool) -> Vec<(&'static str, BorrowedFd<'_>)> {
+        let listeners = if without_listeners { &[][..] } else { &self.listeners };
+        let listeners = listeners.iter().map(|socket| (LISTENER, socket.as_fd()));
         listeners.chain(self.datagrams.iter().map(|socket| (DATAGRAMS, socket.as_fd()))).collect()
+    }
+
+    fn taken(inheritance: &mut Inheritance) -> io::Result<Self> {
+        let mut all = |name| inheritance.take_all(name).into_iter();
+        Ok(Self {
+            listeners: all(LISTENER).map(Listener::taken).collect::<io::Result<_>>()?,
+            datagrams: all(DATAGRAMS).map(Datagrams::taken).collect::<io::Result<_>>()?,
+        })
     }
 
     fn poll_accept(&self, context: &mut Context<'_>) -> Poll<io::Result<Stream>> {
@@ -348,6 +424,10 @@ impl Sockets {
 
 /// What the version before has given.
 fn take_over<A: App>(app: &mut A, mut inheritance: Inheritance) -> io::Result<(Sockets, Vec<Client>)> {
+    let part = inheritance.part;
+    if part == Part::Listeners {
+        return Ok((Sockets::taken(&mut inheritance)?, Vec::new()));
+    }
     let state = &inheritance.state;
     if state.version() != A::VERSION {
         let what = format!("the state has version {}, this program knows {}", state.version(), A::VERSION);
@@ -364,14 +444,11 @@ fn take_over<A: App>(app: &mut A, mut inheritance: Inheritance) -> io::Result<(S
         memory.read_to_end(bulk)?;
     }
     drop(memory);
-    let mut all = |name| inheritance.take_all(name).into_iter();
-    let sockets = Sockets {
-        listeners: all(LISTENER).map(Listener::taken).collect::<io::Result<_>>()?,
-        datagrams: all(DATAGRAMS).map(Datagrams::taken).collect::<io::Result<_>>()?,
-    };
+    let sockets = Sockets::taken(&mut inheritance)?;
     // They come in the order in which they were given.
-    let streams = all(CONNECTION).map(Stream::taken).collect::<io::Result<Vec<_>>>()?;
-    if sockets.listeners.is_empty() || streams.len() != moved.talks.len() {
+    let streams = inheritance.take_all(CONNECTION).into_iter();
+    let streams = streams.map(Stream::taken).collect::<io::Result<Vec<_>>>()?;
+    if (part == Part::All && sockets.listeners.is_empty()) || streams.len() != moved.talks.len() {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "a listener or a connection is missing"));
     }
     let clients = streams.into_iter().zip(moved.talks).zip(0..).map(|((stream, talk), turn)| Client {

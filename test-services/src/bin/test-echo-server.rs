@@ -37,6 +37,7 @@ struct Echo {
 impl App for Echo {
     type State = ();
     const VERSION: u32 = 1;
+    const IN_PARTS: bool = true;
 
     fn answer(&mut self, input: &mut Vec<u8>, output: &mut Vec<u8>) -> Flow {
         let whole = |input: &[u8]| input.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);

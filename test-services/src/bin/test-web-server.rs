@@ -35,6 +35,7 @@ struct Files {
 impl Site for Files {
     type State = ();
     const VERSION: u32 = 1;
+    const IN_PARTS: bool = true;
 
     fn respond(&mut self, request: &Request<'_>) -> Response {
         match (request.method, request.path) {
