@@ -1,5 +1,6 @@
 //! Upgrades that drop nothing, judged by the history of a load that runs meanwhile.
 
+mod canary;
 mod crash_points;
 mod crowds;
 mod daemon;
@@ -21,6 +22,7 @@ use crate::scenario;
 use crate::scenario::{Scenario, Start};
 use crate::vm::Vm;
 
+use canary::canary_upgrade;
 use crash_points::{
     crash_points_of_the_new_version, crash_points_of_the_old_version, crash_points_of_the_supervisor,
 };
@@ -54,7 +56,7 @@ const ECHO_ADDRESS: &str = "127.0.0.1:8080";
 const ECHO_TARGET: &str = "tcp:127.0.0.1:8080";
 
 /// All scenarios of the suite.
-pub const SCENARIOS: [Scenario; 24] = [
+pub const SCENARIOS: [Scenario; 25] = [
     scenario!(
         echo_server_hotswap_support,
         "a service that declares it has a channel for all of its life, and an upgrade moves it"
@@ -110,6 +112,8 @@ pub const SCENARIOS: [Scenario; 24] = [
     scenario!(descriptors_run_out_in_the_middle,
         "a version that has too few descriptors, to take or to give, leaves the old one serving",
         start: Start::Clone, budget: LONG_BUDGET),
+    scenario!(canary_upgrade, "a new version serves new connections only, then all or none: clients of the old version see \
+         nothing", start: Start::Clone, budget: LONG_BUDGET),
     scenario!(crash_points_of_the_old_version, "the old version dies or pauses at each step: one serves, or is restarted",
         start: Start::Clone, budget: LONG_BUDGET),
     scenario!(crash_points_of_the_new_version, "the new version dies or pauses at each step: one serves",
@@ -126,6 +130,7 @@ struct Upgraded {
     /// How the descriptors went, where it was not by the protocol of hot swaps.
     #[serde(default)]
     form: Option<String>,
+    strategy: String,
     gap_us: Option<u64>,
     generation: Option<u64>,
     descriptors: Option<u64>,

@@ -24,6 +24,12 @@ pub async fn declare_hasty(vm: &Vm) -> Result<i32, Failure> {
     declare_with(vm, "", hasty).await
 }
 
+/// With next versions that serve new connections only for this time.
+pub async fn declare_canary(vm: &Vm, time: &str) -> Result<i32, Failure> {
+    let keys = "[lifecycle]\nreadiness = \"notify\"\n[hotswap]\nstrategy = \"canary\"\n";
+    declare_with(vm, "", &format!("{keys}probation = \"{time}\"\n")).await
+}
+
 /// The component as one that has much memory from its start on. Returns its process.
 pub async fn declare_large(vm: &Vm, mib: u64, more: &str) -> Result<i32, Failure> {
     let args = format!(", \"--ballast-mib\", \"{mib}\"");
