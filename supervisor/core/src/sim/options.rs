@@ -98,7 +98,9 @@ options! {
     /// Longest probation of those that hand over, in seconds.
     probation_s = Sometimes(60, 1, 80);
     /// Percent of those that do so as canaries, where there is a probation, unless a client says otherwise.
-    canaries = Sometimes(60, 10, 90);
+    canaries = Sometimes(70, 20, 95);
+    /// Percent of canaries that say within their time, or soon after it, that they fail, while faults last.
+    canary_failures = Sometimes(70, 10, 80);
     /// Percent of processes that give everything at once only.
     whole = Sometimes(40, 1, 60);
     /// Restarts allowed in the window before backing off.

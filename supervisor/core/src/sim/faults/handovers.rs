@@ -205,10 +205,9 @@ impl World {
             Word::Failed => Report::Failed { generation: of, why: why(of) },
             Word::Garbage => return self.give(Event::Garbled(run, "no message".into())),
         };
-        if matches!(word, Word::Serving)
-            && !self.model.calm
-            && self.random.percent(self.options.handover_failures)
-        {
+        let is_canary = self.model.process(run).is_some_and(|process| process.canary);
+        let failures = if is_canary { self.options.canary_failures } else { self.options.handover_failures };
+        if matches!(word, Word::Serving) && !self.model.calm && self.random.percent(failures) {
             // On probation, or long after it.
             let word = if self.random.percent(50) { Word::Failed } else { Word::Garbage };
             let within = 1 + 2 * 1000 * self.options.probation_s;
