@@ -17,19 +17,14 @@ use crate::sys;
 /// The limit of memory in a group.
 const LIMIT: &str = "memory.max";
 
-/// What the one that serves may come to need until the other has taken over, as a part of the limit. The other gets as
-/// much in any case: without any it could not even be created, and no reason would be told.
+/// What the one that serves may come to need until the other has taken over, as a part of the limit.
 const RESERVE_PART: u64 = 16;
 
 impl Cgroup {
     /// Have the groups of single processes in this one count memory of their own, so that each can have a limit.
     pub(super) fn count_memory_apart(&self) {
-        if let Err(error) = tree::write(&self.path.join("cgroup.subtree_control"), "+memory") {
-            let path = self.path.display();
-            warn!(
-                "want of memory in a new version can end the one that serves: {path}/cgroup.subtree_control: {error}"
-            );
-        }
+        // Where that cannot be, it is told when a limit is to be set.
+        let _ = tree::write(&self.path.join("cgroup.subtree_control"), "+memory");
     }
 
     /// Keep what will start in this group, which is new, to what is left in `whole`, the component's.
@@ -60,10 +55,11 @@ impl Cgroups {
     }
 }
 
-/// What a second process may use where the first uses `used`, in bytes.
+/// What a second process may use where the first uses `used`, in bytes: never all that is left. Where that is next to
+/// nothing, the second cannot be created or is ended at once, and the first serves on.
 fn room(limit: u64, used: u64) -> u64 {
-    let reserve = limit / RESERVE_PART;
-    limit.saturating_sub(used).saturating_sub(reserve).max(reserve)
+    let left = limit.saturating_sub(used);
+    left.saturating_sub(limit / RESERVE_PART).max(left / 2)
 }
 
 /// The memory that a group needs, in bytes: without what the kernel would drop for want of it.
@@ -79,8 +75,9 @@ fn droppable(stat: &str) -> u64 {
         let mut lines = stat.lines().filter_map(|line| line.split_once(' '));
         lines.find(|(key, _)| *key == name).and_then(|(_, value)| value.parse().ok()).unwrap_or(0_u64)
     };
-    // Of the files that are counted, those in memory are on no disk.
-    value("file").saturating_sub(value("shmem")) + value("slab_reclaimable")
+    // Of the files that are counted, those in memory are on no disk, and what is locked stays.
+    let files = value("file").saturating_sub(value("shmem")).saturating_sub(value("unevictable"));
+    files + value("slab_reclaimable")
 }
 
 #[cfg(test)]
@@ -93,9 +90,9 @@ mod tests {
     #[test]
     fn a_second_process_gets_what_the_first_leaves_but_for_a_reserve() {
         assert_eq!(room(1600, 500), 1000);
-        // There always is something for it.
-        for used in [1400, 1500, 1600, 1700] {
-            assert_eq!(room(1600, used), 100);
+        // However little is left, something of it stays.
+        for (used, rest) in [(1400, 100), (1440, 80), (1500, 50), (1600, 0), (1700, 0)] {
+            assert_eq!(room(1600, used), rest, "{used}");
         }
     }
 

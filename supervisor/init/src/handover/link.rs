@@ -1,6 +1,6 @@
 //! The supervisor's end of one channel.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd as _, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::rc::Rc;
@@ -30,6 +30,8 @@ pub(super) struct Link {
     budget: RefCell<Budget>,
     /// The task that reads it.
     listener: RefCell<Option<AbortHandle>>,
+    /// A child reads it (see [`super::relay`]), and nobody else may.
+    lent: Cell<bool>,
     /// Lets a child go that holds the socket until it is closed here. Closed after it, by its place in
     /// this list.
     gate: Option<OwnedFd>,
@@ -65,6 +67,7 @@ impl Link {
             socket: sys::watch(socket)?,
             budget: RefCell::new(Budget::new(MESSAGES)),
             listener: RefCell::default(),
+            lent: Cell::new(false),
             gate: None,
         })
     }
@@ -123,22 +126,27 @@ impl Link {
         self.listener.replace(Some(task));
     }
 
-    /// The run is over, or another reads for a while: end the task.
+    /// From now on a child reads it, descriptors and all; or it is the supervisor again, without.
+    pub(super) fn lend(&self, lent: bool) {
+        self.lent.set(lent);
+        if lent {
+            self.stop();
+        }
+        // Where the kernel knows the difference.
+        let _ = sys::take_descriptors(self.socket.get_ref(), lent);
+    }
+
+    /// The run is over: end the task.
     pub(super) fn stop(&self) {
         if let Some(task) = self.listener.take() {
             task.abort();
         }
     }
 
-    /// Its end, for what is done to the socket itself.
-    pub(super) fn socket(&self) -> &OwnedFd {
-        self.socket.get_ref()
-    }
-
     /// What waits, whatever the budget.
     pub(super) fn take_waiting(&self, run: RunId) -> Vec<Event> {
         let mut events = Vec::new();
-        while events.len() < LAST_LOOK {
+        while events.len() < LAST_LOOK && !self.lent.get() {
             match self.next(run) {
                 Next::Said(event) => events.push(event),
                 Next::Nothing => break,
@@ -201,9 +209,22 @@ mod tests {
     use super::*;
     use crate::handover::pair;
     use crate::notify::tests::in_event_loop;
-    use nix::sys::socket::recv;
+    use nix::sys::socket::{recv, send};
     use std::time::Duration;
     use yakiros_handoff::message::Part;
+
+    #[test]
+    fn what_waits_while_a_child_reads_is_left_to_it() {
+        in_event_loop(async || {
+            let (own, other) = pair().expect("a pair");
+            let link = Link::new(own).expect("a link");
+            send(other.as_raw_fd(), b"HELLO version=1", MsgFlags::empty()).expect("sent");
+            link.lend(true);
+            assert!(link.take_waiting(RunId(1)).is_empty());
+            link.lend(false);
+            assert_eq!(link.take_waiting(RunId(1)).len(), 1);
+        });
+    }
 
     #[test]
     fn who_waits_for_a_verdict_that_cannot_be_sent_finds_the_end() {

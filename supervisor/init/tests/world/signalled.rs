@@ -132,7 +132,7 @@ fn a_new_one_that_gets_nothing_or_ends_leaves_the_old_one_serving() {
     fails("the new process exited with status 3");
     plan(&guest, "new", "");
     plan(&guest, "old", "give much");
-    fails("the old process: it gives more than 253 descriptors or 512 bytes at once");
+    fails("the old process: it gives more than 512 bytes at once");
     // In the middle the supervisor executes itself again.
     plan(&guest, "old", "wait");
     let request = Request::Upgrade {

@@ -14,6 +14,7 @@ use crate::component::Readiness;
 use crate::control::UpgradeForm;
 use crate::engine::unit::Unit;
 use crate::engine::{Effect, Engine, Place, Relayed, RunId};
+use crate::graph::NodeId;
 use crate::journal::Progress;
 use crate::mutation::{Mutation, broken};
 use crate::notify::Notification;
@@ -85,6 +86,17 @@ impl Engine {
             None => self.second_mut(run),
         };
         if let Some(process) = process.filter(|process| process.greeting == Greeting::None) {
+            process.greeting = Greeting::Signal;
+        }
+    }
+
+    /// Who received what was asked for by a signal can be asked by one itself, as far as is known before it is looked at.
+    pub(super) fn note_heir_of_signal(&mut self, id: NodeId) {
+        let Some(unit) = self.unit_mut(id) else { return };
+        let by_signal = unit.handover.second().is_some_and(|second| second.form == UpgradeForm::Signal);
+        if let Some(process) =
+            unit.process.as_mut().filter(|process| by_signal && process.greeting == Greeting::None)
+        {
             process.greeting = Greeting::Signal;
         }
     }

@@ -264,6 +264,7 @@ impl Engine {
         if !self.change_places(id) {
             return false;
         }
+        self.note_heir_of_signal(id);
         if let Some(run) = self.run_of(id).filter(|_| !broken(Mutation::KeepConfined)) {
             self.effects.push(Effect::Unconfine(run));
         }
