@@ -5,6 +5,7 @@
 //! restart rule has started because nobody was left. At no time may two serve, and every checker looks on.
 
 use std::fmt;
+use std::ops::Range;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -14,6 +15,7 @@ use super::world::{Step as Outcome, World};
 use super::{Options, Random, Takeovers, Watch};
 use crate::component::Strategy;
 use crate::control::Request;
+use crate::descriptors::{Origin, counted};
 use crate::engine::{Event, RunId};
 use crate::journal::{Exit, State};
 
@@ -37,8 +39,10 @@ const WATCH: Duration = Duration::from_millis(10);
 const SLOW: Duration = Duration::from_secs(11);
 
 /// The steps of a hot swap, by the names that the supervisor gives them. `withdraw` and `revert` are on the way back from
-/// `commit` and `probation`. Those from [`FIRST_OF_CANARY`] on are of a canary; `recall` is the way back from `canary`.
-pub const STEPS: [&str; 16] = [
+/// `commit` and `probation`. Those of [`CANARY`] are of a canary; `recall` is the way back from `canary`. At `start` and `asked`
+/// two serve side by side: with descriptors that the supervisor holds, and with those that the old process is asked for by a
+/// signal.
+pub const STEPS: [&str; 18] = [
     "prepare",
     "move",
     "ready",
@@ -55,10 +59,12 @@ pub const STEPS: [&str; 16] = [
     "rest",
     "rest-ready",
     "rest-commit",
+    "start",
+    "asked",
 ];
 
 /// See [`STEPS`].
-const FIRST_OF_CANARY: usize = 8;
+const CANARY: Range<usize> = 8..16;
 
 /// What goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -164,6 +170,8 @@ const MAY_END: [[&str; Fault::ALL.len()]; STEPS.len()] = [
     /* rest      */ ["r",     "o",     "rn",     "o",      "n",   "o",     "o",        "o",        "s", "o"],
     /* r. ready  */ ["n",     "o",     "n",      "o",      "n",   "o",     "o",        "o",        "s", "o"],
     /* r. commit */ ["n",     "o",     "n",      "o",      "n",   "o",     "n",        "o",        "s", "o"],
+    /* start     */ ["r",     "o",     "n",      "o",      "n",   "o",     "n",        "o",        "s", "n"],
+    /* asked     */ ["r",     "o",     "r",      "o",      "no",  "o",     "n",        "o",        "s", "n"],
 ];
 
 /// Processes that do nothing, and a time in which nobody says anything.
@@ -199,7 +207,8 @@ fn attempt(step: &str, fault: Fault, seed: u64, traced: bool) -> Result<Option<E
     let failing = fault == Fault::InternalError;
     let takeovers = if failing { Takeovers::Failing(u64::MAX) } else { Takeovers::Never };
     let mut random = Random::new(seed);
-    let options = Options { components: 1, ..Options::calm(&mut random) };
+    let mute = if is_foreign(step) { 100 } else { 0 };
+    let options = Options { components: 1, mute, ..Options::calm(&mut random) };
     let mut world =
         World::new(options, random, &Watch { unchecked: failing, takeovers, traced, ..Watch::default() });
     world.meet(step, fault).map_err(|reason| (reason, world.history(super::HISTORY)))
@@ -210,7 +219,7 @@ impl World {
         let Some((old, new)) = self.come_to(step)? else { return Ok(None) };
         let pause = Duration::from_millis(self.random.below(WITHIN_MS));
         self.pass(pause)?;
-        if self.engine.handover_step(&self.model.slots[0].name) != Some(step) {
+        if self.engine.handover_step(&self.model.slots[0].name) != Some(name_of(step)) {
             return Ok(None);
         }
         said(self.strike(fault, old, new))?;
@@ -233,7 +242,15 @@ impl World {
         let name = self.model.slots[0].name.to_string();
         let old =
             self.model.slots[0].process.as_ref().map(|process| process.run).ok_or("nothing was started")?;
-        let strategy = STEPS[FIRST_OF_CANARY..].contains(&step).then_some(Strategy::Canary);
+        match step {
+            "start" => {
+                let held = counted([(Origin::Socket, "port")]);
+                said(self.give(Event::Held(name.as_str().into(), held)))?;
+            }
+            "asked" => said(self.give(Event::Listens(old)))?,
+            _ => {}
+        }
+        let strategy = STEPS[CANARY].contains(&step).then_some(Strategy::Canary);
         let request = Request::Upgrade {
             name: name.clone(),
             fallback: false,
@@ -247,7 +264,7 @@ impl World {
         let end = self.model.now + REACH;
         while self.model.now < end {
             let now = self.engine.handover_step(&name);
-            if now == Some(step) {
+            if now == Some(name_of(step)) {
                 return Ok(Some((old, new)));
             }
             // The ways back begin with a failure.
@@ -272,7 +289,10 @@ impl World {
                 self.frozen.hung.push(if fault == Fault::OldHangs { old } else { new });
                 Ok(())
             }
-            Fault::Reexec => self.execute_again(),
+            Fault::Reexec => {
+                self.takeover.images += 1;
+                self.execute_again()
+            }
             Fault::InternalError => self.take_over_after_failure(),
             Fault::OldGarbage => self.give(garbage(old)),
             Fault::NewGarbage => self.give(garbage(new)),
@@ -316,6 +336,16 @@ impl World {
             process => Err(format!("nobody serves: it is {}, its process {process:?}", slot.state)),
         }
     }
+}
+
+/// Whether it is a step of programs that speak no protocol.
+fn is_foreign(step: &str) -> bool {
+    matches!(step, "start" | "asked")
+}
+
+/// What the supervisor calls a step.
+fn name_of(step: &str) -> &str {
+    if is_foreign(step) { "start" } else { step }
 }
 
 /// Whether a process that lives serves, or would if it did not hang.

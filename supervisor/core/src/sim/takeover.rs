@@ -31,6 +31,9 @@ pub(super) struct Takeover {
     random: Random,
     /// The newest change of state that was reported.
     seen: u64,
+    /// Times that the supervisor has ended what it passes on between processes. (Orderly take-overs that are to change
+    /// nothing at all do not.)
+    pub(super) images: u64,
 }
 
 impl Takeover {
@@ -38,7 +41,7 @@ impl Takeover {
     pub(super) fn new(when: Takeovers, random: &Random) -> Self {
         // Any other seed will do that is not near.
         let random = Random::new(!random.clone().next_u64());
-        Self { when, random, seen: 0 }
+        Self { when, random, seen: 0, images: 0 }
     }
 
     pub(super) fn is_failing(&self) -> bool {

@@ -9,7 +9,12 @@ use std::time::Duration;
 use super::checkers::{self, Checker, obstacle};
 use super::crash::Frozen;
 use super::digest::Digest;
-use super::faults::{FAULTS, clients::Clients, files::Files, handovers::Word};
+use super::faults::{
+    FAULTS,
+    clients::Clients,
+    files::Files,
+    handovers::{Relay, Word},
+};
 use super::model::{Model, Slot};
 use super::takeover::Takeover;
 use super::{Options, Phase, Random, Reason, Report, Watch, trace};
@@ -58,8 +63,8 @@ pub(super) enum Plan {
     Say(RunId, Word),
     /// It listens for the signal that asks for what it serves.
     Listen(RunId),
-    /// What was asked for so is passed on to this process, or is not.
-    Relay(RunId, bool),
+    /// What was asked for so is passed on, or is not.
+    Relay(Relay),
     /// A sign of life is due.
     Beat(RunId),
     /// A cancelled probe is over.
@@ -297,7 +302,7 @@ impl World {
                 }
             },
             Plan::Listen(run) => self.give(Event::Listens(run)),
-            Plan::Relay(run, done) => self.report_relay(run, done),
+            Plan::Relay(relay) => self.report_relay(relay),
             Plan::Beat(run) => self.beat(run),
             Plan::Vanish(probe) => self.give(Event::Probed { probe, outcome: Err("cancelled".into()) }),
         }
@@ -408,7 +413,7 @@ impl World {
             Effect::CancelProbe(probe) => self.plan(200, Plan::Vanish(*probe)),
             Effect::Reply(client, _) => self.clients.leave(*client),
             Effect::Connect { giver, generation, .. } => self.plan_offer(*giver, *generation),
-            Effect::Relay { taker, .. } => self.plan_relay(*taker),
+            Effect::Relay { giver, taker, .. } => self.plan_relay(*giver, *taker),
             Effect::Order(run, order) => self.plan_obedience(*run, order),
             Effect::Signal(..)
             | Effect::Unconfine(_)

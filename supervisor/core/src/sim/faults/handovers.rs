@@ -33,6 +33,16 @@ pub(in crate::sim) enum Word {
     Garbage,
 }
 
+/// What one process gives when it is asked by a signal, on its way to another.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::sim) struct Relay {
+    giver: RunId,
+    taker: RunId,
+    done: bool,
+    /// Who passes it on ends when the supervisor executes itself again.
+    image: u64,
+}
+
 /// What becomes of a step.
 enum Fate {
     Well,
@@ -87,20 +97,24 @@ impl World {
     }
 
     /// What one process gives when it is asked by a signal is passed on to another.
-    pub(in crate::sim) fn plan_relay(&mut self, taker: RunId) {
+    pub(in crate::sim) fn plan_relay(&mut self, giver: RunId, taker: RunId) {
         let fails = !self.model.calm && self.random.percent(self.options.handover_failures);
         let limit = if self.model.calm { CALM_MS } else { self.options.handover_ms };
-        self.plan(limit, Plan::Relay(taker, !fails));
+        let relay = Relay { giver, taker, done: !fails, image: self.takeover.images };
+        self.plan(limit, Plan::Relay(relay));
     }
 
     /// That is over.
-    pub(in crate::sim) fn report_relay(&mut self, taker: RunId, done: bool) -> Step {
+    pub(in crate::sim) fn report_relay(&mut self, relay: Relay) -> Step {
+        let Relay { giver, taker, done, image } = relay;
+        let gives = done && !self.frozen.is_hung(giver);
+        let kept = image == self.takeover.images;
         let Some(process) = self.model.process_mut(taker) else { return Ok(()) };
-        process.given = done;
-        let outcome = match done {
-            true => Relayed::Whole(1),
-            false if self.random.percent(50) => Relayed::NotGiven("it gives nothing".into()),
-            false => Relayed::NotTaken("it takes nothing".into()),
+        process.given = gives && kept;
+        let outcome = match (gives, kept) {
+            (true, true) => Relayed::Whole(1),
+            (false, true) if done || self.random.percent(50) => Relayed::NotGiven("it gives nothing".into()),
+            (_, _) => Relayed::NotTaken("it is not passed on".into()),
         };
         self.give(Event::Relayed(taker, outcome))
     }
