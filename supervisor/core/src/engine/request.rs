@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::interface::shown;
 use super::timers::{Due, TimerKey};
 use super::unit::Unit;
 use super::upgrade::{NextUpgrade, Upgrade, Wish};
@@ -113,7 +114,7 @@ impl Engine {
         {
             return self.refuse(client, message);
         }
-        let comm = peer.comm.as_ref().map(super::shown);
+        let comm = peer.comm.as_ref().map(shown);
         let cause = Cause::Request { verb: request.verb().into(), uid: peer.uid, pid: peer.pid, comm };
         match request {
             Request::Status { name, after } => self.show_status(client, name, after.as_deref()),

@@ -15,6 +15,9 @@ mod requests;
 
 use super::*;
 use crate::component::{Signal, parse};
+use crate::control::{Answer, Request};
+use crate::journal::{Exit, Record};
+use yakiros_handoff::message::{Order, Report};
 
 const SECOND: Duration = Duration::from_secs(1);
 
