@@ -242,15 +242,6 @@ mod tests {
     use std::fs;
     use std::path::Path;
 
-    fn end_of(pid: i32) -> Exit {
-        loop {
-            match signals::take(pid) {
-                Some(exit) => return exit,
-                None => std::thread::sleep(Duration::from_millis(1)),
-            }
-        }
-    }
-
     fn work(group: &Path, limits: Vec<Limit>) -> Work {
         Work::new(group.into(), limits)
     }
@@ -265,7 +256,7 @@ mod tests {
             let limits = vec![Limit::declared("memory.max", "4096"), io, Limit::declared("pids.max", "9")];
             let work = work(group.path(), limits);
             let (pid, report) = start(&work).expect("a child");
-            judge(&work.limits, &report, end_of(pid))
+            judge(&work.limits, &report, signals::wait_for(pid))
         };
         assert_eq!(write(Limit::lifted("io.weight", "default 100")), Ok(()));
         let read = |file| fs::read_to_string(group.path().join(file)).expect("file");
@@ -292,7 +283,7 @@ mod tests {
         }
         assert_eq!(signals::take(pid), None, "it hangs");
         kill(Pid::from_raw(pid), Signal::SIGKILL).expect("kill");
-        let said = judge(&work.limits, &report, end_of(pid)).expect_err("it hung");
+        let said = judge(&work.limits, &report, signals::wait_for(pid)).expect_err("it hung");
         assert_eq!(said.to_string(), "not written within 10s");
     }
 }

@@ -121,3 +121,14 @@ pub fn take(pid: i32) -> Option<Exit> {
     }
     Some(Exit::Code(libc::WEXITSTATUS(status)))
 }
+
+/// How a child ends, for a test that has nothing else to do.
+#[cfg(test)]
+pub fn wait_for(pid: i32) -> Exit {
+    loop {
+        match take(pid) {
+            Some(exit) => return exit,
+            None => std::thread::sleep(Duration::from_millis(1)),
+        }
+    }
+}
