@@ -7,30 +7,27 @@
 //! take up its work again as if nothing had happened.
 //!
 //! ```no_run
-//! use yakiros_handoff::{Start, State};
+//! use yakiros_handoff::{State, Verdict};
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! # let bind = || std::net::TcpListener::bind("0.0.0.0:8080").unwrap();
-//! let (listener, mut channel) = match yakiros_handoff::start()? {
-//!     Start::Fresh(channel) => (bind(), channel),
-//!     Start::Successor(successor) => {
-//!         let (mut inheritance, ready) = successor.take()?;
-//!         let listener = inheritance.remove("listener").expect("what this program gave").into();
-//!         (listener, ready.serve()?)
-//!     }
+//! let (mut given, ready) = yakiros_handoff::start()?.inherit()?;
+//! let listener = match given.remove("listener") {
+//!     Some(listener) => listener.into(),
+//!     None => std::net::TcpListener::bind("0.0.0.0:8080")?,
 //! };
+//! let mut channel = ready.serve()?;
 //! // Serve, and look at the channel (or poll it) now and then.
 //! while let Some(offer) = channel.asked()? {
 //!     match offer.give([("listener", &listener)], State::empty)? {
-//!         yakiros_handoff::Verdict::Released => return Ok(()),
-//!         yakiros_handoff::Verdict::Resume(why) => eprintln!("serving on: {why}"),
+//!         Verdict::Released => return Ok(()),
+//!         Verdict::Resume(why) => eprintln!("serving on: {why}"),
 //!     }
 //! }
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! With the feature `tokio`, [`Channel::offered`] waits in tokio's reactor. `examples/echo.rs` is a
-//! server that survives upgrades together with its connections.
+//! `examples/echo.rs` is a server of 30 lines that survives upgrades together with its connections. With the feature
+//! `tokio`, [`Channel::offered`] waits in tokio's reactor: `examples/echo_tokio.rs` is the same with it.
 //!
 //! The protocol is described in `docs/reference/hot-swap.md`; [`message`] has what is said between
 //! process and supervisor, for either side; without the feature `process` it is all there is.

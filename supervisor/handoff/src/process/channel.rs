@@ -4,7 +4,8 @@ use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use rustix::event::PollFlags;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
 
 use super::socket::{self, Received};
 use super::state::State;
@@ -133,6 +134,22 @@ impl Channel {
         whole(self.wait_for_request(limit)?)
     }
 
+    /// The same for a service of one thread: waits until it is asked, or until one of these can be read, accepted from
+    /// or is cut off; `None` then, and when a signal was handled.
+    pub fn wait_or_readable<'d>(
+        &mut self,
+        others: impl IntoIterator<Item = BorrowedFd<'d>>,
+    ) -> Result<Option<Offer<'_>>, Error> {
+        let mut waited: Vec<_> = others.into_iter().map(readable).collect();
+        waited.extend(self.descriptor().map(readable));
+        let outcome = poll(&mut waited, None);
+        drop(waited);
+        match outcome {
+            Ok(_) | Err(Errno::INTR) => self.asked(),
+            Err(errno) => Err(Error::Failed("wait", errno.into())),
+        }
+    }
+
     /// The same in tokio's reactor. Cancel safe. An offer that is there is found at once: who asks
     /// for it among other things that are always ready never gets to wait.
     #[cfg(feature = "tokio")]
@@ -240,6 +257,10 @@ impl Channel {
             }
         }
     }
+}
+
+fn readable(descriptor: BorrowedFd<'_>) -> PollFd<'_> {
+    PollFd::from_borrowed_fd(descriptor, PollFlags::IN)
 }
 
 /// The offer to a service that knows nothing of parts.

@@ -29,10 +29,15 @@ pub struct Successor {
 
 /// A process that has got everything, and does not serve yet.
 #[derive(Debug)]
-pub struct Ready {
-    socket: OwnedFd,
-    generation: u64,
-    part: Part,
+pub struct Ready(Begin);
+
+/// What stands between a process and serving.
+#[derive(Debug)]
+enum Begin {
+    /// Nothing: it is the first.
+    AtOnce(Channel),
+    /// The supervisor's word.
+    Commit { socket: OwnedFd, generation: u64, part: Part },
 }
 
 /// The descriptor of the environment can be owned once.
@@ -99,6 +104,20 @@ pub(crate) fn start_on(socket: OwnedFd, parts: bool) -> Result<Start, Error> {
     }
 }
 
+impl Start {
+    /// Take over what the process before gives, which is nothing if there is none: for services that need not tell the
+    /// two beginnings apart. See [`Successor::take`].
+    pub fn inherit(self) -> Result<(Inheritance, Ready), Error> {
+        match self {
+            Self::Fresh(channel) => {
+                let nothing = Inheritance::nothing().map_err(Error::failed("make an empty state"))?;
+                Ok((nothing, Ready(Begin::AtOnce(channel))))
+            }
+            Self::Successor(successor) => successor.take(),
+        }
+    }
+}
+
 impl Successor {
     /// The number of this start of the component, from 1.
     pub fn generation(&self) -> u64 {
@@ -115,7 +134,7 @@ impl Successor {
             (order, _) => return Err(unexpected(order)),
         };
         let inheritance = receive(socket.as_fd(), generation, &from, part)?;
-        Ok((inheritance, Ready { socket, generation, part }))
+        Ok((inheritance, Ready(Begin::Commit { socket, generation, part })))
     }
 
     /// This process cannot take over; the other one serves on.
@@ -129,16 +148,24 @@ impl Ready {
     /// Say that this process could serve, and wait for the word that it shall. Only then may it
     /// accept or read; [`Error::Aborted`] means that it shall not, ever.
     pub fn serve(self) -> Result<Channel, Error> {
-        let Self { socket, generation, part } = self;
-        commit(socket.as_fd())?;
-        let stage = if part == Part::Listeners { Stage::Canary } else { Stage::Whole };
-        Ok(Channel::new(Some(socket), generation, stage))
+        match self.0 {
+            Begin::AtOnce(channel) => Ok(channel),
+            Begin::Commit { socket, generation, part } => {
+                commit(socket.as_fd())?;
+                let stage = if part == Part::Listeners { Stage::Canary } else { Stage::Whole };
+                Ok(Channel::new(Some(socket), generation, stage))
+            }
+        }
     }
 
-    /// This process cannot serve with what it got; the other one serves on.
+    /// This process cannot serve with what it got; the other one, if there is one, serves on.
     pub fn fail(self, why: &str) -> Result<(), Error> {
-        let failed = Report::Failed { generation: self.generation, why: why.to_owned() };
-        report(self.socket.as_fd(), &failed)
+        match self.0 {
+            Begin::AtOnce(channel) => channel.fail(why),
+            Begin::Commit { socket, generation, .. } => {
+                report(socket.as_fd(), &Report::Failed { generation, why: why.to_owned() })
+            }
+        }
     }
 }
 

@@ -54,6 +54,11 @@ pub struct Inheritance {
 }
 
 impl Inheritance {
+    /// What the first process of a service has.
+    pub(super) fn nothing() -> io::Result<Self> {
+        Ok(Self { part: Part::All, items: Vec::new(), state: State::empty()? })
+    }
+
     /// Take out the first descriptor of this name.
     pub fn remove(&mut self, name: &str) -> Option<OwnedFd> {
         let at = self.items.iter().position(|item| item.name == name)?;

@@ -11,6 +11,7 @@ mod beside;
 mod canary;
 mod case;
 mod emergency;
+mod examples;
 mod graphctl;
 mod guest;
 mod handover;
