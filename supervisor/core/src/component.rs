@@ -9,12 +9,19 @@
 //! demands of a name (see [`NAME_LIMIT`]).
 
 mod build;
+mod capability;
+mod environment;
+mod isolation;
 pub mod keys;
+mod process;
 mod reader;
 pub mod schema;
+pub mod seccomp;
+mod security;
 mod sockets;
 mod syntax;
 mod together;
+mod unsupported;
 mod values;
 
 use std::fmt;
@@ -29,8 +36,17 @@ use toml::de::DeTable;
 use crate::diagnostic::Diagnostic;
 use crate::diagnostic::rules::{self, Rule};
 
+pub use capability::{CAPABILITIES, CapabilitySet, capability_number};
+pub use environment::Environment;
+pub use isolation::{Bind, IdMap, Isolation, Namespace, TimeOffsets, Tmpfs};
+pub use process::{
+    IoClass, IoClassKind, ProcessLimits, Rlimit, RlimitResource, Scheduling, SchedulingPolicy,
+};
+pub use seccomp::SeccompAction;
+pub use security::{Account, Restriction, SecureBit, Security};
 pub use sockets::{Listen, Socket, SocketKind};
 pub use together::{Declared, check_together};
+pub use unsupported::Wish;
 pub use values::Signal;
 
 /// The largest component file, in bytes. One describes one program; a larger one is not a
@@ -82,6 +98,10 @@ pub struct Component {
     pub resources: Rc<Resources>,
     /// Namespaces and root.
     pub isolation: Rc<Isolation>,
+    /// User, capabilities, and what may be asked of the kernel.
+    pub security: Rc<Security>,
+    /// What the program finds around it.
+    pub environment: Rc<Environment>,
     /// Storage policy of checkpoints.
     pub checkpoint: Rc<CheckpointPolicy>,
     /// Details of the hand-over.
@@ -109,12 +129,15 @@ impl Component {
             (self.kind != other.kind, "component.type"),
             (self.cgroup() != other.cgroup(), "resources.cgroup"),
             (self.isolation != other.isolation, "isolation"),
+            (self.security != other.security, "security"),
+            (self.environment != other.environment, "environment"),
             (self.sockets != other.sockets, "sockets"),
             (hotswap.env_vars != other.hotswap.env_vars, "hotswap.env_vars"),
             (lifecycle.handoff != other.lifecycle.handoff, "lifecycle.handoff"),
             (lifecycle.watchdog != other.lifecycle.watchdog, "lifecycle.watchdog_interval"),
         ];
-        differs.into_iter().find(|(differs, _)| *differs).map(|(_, key)| key)
+        let first = differs.into_iter().find(|(differs, _)| *differs).map(|(_, key)| key);
+        first.or_else(|| self.resources.process.differing(&other.resources.process))
     }
 
     /// Hold each section that is equal to the other's together with it, so that it is kept once.
@@ -122,6 +145,8 @@ impl Component {
         share(&mut self.lifecycle, &other.lifecycle);
         share(&mut self.resources, &other.resources);
         share(&mut self.isolation, &other.isolation);
+        share(&mut self.security, &other.security);
+        share(&mut self.environment, &other.environment);
         share(&mut self.checkpoint, &other.checkpoint);
         share(&mut self.hotswap, &other.hotswap);
     }
@@ -374,6 +399,8 @@ pub struct Resources {
     pub pids_max: Option<u64>,
     /// `RLIMIT_NOFILE`.
     pub files_max: Option<u64>,
+    /// What a process has from its start; does not change on what runs.
+    pub process: ProcessLimits,
 }
 
 /// `cpu.max`.
@@ -383,61 +410,6 @@ pub struct CpuMax {
     pub quota: Option<u64>,
     /// Length of the period in microseconds.
     pub period: u64,
-}
-
-/// A namespace of the kernel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum Namespace {
-    /// `mount` or `mnt`.
-    Mount,
-    /// `pid`.
-    Pid,
-    /// `net`.
-    Net,
-    /// `uts`.
-    Uts,
-    /// `ipc`.
-    Ipc,
-    /// `user`.
-    User,
-    /// `cgroup`.
-    Cgroup,
-    /// `time`.
-    Time,
-}
-
-/// `[isolation]`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Isolation {
-    /// Namespaces of its own, sorted, each once.
-    pub namespaces: Vec<Namespace>,
-    /// Host name in its own uts namespace.
-    pub hostname: Option<String>,
-    /// Root directory to pivot to.
-    pub root: Option<String>,
-    /// A `/tmp` of its own.
-    pub private_tmp: bool,
-}
-
-impl Isolation {
-    /// What is asked for and not given by this version: the key that asks, and the wish in words.
-    /// Such a component is not started at all: a program that counts on an isolation must never
-    /// run without it.
-    pub fn unsupported(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
-        let asks_for = |namespace| self.namespaces.contains(&namespace);
-        let wishes = [
-            (asks_for(Namespace::User), "namespaces", "isolation.namespaces with \"user\""),
-            (asks_for(Namespace::Time), "namespaces", "isolation.namespaces with \"time\""),
-            (self.root.is_some(), "root", "isolation.root"),
-            (
-                self.private_tmp,
-                "private_tmp",
-                "isolation.private_tmp (on by itself with the namespace \"mount\")",
-            ),
-        ];
-        wishes.into_iter().filter(|(wished, ..)| *wished).map(|(_, key, what)| (key, what))
-    }
 }
 
 /// `[checkpoint]`.

@@ -151,7 +151,7 @@ fn what_one_key_demands_of_another() {
          [isolation]\nhostname = \"x\"\n",
         &[
             (5, 13, "needs `lifecycle.readiness_file`", ""),
-            (7, 12, "needs the namespace \"uts\"", "host's own name"),
+            (7, 12, "needs the namespace \"uts\"", "host's own"),
         ],
     );
 }

@@ -42,6 +42,23 @@ const INTERFACE: &[(&str, &[&str], &str)] = &[
     ("isolation", &["hostname"], ""),
     ("isolation", &["root"], ""),
     ("isolation", &["private_tmp"], ""),
+    ("isolation", &["read_only"], "[]"),
+    ("isolation", &["inaccessible"], "[]"),
+    ("isolation", &["binds"], "[]"),
+    ("isolation", &["tmpfs"], "[]"),
+    ("isolation", &["secrets"], ""),
+    ("security", &["user"], ""),
+    ("security", &["group"], ""),
+    ("security", &["groups"], "[]"),
+    ("security", &["no_new_privs"], ""),
+    ("security", &["capabilities"], ""),
+    ("security", &["ambient_capabilities"], "[]"),
+    ("security", &["seccomp"], "[]"),
+    ("security", &["seccomp_action"], "\"errno\""),
+    ("security", &["optional"], "[]"),
+    ("environment", &["variables"], "[]"),
+    ("environment", &["working_directory"], "\"/\""),
+    ("environment", &["umask"], "\"022\""),
     ("checkpoint", &["enabled"], "false"),
     ("checkpoint", &["preserve_fds"], "[]"),
     ("checkpoint", &["leave_running"], "false"),
@@ -67,6 +84,17 @@ const COMPANIONS: &[(&str, &str)] = &[
     ("hostname", "namespaces = [\"uts\"]"),
     ("root", "namespaces = [\"mount\"]"),
     ("private_tmp", "namespaces = [\"mount\"]"),
+    ("read_only", "namespaces = [\"mount\"]"),
+    ("inaccessible", "namespaces = [\"mount\"]"),
+    ("binds", "namespaces = [\"mount\"]"),
+    ("tmpfs", "namespaces = [\"mount\"]"),
+    ("hidepid", "namespaces = [\"mount\", \"pid\"]"),
+    ("uid_map", "namespaces = [\"user\"]"),
+    ("gid_map", "namespaces = [\"user\"]"),
+    ("time_offsets", "namespaces = [\"time\"]"),
+    ("init", "namespaces = [\"pid\"]"),
+    ("secrets", "namespaces = [\"mount\"]"),
+    ("seccomp_action", "seccomp = [\"@service\"]"),
 ];
 
 /// Keys of sockets that only a path has.
@@ -175,6 +203,74 @@ fn samples(shape: Shape) -> (Vec<String>, Vec<String>) {
             both(&["\"http\"", "\"a b\""], &["\"a:b\"", "\"ä\"", "\"\"", "1", "\"\\n\""])
         }
         Shape::Mode => both(&["\"0660\"", "\"600\""], &["\"rw\"", "\"1777\"", "\"66\"", "\"0888\"", "432"]),
+        Shape::Integer(low, high) => {
+            let good = vec![low.to_string(), high.to_string(), "+1".to_owned()];
+            let bad = vec![(low - 1).to_string(), (high + 1).to_string(), "1.5".into(), "\"1\"".into()];
+            (good, bad)
+        }
+        Shape::Account => both(
+            &["\"www-data\"", "33", "\"33\"", "0"],
+            &["\"a b\"", "\"a:b\"", "\"\"", "\"-a\"", "-1", "4294967295", "true", "[]"],
+        ),
+        Shape::Accounts => both(&["[\"audio\", 33]", "\"audio, 33\"", "[]"], &["[\"a b\"]", "33", "[true]"]),
+        Shape::CapabilitySet => both(
+            &["[\"CAP_CHOWN\", \"net_raw\"]", "\"cap_kill, CHOWN\"", "[]"],
+            &["[\"CAP_CHOWNER\"]", "\"root\"", "true", "3", "[3]"],
+        ),
+        Shape::Paths => both(&["[\"/b\", \"/b c\"]"], &["\"/b\"", "[\"b\"]", "[\"\"]", "[1]", "true"]),
+        Shape::Binds => both(
+            &["[\"/a:/b\", \"/a:/b:ro\", \"/:/b:rw\"]"],
+            &["[\"/a\"]", "[\"a:/b\"]", "[\"/a:/\"]", "[\"/a:/b:no\"]", "\"/a:/b\"", "[\"/a:/b:ro:ro\"]"],
+        ),
+        Shape::Tmpfs => both(
+            &["[\"/a\", \"/b:size=16M\"]"],
+            &["[\"a\"]", "[\"/\"]", "[\"/a:size=0\"]", "[\"/a:16M\"]", "\"/a\"", "[\"/a:size=\"]"],
+        ),
+        Shape::IdMaps => both(
+            &["[\"0 100000 65536\"]", "[\"0 0 1\", \"1 1 1\"]"],
+            &["[\"0 1\"]", "[\"0 1 0\"]", "[\"a b c\"]", "\"0 0 1\"", "[\"0 0 1 1\"]", "[\"-1 0 1\"]"],
+        ),
+        Shape::TimeOffsets => both(
+            &["{ monotonic = 5, boottime = -60 }"],
+            &[
+                "{ realtime = 5 }",
+                "{ monotonic = \"5\" }",
+                "{ monotonic = 1.5 }",
+                "5",
+                "{ boottime = 4000000000 }",
+            ],
+        ),
+        Shape::Secrets => both(
+            &["{ a = \"/b\", \"x.key\" = \"/c\" }"],
+            &["{ a = \"b\" }", "{ \"a/b\" = \"/b\" }", "{ \"..\" = \"/b\" }", "[\"/b\"]", "{ a = 1 }"],
+        ),
+        Shape::Rlimits => both(
+            &["{ core = 0, nproc = \"64:128\" }", "{ as = \"64M\", stack = \"8M:infinity\" }"],
+            &[
+                "{ cores = 0 }",
+                "{ core = -1 }",
+                "{ core = true }",
+                "\"core\"",
+                "{ core = \"\" }",
+                "{ core = \"1:2:3\" }",
+            ],
+        ),
+        Shape::Scheduling => both(
+            &["\"batch\"", "\"idle\"", "\"fifo:10\"", "\"rr:99\""],
+            &["\"fifo\"", "\"fifo:0\"", "\"rr:100\"", "\"batch:1\"", "\"\"", "\"nonsense\"", "3"],
+        ),
+        Shape::IoClass => both(
+            &["\"idle\"", "\"best-effort:4\"", "\"realtime:0\"", "\"realtime\""],
+            &["\"idle:1\"", "\"best-effort:8\"", "\"\"", "\"nonsense\"", "3"],
+        ),
+        Shape::Cpus => both(
+            &["\"0-3, 8\"", "[0, 1]", "[\"0-3\", 8]", "\"5\""],
+            &["\"a\"", "[9000]", "[-1]", "3", "true", "\"1-\"", "\"10000\""],
+        ),
+        Shape::Seccomp => both(
+            &["[\"@service\"]", "[\"~@mount\", \"~ptrace\"]", "\"read, write\""],
+            &["[\"@\"]", "[\"open file\"]", "3", "[\"\"]", "[\"READ\"]"],
+        ),
         Shape::Url => both(
             &["\"http://127.0.0.1\"", "\"http://[::1]:8080/x?y\"", "\"http://localhost:81/\""],
             &[

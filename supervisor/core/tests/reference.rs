@@ -7,6 +7,7 @@ use serde_json::Value;
 use yakiros_core::component::keys::{Fallback, Key, SECTIONS, Shape};
 use yakiros_core::component::parse;
 use yakiros_core::component::schema::schema;
+use yakiros_core::component::seccomp::{ALWAYS, SETS};
 use yakiros_core::diagnostic::rules::{Example, RULES, Rule};
 
 /// The environment variable that makes the tests rewrite the pages.
@@ -61,6 +62,23 @@ fn takes(shape: Shape) -> String {
         Shape::Listen => "`\"ADDRESS:PORT\"` in numbers, or an absolute path".to_owned(),
         Shape::DescriptorName => "ASCII text without colons".to_owned(),
         Shape::Mode => "text in octal, as `\"0660\"`".to_owned(),
+        Shape::Integer(low, high) => format!("{low} to {high}"),
+        Shape::Account => "name or number".to_owned(),
+        Shape::Accounts => "array of names or numbers, or comma-separated text".to_owned(),
+        Shape::CapabilitySet => "array of names, with or without `CAP_`, or comma-separated text".to_owned(),
+        Shape::Paths => "array of absolute paths".to_owned(),
+        Shape::Binds => "array of `\"/source:/target\"`, with or without `:ro`".to_owned(),
+        Shape::Tmpfs => "array of paths, with or without `:size=BYTES`".to_owned(),
+        Shape::IdMaps => "array of `\"INSIDE OUTSIDE COUNT\"`".to_owned(),
+        Shape::TimeOffsets => "table of `monotonic`, `boottime`".to_owned(),
+        Shape::Secrets => "table of absolute paths".to_owned(),
+        Shape::Rlimits => {
+            "table of numbers, or `\"SOFT:HARD\"` with `infinity`, `K`, `M`, `G`, `T`".to_owned()
+        }
+        Shape::Scheduling => "`\"POLICY\"` or `\"POLICY:PRIORITY\"`".to_owned(),
+        Shape::IoClass => "`\"CLASS\"` or `\"CLASS:LEVEL\"`".to_owned(),
+        Shape::Cpus => "numbers and ranges, as `\"0-3, 8\"`".to_owned(),
+        Shape::Seccomp => "array of names, or comma-separated text".to_owned(),
         Shape::Url => "`\"http://ADDRESS[:PORT][/PATH]\"` in numbers, or `localhost`".to_owned(),
     }
 }
@@ -128,6 +146,29 @@ fn the_reference_of_keys_is_that_of_the_table() {
 #[test]
 fn the_reference_of_findings_is_that_of_the_table() {
     assert_page_is_current("diagnostics.md", &diagnostics());
+}
+
+/// The sets of system calls, and what they stand for.
+fn system_calls() -> String {
+    let mut page = String::from(
+        "# Sets of system calls\n\n\
+         <!-- Made from the table of sets; `YAKIROS_BLESS=1 cargo test -p yakiros-core` rewrites it. -->\n\n\
+         `security.seccomp` takes system calls by name (syscalls(2)) and these sets. A list allows what it names and\n\
+         nothing else; one of which each item begins with `~` forbids what it names and nothing else. Calls that a\n\
+         processor does not have are passed over.\n\n",
+    );
+    let quoted = |names: &[&str]| names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+    let _ = writeln!(page, "Every list lets through {}.\n", quoted(ALWAYS));
+    page += "| set | system calls |\n|---|---|\n";
+    for (set, members) in SETS {
+        let _ = writeln!(page, "| `{set}` | {} |", quoted(members));
+    }
+    page
+}
+
+#[test]
+fn the_reference_of_system_calls_is_that_of_the_table() {
+    assert_page_is_current("system-calls.md", &system_calls());
 }
 
 fn validator() -> jsonschema::Validator {

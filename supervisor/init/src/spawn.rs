@@ -196,7 +196,7 @@ pub fn words(command: &Command) -> Vec<&str> {
     }
 }
 
-/// Namespaces that clone itself can give; `Isolation::unsupported` names the others.
+/// Namespaces that clone itself can give; `Component::unsupported` names the others.
 fn clone_flags(namespaces: &[Namespace]) -> u64 {
     namespaces
         .iter()

@@ -4,17 +4,21 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use super::environment::environment;
+use super::isolation::isolation;
 use super::keys::Word;
+use super::process::process_limits;
 use super::reader::{FINDING_LIMIT, Reader};
+use super::security::security;
 use super::sockets::sockets;
 use super::values::{
-    absolute_path, arguments, bytes, capabilities, cgroup_path, command, cpu_max, host_name, http_target,
-    interval, list, list_or_truth, namespaces, positive_seconds, seconds, signal, signal_to_supervisor,
-    socket_address, text, truth, variables, word,
+    absolute_path, arguments, bytes, capabilities, cgroup_path, command, cpu_max, http_target, interval,
+    list, list_or_truth, positive_seconds, seconds, signal, signal_to_supervisor, socket_address, text,
+    truth, variables, word,
 };
 use super::{
-    Check, CheckpointPolicy, Component, Handoff, Health, HotSwap, Isolation, KERNEL, Kind, Lifecycle,
-    NAME_LIMIT, Namespace, Readiness, Resources, Signal, Strategy,
+    Check, CheckpointPolicy, Component, Handoff, Health, HotSwap, KERNEL, Kind, Lifecycle, NAME_LIMIT,
+    Readiness, Resources, Signal, Strategy, Wish,
 };
 use crate::diagnostic::rules;
 
@@ -90,10 +94,12 @@ pub(super) fn component(r: &mut Reader<'_>) -> Option<Component> {
     let lifecycle = lifecycle(r, kind);
     let resources = resources(r);
     let isolation = isolation(r);
+    let security = security(r);
+    let environment = environment(r);
     let checkpoint = checkpoint(r);
     let hotswap = hotswap(r, kind == Kind::Service && lifecycle.handoff.passes_descriptors());
     let sockets = sockets(r);
-    Some(Component {
+    let found = Component {
         name: name?,
         binary: binary?,
         args,
@@ -104,10 +110,24 @@ pub(super) fn component(r: &mut Reader<'_>) -> Option<Component> {
         lifecycle: lifecycle.into(),
         resources: resources.into(),
         isolation: isolation.into(),
+        security: security.into(),
+        environment: environment.into(),
         checkpoint: checkpoint.into(),
         hotswap: hotswap.into(),
         sockets,
-    })
+    };
+    not_supported(r, &found);
+    Some(found)
+}
+
+/// What this version does not give.
+fn not_supported(r: &mut Reader<'_>, component: &Component) {
+    for Wish { section, key, what } in component.unsupported() {
+        let key = if r.has(section, key) { key } else { "namespaces" };
+        let message = format!("{what} is not supported by this version");
+        let help = Some("the component will not be started".to_owned());
+        r.report(&rules::NOT_SUPPORTED, section, key, &message, help);
+    }
 }
 
 fn name(r: &mut Reader<'_>) -> Option<String> {
@@ -382,43 +402,13 @@ fn resources(r: &mut Reader<'_>) -> Resources {
         cpu_max: r.get(S, "cpu_max", cpu_max),
         pids_max: r.number(S, "pids_max"),
         files_max: r.number(S, "files_max"),
+        process: process_limits(r),
     };
     if let (Some(high), Some(max)) = (found.memory_high, found.memory_max)
         && high > max
     {
         let message = "`memory_high` is above `memory_max` and would never act";
         r.report(&rules::MEMORY_HIGH, S, "memory_high", message, None);
-    }
-    found
-}
-
-fn isolation(r: &mut Reader<'_>) -> Isolation {
-    const S: &str = "isolation";
-    let spaces = r.get(S, "namespaces", namespaces).unwrap_or_default();
-    let has_mount = spaces.contains(&Namespace::Mount);
-    let hostname = r.get(S, "hostname", host_name);
-    if hostname.is_some() && !spaces.contains(&Namespace::Uts) {
-        let message = "`isolation.hostname` needs the namespace \"uts\"";
-        let help = Some("without it the host's own name would change".to_owned());
-        r.report(&rules::NEEDS_NAMESPACE, S, "hostname", message, help);
-    }
-    let root = r.get(S, "root", absolute_path);
-    if root.is_some() && !has_mount {
-        let message = "`isolation.root` needs the namespace \"mount\"";
-        r.report(&rules::NEEDS_NAMESPACE, S, "root", message, None);
-    }
-    let private_tmp = r.get(S, "private_tmp", truth);
-    if private_tmp == Some(true) && !has_mount {
-        let message = "`isolation.private_tmp` needs the namespace \"mount\"";
-        r.report(&rules::NEEDS_NAMESPACE, S, "private_tmp", message, None);
-    }
-    let found =
-        Isolation { namespaces: spaces, hostname, root, private_tmp: private_tmp.unwrap_or(has_mount) };
-    for (key, what) in found.unsupported() {
-        let key = if r.has(S, key) { key } else { "namespaces" };
-        let message = format!("{what} is not supported by this version");
-        let help = Some("the component will not be started".to_owned());
-        r.report(&rules::NOT_SUPPORTED, S, key, &message, help);
     }
     found
 }

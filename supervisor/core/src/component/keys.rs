@@ -7,7 +7,10 @@
 use std::time::Duration;
 
 use super::build::Method;
-use super::{Handoff, Kind, NAME_LIMIT, Namespace, SocketKind, Strategy};
+use super::security::ID_MAX;
+use super::{
+    Handoff, Kind, NAME_LIMIT, Namespace, Restriction, SeccompAction, SecureBit, SocketKind, Strategy,
+};
 use crate::descriptors::STORE_LIMIT;
 
 /// The shortest time after which something is done again and again: shorter ones would keep the supervisor busy for one
@@ -109,6 +112,36 @@ pub enum Shape {
     DescriptorName,
     /// Permissions in octal.
     Mode,
+    /// A whole number from the first to the second, which may be negative.
+    Integer(i64, i64),
+    /// A user or a group, by name or number.
+    Account,
+    /// Several of them.
+    Accounts,
+    /// Capabilities of Linux.
+    CapabilitySet,
+    /// An array of absolute paths.
+    Paths,
+    /// An array of `"/source:/target"`, with `:ro` behind or not.
+    Binds,
+    /// An array of `"/path"`, with `:size=BYTES` behind or not.
+    Tmpfs,
+    /// An array of `"INSIDE OUTSIDE COUNT"`.
+    IdMaps,
+    /// A table of seconds by clock.
+    TimeOffsets,
+    /// A table of absolute paths by name.
+    Secrets,
+    /// A table of limits by resource.
+    Rlimits,
+    /// `"POLICY"` or `"POLICY:PRIORITY"`.
+    Scheduling,
+    /// `"CLASS"` or `"CLASS:LEVEL"`.
+    IoClass,
+    /// Numbers of processors and ranges of them.
+    Cpus,
+    /// System calls and sets of them.
+    Seccomp,
 }
 
 /// What holds when a key is absent.
@@ -124,6 +157,9 @@ pub enum Fallback {
 
 /// Something that is written as one of some words.
 pub(super) trait Word: Copy + 'static {
+    /// What one of them is, for messages.
+    const WHAT: &'static str = "word";
+
     /// The words and what they mean, the usual one first.
     const WORDS: &'static [(&'static str, Self)];
 
@@ -162,6 +198,7 @@ const NO_LIMIT: Fallback = Fallback::Words("no limit");
 const NONE: Fallback = Fallback::Words("none");
 const EMPTY: Fallback = Fallback::Value("[]");
 const FALSE: Fallback = Fallback::Value("false");
+const OWN: Fallback = Fallback::Words("the supervisor's own");
 
 /// The highest count of anything that is counted in 32 bits.
 const COUNT_MAX: u64 = u32::MAX as u64;
@@ -180,9 +217,6 @@ const FILES_MAX: u64 = 1_073_741_816;
 
 /// The kernel takes a signed number.
 const BACKLOG_MAX: u64 = i32::MAX as u64;
-
-/// The highest user or group; one more means none.
-const ID_MAX: u64 = u32::MAX as u64 - 1;
 
 /// The estimate is given in MiB; this keeps the product within 64 bits.
 const MEBIBYTES_MAX: u64 = 1 << 40;
@@ -227,7 +261,14 @@ pub static SECTIONS: &[Section] = &[
     ),
     Section::one("lifecycle", "Readiness, health, restarts, upgrades.", LIFECYCLE),
     Section::one("resources", "The control group and its limits.", RESOURCES),
-    Section::one("isolation", "Namespaces and the root directory.", ISOLATION),
+    Section::one("isolation", "Namespaces, and what is seen of the file system.", ISOLATION),
+    Section::one(
+        "security",
+        "Whose processes they are, and what they may ask of the kernel. What cannot be set keeps the component from being \
+         started, unless it is named in `optional`.",
+        SECURITY,
+    ),
+    Section::one("environment", "What the program finds around it.", ENVIRONMENT),
     Section::one("checkpoint", "How checkpoints are kept.", CHECKPOINT),
     Section::one("hotswap", "Details of upgrades and of the way to stop.", HOTSWAP),
     Section {
@@ -434,6 +475,32 @@ const RESOURCES: &[Key] = &[
         Fallback::Words("the supervisor's own"),
         "Open descriptors of each process (`RLIMIT_NOFILE`).",
     ),
+    key(
+        "rlimits",
+        Shape::Rlimits,
+        NONE,
+        "Limits of each process (setrlimit(2)) from the next start on: `{ core = 0, nproc = \"64:128\" }`, soft and hard.",
+    ),
+    key("nice", Shape::Integer(-20, 19), OWN, "Less gets more of the processor."),
+    key(
+        "scheduling",
+        Shape::Scheduling,
+        OWN,
+        "Policy of sched(7): `other`, `batch`, `idle`, `fifo:PRIORITY`, `rr:PRIORITY`, with a priority from 1 to 99.",
+    ),
+    key(
+        "io_class",
+        Shape::IoClass,
+        OWN,
+        "Class of ioprio_set(2): `idle`, `best-effort:LEVEL`, `realtime:LEVEL`, with a level from 0, the first, to 7.",
+    ),
+    key("cpu_affinity", Shape::Cpus, OWN, "Processors that its processes may run on."),
+    key(
+        "oom_score_adjust",
+        Shape::Integer(-1000, 1000),
+        Fallback::Words("0"),
+        "More is killed sooner when memory is short; -1000 never.",
+    ),
 ];
 
 const ISOLATION: &[Key] = &[
@@ -456,6 +523,159 @@ const ISOLATION: &[Key] = &[
         Fallback::Words("`true` with the namespace `mount`, else `false`"),
         "A `/tmp` of its own. Needs the namespace `mount`.",
     ),
+    key(
+        "read_only",
+        Shape::Paths,
+        EMPTY,
+        "Below these nothing can be written, but for what `private_tmp`, `tmpfs` and `binds` mount there. Needs the \
+         namespace `mount`.",
+    ),
+    key(
+        "inaccessible",
+        Shape::Paths,
+        EMPTY,
+        "An empty directory or file that nobody may open stands in the place of these. Needs the namespace `mount`.",
+    ),
+    key(
+        "binds",
+        Shape::Binds,
+        EMPTY,
+        "What is seen in another place: `\"/source:/target\"`, with `:ro` behind if nothing can be written there. Sources \
+         lie outside of `root`, targets inside, and have to be there. Needs the namespace `mount`.",
+    ),
+    key(
+        "tmpfs",
+        Shape::Tmpfs,
+        EMPTY,
+        "Empty file systems in memory: `\"/path\"`, or `\"/path:size=16M\"`. Needs the namespace `mount`.",
+    ),
+    key(
+        "hidepid",
+        Shape::Truth,
+        FALSE,
+        "Whether `/proc` shows a process only to who may trace it. Needs the namespaces `mount` and `pid`.",
+    ),
+    key(
+        "uid_map",
+        Shape::IdMaps,
+        Fallback::Words("root and the component's user, each as it is"),
+        "Users of the namespace: `\"INSIDE OUTSIDE COUNT\"`. Needs the namespace `user`.",
+    ),
+    key(
+        "gid_map",
+        Shape::IdMaps,
+        Fallback::Words("root and the component's groups, each as it is"),
+        "Groups of the namespace: the same. Needs the namespace `user`.",
+    ),
+    key(
+        "time_offsets",
+        Shape::TimeOffsets,
+        Fallback::Words("none"),
+        "Seconds that the clocks are ahead, or behind: `{ monotonic = 3600, boottime = 3600 }`. Needs the namespace `time`.",
+    ),
+    key(
+        "init",
+        Shape::Truth,
+        FALSE,
+        "Whether a small process of the supervisor's is the first of the namespace: it reaps whom the program leaves \
+         behind, passes signals on to it, and ends as it ends (by a signal: with 128 and its number). Needs the namespace \
+         `pid`.",
+    ),
+    key(
+        "secrets",
+        Shape::Secrets,
+        NONE,
+        "Files of at most 1 MiB that are copied to memory at each start, in a directory that `CREDENTIALS_DIRECTORY` \
+         tells and only this component sees; only its user can read them: `{ password = \"/etc/web/password\" }`. Needs \
+         the namespace `mount`.",
+    ),
+];
+
+const SECURITY: &[Key] = &[
+    key(
+        "user",
+        Shape::Account,
+        OWN,
+        "Whose processes they are: a number, or a name in `/etc/passwd`, which is looked up at each start.",
+    ),
+    key(
+        "group",
+        Shape::Account,
+        Fallback::Words("that of the user in `/etc/passwd`; for a number, the group of that number"),
+        "Their group: a number, or a name in `/etc/group`.",
+    ),
+    key(
+        "groups",
+        Shape::Accounts,
+        EMPTY,
+        "Their other groups; with a `user` or a `group` they have no others.",
+    ),
+    key(
+        "no_new_privs",
+        Shape::Truth,
+        Fallback::Words("`true` with `seccomp`, else `false`"),
+        "Whether exec gives nobody privileges: neither set-user-ID bits nor capabilities of files count.",
+    ),
+    key(
+        "capabilities",
+        Shape::CapabilitySet,
+        Fallback::Words("the supervisor's own"),
+        "All capabilities that they may ever have (capabilities(7)): the bounding, permitted and effective set. `[]` for \
+         none. A program that is not root's gets those that `ambient_capabilities` names, too.",
+    ),
+    key(
+        "ambient_capabilities",
+        Shape::CapabilitySet,
+        EMPTY,
+        "What the program has although it is not root's: the ambient and the inheritable set.",
+    ),
+    key(
+        "securebits",
+        Shape::Words(words::<SecureBit>),
+        EMPTY,
+        "How root differs from others (capabilities(7)).",
+    ),
+    key(
+        "seccomp",
+        Shape::Seccomp,
+        EMPTY,
+        "System calls that may be made, by name or by set, as `[\"@service\"]`; or, each with `~` before it, those that \
+         may not. See docs/reference/system-calls.md for the sets.",
+    ),
+    key(
+        "seccomp_action",
+        Shape::Word(words::<SeccompAction>),
+        Fallback::Value("\"errno\""),
+        "What becomes of one that may not be made. `errno`: it fails with EPERM. `kill`: it ends the process by SIGSYS. \
+         `log`: it is made, and the kernel logs it.",
+    ),
+    key(
+        "landlock_read",
+        Shape::Paths,
+        EMPTY,
+        "Below these files can be read and directories listed, and nowhere else (landlock(7)). Where it is given, it has \
+         to name the program and its libraries, too.",
+    ),
+    key("landlock_write", Shape::Paths, EMPTY, "The same for what writes, makes, renames and removes."),
+    key("landlock_execute", Shape::Paths, EMPTY, "The same for programs, with their loader."),
+    key(
+        "optional",
+        Shape::Words(words::<Restriction>),
+        EMPTY,
+        "What the component is started without if it cannot be set: that is told in the log then.",
+    ),
+];
+
+const ENVIRONMENT: &[Key] = &[
+    key(
+        "variables",
+        Shape::Variables,
+        EMPTY,
+        "Variables for the process, `NAME=VALUE`, or `NAME` to pass the supervisor's own value on; they replace those of \
+         `hotswap.env_vars`.",
+    ),
+    key("working_directory", Shape::Path, Fallback::Value("\"/\""), "Where the program starts."),
+    key("umask", Shape::Mode, Fallback::Value("\"022\""), "Permissions that files it makes do not get."),
 ];
 
 const CHECKPOINT: &[Key] = &[

@@ -95,6 +95,15 @@ impl<'s> Reader<'s> {
         self.get(section, key, values::number(low, high))
     }
 
+    /// The same, and the number may be negative.
+    pub(super) fn integer(&mut self, section: &str, key: &str) -> Option<i64> {
+        let Shape::Integer(low, high) = row(section, key)?.shape else {
+            debug_assert!(false, "{section}.{key} is no integer in the table of keys");
+            return None;
+        };
+        self.get(section, key, values::integer(low, high))
+    }
+
     /// Whether `key` or an alias is in `section`, converted or not.
     pub(super) fn has(&self, section: &str, key: &str) -> bool {
         self.value(section, key).is_some()

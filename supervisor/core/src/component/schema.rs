@@ -5,8 +5,12 @@
 
 use serde_json::{Map, Value, json};
 
-use super::keys::{Fallback, Key, SECTIONS, SHORTEST_INTERVAL, Section, Shape};
-use super::{KERNEL, NAME_LIMIT, Signal, values};
+use super::isolation::{OFFSET_MAX, SECRET_LIMIT};
+use super::keys::{Fallback, Key, SECTIONS, SHORTEST_INTERVAL, Section, Shape, Word};
+use super::process::CPU_MAX;
+use super::seccomp::SETS;
+use super::security::ID_MAX;
+use super::{CAPABILITIES, KERNEL, NAME_LIMIT, RlimitResource, Signal, values};
 
 /// Letters, digits and what else a name may have; see `build::name`.
 const NAME: &str = "^[\\p{Alphabetic}\\p{N}_+@:][\\p{Alphabetic}\\p{N}._+@:-]*$";
@@ -47,6 +51,24 @@ const SOCKET_PATH: &str = "^/[^\\u0000]{0,106}$";
 const DESCRIPTOR_NAME: &str = "^[ -9;-~]{1,255}$";
 
 const VARIABLE: &str = "^[^=\\u0000][^\\u0000]*$";
+
+/// A name of `/etc/passwd`, or digits.
+const ACCOUNT: &str = "^[^\\s\\p{Cc}:/-][^\\s\\p{Cc}:/]*$";
+
+const BIND: &str = "^/[^:\\u0000]*:/[^:\\u0000]+(:(ro|rw))?$";
+
+const TMPFS: &str = "^/[^:\\u0000]+(:size=0*[1-9]\\d*([bB]|[kKmMgGtT]([iI]?[bB])?)?)?$";
+
+const ID_MAP: &str = "^\\s*\\d{1,10}\\s+\\d{1,10}\\s+0*[1-9]\\d{0,9}\\s*$";
+
+const RLIMIT: &str =
+    "^\\s*(infinity|unlimited|\\d+[a-zA-Z]{0,3})\\s*(:\\s*(infinity|unlimited|\\d+[a-zA-Z]{0,3})\\s*)?$";
+
+const SCHEDULING: &str = "^(other|batch|idle|(fifo|rr):0*[1-9]\\d?)$";
+
+const IO_CLASS: &str = "^(idle|(best-effort|realtime)(:0*[0-7])?)$";
+
+const CPUS: &str = "^\\s*\\d{1,4}\\s*(-\\s*\\d{1,4}\\s*)?(,\\s*\\d{1,4}\\s*(-\\s*\\d{1,4}\\s*)?)*$";
 
 /// The schema, version 2020-12.
 pub fn schema() -> Value {
@@ -162,7 +184,59 @@ fn shape(shape: Shape) -> Value {
         Shape::Listen => json!({"anyOf": [text(ADDRESS), text(SOCKET_PATH)]}),
         Shape::DescriptorName => text(DESCRIPTOR_NAME),
         Shape::Mode => text("^0?[0-7]{3}$"),
+        Shape::Integer(low, high) => json!({"type": "integer", "minimum": low, "maximum": high}),
+        Shape::Account => account(),
+        Shape::Accounts => json!({"anyOf": [array(account()), text(ARGUMENT)]}),
+        Shape::CapabilitySet => capabilities(),
+        Shape::Paths => array(text(ABSOLUTE)),
+        Shape::Binds => array(text(BIND)),
+        Shape::Tmpfs => array(text(TMPFS)),
+        Shape::IdMaps => array(text(ID_MAP)),
+        Shape::TimeOffsets => {
+            let offset = json!({"type": "integer", "minimum": -OFFSET_MAX, "maximum": OFFSET_MAX});
+            table(json!({"monotonic": offset, "boottime": offset}))
+        }
+        Shape::Secrets => json!({"type": "object", "additionalProperties": text(ABSOLUTE),
+            "propertyNames": {"pattern": "^[^./\\p{Cc}][^/\\p{Cc}]*$", "maxLength": SECRET_LIMIT}}),
+        Shape::Rlimits => {
+            let limit = json!({"anyOf": [{"type": "integer", "minimum": 0}, text(RLIMIT)]});
+            let names = RlimitResource::WORDS.iter().map(|(name, _)| ((*name).to_owned(), limit.clone()));
+            table(json!(names.collect::<Map<_, _>>()))
+        }
+        Shape::Scheduling => text(SCHEDULING),
+        Shape::IoClass => text(IO_CLASS),
+        Shape::Cpus => {
+            let one = json!({"anyOf": [{"type": "integer", "minimum": 0, "maximum": CPU_MAX}, text(CPUS)]});
+            json!({"anyOf": [array(one), text(CPUS)]})
+        }
+        Shape::Seccomp => {
+            // Which calls there are, the kernel's headers say.
+            let sets: Vec<_> = SETS.iter().map(|(name, _)| *name).collect();
+            let one = format!("^~?({}|[a-z_][a-z0-9_]*)$", sets.join("|"));
+            json!({"anyOf": [array(text(&one)), text(ARGUMENT)]})
+        }
     }
+}
+
+/// A table of nothing but these keys.
+fn table(properties: Value) -> Value {
+    let mut schema = json!({"type": "object", "additionalProperties": false});
+    schema["properties"] = properties;
+    schema
+}
+
+fn account() -> Value {
+    json!({"anyOf": [{"type": "integer", "minimum": 0, "maximum": ID_MAX}, {"type": "string", "pattern": ACCOUNT}]})
+}
+
+/// Names, with or without CAP_ in any case, in an array or a text with commas.
+fn capabilities() -> Value {
+    let names: Vec<_> = CAPABILITIES.iter().map(|name| any_case(&name[4..])).collect();
+    let one = format!("({})?({})", any_case("CAP_"), names.join("|"));
+    let several = format!("^\\s*({one}\\s*(,\\s*({one})?\\s*)*)?$");
+    json!({"anyOf": [
+        {"type": "array", "items": {"type": "string", "pattern": format!("^{one}$")}},
+        {"type": "string", "pattern": several}]})
 }
 
 /// Names, with or without SIG in any case, and numbers.

@@ -158,7 +158,7 @@ fn name(value: &DeValue<'_>) -> Result<String, Problem> {
 }
 
 /// Permissions in octal, as chmod(1) takes them.
-fn mode(value: &DeValue<'_>) -> Result<u32, Problem> {
+pub(super) fn mode(value: &DeValue<'_>) -> Result<u32, Problem> {
     let given = text(value)?;
     let digits = (3..=4).contains(&given.len()) && given.bytes().all(|digit| (b'0'..=b'7').contains(&digit));
     let mode = u32::from_str_radix(&given, 8).ok().filter(|mode| digits && *mode <= 0o777);

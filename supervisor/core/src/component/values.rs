@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use toml::de::{DeInteger, DeValue};
 
 use super::keys::{SHORTEST_INTERVAL, Word, nearest};
-use super::{Command, CpuMax, HttpTarget, Namespace};
+use super::{Command, CpuMax, HttpTarget};
 use crate::diagnostic::rules::{self, Rule};
 
 /// Why a value does not convert. The message completes "`section.key` …".
@@ -27,7 +27,7 @@ impl Problem {
         Self { rule, message: message.into(), help: None, place: None }
     }
 
-    fn at(mut self, place: Range<usize>) -> Self {
+    pub(super) fn at(mut self, place: Range<usize>) -> Self {
         self.place.get_or_insert(place);
         self
     }
@@ -37,7 +37,7 @@ impl Problem {
         self
     }
 
-    fn wrong_type(expected: &str, value: &DeValue<'_>) -> Self {
+    pub(super) fn wrong_type(expected: &str, value: &DeValue<'_>) -> Self {
         Self::new(&rules::WRONG_TYPE, format!("must be {expected}, not {}", describe(value)))
     }
 }
@@ -170,8 +170,26 @@ pub(super) fn absolute_path(value: &DeValue<'_>) -> Result<String, Problem> {
     if path.starts_with('/') {
         return Ok(path);
     }
-    Err(Problem::new(&rules::RELATIVE_PATH, format!("must be an absolute path, not {path:?}"))
-        .help("nothing is searched in PATH; write the whole path"))
+    Err(relative_path(&path))
+}
+
+fn relative_path(path: &str) -> Problem {
+    Problem::new(&rules::RELATIVE_PATH, format!("must be an absolute path, not {path:?}"))
+        .help("nothing is searched in PATH; write the whole path")
+}
+
+/// Whether a text is an absolute path.
+pub(super) fn is_absolute(path: &str) -> bool {
+    path.starts_with('/') && !path.contains('\0')
+}
+
+/// An array of absolute paths.
+pub(super) fn paths(value: &DeValue<'_>) -> Result<Vec<String>, Problem> {
+    let paths = arguments(value)?;
+    match paths.iter().find(|path| !is_absolute(path)) {
+        Some(bad) => Err(relative_path(bad)),
+        None => Ok(paths),
+    }
 }
 
 /// Arguments: any text, the empty one included.
@@ -347,7 +365,7 @@ pub(super) fn word<T: Word>(value: &DeValue<'_>) -> Result<T, Problem> {
 }
 
 /// What `given` means, or `complaint` about it and the nearest word.
-fn meaning<T: Word>(given: &str, complaint: impl Fn(&str) -> String) -> Result<T, Problem> {
+pub(super) fn meaning<T: Word>(given: &str, complaint: impl Fn(&str) -> String) -> Result<T, Problem> {
     if let Some((_, meaning)) = T::WORDS.iter().find(|(word, _)| *word == given) {
         return Ok(*meaning);
     }
@@ -371,6 +389,25 @@ pub(super) fn number(low: u64, high: u64) -> impl Fn(&DeValue<'_>) -> Result<u64
                 .help(format!("it lies between {low} and {high}"))
         })
     }
+}
+
+/// A whole number within `low..=high`, which may be negative.
+pub(super) fn integer(low: i64, high: i64) -> impl Fn(&DeValue<'_>) -> Result<i64, Problem> {
+    move |value| {
+        let DeValue::Integer(given) = value else {
+            return Err(Problem::wrong_type("a whole number", value).help("without quotes"));
+        };
+        whole_integer(given).filter(|number| (low..=high).contains(number)).ok_or_else(|| {
+            Problem::new(&rules::OUT_OF_RANGE, format!("is out of range with {}", given.as_str()))
+                .help(format!("it lies between {low} and {high}"))
+        })
+    }
+}
+
+/// A number in whatever base it is written.
+pub(super) fn whole_integer(number: &DeInteger<'_>) -> Option<i64> {
+    let digits = number.as_str().replace('_', "");
+    i64::from_str_radix(&digits, number.radix()).ok()
 }
 
 /// A number that is not negative, in whatever base it is written.
@@ -435,6 +472,14 @@ pub(super) fn bytes(value: &DeValue<'_>) -> Result<u64, Problem> {
         return number(1, u64::MAX)(value);
     }
     let given = text(value)?;
+    size(&given).filter(|size| *size > 0).ok_or_else(|| {
+        Problem::new(&rules::NO_SIZE, format!("is no size: {given:?}"))
+            .help("write bytes, or a text like \"64M\"")
+    })
+}
+
+/// A number, or one with K, M, G or T (powers of 1024).
+pub(super) fn size(given: &str) -> Option<u64> {
     let digits = given.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let shift = match given[digits.len()..].to_ascii_uppercase().as_str() {
         "" | "B" => Some(0),
@@ -445,14 +490,7 @@ pub(super) fn bytes(value: &DeValue<'_>) -> Result<u64, Problem> {
         _ => None,
     };
     let size = digits.trim().parse::<u64>().ok();
-    shift
-        .zip(size)
-        .and_then(|(shift, size)| size.checked_mul(1_u64 << shift))
-        .filter(|size| *size > 0)
-        .ok_or_else(|| {
-            Problem::new(&rules::NO_SIZE, format!("is no size: {given:?}"))
-                .help("write bytes, or a text like \"64M\"")
-        })
+    shift.zip(size).and_then(|(shift, size)| size.checked_mul(1_u64 << shift))
 }
 
 /// `"quota period"` or `"max period"` in microseconds.
@@ -498,30 +536,16 @@ fn is_cgroup_file(name: &str) -> bool {
     ["cgroup.", "memory.", "cpu.", "io.", "pids.", "cpuset."].iter().any(|prefix| name.starts_with(prefix))
 }
 
-impl Word for Namespace {
-    const WORDS: &'static [(&'static str, Self)] = &[
-        ("mount", Self::Mount),
-        ("mnt", Self::Mount),
-        ("pid", Self::Pid),
-        ("net", Self::Net),
-        ("network", Self::Net),
-        ("uts", Self::Uts),
-        ("ipc", Self::Ipc),
-        ("user", Self::User),
-        ("cgroup", Self::Cgroup),
-        ("time", Self::Time),
-    ];
-}
-
-pub(super) fn namespaces(value: &DeValue<'_>) -> Result<Vec<Namespace>, Problem> {
+/// A list of words, each once and in order.
+pub(super) fn words<T: Word + Ord>(value: &DeValue<'_>) -> Result<Vec<T>, Problem> {
     let names = list(value)?;
-    let unknown = |name: &str| format!("names an unknown namespace {name:?}");
+    let unknown = |name: &str| format!("names an unknown {} {name:?}", T::WHAT);
     // In an array, the place of the name; in a text, that of the text.
     let place = |at: usize| value.as_array().and_then(|items| Some(items.get(at)?.span()));
     let found = names.iter().enumerate().map(|(at, name)| {
         meaning(name, unknown).map_err(|problem| place(at).into_iter().fold(problem, Problem::at))
     });
-    let mut found = found.collect::<Result<Vec<Namespace>, _>>()?;
+    let mut found = found.collect::<Result<Vec<T>, _>>()?;
     found.sort_unstable();
     found.dedup();
     Ok(found)

@@ -284,6 +284,69 @@ rules! {
         bad File(web!("[[sockets]]" "listen = \"/run/web.sock\"" "mode = \"rw-rw----\""));
         good File(web!("[[sockets]]" "listen = \"/run/web.sock\"" "mode = \"0660\""));
 
+    NO_ACCOUNT Error "Y0231" "value is no user or group"
+        "A user or a group is a number, or a name as it stands in the first column of /etc/passwd or /etc/group: without \
+         white space, colons and slashes."
+        bad File(web!("[security]" "user = \"www data\""));
+        good File(web!("[security]" "user = \"www-data\""));
+
+    UNKNOWN_CAPABILITY Error "Y0232" "unknown capability of Linux"
+        "Capabilities have the names of capabilities(7), with or without CAP_."
+        bad File(web!("[security]" "capabilities = [\"CAP_NET_BIND\"]"));
+        good File(web!("[security]" "capabilities = [\"CAP_NET_BIND_SERVICE\"]"));
+
+    NO_RLIMIT Error "Y0233" "value is no limit of a process"
+        "A limit is a number for both the soft and the hard limit, or \"SOFT:HARD\", of which the soft one is not above the \
+         hard one. `infinity` is no limit."
+        bad File(web!("[resources]" "rlimits = { nproc = \"64 processes\" }"));
+        good File(web!("[resources]" "rlimits = { nproc = \"64:128\" }"));
+
+    NO_SCHEDULING Error "Y0234" "value is no scheduling policy"
+        "The policies are those of sched(7). Only `fifo` and `rr` have a priority, and they need one, from 1 to 99."
+        bad File(web!("[resources]" "scheduling = \"fifo\""));
+        good File(web!("[resources]" "scheduling = \"fifo:10\""));
+
+    NO_IO_CLASS Error "Y0235" "value is no class of input and output"
+        "The classes are those of ioprio_set(2). `best-effort` and `realtime` have levels from 0 to 7, of which 0 is first."
+        bad File(web!("[resources]" "io_class = \"realtime:8\""));
+        good File(web!("[resources]" "io_class = \"realtime:7\""));
+
+    NO_CPUS Error "Y0236" "value names no processors"
+        "Processors are numbers from 0, and ranges of them."
+        bad File(web!("[resources]" "cpu_affinity = \"1..3\""));
+        good File(web!("[resources]" "cpu_affinity = \"1-3\""));
+
+    NO_BIND Error "Y0237" "value is no bind mount"
+        "A bind mount is \"/source:/target\", both absolute, with `:ro` behind if nothing can be written there. The target \
+         is not `/`: see `root` for that."
+        bad File(web!("[isolation]" "namespaces = [\"mount\"]" "binds = [\"/srv\"]"));
+        good File(web!("[isolation]" "namespaces = [\"mount\"]" "binds = [\"/srv:/mnt:ro\"]"));
+
+    NO_TMPFS Error "Y0238" "value is no mount in memory"
+        "A mount in memory is an absolute path other than `/`, with `:size=BYTES` behind for the most that it holds."
+        bad File(web!("[isolation]" "namespaces = [\"mount\"]" "tmpfs = [\"/mnt:16M\"]"));
+        good File(web!("[isolation]" "namespaces = [\"mount\"]" "tmpfs = [\"/mnt:size=16M\"]"));
+
+    NO_ID_MAP Error "Y0239" "value is no map of ids"
+        "A line of user_namespaces(7) has three numbers: the first id inside, what that is outside, and how many there are."
+        bad File(web!("[isolation]" "namespaces = [\"user\"]" "uid_map = [\"0 100000\"]"));
+        good File(web!("[isolation]" "namespaces = [\"user\"]" "uid_map = [\"0 100000 65536\"]"));
+
+    NO_TIME_OFFSET Error "Y0240" "value is no offset of a clock"
+        "The clocks are `monotonic` and `boottime` (time_namespaces(7)); offsets are whole seconds."
+        bad File(web!("[isolation]" "namespaces = [\"time\"]" "time_offsets = { realtime = 60 }"));
+        good File(web!("[isolation]" "namespaces = [\"time\"]" "time_offsets = { boottime = 60 }"));
+
+    NO_SECRET Error "Y0241" "unusable name of a secret"
+        "A secret becomes a file of that name, so it has no slash, does not begin with a dot, and has at most 255 bytes."
+        bad File(web!("[isolation]" "namespaces = [\"mount\"]" "secrets = { \"a/b\" = \"/etc/hostname\" }"));
+        good File(web!("[isolation]" "namespaces = [\"mount\"]" "secrets = { a = \"/etc/hostname\" }"));
+
+    UNKNOWN_SYSCALL Error "Y0242" "unknown system call"
+        "System calls have the names of syscalls(2), sets those of docs/reference/system-calls.md."
+        bad File(web!("[security]" "seccomp = [\"~@mounts\"]"));
+        good File(web!("[security]" "seccomp = [\"~@mount\"]"));
+
     READINESS_INCOMPLETE Error "Y0301" "method of readiness lacks its key"
         "`readiness = \"file\"` needs `readiness_file`, \"command\" needs `readiness_check`, and \
          \"signal\" needs `readiness_signal`."
@@ -301,8 +364,9 @@ rules! {
         good File(web!("[lifecycle]" "handoff = \"fd-passing\""));
 
     NEEDS_NAMESPACE Error "Y0304" "isolation needs a namespace"
-        "A host name of its own needs the namespace \"uts\", a root directory or /tmp of its own \
-         the namespace \"mount\": without it the machine's own would change."
+        "A host name of its own needs the namespace \"uts\", whatever is mounted the namespace \"mount\", maps of ids the \
+         namespace \"user\", offsets of clocks the namespace \"time\", a first process the namespace \"pid\": without it the \
+         machine's own would change."
         bad File(web!("[isolation]" "hostname = \"web\""));
         good File(web!("[isolation]" "namespaces = [\"uts\"]" "hostname = \"web\""));
 
@@ -315,6 +379,21 @@ rules! {
         "Two sockets of one type cannot listen on one address."
         bad File(web!("[[sockets]]" "listen = \"127.0.0.1:80\"" "[[sockets]]" "listen = \"127.0.0.1:80\""));
         good File(web!("[[sockets]]" "listen = \"127.0.0.1:80\"" "[[sockets]]" "listen = \"127.0.0.1:81\""));
+
+    AMBIENT_NOT_KEPT Error "Y0307" "ambient capability is taken away"
+        "What a program is to have it must be allowed to have: `capabilities` names all that its processes may ever have."
+        bad File(web!("[security]" "capabilities = []" "ambient_capabilities = [\"CAP_NET_RAW\"]"));
+        good File(web!("[security]" "capabilities = [\"CAP_NET_RAW\"]" "ambient_capabilities = [\"CAP_NET_RAW\"]"));
+
+    TWO_FILE_LIMITS Error "Y0308" "two limits of open files"
+        "`rlimits.nofile` and `files_max` set the same limit. Which of the two is meant cannot be told; keep one."
+        bad File(web!("[resources]" "files_max = 100" "rlimits = { nofile = 200 }"));
+        good File(web!("[resources]" "files_max = 100"));
+
+    SECCOMP_MIXED Error "Y0309" "filter both allows and forbids"
+        "A list of system calls either names all that may be made or, with ~ before each item, those that may not."
+        bad File(web!("[security]" "seccomp = [\"@service\", \"~ptrace\"]"));
+        good File(web!("[security]" "seccomp = [\"~@mount\", \"~ptrace\"]"));
 
     NO_EFFECT Warning "Y0311" "key has no effect"
         "Another key, or the lack of one, makes this one useless: details of a probe without a \
@@ -409,6 +488,13 @@ rules! {
          then everything else. Without that time there is nothing to find out before everything moves."
         bad File(web!("[lifecycle]" "handoff = \"fd-passing\"" "[hotswap]" "strategy = \"canary\""));
         good File(web!("[lifecycle]" "handoff = \"fd-passing\"" "[hotswap]" "strategy = \"canary\"" "probation = \"30s\""));
+
+    LOST_CAPABILITIES Warning "Y0331" "capabilities are lost at exec"
+        "A program that is not root's has only capabilities that its file or the ambient set gives it, however many its \
+         processes may have."
+        bad File(web!("[security]" "user = 33" "capabilities = [\"CAP_NET_RAW\"]"));
+        good File(web!("[security]" "user = 33" "capabilities = [\"CAP_NET_RAW\"]"
+                       "ambient_capabilities = [\"CAP_NET_RAW\"]"));
 
     DUPLICATE_NAME Error "Y0401" "two files declare one component"
         "A component is declared by one file. The one that was there first stays in force, the \

@@ -43,6 +43,14 @@ fn what_a_process_cannot_see_does_not_restart_it() {
         ("[lifecycle]\nwatchdog_interval = 7", true),
         ("[hotswap]\nenv_vars = [\"A=1\"]", true),
         ("[isolation]\nnamespaces = [\"net\"]", true),
+        ("[security]\ngroups = [7]", true),
+        ("[environment]\numask = \"077\"", true),
+        ("[resources]\nrlimits = { core = 0 }", true),
+        ("[resources]\nnice = 5", true),
+        ("[resources]\nscheduling = \"batch\"", true),
+        ("[resources]\nio_class = \"idle\"", true),
+        ("[resources]\ncpu_affinity = [0]", true),
+        ("[resources]\noom_score_adjust = 100", true),
     ] {
         let run = bench.run("a");
         bench.declare("0.toml", &service("a", more));
