@@ -50,7 +50,7 @@ fn lint(example: &Example, more: &[&str]) -> (BTreeSet<String>, Option<i32>) {
 #[test]
 fn each_example_is_judged_as_the_table_says() {
     // What this version does not give is told beside.
-    let not_given = |example| lint(example, &[]).0.contains(NOT_SUPPORTED.code);
+    let not_given = |example: &Example| lint(example, &[]).0.contains(NOT_SUPPORTED.code);
     let plain =
         |rule: &&&Rule| rule.code == NOT_SUPPORTED.code || !(not_given(&rule.bad) || not_given(&rule.good));
     for rule in RULES.iter().filter(plain) {
