@@ -16,10 +16,12 @@ use crate::graph::Level;
 use crate::journal::State;
 
 mod causes;
+mod declaration;
 mod lifecycle;
 mod log;
 
 pub use causes::{EventsPage, WhyPage};
+pub use declaration::Declaration;
 pub use lifecycle::{
     ComponentReadiness, PassedOver, Readiness, ReadinessPage, UpgradeForm, UpgradeLevel, Upgraded,
 };
@@ -120,6 +122,11 @@ pub enum Request {
         /// Cursor from the page before.
         after: Option<String>,
     },
+    /// What a component is declared as. It may have secrets in it.
+    Declaration {
+        /// Component.
+        name: String,
+    },
     /// Send a component its reload signal, and answer when it has reloaded, if it says so (see
     /// [`crate::engine::RELOAD_NOTICE`]); without a name read the declarations again.
     Reload {
@@ -175,6 +182,7 @@ impl Request {
             Self::Restart { .. } => "restart",
             Self::Upgrade { .. } => "upgrade",
             Self::Readiness { .. } => "readiness",
+            Self::Declaration { .. } => "declaration",
             Self::Reload { .. } => "reload",
             Self::Resolve => "resolve",
             Self::Log { .. } => "log",
@@ -200,8 +208,8 @@ impl Request {
         )
     }
 
-    /// Whether only the owner of the supervisor may ask for it.
-    pub fn is_change(&self) -> bool {
+    /// Whether only the owner of the supervisor may ask for it: it changes something, or shows secrets.
+    pub fn is_privileged(&self) -> bool {
         !matches!(
             self,
             Self::Status { .. }
@@ -265,6 +273,8 @@ pub enum Answer {
     Why(WhyPage),
     /// To `readiness`.
     Readiness(ReadinessPage),
+    /// To `declaration`.
+    Declaration(Box<Declaration>),
     /// To `upgrade`, when it was carried out.
     Upgraded(Upgraded),
     /// To `log`.

@@ -24,6 +24,8 @@ Examples:
   graphctl events -f                      what changes from now on, after all that is remembered
   graphctl log web -f --since 10m         what web wrote, and what it goes on to write
   graphctl why web                        from web's newest change back to where it began
+  graphctl inspect web                    what the kernel says of web's process, next to its file
+  graphctl audit                          how exposed each component is, and how to close it
   graphctl simulate remove network        what would go down with it
   graphctl check-cycles                   1 if components wait for each other for ever
   graphctl dot | dot -Tsvg > graph.svg    a picture, drawn by Graphviz
@@ -176,6 +178,20 @@ pub enum Command {
         /// Component; may be one that is no longer declared
         name: String,
     },
+    /// Compare what a component asks for with what the kernel says of its process: namespaces, mounts, limits,
+    /// capabilities, system calls
+    Inspect {
+        /// Component
+        name: String,
+    },
+    /// Judge what somebody gets who takes a component's program over, and say what would close it
+    Audit {
+        /// Component; all without one
+        name: Option<String>,
+        /// Fail if one is more exposed than this, from 0 to 10
+        #[arg(long, value_parser = exposure, value_name = "EXPOSURE")]
+        threshold: Option<f64>,
+    },
     /// About the graph as a whole
     #[command(flatten)]
     Graph(Question),
@@ -253,6 +269,12 @@ fn seconds(text: &str) -> Result<Duration, String> {
     let number = text.parse::<f64>().ok();
     let number = number.filter(|seconds| (0.0..=LONGEST).contains(seconds));
     number.map(Duration::from_secs_f64).ok_or_else(|| "write seconds, as 5 or 0.5, at most a day".to_owned())
+}
+
+/// A number of [`crate::audit`]'s scale.
+fn exposure(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|number| (0.0..=10.0).contains(number));
+    number.ok_or_else(|| "write a number from 0 to 10".to_owned())
 }
 
 /// When `status --watch` shows it again.

@@ -6,6 +6,8 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::PeerCredentials;
 use serde::Serialize;
 use yakiros_core::control::{
     ANSWER_LIMIT, Answer, AnswerLine, ComponentStatus, EventsPage, GraphNode, RejectedFile, Request, Summary,
@@ -118,6 +120,13 @@ impl Client {
         }
         let missing = || ClientError::Broken(io::ErrorKind::NotConnected.into());
         self.stream.as_mut().ok_or_else(missing)
+    }
+
+    /// The process that listens on the socket, as this one sees it.
+    pub fn supervisor(&mut self) -> Result<i32, ClientError> {
+        let stream = self.connect()?.get_ref();
+        let peer = getsockopt(stream, PeerCredentials).map_err(|errno| ClientError::Broken(errno.into()))?;
+        Ok(peer.pid())
     }
 
     /// Every page of `status`.

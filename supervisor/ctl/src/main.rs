@@ -5,10 +5,12 @@
 //! `--watch`), so it is safe in scripts.
 
 mod arguments;
+mod audit;
 mod client;
 mod clock;
 mod files;
 mod graph;
+mod inspect;
 mod journal;
 mod lifecycle;
 mod log;
@@ -144,6 +146,10 @@ fn run(arguments: &Arguments, output: &Output) -> Result<ExitCode, Failure> {
             journal::events(&mut client, output, &wanted)?;
         }
         Command::Why { name } => journal::why(&mut client, output, name)?,
+        Command::Inspect { name } => return inspect::run(&mut client, output, name),
+        Command::Audit { name, threshold } => {
+            return audit::run(&mut client, output, name.as_deref(), *threshold);
+        }
         Command::Graph(question) => return graph::run(question, &mut client, output),
         Command::Files(command) => return files::run(command, output),
         Command::Reexec => act(&mut client, output, Request::Reexec, Duration::ZERO)?,

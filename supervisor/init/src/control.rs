@@ -261,7 +261,7 @@ async fn converse(place: &Place<'_>, connection: &Connection) -> io::Result<()> 
                 // First: if it leads to an internal error, the next process image answers it.
                 let (client, pending) = place.supervisor.next_client();
                 connection.phase.replace(Phase::Waiting(client, Rc::clone(&pending)));
-                let peer = if request.is_change() { named(connection.peer) } else { connection.peer };
+                let peer = if request.is_privileged() { named(connection.peer) } else { connection.peer };
                 place.supervisor.request(client, pending, peer, request);
             }
         }

@@ -5,9 +5,9 @@ use std::rc::Rc;
 
 use super::Engine;
 use super::unit::Unit;
-use crate::component::KERNEL;
+use crate::component::{Component, KERNEL};
 use crate::control::{
-    ComponentStatus, EventsPage, GraphNode, GraphPage, PAGE_BYTES, StatusPage, Summary, WhyPage,
+    ComponentStatus, Declaration, EventsPage, GraphNode, GraphPage, PAGE_BYTES, StatusPage, Summary, WhyPage,
 };
 use crate::graph::NodeId;
 use crate::journal::State;
@@ -78,6 +78,21 @@ impl Engine {
             rejected: Vec::new(),
             next: None,
         }
+    }
+
+    /// What a component is declared as, and what runs for it.
+    pub(super) fn declaration(&self, name: &str) -> Option<Declaration> {
+        let unit = self.find(name)?;
+        let process = unit.process.as_ref();
+        Some(Declaration {
+            component: Component::clone(&unit.component),
+            state: unit.state,
+            pid: process.filter(|process| process.since.is_some()).and_then(|process| process.pid),
+            outdated: process
+                .and_then(|process| unit.component.restart_key(&process.component))
+                .map(str::to_owned),
+            generation: unit.generation,
+        })
     }
 
     fn component_status(&self, unit: &Unit) -> ComponentStatus {

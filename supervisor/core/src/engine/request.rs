@@ -104,7 +104,7 @@ pub(super) struct Waiter {
 
 impl Engine {
     pub(super) fn take_request(&mut self, client: ClientId, peer: Peer, request: Request) {
-        if request.is_change() && !self.config.is_privileged(peer.uid) {
+        if request.is_privileged() && !self.config.is_privileged(peer.uid) {
             let message = format!("{} is only for root; you are uid {}", request.verb(), peer.uid);
             return self.refuse(client, message);
         }
@@ -142,6 +142,10 @@ impl Engine {
             Request::Readiness { name, after } => {
                 self.show_readiness(client, name.as_deref(), after.as_deref());
             }
+            Request::Declaration { name } => match self.declaration(&name) {
+                Some(declaration) => self.reply(client, Answer::Declaration(Box::new(declaration))),
+                None => self.unknown(client, &name),
+            },
             Request::Reload { name: Some(name) } => self.reload(client, peer.uid, &name),
             Request::Reload { name: None } => {
                 self.effects.push(Effect::ReadFiles);

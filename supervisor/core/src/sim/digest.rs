@@ -137,6 +137,10 @@ impl Digest {
                 self.text(&c.name);
                 self.number(c.readiness as u64 + c.for_ms.unwrap_or(0) * 4);
             }),
+            Answer::Declaration(shown) => {
+                self.text(&shown.component.name);
+                self.number(shown.state as u64 + shown.generation * 16);
+            }
             Answer::Upgraded(done) => {
                 self.number(done.revision);
                 self.number(done.gap_us.unwrap_or(u64::MAX));

@@ -65,7 +65,7 @@ impl World {
     pub(super) fn fails_over(&mut self, event: &Event) -> bool {
         let wanted =
             matches!(event, Event::Files(_) | Event::Halt(_) | Event::Resolve | Event::ClientGone(_))
-                || matches!(event, Event::Request { request, .. } if request.is_change());
+                || matches!(event, Event::Request { request, .. } if request.is_privileged());
         !self.model.calm && !wanted && self.takeover.fails_now()
     }
 

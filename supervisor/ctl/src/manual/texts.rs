@@ -76,6 +76,30 @@ process serves on. With a probation or a canary --timeout has to be longer than 
 Exit codes: 0 the new process runs, 1 it does not, or --no-fallback forbade what could be done.",
     ),
     (
+        "inspect",
+        "\
+Examples:
+  graphctl inspect web
+  graphctl inspect web --json | jq '.aspects[] | select(.verdict == \"differs\")'
+
+Read from /proc and the control group, by this command: it needs to be root and in the namespaces of
+the supervisor. What a program has given up by itself (capabilities) holds; what it should have and
+has not, or has and should not, differs. Landlock and securebits are not shown by the kernel.
+Exit codes: 0 everything holds, 1 something differs, or there is no process.",
+    ),
+    (
+        "audit",
+        "\
+Examples:
+  graphctl audit                          all components, the most exposed first
+  graphctl audit web                      what is open in web, and the lines that would close it
+  graphctl audit --threshold 5            for checks of a whole machine: 1 if one is above it
+
+From 0, for a program that can do nothing but its work, to 10, for one of root without any
+restriction. It is judged by what is declared; `graphctl inspect` tells whether that holds.
+Exit codes: 0 done, 1 one is above the threshold.",
+    ),
+    (
         "readiness",
         "\
 Examples:

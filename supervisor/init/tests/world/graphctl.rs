@@ -1,5 +1,6 @@
 //! `graphctl` against a real supervisor: what people and scripts see.
 
+mod inspect;
 mod journal;
 mod lifecycle;
 mod log;

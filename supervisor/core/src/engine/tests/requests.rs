@@ -206,6 +206,23 @@ fn readiness_is_what_is_declared_and_how_far_it_is() {
 }
 
 #[test]
+fn what_is_declared_is_shown_to_its_owner_with_the_process_that_runs() {
+    let mut bench = Bench::new(&[&service("a", "")]);
+    let request = || Request::Declaration { name: "a".to_owned() };
+    assert!(matches!(bench.ask(1000, request()), Some(Answer::Refused { .. })), "it may have secrets in it");
+    let look = |bench: &mut Bench| match bench.ask(0, request()) {
+        Some(Answer::Declaration(shown)) => shown,
+        other => panic!("{other:?}"),
+    };
+    let before = look(&mut bench);
+    assert_eq!((before.pid, before.state), (None, State::Starting), "it is not executed yet");
+    bench.execute("a");
+    let shown = look(&mut bench);
+    assert_eq!((shown.component.name.as_str(), shown.generation, shown.outdated), ("a", 1, None));
+    assert!(shown.pid.is_some());
+}
+
+#[test]
 fn an_upgrade_says_which_way_was_taken_and_how_long_it_took() {
     use UpgradeLevel::{Checkpoint, FdPassing};
     let declared = |handoff: &str| service("a", &format!("[lifecycle]\nhandoff = {handoff:?}"));

@@ -1,0 +1,79 @@
+//! Users and groups by their names, as `/etc/passwd` and `/etc/group` have them: where the supervisor looks, too.
+
+use std::fs;
+
+use yakiros_core::component::Account;
+
+/// What the two files say.
+#[derive(Debug, Default)]
+pub struct Accounts {
+    passwd: String,
+    group: String,
+}
+
+/// A user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct User {
+    /// Number.
+    pub id: u32,
+    /// Number of its group, if it is in the file.
+    pub group: Option<u32>,
+}
+
+impl Accounts {
+    /// Read them; what cannot be read has nobody in it.
+    pub fn read() -> Self {
+        let text = |path| fs::read_to_string(path).unwrap_or_default();
+        Self { passwd: text("/etc/passwd"), group: text("/etc/group") }
+    }
+
+    /// A user, if there is one of this name; of a number always.
+    pub fn user(&self, account: &Account) -> Option<User> {
+        let number = |field: Option<&&str>| field.and_then(|field| field.parse().ok());
+        let line = |has: &dyn Fn(&[&str]) -> bool| {
+            let lines = self.passwd.lines().map(|line| line.split(':').collect::<Vec<_>>());
+            lines.into_iter().find(|fields| has(fields))
+        };
+        match account {
+            Account::Id(id) => {
+                let found = line(&|fields| number(fields.get(2)) == Some(*id));
+                Some(User { id: *id, group: found.and_then(|fields| number(fields.get(3))) })
+            }
+            Account::Name(name) => {
+                let found = line(&|fields| fields.first() == Some(&name.as_str()))?;
+                Some(User { id: number(found.get(2))?, group: number(found.get(3)) })
+            }
+        }
+    }
+
+    /// The number of a group.
+    pub fn group(&self, account: &Account) -> Option<u32> {
+        match account {
+            Account::Id(id) => Some(*id),
+            Account::Name(name) => {
+                let mut lines = self.group.lines().map(|line| line.split(':').collect::<Vec<_>>());
+                let found = lines.find(|fields| fields.first() == Some(&name.as_str()))?;
+                found.get(2)?.parse().ok()
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_stand_for_numbers_and_users_have_a_group() {
+        let accounts = Accounts {
+            passwd: "root:x:0:0::/root:/bin/sh\nbad line\nweb:x:33:34::/srv:/bin/false\n".to_owned(),
+            group: "root:x:0:\nlog:x:4:web\n".to_owned(),
+        };
+        let name = |name: &str| Account::Name(name.to_owned());
+        assert_eq!(accounts.user(&name("web")), Some(User { id: 33, group: Some(34) }));
+        assert_eq!(accounts.user(&Account::Id(33)), Some(User { id: 33, group: Some(34) }));
+        assert_eq!(accounts.user(&Account::Id(7)), Some(User { id: 7, group: None }));
+        assert_eq!((accounts.user(&name("nobody")), accounts.group(&name("nobody"))), (None, None));
+        assert_eq!((accounts.group(&name("log")), accounts.group(&Account::Id(9))), (Some(4), Some(9)));
+    }
+}

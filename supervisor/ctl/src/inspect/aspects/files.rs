@@ -1,0 +1,86 @@
+//! What the process sees of the file system.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+
+use yakiros_core::component::{Namespace, Restriction};
+
+use super::super::mounts::{self, Mount};
+use super::Scene;
+
+impl Scene<'_> {
+    pub(super) fn files(&mut self) {
+        let isolation = &self.component.isolation;
+        if let Some(root) = &isolation.root {
+            let there = fs::metadata(root).ok().map(|root| (root.dev(), root.ino()));
+            let holds = there.is_some() && there == self.facts.root;
+            let applies = if holds { root.clone() } else { "another directory".to_owned() };
+            self.judge("isolation.root", Some(root.clone()), Some(applies), holds, None);
+        }
+        if isolation.has(Namespace::Mount) {
+            let tied: Vec<_> = self.facts.mounts.iter().filter(|mount| mount.is_tied).collect();
+            let applies = match &tied[..] {
+                [] => "all private".to_owned(),
+                [first, ..] => format!("{} is shared", first.path),
+            };
+            let asked = Some("all private".to_owned());
+            self.judge("mount propagation", asked, Some(applies), tied.is_empty(), None);
+        }
+        self.each_place();
+    }
+
+    fn each_place(&mut self) {
+        let isolation = &self.component.isolation;
+        if isolation.private_tmp {
+            self.place("isolation.private_tmp /tmp", "/tmp", "tmpfs", Some(Restriction::Tmpfs), |mount| {
+                mount.path == "/tmp" && mount.kind == "tmpfs"
+            });
+        }
+        for tmpfs in &isolation.tmpfs {
+            let asked =
+                tmpfs.size.map_or_else(|| "tmpfs".to_owned(), |size| format!("tmpfs of {size} bytes"));
+            // The kernel tells whole pages, in KiB, and only what it was told.
+            let size = tmpfs.size.map(|size| format!("size={}k", size.div_ceil(PAGE) * PAGE / 1024));
+            let aspect = format!("isolation.tmpfs {}", tmpfs.path);
+            self.place(&aspect, &tmpfs.path, &asked, Some(Restriction::Tmpfs), |mount| {
+                let of_size =
+                    size.as_ref().is_none_or(|size| mount.details.split(',').any(|part| part == size));
+                mount.path == tmpfs.path && mount.kind == "tmpfs" && of_size
+            });
+        }
+        for bind in &isolation.binds {
+            let asked =
+                if bind.read_only { format!("{}, read-only", bind.source) } else { bind.source.clone() };
+            let aspect = format!("isolation.binds {}", bind.target);
+            let is_there =
+                |mount: &Mount| mount.path == bind.target && (mount.is_read_only || !bind.read_only);
+            self.place(&aspect, &bind.target, &asked, Some(Restriction::Binds), is_there);
+        }
+        for path in &isolation.read_only {
+            let aspect = format!("isolation.read_only {path}");
+            self.place(&aspect, path, "read-only", Some(Restriction::ReadOnly), |mount| mount.is_read_only);
+        }
+        for path in &isolation.inaccessible {
+            let aspect = format!("isolation.inaccessible {path}");
+            let is_covered = |mount: &Mount| mount.path == *path;
+            self.place(&aspect, path, "not to be seen", Some(Restriction::Inaccessible), is_covered);
+        }
+    }
+
+    /// What is asked of the mount through which a path is reached.
+    fn place(
+        &mut self,
+        aspect: &str,
+        path: &str,
+        asked: &str,
+        may: Option<Restriction>,
+        holds: impl Fn(&Mount) -> bool,
+    ) {
+        let mount = mounts::at(&self.facts.mounts, path);
+        let applies = mount.map(|mount| format!("{} on {} ({})", mount.kind, mount.path, mount.options));
+        self.judge(aspect, Some(asked.to_owned()), applies, mount.is_some_and(holds), may);
+    }
+}
+
+/// Sizes of file systems in memory are whole pages.
+const PAGE: u64 = 4096;
