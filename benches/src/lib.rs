@@ -1,5 +1,7 @@
-//! The core's speed against its bars, supervisors side by side, and hot swaps: see `README.md`.
+//! The core's speed against its bars, supervisors side by side, hot swaps, and isolated starts: see `README.md`.
 
+pub mod figure;
+pub mod isolation;
 pub mod peers;
 pub mod speed;
 pub mod swaps;

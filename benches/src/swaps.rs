@@ -5,8 +5,7 @@
 
 use std::fmt;
 use std::fs::{self, File};
-use std::io::{self, BufRead as _, BufReader, Write as _};
-use std::os::unix::net::UnixStream;
+use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
@@ -15,10 +14,11 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::Serialize;
-use yakiros_core::control::{Answer, AnswerLine, Request, UpgradeLevel, Upgraded, encode_request};
+use yakiros_core::control::{Answer, Request, UpgradeLevel, Upgraded};
 use yakiros_load::check::{Checker, Verdict};
 use yakiros_load::history::{self, Kind};
 
+use crate::figure::Figure;
 use crate::peers::arena::{Arena, Field, now};
 use crate::peers::{RESOLVER, median, worst};
 
@@ -89,23 +89,6 @@ pub struct Load {
     pub silence_ms: Vec<f64>,
 }
 
-/// One figure against its bar.
-#[derive(Debug, Serialize)]
-pub struct Figure {
-    /// What was measured, with its unit.
-    pub what: &'static str,
-    /// The most it may be.
-    pub bar: f64,
-    /// What it was.
-    pub value: f64,
-}
-
-impl Figure {
-    fn is_good(&self) -> bool {
-        self.value <= self.bar
-    }
-}
-
 impl Report {
     /// Whether no bar is missed.
     pub fn passed(&self) -> bool {
@@ -130,8 +113,7 @@ impl fmt::Display for Report {
             self.load.plain_p999_ms
         )?;
         for figure in &self.figures {
-            let word = if figure.is_good() { "good" } else { "MISSED" };
-            writeln!(f, "{word:<7} {:<58} {:>8.2}  bar {:.2}", figure.what, figure.value, figure.bar)?;
+            writeln!(f, "{figure}")?;
         }
         Ok(())
     }
@@ -277,9 +259,6 @@ struct Place {
 impl Place {
     /// Upgrade the service by passing its descriptors on.
     fn upgrade(&self) -> io::Result<Upgraded> {
-        let socket = format!("/proc/{}/root/run/graph-resolver.sock", self.arena.pid);
-        let mut stream = BufReader::new(UnixStream::connect(socket)?);
-        stream.get_ref().set_read_timeout(Some(PATIENCE))?;
         let request = Request::Upgrade {
             name: NAME.into(),
             fallback: false,
@@ -287,10 +266,7 @@ impl Place {
             strategy: None,
             timeout_ms: None,
         };
-        stream.get_mut().write_all(&encode_request(request)?)?;
-        let mut answer = String::new();
-        stream.read_line(&mut answer)?;
-        match serde_json::from_str::<AnswerLine>(&answer)?.answer {
+        match self.arena.ask(request, PATIENCE)? {
             Answer::Upgraded(done) if done.level == UpgradeLevel::FdPassing => Ok(done),
             other => Err(io::Error::other(format!("the upgrade was answered by {other:?}"))),
         }

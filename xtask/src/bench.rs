@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: the core's speed against its bars, supervisors side by side, or hot swaps.
+//! `cargo xtask bench`: the core's speed against its bars, supervisors side by side, hot swaps, or isolated starts.
 
 use clap::Args;
 use std::fmt::Display;
@@ -8,7 +8,7 @@ use std::process::Stdio;
 use serde::Serialize;
 use yakiros_benches::peers::{self, Contestant, FLOOR, Init, PEERS, RESOLVER, Setup};
 use yakiros_benches::speed::{self, PROGRAMS, ROUND_TRIP};
-use yakiros_benches::swaps;
+use yakiros_benches::{isolation, swaps};
 use yakiros_harness::programs::Programs;
 use yakiros_harness::progress::Preparation;
 use yakiros_reports::{EXIT_FAILED, EXIT_INFRA, EXIT_PASSED};
@@ -25,6 +25,10 @@ const UPGRADES: usize = 100;
 const BUSY: usize = 1_000;
 const IDLE: usize = 10_000;
 
+/// Isolated starts and stops after which nothing may be left, and starts in each way whose median counts.
+const CYCLES: usize = 10_000;
+const STARTS: usize = 100;
+
 /// Seconds of load without an upgrade: some hundred thousand requests, for the slowest thousandth of them.
 const PLAIN_SECONDS: u64 = 10;
 
@@ -40,6 +44,12 @@ pub struct Bench {
     /// Measure hot swaps: what an upgrade takes, and what clients see of it. Needs root
     #[arg(long, conflicts_with_all = ["peers", "filter"])]
     hot_swap: bool,
+    /// Measure isolated starts beside plain ones, and whether many of them leave anything. Needs root
+    #[arg(long, conflicts_with_all = ["peers", "hot_swap", "filter"])]
+    isolation: bool,
+    /// Isolated starts and stops after which nothing may be left
+    #[arg(long, value_name = "N", default_value_t = CYCLES, requires = "isolation")]
+    cycles: usize,
     /// A folder with usr/sbin/dinit and its libraries, to be dinit's root: Debian has no package of it
     #[arg(long, value_name = "FOLDER", requires = "peers")]
     dinit: Option<PathBuf>,
@@ -66,6 +76,8 @@ pub fn run(arguments: &Bench) -> i32 {
     if arguments.peers {
         let report = measure_peers(arguments);
         print(arguments, report, peers::Report::passed)
+    } else if arguments.isolation {
+        print(arguments, measure_isolation(arguments), isolation::Report::passed)
     } else if arguments.hot_swap {
         print(arguments, measure_swaps(arguments), swaps::Report::passed)
     } else {
@@ -144,6 +156,16 @@ fn measure_peers(arguments: &Bench) -> Outcome<peers::Report> {
         say: |text| eprintln!("{text}"),
     };
     Ok(peers::run(&setup)?)
+}
+
+fn measure_isolation(arguments: &Bench) -> Outcome<isolation::Report> {
+    let setup = isolation::Setup {
+        programs: programs(arguments)?,
+        starts: STARTS,
+        cycles: arguments.cycles,
+        say: |text| eprintln!("{text}"),
+    };
+    Ok(isolation::run(&setup)?)
 }
 
 fn measure_swaps(arguments: &Bench) -> Outcome<swaps::Report> {

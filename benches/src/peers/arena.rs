@@ -5,15 +5,18 @@
 
 use std::ffi::{CStr, CString};
 use std::fs;
-use std::io::{self, Read as _};
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nix::libc;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use nix::time::{ClockId, clock_gettime};
+use yakiros_core::control::{Answer, AnswerLine, Request, encode_request};
 
 /// Where roots are made. Any directory would do, for the mount over it is seen by this process alone.
 const PLACE: &str = "/mnt";
@@ -123,6 +126,17 @@ impl Arena {
     pub fn stamps(&self) -> Vec<u64> {
         let text = fs::read_to_string(&self.stamps).unwrap_or_default();
         text.lines().filter_map(|line| line.parse().ok()).collect()
+    }
+
+    /// Ask graph-resolver, which answers within `limit`.
+    pub fn ask(&self, request: Request, limit: Duration) -> io::Result<Answer> {
+        let socket = format!("/proc/{}/root/run/graph-resolver.sock", self.pid);
+        let mut stream = BufReader::new(UnixStream::connect(socket)?);
+        stream.get_ref().set_read_timeout(Some(limit))?;
+        stream.get_mut().write_all(&encode_request(request)?)?;
+        let mut answer = String::new();
+        stream.read_line(&mut answer)?;
+        Ok(serde_json::from_str::<AnswerLine>(&answer)?.answer)
     }
 
     /// The end of what supervisor and services said.
@@ -248,8 +262,7 @@ impl<'a> Plan<'a> {
 
 /// The monotonic clock in nanoseconds.
 pub fn now() -> u64 {
-    clock_gettime(ClockId::CLOCK_MONOTONIC)
-        .map_or(0, |time| std::time::Duration::from(time).as_nanos() as u64)
+    clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |time| Duration::from(time).as_nanos() as u64)
 }
 
 /// Where control groups of version 2 are mounted.
@@ -270,7 +283,7 @@ fn remove_groups(path: &Path) {
         if fs::remove_dir(path).is_ok() {
             return;
         }
-        std::thread::sleep(std::time::Duration::from_millis(10));
+        std::thread::sleep(Duration::from_millis(10));
     }
 }
 

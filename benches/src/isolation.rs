@@ -1,0 +1,316 @@
+//! Isolated starts beside plain ones, and beside other programs that isolate; and whether many of them leave anything.
+//!
+//! The supervisor is process 1 as in [`crate::peers`]. Each way starts `test-stamp`, which notes the monotonic clock at
+//! the start of its main; the ways take turns, so what the machine does to one it does to all.
+
+mod ledger;
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use yakiros_core::control::{Answer, Request, Until};
+use yakiros_core::journal::State;
+
+use crate::figure::Figure;
+use crate::peers::arena::{Arena, Field, now};
+use crate::peers::{RESOLVER, median, worst};
+use ledger::Ledger;
+
+/// Within this time a service is up or stopped, or it never will be.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Pause between two looks.
+const LOOK: Duration = Duration::from_millis(2);
+
+/// Cycles until progress is told again.
+const TOLD: usize = 1_000;
+
+/// What a start is to have, in its component file.
+const ISOLATED: &str = "[isolation]\nnamespaces = [\"pid\", \"mount\", \"uts\"]\nhostname = \"bench\"\n\
+    [resources]\nmemory_max = \"64M\"\npids_max = 16\ncpu_weight = 50\n[security]\ncapabilities = []\nno_new_privs = true\n";
+
+/// The same by a script: a group of its own with these limits, then the rest.
+const SCRIPT: &str = "mkdir -p $0 && echo 67108864 > $0/memory.max && echo 16 > $0/pids.max && \
+    echo 50 > $0/cpu.weight && echo $$ > $0/cgroup.procs && exec \"$@\"";
+
+/// What is measured, and how much of it.
+#[derive(Debug)]
+pub struct Setup {
+    /// A folder with graph-resolver and test-stamp, both static.
+    pub programs: PathBuf,
+    /// Starts in each way.
+    pub starts: usize,
+    /// Starts and stops of an isolated component after which nothing may be left.
+    pub cycles: usize,
+    /// Progress in words; goes to standard error.
+    pub say: fn(&str),
+}
+
+/// All of a run.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// From the request, or from the command, to the service's main.
+    pub rows: Vec<Row>,
+    /// Cycles that were made.
+    pub cycles: usize,
+    /// What was there afterwards and not before, or the other way round.
+    pub leftovers: Vec<String>,
+    /// Against the bars.
+    pub figures: Vec<Figure>,
+}
+
+/// One way to start.
+#[derive(Debug, Serialize)]
+pub struct Row {
+    /// Which.
+    pub way: &'static str,
+    /// Milliseconds.
+    pub ms: Vec<f64>,
+    /// Why it was not measured.
+    pub skipped: Option<String>,
+}
+
+impl Report {
+    /// Whether no bar is missed.
+    pub fn passed(&self) -> bool {
+        self.figures.iter().all(Figure::is_good)
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for Row { way, ms, skipped } in &self.rows {
+            match (skipped, median(ms), worst(ms)) {
+                (None, Some(middle), Some(most)) => {
+                    writeln!(f, "{way:<58} median {middle:>8.2} ms  worst {most:>8.2} ms  of {}", ms.len())?;
+                }
+                (reason, ..) => {
+                    let reason = reason.as_deref().unwrap_or("no figure");
+                    writeln!(f, "{way:<58} skipped: {reason}")?;
+                }
+            }
+        }
+        writeln!(
+            f,
+            "\nafter {} isolated starts and stops: {}",
+            self.cycles,
+            match &self.leftovers[..] {
+                [] => "nothing is left, and nothing is lost".to_owned(),
+                some => some.join("; "),
+            }
+        )?;
+        writeln!(f)?;
+        self.figures.iter().try_for_each(|figure| writeln!(f, "{figure}"))
+    }
+}
+
+/// Measure everything. An error is one of the machinery's, or says what the supervisor did not do.
+pub fn run(setup: &Setup) -> io::Result<Report> {
+    let field = Field::new()?;
+    let files = files(&setup.programs)?;
+    let stamp = setup.programs.join("test-stamp");
+    let arena = field.start(&field.root(files.path(), &stamp)?, RESOLVER.argv)?;
+    for name in NAMES {
+        wait_for(&arena, name, State::Active)?;
+        ask(&arena, stop(name))?;
+    }
+    (setup.say)(&format!("{} starts in each way", setup.starts));
+    let rows = starts(&arena, &stamp, setup.starts)?;
+    (setup.say)(&format!("{} isolated starts and stops", setup.cycles));
+    let leftovers = cycles(&arena, setup)?;
+    let of = |way: usize| median(&rows[way].ms).unwrap_or(f64::INFINITY);
+    let figures = vec![
+        Figure { what: "an isolated start, in plain starts", bar: 2.0, value: of(1) / of(0) },
+        Figure { what: "what is left or lost after the cycles", bar: 0.0, value: leftovers.len() as f64 },
+    ];
+    Ok(Report { rows, cycles: setup.cycles, leftovers, figures })
+}
+
+/// The components, the isolated one last.
+const NAMES: [&str; 2] = ["plain", "isolated"];
+
+fn files(programs: &Path) -> io::Result<tempfile::TempDir> {
+    let files = tempfile::tempdir()?;
+    let (sbin, declared) = (files.path().join("usr/sbin"), files.path().join("etc/graph.d"));
+    fs::create_dir_all(&sbin)?;
+    fs::create_dir_all(&declared)?;
+    fs::copy(programs.join("graph-resolver"), sbin.join("graph-resolver"))?;
+    for (name, more) in NAMES.into_iter().zip(["", ISOLATED]) {
+        let text = format!("[component]\nname = {name:?}\nbinary = \"/usr/bin/test-stamp\"\n{more}");
+        fs::write(declared.join(format!("{name}.toml")), text)?;
+    }
+    Ok(files)
+}
+
+fn starts(arena: &Arena, stamp: &Path, count: usize) -> io::Result<Vec<Row>> {
+    let notes = tempfile::tempdir()?;
+    let group = Group::new()?;
+    let commands = commands(stamp, &notes.path().join("stamps"), &group);
+    let ways = ["graph-resolver, plain", "graph-resolver, isolated"].into_iter();
+    let mut rows: Vec<Row> = ways.map(|way| Row { way, ms: Vec::new(), skipped: None }).collect();
+    rows.extend(commands.iter().map(|(way, _)| Row { way, ms: Vec::new(), skipped: None }));
+    for _ in 0..count {
+        for (row, name) in rows.iter_mut().zip(NAMES) {
+            row.ms.push(component_start(arena, name)?);
+        }
+        for (row, (_, words)) in rows[NAMES.len()..].iter_mut().zip(&commands) {
+            if row.skipped.is_none() {
+                match command_start(words, &notes.path().join("stamps")) {
+                    Ok(ms) => row.ms.push(ms),
+                    Err(error) => row.skipped = Some(error.to_string()),
+                }
+            }
+        }
+    }
+    Ok(rows)
+}
+
+/// Other ways to the same, as words of a command.
+fn commands(stamp: &Path, stamps: &Path, group: &Group) -> Vec<(&'static str, Vec<String>)> {
+    let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+    let service = [stamp.display().to_string(), "--file".to_owned(), stamps.display().to_string()];
+    let with = |before: Vec<String>| before.into_iter().chain(service.clone()).collect::<Vec<_>>();
+    let unshare = "unshare --pid --mount --uts --fork --kill-child --mount-proc";
+    let restricted = format!("{unshare} setpriv --bounding-set=-all --inh-caps=-all --no-new-privs");
+    let mut limited =
+        vec!["sh".to_owned(), "-c".to_owned(), SCRIPT.to_owned(), group.path.display().to_string()];
+    limited.extend(words(&restricted));
+    vec![
+        ("a command, plain", with(Vec::new())),
+        ("unshare", with(words(unshare))),
+        ("a group by a shell, unshare and setpriv (as systemd-run)", with(limited)),
+        (
+            "bwrap",
+            with(words(
+                "bwrap --die-with-parent --unshare-pid --unshare-uts --cap-drop ALL --dev-bind / / --proc /proc",
+            )),
+        ),
+    ]
+}
+
+/// A group for the processes of one way.
+struct Group {
+    path: PathBuf,
+}
+
+impl Group {
+    fn new() -> io::Result<Self> {
+        let mounts = fs::read_to_string("/proc/self/mounts")?;
+        let root = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>()).find_map(|fields| {
+            (fields.get(2) == Some(&"cgroup2")).then(|| fields.get(1).map(PathBuf::from)).flatten()
+        });
+        let root =
+            root.ok_or_else(|| io::Error::other("there is no hierarchy of control groups (version 2)"))?;
+        Ok(Self { path: root.join(format!("yakiros-bench-command-{}", std::process::id())) })
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        let end = Instant::now() + PATIENCE;
+        while self.path.exists() && fs::remove_dir(&self.path).is_err() && Instant::now() < end {
+            sleep(LOOK);
+        }
+    }
+}
+
+fn component_start(arena: &Arena, name: &str) -> io::Result<f64> {
+    let before = arena.stamps().len();
+    let begin = now();
+    ask(arena, start(name))?;
+    let born = until_stamp(|| arena.stamps(), before)?;
+    ask(arena, stop(name))?;
+    Ok(millis(born - begin))
+}
+
+fn command_start(words: &[String], stamps: &Path) -> io::Result<f64> {
+    /// Ends what was started, however this does.
+    struct Ending(Child);
+
+    impl Drop for Ending {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+
+    let read = || -> Vec<u64> {
+        let text = fs::read_to_string(stamps).unwrap_or_default();
+        text.lines().filter_map(|line| line.parse().ok()).collect()
+    };
+    let before = read().len();
+    let (program, rest) = words.split_first().ok_or(io::ErrorKind::InvalidInput)?;
+    let mut command = Command::new(program);
+    command.args(rest).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let begin = now();
+    let _child = Ending(command.spawn().map_err(|error| io::Error::other(format!("{program}: {error}")))?);
+    until_stamp(read, before).map(|born| millis(born - begin))
+}
+
+/// The stamp after so many.
+fn until_stamp(read: impl Fn() -> Vec<u64>, before: usize) -> io::Result<u64> {
+    let end = Instant::now() + PATIENCE;
+    while Instant::now() < end {
+        if let Some(born) = read().get(before) {
+            return Ok(*born);
+        }
+        sleep(LOOK);
+    }
+    Err(io::Error::other("the service did not come to life"))
+}
+
+/// Start and stop the isolated component again and again; what is left of it.
+fn cycles(arena: &Arena, setup: &Setup) -> io::Result<Vec<String>> {
+    let isolated = NAMES[1];
+    // The first makes what stays: its log.
+    ask(arena, start(isolated))?;
+    ask(arena, stop(isolated))?;
+    let before = Ledger::settled(arena.pid)?;
+    for cycle in 1..=setup.cycles {
+        ask(arena, start(isolated))?;
+        ask(arena, stop(isolated))?;
+        if cycle % TOLD == 0 {
+            (setup.say)(&format!("{cycle} of {}", setup.cycles));
+        }
+    }
+    Ok(Ledger::settled(arena.pid)?.differences(&before))
+}
+
+fn start(name: &str) -> Request {
+    Request::Start { name: name.to_owned(), timeout_ms: None }
+}
+
+fn stop(name: &str) -> Request {
+    Request::Stop { name: name.to_owned(), timeout_ms: None }
+}
+
+fn wait_for(arena: &Arena, name: &str, state: State) -> io::Result<()> {
+    let end = Instant::now() + PATIENCE;
+    let until = Until::State { name: name.to_owned(), state, since: None };
+    let request =
+        Request::Wait { until, timeout_ms: Some(u64::try_from(PATIENCE.as_millis()).unwrap_or(u64::MAX)) };
+    // The socket comes up a moment after process 1.
+    loop {
+        match ask(arena, request.clone()) {
+            Err(_) if Instant::now() < end => sleep(LOOK),
+            result => return result,
+        }
+    }
+}
+
+fn ask(arena: &Arena, request: Request) -> io::Result<()> {
+    match arena.ask(request, PATIENCE)? {
+        Answer::Done { .. } => Ok(()),
+        other => Err(io::Error::other(format!("the supervisor answered {other:?}; {}", arena.output()))),
+    }
+}
+
+fn millis(nanoseconds: u64) -> f64 {
+    nanoseconds as f64 / 1e6
+}
