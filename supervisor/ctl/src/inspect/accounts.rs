@@ -16,7 +16,7 @@ pub struct Accounts {
 pub struct User {
     /// Number.
     pub id: u32,
-    /// Number of its group, if it is in the file.
+    /// Number of its group: of who is given by a number the same, of who is given by a name what the file says.
     pub group: Option<u32>,
 }
 
@@ -30,17 +30,10 @@ impl Accounts {
     /// A user, if there is one of this name; of a number always.
     pub fn user(&self, account: &Account) -> Option<User> {
         let number = |field: Option<&&str>| field.and_then(|field| field.parse().ok());
-        let line = |has: &dyn Fn(&[&str]) -> bool| {
-            let lines = self.passwd.lines().map(|line| line.split(':').collect::<Vec<_>>());
-            lines.into_iter().find(|fields| has(fields))
-        };
         match account {
-            Account::Id(id) => {
-                let found = line(&|fields| number(fields.get(2)) == Some(*id));
-                Some(User { id: *id, group: found.and_then(|fields| number(fields.get(3))) })
-            }
+            Account::Id(id) => Some(User { id: *id, group: Some(*id) }),
             Account::Name(name) => {
-                let found = line(&|fields| fields.first() == Some(&name.as_str()))?;
+                let found = line_of(&self.passwd, name)?;
                 Some(User { id: number(found.get(2))?, group: number(found.get(3)) })
             }
         }
@@ -50,13 +43,15 @@ impl Accounts {
     pub fn group(&self, account: &Account) -> Option<u32> {
         match account {
             Account::Id(id) => Some(*id),
-            Account::Name(name) => {
-                let mut lines = self.group.lines().map(|line| line.split(':').collect::<Vec<_>>());
-                let found = lines.find(|fields| fields.first() == Some(&name.as_str()))?;
-                found.get(2)?.parse().ok()
-            }
+            Account::Name(name) => line_of(&self.group, name)?.get(2)?.parse().ok(),
         }
     }
+}
+
+/// The fields of the line that begins with a name.
+fn line_of<'t>(text: &'t str, name: &str) -> Option<Vec<&'t str>> {
+    let mut lines = text.lines().map(|line| line.split(':').collect::<Vec<_>>());
+    lines.find(|fields| fields.first() == Some(&name))
 }
 
 #[cfg(test)]
@@ -71,8 +66,7 @@ mod tests {
         };
         let name = |name: &str| Account::Name(name.to_owned());
         assert_eq!(accounts.user(&name("web")), Some(User { id: 33, group: Some(34) }));
-        assert_eq!(accounts.user(&Account::Id(33)), Some(User { id: 33, group: Some(34) }));
-        assert_eq!(accounts.user(&Account::Id(7)), Some(User { id: 7, group: None }));
+        assert_eq!(accounts.user(&Account::Id(33)), Some(User { id: 33, group: Some(33) }));
         assert_eq!((accounts.user(&name("nobody")), accounts.group(&name("nobody"))), (None, None));
         assert_eq!((accounts.group(&name("log")), accounts.group(&Account::Id(9))), (Some(4), Some(9)));
     }

@@ -31,6 +31,13 @@ impl Scene<'_> {
 
     fn each_place(&mut self) {
         let isolation = &self.component.isolation;
+        if isolation.hidepid {
+            self.place("isolation.hidepid /proc", "/proc", "hidepid", Some(Restriction::Kernelfs), |mount| {
+                mount.kind == "proc"
+                    && mount.details.contains("hidepid=")
+                    && !mount.details.contains("hidepid=0")
+            });
+        }
         if isolation.private_tmp {
             self.place("isolation.private_tmp /tmp", "/tmp", "tmpfs", Some(Restriction::Tmpfs), |mount| {
                 mount.path == "/tmp" && mount.kind == "tmpfs"

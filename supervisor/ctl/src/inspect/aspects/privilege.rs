@@ -64,8 +64,10 @@ impl Scene<'_> {
         let holds = group.as_ref().is_some_and(|(_, id)| id.is_some_and(|id| gids == [id]));
         self.judge("security.group", group.map(|(text, _)| text), Some(joined(&gids)), holds, None);
         let mut others: Vec<u32> = self.numbers("Groups");
-        let asked = (!security.groups.is_empty())
-            .then(|| security.groups.iter().map(named).collect::<Vec<_>>().join(" "));
+        let asked = security.has_account().then(|| match &security.groups[..] {
+            [] => "none".to_owned(),
+            groups => groups.iter().map(named).collect::<Vec<_>>().join(" "),
+        });
         let wanted: Option<Vec<_>> = security.groups.iter().map(|group| self.accounts.group(group)).collect();
         let applies = joined(&others);
         others.retain(|id| !gids.contains(id));
