@@ -44,6 +44,8 @@ const SCRIPT: &str = "mkdir -p $0 && echo 67108864 > $0/memory.max && echo 16 > 
 pub struct Setup {
     /// A folder with graph-resolver and test-stamp, both static.
     pub programs: PathBuf,
+    /// The files of Debian's bubblewrap, or why there are none.
+    pub bwrap: Result<PathBuf, String>,
     /// Starts in each way.
     pub starts: usize,
     /// Starts and stops of an isolated component after which nothing may be left.
@@ -121,7 +123,7 @@ pub fn run(setup: &Setup) -> io::Result<Report> {
         ask(&arena, stop(name))?;
     }
     (setup.say)(&format!("{} starts in each way", setup.starts));
-    let rows = starts(&arena, &stamp, setup.starts)?;
+    let rows = starts(&arena, &stamp, setup)?;
     (setup.say)(&format!("{} isolated starts and stops", setup.cycles));
     let leftovers = cycles(&arena, setup)?;
     let of = |way: usize| median(&rows[way].ms).unwrap_or(f64::INFINITY);
@@ -148,51 +150,74 @@ fn files(programs: &Path) -> io::Result<tempfile::TempDir> {
     Ok(files)
 }
 
-fn starts(arena: &Arena, stamp: &Path, count: usize) -> io::Result<Vec<Row>> {
+/// A command that starts the service.
+struct Way {
+    name: &'static str,
+    words: Vec<String>,
+    /// Where its libraries are, if that is not where those of the machine are.
+    libraries: Option<String>,
+}
+
+fn starts(arena: &Arena, stamp: &Path, setup: &Setup) -> io::Result<Vec<Row>> {
     let notes = tempfile::tempdir()?;
+    let stamps = notes.path().join("stamps");
     let group = Group::new()?;
-    let commands = commands(stamp, &notes.path().join("stamps"), &group);
-    let ways = ["graph-resolver, plain", "graph-resolver, isolated"].into_iter();
-    let mut rows: Vec<Row> = ways.map(|way| Row { way, ms: Vec::new(), skipped: None }).collect();
-    rows.extend(commands.iter().map(|(way, _)| Row { way, ms: Vec::new(), skipped: None }));
-    for _ in 0..count {
+    let ways =
+        commands(&[&stamp.display().to_string(), "--file", &stamps.display().to_string()], &group, setup);
+    let row = |way, skipped| Row { way, ms: Vec::new(), skipped };
+    let mut rows = vec![row("graph-resolver, plain", None), row("graph-resolver, isolated", None)];
+    rows.extend(ways.iter().map(|way| match way {
+        Ok(way) => row(way.name, None),
+        Err((name, why)) => row(*name, Some(why.clone())),
+    }));
+    for _ in 0..setup.starts {
         for (row, name) in rows.iter_mut().zip(NAMES) {
             row.ms.push(component_start(arena, name)?);
         }
-        for (row, (_, words)) in rows[NAMES.len()..].iter_mut().zip(&commands) {
-            if row.skipped.is_none() {
-                match command_start(words, &notes.path().join("stamps")) {
+        for (row, way) in rows[NAMES.len()..].iter_mut().zip(&ways) {
+            match way {
+                Ok(way) if row.skipped.is_none() => match command_start(way, &stamps) {
                     Ok(ms) => row.ms.push(ms),
                     Err(error) => row.skipped = Some(error.to_string()),
-                }
+                },
+                _ => {}
             }
         }
     }
     Ok(rows)
 }
 
-/// Other ways to the same, as words of a command.
-fn commands(stamp: &Path, stamps: &Path, group: &Group) -> Vec<(&'static str, Vec<String>)> {
-    let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
-    let service = [stamp.display().to_string(), "--file".to_owned(), stamps.display().to_string()];
-    let with = |before: Vec<String>| before.into_iter().chain(service.clone()).collect::<Vec<_>>();
-    let unshare = "unshare --pid --mount --uts --fork --kill-child --mount-proc";
-    let restricted = format!("{unshare} setpriv --bounding-set=-all --inh-caps=-all --no-new-privs");
-    let mut limited =
-        vec!["sh".to_owned(), "-c".to_owned(), SCRIPT.to_owned(), group.path.display().to_string()];
-    limited.extend(words(&restricted));
+/// Other ways to the same; those that are not to be had, with the reason.
+fn commands(service: &[&str], group: &Group, setup: &Setup) -> Vec<Result<Way, (&'static str, String)>> {
+    const UNSHARE: &str = "unshare --pid --mount --uts --fork --kill-child --mount-proc";
+    const BWRAP: &str =
+        "--die-with-parent --unshare-pid --unshare-uts --cap-drop ALL --dev-bind / / --proc /proc";
+    let words = |before: &[&str]| -> Vec<String> {
+        let before = before.iter().flat_map(|text| text.split_ascii_whitespace());
+        before.chain(service.iter().copied()).map(str::to_owned).collect()
+    };
+    let way = |name, words| Ok(Way { name, words, libraries: None });
+    let restricted = words(&[UNSHARE, "setpriv --bounding-set=-all --inh-caps=-all --no-new-privs"]);
+    let group = group.path.display().to_string();
+    let shell = ["sh".to_owned(), "-c".to_owned(), SCRIPT.to_owned(), group];
+    let bwrap = setup.bwrap.as_ref().map(|root| {
+        let folders = ["usr/lib", "lib"].map(|lib| root.join(lib).join(LIBRARIES).display().to_string());
+        let words = words(&[&root.join("usr/bin/bwrap").display().to_string(), BWRAP]);
+        Way { name: "bwrap", words, libraries: Some(folders.join(":")) }
+    });
     vec![
-        ("a command, plain", with(Vec::new())),
-        ("unshare", with(words(unshare))),
-        ("a group by a shell, unshare and setpriv (as systemd-run)", with(limited)),
-        (
-            "bwrap",
-            with(words(
-                "bwrap --die-with-parent --unshare-pid --unshare-uts --cap-drop ALL --dev-bind / / --proc /proc",
-            )),
+        way("a command, plain", words(&[])),
+        way("unshare", words(&[UNSHARE])),
+        way(
+            "a group by a shell, unshare and setpriv (as systemd-run)",
+            shell.into_iter().chain(restricted).collect(),
         ),
+        bwrap.map_err(|why| ("bwrap", why.clone())),
     ]
 }
+
+/// Debian's folder of libraries for this processor.
+const LIBRARIES: &str = if cfg!(target_arch = "aarch64") { "aarch64-linux-gnu" } else { "x86_64-linux-gnu" };
 
 /// A group for the processes of one way.
 struct Group {
@@ -229,7 +254,7 @@ fn component_start(arena: &Arena, name: &str) -> io::Result<f64> {
     Ok(millis(born - begin))
 }
 
-fn command_start(words: &[String], stamps: &Path) -> io::Result<f64> {
+fn command_start(way: &Way, stamps: &Path) -> io::Result<f64> {
     /// Ends what was started, however this does.
     struct Ending(Child);
 
@@ -245,9 +270,14 @@ fn command_start(words: &[String], stamps: &Path) -> io::Result<f64> {
         text.lines().filter_map(|line| line.parse().ok()).collect()
     };
     let before = read().len();
-    let (program, rest) = words.split_first().ok_or(io::ErrorKind::InvalidInput)?;
+    let (program, rest) = way.words.split_first().ok_or(io::ErrorKind::InvalidInput)?;
     let mut command = Command::new(program);
-    command.args(rest).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command
+        .envs(way.libraries.iter().map(|folders| ("LD_LIBRARY_PATH", folders)))
+        .args(rest)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
     let begin = now();
     let _child = Ending(command.spawn().map_err(|error| io::Error::other(format!("{program}: {error}")))?);
     until_stamp(read, before).map(|born| millis(born - begin))

@@ -159,8 +159,11 @@ fn measure_peers(arguments: &Bench) -> Outcome<peers::Report> {
 }
 
 fn measure_isolation(arguments: &Bench) -> Outcome<isolation::Report> {
+    let cache = Cache::from_env()?;
+    let bwrap = unpacked(&cache, &["bubblewrap"], &Preparation::default());
     let setup = isolation::Setup {
         programs: programs(arguments)?,
+        bwrap: bwrap.as_ref().map(|found| found.root.clone()).map_err(ToString::to_string),
         starts: STARTS,
         cycles: arguments.cycles,
         say: |text| eprintln!("{text}"),
