@@ -503,6 +503,7 @@ pub(crate) fn errno_text(errno: i32) -> &'static str {
         28 => "no space left on device",
         30 => "read-only file system",
         40 => "too many levels of symbolic links",
+        61 => "no such entry",
         107 => "nobody is at the other end",
         110 => "no answer in time",
         125 => "cancelled",

@@ -53,8 +53,10 @@ struct Process {
     events: Option<cgroup::Events>,
     /// Where exec reports; `None` once it has.
     report: Option<Rc<AsyncFd<OwnedFd>>>,
+    /// Names of what it does to itself before exec, until the report is over.
+    steps: Rc<[Box<str>]>,
     /// What the report said, until the process is reaped.
-    failure: Option<(&'static str, i32)>,
+    failure: Option<(Rc<str>, i32)>,
     log: Option<Log>,
     /// The number of the signal that means ready, while it is waited for.
     ready_signal: Option<i32>,
@@ -227,7 +229,7 @@ impl Processes {
     pub fn alive(&self) -> BTreeMap<RunId, Alive> {
         let alive = |process: &Process| Alive {
             pid: process.pid,
-            stage: match (process.ready, &process.report, process.failure) {
+            stage: match (process.ready, &process.report, &process.failure) {
                 (true, ..) => Stage::Ready,
                 (false, None, None) => Stage::Executed,
                 _ => Stage::Created,

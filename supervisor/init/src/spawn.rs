@@ -4,7 +4,8 @@
 //!
 //! The child gets: its own session, default signals and an empty mask, its cgroup from birth,
 //! 0 = `/dev/null`, 1 and 2 = its log, from 3 on what is held for it (`LISTEN_FDS`), behind that the notification
-//! descriptor and the channel for hot swaps if it asked for one, and no other descriptor; `/` as working directory, umask 022, its limits, and a fresh environment, in
+//! descriptor and the channel for hot swaps if it asked for one, and no other descriptor; `/` as working directory and umask
+//! 022 if it did not ask for others, its limits, what [`sandbox`] makes of its isolation, and a fresh environment, in
 //! which no name comes twice: what is declared replaces the base, and what the supervisor says of
 //! the process itself replaces both.
 
@@ -12,6 +13,7 @@ mod child;
 mod clone;
 mod lanes;
 mod loan;
+mod sandbox;
 mod stacks;
 
 use std::collections::HashSet;
@@ -28,9 +30,13 @@ use crate::sys;
 use lanes::Lane;
 use loan::Launch;
 
-pub use child::{read_report, step};
+pub use child::{Report, read_report};
 pub use lanes::prepare as prepare_lanes;
 pub use loan::Loan;
+pub use sandbox::{NotCompiled, Steps, names as step_names};
+
+/// Permissions that files of a component do not get by which nothing else is declared.
+const UMASK: libc::mode_t = 0o022;
 
 /// Search path of components; the supervisor itself may have been started without one.
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -54,7 +60,9 @@ pub struct Image {
     program: CString,
     argv: Vec<CString>,
     environment: Vec<CString>,
-    hostname: Option<CString>,
+    /// What it does to itself before exec.
+    steps: Steps,
+    umask: libc::mode_t,
     files_max: Option<u64>,
     namespaces: u64,
     /// Variables that have the child's own number as their value, which it writes itself.
@@ -91,18 +99,18 @@ pub struct Descriptors<'a> {
 
 impl Image {
     /// Prepare the start of a component.
-    pub fn new(component: &Component, generation: u64, extra: &[String]) -> io::Result<Self> {
+    pub fn new(component: &Component, generation: u64, extra: &[String], steps: Steps) -> io::Result<Self> {
         let mut words = vec![component.binary.as_str()];
         words.extend(component.args.iter().map(String::as_str));
         let own_numbers = own_numbers(component, extra);
         let mut environment = environment(component, generation, extra);
         environment.retain(|text| !own_numbers.contains(&name_of(text)));
-        let hostname = component.isolation.hostname.as_deref().map(c_string);
         Ok(Self {
             program: c_string(&component.binary)?,
             argv: words.into_iter().map(c_string).collect::<Result<_, _>>()?,
             environment: c_strings(&environment)?,
-            hostname: hostname.transpose()?,
+            steps,
+            umask: component.environment.umask.unwrap_or(UMASK),
             files_max: component.resources.files_max,
             namespaces: clone_flags(&component.isolation.namespaces),
             own_numbers,
@@ -119,7 +127,8 @@ impl Image {
             program: c_string(program)?,
             argv: words.iter().copied().map(c_string).collect::<Result<_, _>>()?,
             environment: c_strings(&environment)?,
-            hostname: None,
+            steps: Steps::new(),
+            umask: UMASK,
             files_max: None,
             namespaces: 0,
             own_numbers: Vec::new(),
@@ -128,16 +137,27 @@ impl Image {
     }
 }
 
-/// Whether nothing can make the kernel end a process of this component's group for want of memory while it still has the
-/// supervisor's: whoever has that memory is ended with it, but for process 1 of the machine.
+/// What the child of a component does to itself before exec.
+pub fn steps(component: &Component) -> Result<Steps, NotCompiled> {
+    sandbox::compile(component, sandbox::Kernel::own())
+}
+
+/// Whether nothing that becomes of the child before exec becomes of the supervisor, too. The kernel ends all who have the
+/// memory of a process that it ends for want of memory, but for process 1 of the machine. A score of the OOM killer is
+/// written for all of them. And with a change of the user all of them lose the right to be looked at (`PR_SET_DUMPABLE`),
+/// or, where `fs.suid_dumpable` is 1, do not, and others of that user could look at the supervisor.
 fn may_share_memory(component: &Component) -> bool {
-    component.resources.memory_max.is_none() && component.cgroup() == component.name
+    let changes_user = component.security.has_account();
+    let is_scored = component.resources.process.oom_score_adjust.is_some();
+    let alone = component.resources.memory_max.is_none() && component.cgroup() == component.name;
+    alone && !changes_user && !is_scored
 }
 
 /// The variables of a component's process, each name once.
 fn environment(component: &Component, generation: u64, extra: &[String]) -> Vec<String> {
     let mut all = base_environment();
     all.extend(component.hotswap.env_vars.iter().filter_map(|text| variable(text)));
+    all.extend(component.environment.variables.iter().filter_map(|text| variable(text)));
     all.push(format!("GRAPH_COMPONENT={}", component.name));
     all.push(format!("GRAPH_GENERATION={generation}"));
     all.extend_from_slice(extra);
@@ -196,7 +216,7 @@ pub fn words(command: &Command) -> Vec<&str> {
     }
 }
 
-/// Namespaces that clone itself can give; `Component::unsupported` names the others.
+/// Namespaces that clone itself gives.
 fn clone_flags(namespaces: &[Namespace]) -> u64 {
     namespaces
         .iter()
@@ -206,8 +226,9 @@ fn clone_flags(namespaces: &[Namespace]) -> u64 {
             Namespace::Net => libc::CLONE_NEWNET as u64,
             Namespace::Uts => libc::CLONE_NEWUTS as u64,
             Namespace::Ipc => libc::CLONE_NEWIPC as u64,
-            Namespace::Cgroup => libc::CLONE_NEWCGROUP as u64,
-            Namespace::User | Namespace::Time => 0,
+            // The child takes these itself.
+            Namespace::Cgroup | Namespace::Time => 0,
+            Namespace::User => libc::CLONE_NEWUSER as u64,
         })
         .fold(0, |all, flag| all | flag)
 }
@@ -216,11 +237,11 @@ fn clone_flags(namespaces: &[Namespace]) -> u64 {
 pub fn outcome(key: &str, report: Option<&OwnedFd>, exit: Exit) -> Result<(), Rc<str>> {
     let mut buffer = [0_u8; 8];
     let failure = match report.map(|report| sys::read_now(report, &mut buffer)) {
-        Some(Ok(Some(count))) => read_report(&buffer[..count]),
+        Some(Ok(Some(count))) => read_report(&buffer[..count], &[]),
         _ => None,
     };
     match (failure, exit) {
-        (Some((step, errno)), _) => {
+        (Some(Report { step, errno, .. }), _) => {
             let error = io::Error::from_raw_os_error(errno);
             Err(format!("{key}: failed to {step}: {error}").into())
         }

@@ -19,7 +19,6 @@ impl Component {
     /// What it asks for and is not given.
     pub fn unsupported(&self) -> impl Iterator<Item = Wish> {
         let (isolation, security) = (&self.isolation, &self.security);
-        let (process, environment) = (&self.resources.process, &self.environment);
         let wishes = [
             (isolation.has(Namespace::User), "isolation", "namespaces", "isolation.namespaces with \"user\""),
             (isolation.has(Namespace::Time), "isolation", "namespaces", "isolation.namespaces with \"time\""),
@@ -37,18 +36,6 @@ impl Component {
             (isolation.hidepid, "isolation", "hidepid", "isolation.hidepid"),
             (isolation.init, "isolation", "init", "isolation.init"),
             (!isolation.secrets.is_empty(), "isolation", "secrets", "isolation.secrets"),
-            (security.user.is_some(), "security", "user", "security.user"),
-            (security.group.is_some(), "security", "group", "security.group"),
-            (!security.groups.is_empty(), "security", "groups", "security.groups"),
-            (security.no_new_privs == Some(true), "security", "no_new_privs", "security.no_new_privs"),
-            (security.capabilities.is_some(), "security", "capabilities", "security.capabilities"),
-            (
-                !security.ambient_capabilities.is_empty(),
-                "security",
-                "ambient_capabilities",
-                "security.ambient_capabilities",
-            ),
-            (!security.securebits.is_empty(), "security", "securebits", "security.securebits"),
             (!security.seccomp.is_empty(), "security", "seccomp", "security.seccomp"),
             (!security.landlock_read.is_empty(), "security", "landlock_read", "security.landlock_read"),
             (!security.landlock_write.is_empty(), "security", "landlock_write", "security.landlock_write"),
@@ -58,25 +45,6 @@ impl Component {
                 "landlock_execute",
                 "security.landlock_execute",
             ),
-            (!process.rlimits.is_empty(), "resources", "rlimits", "resources.rlimits"),
-            (process.nice.is_some(), "resources", "nice", "resources.nice"),
-            (process.scheduling.is_some(), "resources", "scheduling", "resources.scheduling"),
-            (process.io_class.is_some(), "resources", "io_class", "resources.io_class"),
-            (!process.cpu_affinity.is_empty(), "resources", "cpu_affinity", "resources.cpu_affinity"),
-            (
-                process.oom_score_adjust.is_some(),
-                "resources",
-                "oom_score_adjust",
-                "resources.oom_score_adjust",
-            ),
-            (!environment.variables.is_empty(), "environment", "variables", "environment.variables"),
-            (
-                environment.working_directory.is_some(),
-                "environment",
-                "working_directory",
-                "environment.working_directory",
-            ),
-            (environment.umask.is_some(), "environment", "umask", "environment.umask"),
         ];
         let wish =
             |(wished, section, key, what): (bool, _, _, _)| wished.then_some(Wish { section, key, what });

@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 use tokio::task::spawn_local;
+use tracing::warn;
 use yakiros_core::engine::{Event, RunId};
 
 use super::{Processes, Role};
@@ -54,7 +55,7 @@ pub async fn settle_loans(supervisor: Rc<Supervisor>, woken: OwnedFd) -> io::Res
 /// Read the report pipe if something has come. Whether the report is complete.
 pub(super) fn take_report(supervisor: &Rc<Supervisor>, run: RunId) -> bool {
     let mut buffer = [0_u8; 8];
-    let executed = {
+    let executed = loop {
         let mut own = supervisor.processes.borrow_mut();
         let own = &mut *own;
         let Some(process) = own.runs.get_mut(&run) else {
@@ -67,10 +68,17 @@ pub(super) fn take_report(supervisor: &Rc<Supervisor>, run: RunId) -> bool {
         if let Some(loan) = process.pid.and_then(|pid| own.loans.get_mut(&pid)) {
             loan.settle();
         }
-        match sys::read_now(report.get_ref(), &mut buffer) {
+        break match sys::read_now(report.get_ref(), &mut buffer) {
             Ok(None) => return false,
             Ok(Some(count)) if count > 0 => {
-                process.failure = spawn::read_report(&buffer[..count]);
+                match spawn::read_report(&buffer[..count], &process.steps) {
+                    Some(passed) if passed.passed_over => {
+                        let (name, error) = (&process.name, io::Error::from_raw_os_error(passed.errno));
+                        warn!("{name} runs without what is optional: failed to {}: {error}", passed.step);
+                        continue;
+                    }
+                    failure => process.failure = failure.map(|failure| (failure.step, failure.errno)),
+                }
                 process.report = None;
                 false
             }
@@ -84,7 +92,7 @@ pub(super) fn take_report(supervisor: &Rc<Supervisor>, run: RunId) -> bool {
                 }
                 true
             }
-        }
+        };
     };
     if executed {
         supervisor.dispatch(Event::Executed(run));

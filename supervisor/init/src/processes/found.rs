@@ -106,6 +106,7 @@ pub fn take(
         cgroup,
         events: None,
         report: None,
+        steps: Rc::default(),
         failure: None,
         speaking,
         log,

@@ -23,7 +23,6 @@ use crate::notify::Socket;
 use crate::output::Log;
 use crate::readiness::{self, Channel};
 use crate::reexec::Luggage;
-use crate::spawn;
 use crate::supervisor::Supervisor;
 use crate::sys;
 
@@ -35,7 +34,10 @@ struct Passed {
     name: Rc<str>,
     cgroup: Option<Cgroup>,
     report: Option<RawFd>,
-    failure: Option<(String, i32)>,
+    /// Names of its own steps, while one of them may still be told.
+    #[serde(default)]
+    steps: Rc<[Box<str>]>,
+    failure: Option<(Rc<str>, i32)>,
     log: Option<RawFd>,
     ready_signal: Option<i32>,
     beat: Option<(i32, bool)>,
@@ -110,7 +112,8 @@ impl Process {
             name: Rc::clone(&self.name),
             cgroup: self.cgroup.clone(),
             report: self.report.as_ref().map(AsRawFd::as_raw_fd),
-            failure: self.failure.map(|(step, errno)| (step.to_owned(), errno)),
+            steps: Rc::clone(&self.steps),
+            failure: self.failure.clone(),
             log: self.log.as_ref().map(Log::pass),
             ready_signal: self.ready_signal,
             beat: self.beat,
@@ -201,14 +204,15 @@ fn adopt(supervisor: &Rc<Supervisor>, passed: Passed, luggage: &mut Luggage) {
     let channel = lost.found("readiness channel", passed.channel, |channel| Channel::take(channel, luggage));
     let (report, channel) = (report.map(Rc::new), channel.map(Rc::new));
     let executed = report.is_none();
-    let failure = passed.failure.map(|(step, errno)| (spawn::step(&step).unwrap_or("start"), errno));
+    let failure = passed.failure;
     let process = Process {
         pid: passed.pid,
         name: passed.name,
         cgroup: passed.cgroup,
         events: None,
         report,
-        failure,
+        steps: passed.steps,
+        failure: failure.clone(),
         speaking: None,
         log,
         ready_signal: passed.ready_signal,

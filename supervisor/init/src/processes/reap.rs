@@ -134,7 +134,7 @@ fn component_reaped(supervisor: &Rc<Supervisor>, run: RunId, exit: Exit) {
     supervisor.processes.borrow_mut().stop_asking(run);
     let (failure, occupied) = {
         let mut own = supervisor.processes.borrow_mut();
-        let Some(failure) = own.runs.get(&run).map(|process| process.failure) else {
+        let Some(failure) = own.runs.get(&run).map(|process| process.failure.clone()) else {
             return;
         };
         let occupied = if own.is_occupied(run) { own.own_cgroup(run).cloned() } else { None };
@@ -190,7 +190,7 @@ fn conclude(supervisor: &Rc<Supervisor>, run: RunId, event: Event) {
     supervisor.dispatch(event);
 }
 
-pub(super) fn end_of(run: RunId, failure: Option<(&'static str, i32)>, exit: Exit) -> Event {
+pub(super) fn end_of(run: RunId, failure: Option<(Rc<str>, i32)>, exit: Exit) -> Event {
     match failure {
         Some((step, errno)) => not_executed(run, step, errno),
         None => Event::Ended(run, exit),

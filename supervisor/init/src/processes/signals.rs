@@ -119,6 +119,7 @@ mod tests {
             cgroup: None,
             events: None,
             report: None,
+            steps: std::rc::Rc::default(),
             failure: None,
             speaking: None,
             log: None,

@@ -25,7 +25,7 @@ use crate::spawn::{self, Descriptors, Image};
 use crate::supervisor::Supervisor;
 use crate::sys;
 
-type StepError = (&'static str, io::Error);
+type StepError = (Rc<str>, io::Error);
 
 /// The most components for which something is made ready at once: the event loop is not held up for more.
 const FOLLOWERS: usize = 4;
@@ -48,7 +48,7 @@ pub(super) struct Pipes {
 
 impl Pipes {
     fn new() -> Result<Self, StepError> {
-        let at = |step: &'static str| move |error| (step, error);
+        let at = |step: &'static str| move |error| (step.into(), error);
         let log = sys::pipe().map_err(at("create the log pipe"))?;
         let (read, write) = sys::pipe().map_err(at("create the report pipe"))?;
         Ok(Self { log, report: (sys::watch(read).map_err(at("watch the report pipe"))?, write) })
@@ -188,7 +188,10 @@ fn try_spawn(
     start: Start,
     Ready { before, cgroup }: Ready,
 ) -> Result<i32, StepError> {
-    let at = |step: &'static str| move |error| (step, error);
+    let at = |step: &'static str| move |error| (step.into(), error);
+    let named = |(step, errno): spawn::NotCompiled| (step.into(), io::Error::from_raw_os_error(errno));
+    let steps = spawn::steps(component).map_err(named)?;
+    let step_names = spawn::step_names(&steps);
     let mut own = supervisor.processes.borrow_mut();
     let own = &mut *own;
     // That it is ready to take over is said elsewhere, and that the component is ready would be said by the other.
@@ -206,8 +209,8 @@ fn try_spawn(
     environment.extend(given.environment());
     environment.extend(socket.as_ref().map(Socket::variable));
     environment.extend(channel.as_ref().map(|_| handover::Channel::variable(given.fds.len())));
-    let image =
-        Image::new(component, start.generation, &environment).map_err(at("prepare the command line"))?;
+    let image = Image::new(component, start.generation, &environment, steps)
+        .map_err(at("prepare the command line"))?;
     let pipes = own.pipes.take().map_or_else(Pipes::new, Ok)?;
     let Pipes { log: (log_read, log_write), report: (report, report_write) } = pipes;
     let log = Log::new(&own.logs, run, (&supervisor.state_dir, &component.name), log_read)
@@ -242,6 +245,7 @@ fn try_spawn(
         cgroup,
         events: None,
         report: Some(Rc::new(report)),
+        steps: step_names,
         failure: None,
         speaking: None,
         log: Some(log),

@@ -7,15 +7,18 @@
 use std::ffi::CStr;
 use std::os::fd::RawFd;
 use std::ptr;
+use std::rc::Rc;
+use std::slice;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::libc;
 use syscalls::{Errno, Sysno, syscall};
 
 use super::FIRST_FD;
+use super::sandbox::{Registers, Step, apply};
 
 /// Steps of the child's set-up, in order. Each completes "failed to …".
-const STEPS: [&str; 14] = [
+const STEPS: [&str; 13] = [
     "take a table of descriptors of its own",
     "start a session",
     "reset the signal mask",
@@ -27,10 +30,15 @@ const STEPS: [&str; 14] = [
     "pass the channel for hot swaps",
     "close inherited descriptors",
     "set the limit of open files",
-    "set the host name",
     "change to the directory /",
     "execute the binary",
 ];
+
+/// Numbers of steps from here on are places in the list of the component's own (see [`super::sandbox`]).
+const OWN_STEPS: u32 = 0x1000;
+
+/// Set in the number of a step without which the child goes on.
+const PASSED_OVER: u32 = 0x8000_0000;
 
 /// The longest process id has 10 digits in 32 bits; a null follows.
 pub const OWN_NUMBER_BYTES: usize = 10 + 1;
@@ -38,23 +46,47 @@ pub const OWN_NUMBER_BYTES: usize = 10 + 1;
 /// The kernel's signal mask has 64 bits.
 const MASK_BYTES: usize = 8;
 
-/// A step that did not work, by its place in [`STEPS`].
+/// A step that did not work, by its place in [`STEPS`] or in the component's own.
 struct Failure {
     step: u32,
     errno: Errno,
 }
 
-/// A failure of the child's set-up as it comes through the report pipe.
-pub fn read_report(bytes: &[u8]) -> Option<(&'static str, i32)> {
-    let (step, errno) = bytes.split_first_chunk::<4>()?;
-    let step = *STEPS.get(u32::from_ne_bytes(*step) as usize)?;
-    let errno = i32::from_ne_bytes(*errno.first_chunk::<4>()?);
-    Some((step, errno))
+impl Failure {
+    /// Tell it. It fits into a pipe that is read.
+    ///
+    /// # Safety
+    /// Only in a child process.
+    unsafe fn tell(&self, report: RawFd) {
+        // The same eight bytes that `read_report` takes apart.
+        let message = [self.step, self.errno.into_raw().cast_unsigned()];
+        // SAFETY: the pointer is to a local.
+        let _ = unsafe { syscall!(Sysno::write, report, message.as_ptr(), size_of_val(&message)) };
+    }
 }
 
-/// A step by its name, as it was passed from the process image before.
-pub fn step(name: &str) -> Option<&'static str> {
-    STEPS.iter().copied().find(|step| *step == name)
+/// What comes through the report pipe.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Report {
+    /// The step that did not work.
+    pub step: Rc<str>,
+    /// Why.
+    pub errno: i32,
+    /// Whether the child went on without it.
+    pub passed_over: bool,
+}
+
+/// Take eight bytes of the report pipe apart. `own` are the names of the component's own steps.
+pub fn read_report(bytes: &[u8], own: &[Box<str>]) -> Option<Report> {
+    let (number, errno) = bytes.split_first_chunk::<4>()?;
+    let number = u32::from_ne_bytes(*number);
+    let errno = i32::from_ne_bytes(*errno.first_chunk::<4>()?);
+    let place = number & !PASSED_OVER;
+    let step = match place.checked_sub(OWN_STEPS) {
+        Some(own_place) => own.get(own_place as usize)?,
+        None => *STEPS.get(place as usize)?,
+    };
+    Some(Report { step: step.into(), errno, passed_over: number & PASSED_OVER != 0 })
 }
 
 /// What the child does, in plain values.
@@ -62,8 +94,10 @@ pub struct Plan {
     pub program: *const libc::c_char,
     pub argv: *const *const libc::c_char,
     pub environment: *const *const libc::c_char,
-    /// Its start and its length.
-    pub hostname: Option<(*const libc::c_char, usize)>,
+    /// What the component asks for beside: its start and its length.
+    pub own_steps: (*const Step, usize),
+    /// Permissions that files it makes do not get.
+    pub umask: libc::mode_t,
     pub files: libc::rlimit,
     pub null: RawFd,
     pub log: RawFd,
@@ -104,9 +138,7 @@ impl Plan {
         // SAFETY: the pointers are valid by the caller's promise or are to locals.
         unsafe {
             if let Err(failure) = self.set_up() {
-                // The same eight bytes that `read_report` takes apart; they fit into an empty pipe.
-                let message = [failure.step, failure.errno.into_raw().cast_unsigned()];
-                let _ = syscall!(Sysno::write, self.report, message.as_ptr(), size_of_val(&message));
+                failure.tell(self.report);
             }
             loop {
                 let _ = syscall!(Sysno::exit_group, 127);
@@ -141,11 +173,9 @@ impl Plan {
             if self.reset_oom {
                 reset_oom_score();
             }
-            if let Some((name, length)) = self.hostname {
-                syscall!(Sysno::sethostname, name, length).map_err(at(11))?;
-            }
-            let _ = syscall!(Sysno::umask, 0o022);
-            syscall!(Sysno::chdir, c"/".as_ptr()).map_err(at(12))?;
+            let _ = syscall!(Sysno::umask, self.umask);
+            syscall!(Sysno::chdir, c"/".as_ptr()).map_err(at(11))?;
+            self.take_own_steps()?;
             let own = syscall!(Sysno::getpid).unwrap_or(0);
             let (numbers, count) = self.own_numbers;
             let mut place = 0;
@@ -153,7 +183,30 @@ impl Plan {
                 write_number(*numbers.add(place), own);
                 place = place.wrapping_add(1);
             }
-            syscall!(Sysno::execve, self.program, self.argv, self.environment).map_err(at(13))?;
+            syscall!(Sysno::execve, self.program, self.argv, self.environment).map_err(at(12))?;
+        }
+        Ok(())
+    }
+
+    /// What the component asks for. Descriptors that are passed have their numbers by now.
+    ///
+    /// # Safety
+    /// As [`Plan::run`].
+    unsafe fn take_own_steps(&self) -> Result<(), Failure> {
+        let (steps, count) = self.own_steps;
+        let mut registers = Registers::new();
+        let mut number = OWN_STEPS;
+        // SAFETY: the list is alive as long as the plan.
+        for step in unsafe { slice::from_raw_parts(steps, count) } {
+            // SAFETY: this is a child process, and the list is its own.
+            match unsafe { apply(&step.op, &mut registers) } {
+                // SAFETY: the same.
+                Err(errno) if step.optional => unsafe {
+                    Failure { step: number | PASSED_OVER, errno }.tell(self.report);
+                },
+                done => done.map_err(|errno| Failure { step: number, errno })?,
+            }
+            number = number.wrapping_add(1);
         }
         Ok(())
     }

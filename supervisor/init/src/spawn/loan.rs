@@ -110,7 +110,8 @@ impl Launch {
             program: image.program.as_ptr(),
             argv: argv.as_ptr(),
             environment: environment.as_ptr(),
-            hostname: image.hostname.as_ref().map(|name| (name.as_ptr(), name.count_bytes())),
+            own_steps: (image.steps.as_ptr(), image.steps.len()),
+            umask: image.umask,
             files: image.files_max.map_or(common.files, both),
             null: shared.map_or(common.null.as_raw_fd(), |shared| shared.null),
             log: shared.map_or(fds.log.as_raw_fd(), |shared| shared.log),
@@ -223,6 +224,7 @@ mod tests {
     use nix::unistd::Pid;
     use std::io::Read as _;
     use std::mem::MaybeUninit;
+    use std::rc::Rc;
 
     /// Bytes that no child writes by accident.
     const UNTOUCHED: Slot = Slot::from_ne_bytes([0xA5; 16]);
@@ -234,6 +236,13 @@ mod tests {
         /// Bytes of its stack that the child has used.
         depth: usize,
     }
+
+    /// What a report says: the step and the number of the error.
+    fn failure_of(bytes: &[u8]) -> Option<(Rc<str>, i32)> {
+        crate::spawn::read_report(bytes, &[]).map(|report| (report.step, report.errno))
+    }
+
+    const NO_BINARY: (&str, i32) = ("execute the binary", libc::ENOENT);
 
     /// Run a command in this memory until it has ended, with a copy of the table of descriptors.
     fn run_shared(words: &[&str], common: &Common) -> Ended {
@@ -329,8 +338,13 @@ mod tests {
             assert_eq!(lines.iter().filter(|line| line.contains(" -> ")).count(), 4, "{lines:?}");
             assert_eq!(lines[lines.len() - 2..], ["/", "0022"]);
             let ended = run_with(&["/nonexistent/program"], &common, true);
-            let failure = crate::spawn::read_report(&ended.report);
-            assert_eq!(failure, Some(("execute the binary", libc::ENOENT)), "{:?}", ended.report);
+            let failure = failure_of(&ended.report);
+            assert_eq!(
+                failure.as_ref().map(|(step, errno)| (&**step, *errno)),
+                Some(NO_BINARY),
+                "{:?}",
+                ended.report
+            );
         }
         let mut count = [0; size_of::<u64>()];
         assert_eq!(sys::read_now(&woken, &mut count).expect("it was woken"), Some(8));
@@ -353,9 +367,10 @@ mod tests {
         let memory: Vec<Box<[usize; 32]>> = (0..1000).map(|number| Box::new([number; 32])).collect();
         for _ in 0..1000 {
             let ended = run_shared(&["/nonexistent/program", "with", "arguments"], &common);
+            let failure = failure_of(&ended.report);
             assert_eq!(
-                crate::spawn::read_report(&ended.report),
-                Some(("execute the binary", libc::ENOENT)),
+                failure.as_ref().map(|(step, errno)| (&**step, *errno)),
+                Some(NO_BINARY),
                 "{:?}",
                 ended.report
             );

@@ -21,6 +21,7 @@ mod life;
 mod live;
 mod lookup;
 mod reexec;
+mod sandbox;
 mod signalled;
 mod speaker;
 mod store;
