@@ -13,6 +13,7 @@ mod capability;
 mod environment;
 mod isolation;
 pub mod keys;
+mod network;
 mod process;
 mod reader;
 pub mod schema;
@@ -39,6 +40,7 @@ use crate::diagnostic::rules::{self, Rule};
 pub use capability::{CAPABILITIES, CapabilitySet, capability_number};
 pub use environment::Environment;
 pub use isolation::{Bind, IdMap, Isolation, Namespace, TimeOffsets, Tmpfs};
+pub use network::Network;
 pub use process::{
     IoClass, IoClassKind, ProcessLimits, Rlimit, RlimitResource, Scheduling, SchedulingPolicy,
 };

@@ -93,6 +93,7 @@ const COMPANIONS: &[(&str, &str)] = &[
     ("gid_map", "namespaces = [\"user\"]"),
     ("time_offsets", "namespaces = [\"time\"]"),
     ("init", "namespaces = [\"pid\"]"),
+    ("network", "namespaces = [\"net\"]"),
     ("secrets", "namespaces = [\"mount\"]"),
     ("seccomp_action", "seccomp = [\"@service\"]"),
 ];
@@ -238,6 +239,24 @@ fn samples(shape: Shape) -> (Vec<String>, Vec<String>) {
                 "{ monotonic = 1.5 }",
                 "5",
                 "{ boottime = 4000000000 }",
+            ],
+        ),
+        Shape::Network => both(
+            &[
+                "{ bridge = \"br0\", address = \"10.0.0.2/24\" }",
+                "{ bridge = \"br0\", address = \"10.0.0.2/24\", gateway = \"10.0.0.1\" }",
+                "{ bridge = \"b\", address = \"fd00::2/64\", gateway = \"fd00::1\" }",
+            ],
+            &[
+                "\"br0\"",
+                "{ bridge = \"br0\" }",
+                "{ address = \"10.0.0.2/24\" }",
+                "{ bridge = \"br0\", address = \"10.0.0.2\" }",
+                "{ bridge = \"br0\", address = \"10.0.0.2/0\" }",
+                "{ bridge = \"br/0\", address = \"10.0.0.2/24\" }",
+                "{ bridge = \"a-name-that-is-too-long\", address = \"10.0.0.2/24\" }",
+                "{ bridge = \"br0\", address = \"10.0.0.2/24\", route = \"10.0.0.1\" }",
+                "{ bridge = \"br0\", address = \"10.0.0.2/24\", gateway = \"here\" }",
             ],
         ),
         Shape::Secrets => both(

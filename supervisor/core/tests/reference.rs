@@ -71,6 +71,7 @@ fn takes(shape: Shape) -> String {
         Shape::Tmpfs => "array of paths, with or without `:size=BYTES`".to_owned(),
         Shape::IdMaps => "array of `\"INSIDE OUTSIDE COUNT\"`".to_owned(),
         Shape::TimeOffsets => "table of `monotonic`, `boottime`".to_owned(),
+        Shape::Network => "table of `bridge`, `address`, `gateway`".to_owned(),
         Shape::Secrets => "table of absolute paths".to_owned(),
         Shape::Rlimits => {
             "table of numbers, or `\"SOFT:HARD\"` with `infinity`, `K`, `M`, `G`, `T`".to_owned()

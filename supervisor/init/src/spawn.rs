@@ -23,7 +23,7 @@ use std::os::fd::{AsRawFd, FromRawFd as _, OwnedFd, RawFd};
 use std::rc::Rc;
 
 use nix::libc;
-use yakiros_core::component::{Command, Component, Namespace};
+use yakiros_core::component::{Command, Component, Isolation, Namespace};
 use yakiros_core::journal::Exit;
 
 use crate::sys;
@@ -112,7 +112,7 @@ impl Image {
             steps,
             umask: component.environment.umask.unwrap_or(UMASK),
             files_max: component.resources.files_max,
-            namespaces: clone_flags(&component.isolation.namespaces),
+            namespaces: clone_flags(&component.isolation),
             own_numbers,
             shares_memory: may_share_memory(component),
         })
@@ -217,12 +217,14 @@ pub fn words(command: &Command) -> Vec<&str> {
 }
 
 /// Namespaces that clone itself gives.
-fn clone_flags(namespaces: &[Namespace]) -> u64 {
-    namespaces
+fn clone_flags(isolation: &Isolation) -> u64 {
+    isolation
+        .namespaces
         .iter()
         .map(|namespace| match namespace {
             Namespace::Mount => libc::CLONE_NEWNS as u64,
             Namespace::Pid => libc::CLONE_NEWPID as u64,
+            Namespace::Net if sandbox::takes_network(isolation) => 0,
             Namespace::Net => libc::CLONE_NEWNET as u64,
             Namespace::Uts => libc::CLONE_NEWUTS as u64,
             Namespace::Ipc => libc::CLONE_NEWIPC as u64,

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use toml::de::{DeTable, DeValue};
 
 use super::keys::Word;
+use super::network::{Network, network};
 use super::reader::Reader;
 use super::security::ID_MAX;
 use super::values::{
@@ -89,6 +90,8 @@ pub struct Isolation {
     pub gid_map: Vec<IdMap>,
     /// What the clocks of the namespace show.
     pub time_offsets: TimeOffsets,
+    /// How it reaches other networks than its own.
+    pub network: Option<Network>,
     /// Whether a process of the supervisor's is the first of the pid namespace, and the program the second.
     pub init: bool,
     /// Files that only the component's user can read: names, and what they are copies of.
@@ -162,6 +165,7 @@ pub(super) fn isolation(r: &mut Reader<'_>) -> Isolation {
         uid_map: r.get(S, "uid_map", id_maps).unwrap_or_default(),
         gid_map: r.get(S, "gid_map", id_maps).unwrap_or_default(),
         time_offsets: r.get(S, "time_offsets", time_offsets).unwrap_or_default(),
+        network: r.get(S, "network", network),
         init: r.get(S, "init", truth).unwrap_or(false),
         secrets: r.get(S, "secrets", secrets).unwrap_or_default(),
         namespaces,
@@ -172,7 +176,7 @@ pub(super) fn isolation(r: &mut Reader<'_>) -> Isolation {
 
 /// Keys that would change the machine's own without a namespace, or have no effect.
 fn need_namespaces(r: &mut Reader<'_>, found: &Isolation) {
-    use Namespace::{Mount, Pid, Time, User, Uts};
+    use Namespace::{Mount, Net, Pid, Time, User, Uts};
     let asked = [
         ("hostname", Uts, found.hostname.is_some()),
         ("root", Mount, found.root.is_some()),
@@ -186,6 +190,7 @@ fn need_namespaces(r: &mut Reader<'_>, found: &Isolation) {
         ("uid_map", User, !found.uid_map.is_empty()),
         ("gid_map", User, !found.gid_map.is_empty()),
         ("time_offsets", Time, found.time_offsets != TimeOffsets::default()),
+        ("network", Net, found.network.is_some()),
         ("init", Pid, found.init),
         ("secrets", Mount, !found.secrets.is_empty()),
     ];

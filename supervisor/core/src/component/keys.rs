@@ -130,6 +130,8 @@ pub enum Shape {
     IdMaps,
     /// A table of seconds by clock.
     TimeOffsets,
+    /// A table of bridge, address and gateway.
+    Network,
     /// A table of absolute paths by name.
     Secrets,
     /// A table of limits by resource.
@@ -572,6 +574,14 @@ const ISOLATION: &[Key] = &[
         Shape::TimeOffsets,
         Fallback::Words("none"),
         "Seconds that the clocks are ahead, or behind: `{ monotonic = 3600, boottime = 3600 }`. Needs the namespace `time`.",
+    ),
+    key(
+        "network",
+        Shape::Network,
+        Fallback::Words("none"),
+        "An interface `eth0` in the namespace, with the other end at a bridge of the machine, and its address: \
+         `{ bridge = \"br0\", address = \"10.0.0.2/24\", gateway = \"10.0.0.1\" }`; the gateway may be missing. It goes with \
+         the namespace. Needs the namespace `net`.",
     ),
     key(
         "init",

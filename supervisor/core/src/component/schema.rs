@@ -57,6 +57,13 @@ const ACCOUNT: &str = "^[^\\s\\p{Cc}:/-][^\\s\\p{Cc}:/]*$";
 
 const BIND: &str = "^/[^:\\u0000]*:/[^:\\u0000]+(:(ro|rw))?$";
 
+/// Neither blank nor what the kernel does not take.
+const INTERFACE: &str = "^(?!\\.{1,2}$)[^\\s/:\\p{Cc}]{1,15}$";
+
+const PREFIXED: &str = "^[0-9A-Fa-f:.]+/0*[1-9]\\d{0,2}$";
+
+const BARE: &str = "^[0-9A-Fa-f:.]+$";
+
 const TMPFS: &str = "^/[^:\\u0000]+(:size=0*[1-9]\\d*([bB]|[kKmMgGtT]([iI]?[bB])?)?)?$";
 
 const ID_MAP: &str = "^\\s*\\d{1,10}\\s+\\d{1,10}\\s+0*[1-9]\\d{0,9}\\s*$";
@@ -195,6 +202,12 @@ fn shape(shape: Shape) -> Value {
         Shape::TimeOffsets => {
             let offset = json!({"type": "integer", "minimum": -OFFSET_MAX, "maximum": OFFSET_MAX});
             table(json!({"monotonic": offset, "boottime": offset}))
+        }
+        Shape::Network => {
+            let mut network =
+                table(json!({"bridge": text(INTERFACE), "address": text(PREFIXED), "gateway": text(BARE)}));
+            network["required"] = json!(["bridge", "address"]);
+            network
         }
         Shape::Secrets => json!({"type": "object", "additionalProperties": text(ABSOLUTE),
             "propertyNames": {"pattern": "^[^./\\p{Cc}][^/\\p{Cc}]*$", "maxLength": SECRET_LIMIT}}),

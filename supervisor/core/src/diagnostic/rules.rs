@@ -347,6 +347,12 @@ rules! {
         bad File(web!("[security]" "seccomp = [\"~@mounts\"]"));
         good File(web!("[security]" "seccomp = [\"~@mount\"]"));
 
+    NO_NETWORK Error "Y0243" "value is no interface to a network"
+        "An interface needs the bridge at which its other end is, and an address with the number of bits that are the \
+         network's. Address and gateway are both of IPv4, or both of IPv6."
+        bad File(web!("[isolation]" "namespaces = [\"net\"]" "network = { bridge = \"br0\", address = \"10.0.0.2\" }"));
+        good File(web!("[isolation]" "namespaces = [\"net\"]" "network = { bridge = \"br0\", address = \"10.0.0.2/24\" }"));
+
     READINESS_INCOMPLETE Error "Y0301" "method of readiness lacks its key"
         "`readiness = \"file\"` needs `readiness_file`, \"command\" needs `readiness_check`, and \
          \"signal\" needs `readiness_signal`."

@@ -11,7 +11,7 @@ use crate::guest::{Guest, PATIENCE, until};
 use crate::handover::done;
 
 /// An example, which cargo builds for the tests of its package and puts beside them.
-fn built(name: &str) -> String {
+pub fn built(name: &str) -> String {
     let tests = std::env::current_exe().expect("this program");
     let profile = tests.ancestors().nth(2).map(PathBuf::from).expect("a folder of the profile");
     let example = profile.join("examples").join(name);

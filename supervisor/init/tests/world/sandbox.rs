@@ -3,6 +3,7 @@
 //!
 //! A row is one program in two components: the one that is free says one thing, the one that is bound another.
 
+mod network;
 mod privilege;
 mod refused;
 
@@ -30,6 +31,11 @@ struct Row {
 
 /// A supervisor that is root of the machine, as on a machine of its own; in a user namespace it could give little away.
 fn start() -> Option<Guest> {
+    start_as("-pmf")
+}
+
+/// The same in these namespaces.
+fn start_as(flags: &str) -> Option<Guest> {
     if !nix::unistd::geteuid().is_root() {
         let skip = std::env::var_os("YAKIROS_SKIP_NAMESPACE_TESTS").is_some();
         assert!(skip, "isolation is tested as root; run as root, or set YAKIROS_SKIP_NAMESPACE_TESTS=1");
@@ -38,7 +44,7 @@ fn start() -> Option<Guest> {
     let dir = tempfile::tempdir().expect("temporary directory");
     fs::create_dir(dir.path().join("graph.d")).expect("configuration directory");
     fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("its mode");
-    Some(Guest::start_as(dir, "-pmf"))
+    Some(Guest::start_as(dir, flags))
 }
 
 /// Declare a component that the shell runs to its end.

@@ -22,13 +22,24 @@ pub struct Registers {
     groups: [u32; GROUPS_LIMIT],
     /// How many of them are found.
     count: usize,
+    /// The connection to the kernel's interfaces.
+    links: RawFd,
+    /// The number of one of them.
+    link: i32,
 }
 
 impl Registers {
     /// Nothing is found yet.
     pub fn new() -> Self {
         // What stands for "as it is" to setresuid(2).
-        Self { user: u32::MAX, group: u32::MAX, groups: [u32::MAX; GROUPS_LIMIT], count: 0 }
+        Self {
+            user: u32::MAX,
+            group: u32::MAX,
+            groups: [u32::MAX; GROUPS_LIMIT],
+            count: 0,
+            links: -1,
+            link: 0,
+        }
     }
 
     fn add_group(&mut self, group: u32) -> Result<(), Errno> {
@@ -58,7 +69,10 @@ pub unsafe fn apply(op: &Op, registers: &mut Registers) -> Result<(), Errno> {
             Op::Unshare(flags) => drop(syscall!(Sysno::unshare, *flags)?),
             Op::Write { path, text } => write_file(path, text)?,
             Op::HostName(name) => drop(syscall!(Sysno::sethostname, name.as_ptr(), name.count_bytes())?),
-            Op::Loopback => network::raise_loopback()?,
+            Op::OpenLinks => network::open(registers)?,
+            Op::FindLink(name) => network::find(name, registers)?,
+            Op::Link(message) => network::send(message, registers)?,
+            Op::RaiseLink(name) => network::raise(name)?,
             Op::Limit { resource, limit } => {
                 let none = ptr::null_mut::<libc::rlimit>();
                 syscall!(Sysno::prlimit64, 0, *resource, ptr::from_ref(limit), none)?;

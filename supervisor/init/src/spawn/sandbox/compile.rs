@@ -2,6 +2,7 @@
 
 mod account;
 mod environment;
+mod network;
 mod privilege;
 mod process;
 
@@ -12,6 +13,8 @@ use nix::libc;
 use yakiros_core::component::{Component, Isolation, Namespace, Restriction, Security};
 
 use super::{Op, Step, Steps};
+
+pub use network::is_taken as takes_network;
 
 /// Why there are no steps: what could not be done, and the number of the reason.
 pub type NotCompiled = (String, i32);
@@ -82,10 +85,7 @@ impl Compiler<'_> {
                 Op::HostName(text),
             );
         }
-        if self.isolation.has(Namespace::Net) {
-            self.restrict(Restriction::Loopback, "bring the interface lo up", Op::Loopback);
-        }
-        Ok(())
+        network::steps(self)
     }
 }
 

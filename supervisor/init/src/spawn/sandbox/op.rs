@@ -8,6 +8,20 @@ use nix::libc;
 /// dozen.
 pub const GROUPS_LIMIT: usize = 32;
 
+/// The longest message about interfaces, in bytes: the child has one on its stack.
+pub const MESSAGE_LIMIT: usize = 256;
+
+/// A message of rtnetlink(7), and where the child puts what only it knows.
+#[derive(Debug, PartialEq)]
+pub struct Message {
+    /// At most [`MESSAGE_LIMIT`].
+    pub bytes: Vec<u8>,
+    /// The number of the interface that was found.
+    pub link_at: Option<usize>,
+    /// The child's number in its own namespace.
+    pub process_at: Option<usize>,
+}
+
 /// One operation.
 #[derive(Debug, PartialEq)]
 pub enum Op {
@@ -34,8 +48,14 @@ pub enum Op {
     },
     /// sethostname(2).
     HostName(CString),
-    /// Bring the interface `lo` up.
-    Loopback,
+    /// Connect to the interfaces of the namespace that the child is in now.
+    OpenLinks,
+    /// Find the interface of this name, for [`Op::Link`].
+    FindLink(CString),
+    /// Send a message about interfaces.
+    Link(Message),
+    /// Bring the interface of this name up.
+    RaiseLink(CString),
     /// prlimit(2).
     Limit {
         /// Its number.

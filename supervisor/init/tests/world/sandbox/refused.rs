@@ -8,7 +8,7 @@ use crate::guest::{Guest, until};
 /// A processor that no machine has.
 const NOWHERE: &str = "[resources]\ncpu_affinity = [8191]";
 
-fn failed(guest: &Guest, name: &str) -> String {
+pub fn failed(guest: &Guest, name: &str) -> String {
     until("the declaration", || guest.status().0.iter().any(|c| *c.name == *name).then_some(()));
     guest.wait(name, State::Failed, None);
     guest.component(name).detail.expect("a reason")
