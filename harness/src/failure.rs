@@ -22,17 +22,29 @@ pub struct Failure {
     pub culprit: Culprit,
     /// What was expected and what was seen.
     pub message: String,
+    /// Nothing failed: the guest lacks what the scenario is about, and nothing was learnt.
+    pub is_skip: bool,
 }
 
 impl Failure {
     /// The supervisor did not do what it promises.
     pub fn supervisor(message: impl Into<String>) -> Self {
-        Self { culprit: Culprit::Supervisor, message: message.into() }
+        Self::of(Culprit::Supervisor, message)
+    }
+
+    /// One of somebody's.
+    pub fn of(culprit: Culprit, message: impl Into<String>) -> Self {
+        Self { culprit, message: message.into(), is_skip: false }
+    }
+
+    /// The guest's kernel lacks what the scenario is about.
+    pub fn skip(reason: impl Into<String>) -> Self {
+        Self { is_skip: true, ..Self::of(Culprit::GuestKernel, reason) }
     }
 
     /// The harness itself is at fault.
     pub fn harness(message: impl Into<String>) -> Self {
-        Self { culprit: Culprit::Harness, message: message.into() }
+        Self::of(Culprit::Harness, message)
     }
 
     /// A guest that could not be handed to a scenario. A machine that does not answer in time says nothing about the
@@ -42,12 +54,12 @@ impl Failure {
             Blame::Budget | Blame::Agent => Culprit::Vmm,
             _ => return error.into(),
         };
-        Self { culprit, message: error.to_string() }
+        Self::of(culprit, error.to_string())
     }
 
     /// The time is over.
     pub fn budget(message: impl Into<String>) -> Self {
-        Self { culprit: Culprit::Budget, message: message.into() }
+        Self::of(Culprit::Budget, message)
     }
 
     /// Nothing was learnt about the supervisor: the machinery around it failed.
@@ -74,7 +86,7 @@ impl From<VmError> for Failure {
             Blame::Init | Blame::Request | Blame::Agent => Culprit::Supervisor,
             Blame::Budget => Culprit::Budget,
         };
-        Self { culprit, message: error.to_string() }
+        Self::of(culprit, error.to_string())
     }
 }
 

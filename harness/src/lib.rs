@@ -8,6 +8,7 @@ mod events;
 pub mod failure;
 mod host;
 mod interrupt;
+pub mod ledger;
 pub mod limits;
 pub mod measure;
 pub mod options;

@@ -27,6 +27,7 @@ use crate::events::Events;
 use crate::failure::Failure;
 use crate::host;
 use crate::interrupt::{self, EXIT_INTERRUPTED};
+use crate::ledger;
 use crate::options::{self, Options};
 use crate::pool::{Folders, SuiteMachine};
 use crate::prepare::{PrepareError, Prepared};
@@ -294,12 +295,14 @@ impl Attempt {
             Ok(()) => self.on_guest(started, &folder).await,
             Err(error) => Err(Failure::harness(format!("failed to make {}: {error}", folder.display()))),
         };
-        let passed = result.is_ok();
+        let skipped = result.as_ref().is_err_and(|failure| failure.is_skip);
+        let passed = result.is_ok() || skipped;
         // Of a scenario that got no guest; its reason names where to look.
         let is_empty = fs::remove_dir(&folder).is_ok();
         let failure = result.err();
         let outcome = match &failure {
             None => Outcome::Passed,
+            Some(failure) if failure.is_skip => Outcome::Skipped,
             Some(failure) if failure.is_infrastructure() => Outcome::InfraFailed,
             Some(_) => Outcome::Failed,
         };
@@ -309,7 +312,7 @@ impl Attempt {
             outcome,
             duration_ms: ms(started.elapsed()),
             reason: failure.as_ref().map(ToString::to_string),
-            culprit: failure.map(|failure| failure.culprit),
+            culprit: failure.filter(|_| !skipped).map(|failure| failure.culprit),
             capsule: (!passed && !is_empty).then(|| folder.display().to_string()),
             reproduce: (!passed).then(|| self.options.reproduce(&suite, &name)),
         }));
@@ -338,8 +341,10 @@ impl Attempt {
             log.clone(),
         );
         let work = async {
+            let before = ledger::take(&vm).await?;
             catch_panic((self.scenario.run)(&vm)).await?;
-            vm.still_works().await
+            let status = vm.still_works().await?;
+            ledger::settle(&vm, &before, status).await
         };
         let result = match tokio::time::timeout(budget, work).await {
             Ok(result) => result,
@@ -347,7 +352,9 @@ impl Attempt {
         };
         let result = self.with_console(&vm, result).map_err(|failure| in_step(failure, &log.step));
         let mut result = result;
-        if let Err(failure) = &mut result {
+        if let Err(failure) = &mut result
+            && !failure.is_skip
+        {
             if !vm.guest.has_ended()
                 && let Ok(Some(lines)) = vm.internal_error().await
             {
@@ -385,7 +392,7 @@ impl Attempt {
                     (Culprit::GuestKernel, "the guest's kernel failed")
                 };
                 let said = result.err().map(|failure| format!("; {failure}")).unwrap_or_default();
-                Err(Failure { culprit, message: format!("{who}: {}{said}", finding.title) })
+                Err(Failure::of(culprit, format!("{who}: {}{said}", finding.title)))
             }
         }
     }

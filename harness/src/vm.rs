@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use yakiros_guest::protocol::{Exec, ExitStatus};
-use yakiros_reports::event::{CrashPoint, Event, Metric, Outcome, Step, ms};
+use yakiros_reports::event::{CrashPoint, Event, Ledger, Metric, Outcome, Step, ms};
 use yakiros_vm::agent::{AgentResult, Connection, Output};
 use yakiros_vm::machine::{Ended, Guest};
 
@@ -68,7 +68,7 @@ pub struct Status {
 }
 
 /// One component.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 pub struct Component {
     /// Its name.
     pub name: String,
@@ -80,6 +80,19 @@ pub struct Component {
     pub restarts: u64,
     /// Why it is in this state.
     pub detail: Option<String>,
+    /// What its probes say: `none` where there are none.
+    #[serde(default)]
+    pub health: String,
+    /// What the supervisor holds for it.
+    #[serde(default)]
+    pub descriptors: Vec<HeldDescriptors>,
+}
+
+/// Descriptors of one name that the supervisor holds for a component.
+#[derive(Debug, Clone, Deserialize)]
+pub struct HeldDescriptors {
+    /// How many.
+    pub count: u32,
 }
 
 /// One refused component file.
@@ -229,6 +242,12 @@ impl Vm {
         }));
     }
 
+    /// Reports what there was before and after.
+    pub fn ledger(&self, ledger: Ledger) {
+        let (suite, scenario) = (self.log.suite.clone(), self.log.scenario.clone());
+        self.log.events.emit(Event::Ledger(Ledger { suite, scenario, ..ledger }));
+    }
+
     /// Asks the agent for something that has no method here.
     pub async fn ask<T>(
         &self,
@@ -369,17 +388,17 @@ impl Vm {
         self.ask(&format!("connect to {address}"), ANSWER * 2, connect).await
     }
 
-    /// After the scenario the supervisor still does its work, unless the scenario ended the guest.
-    pub async fn still_works(&self) -> Result<(), Failure> {
+    /// After the scenario the supervisor still does its work, unless the scenario ended the guest. Gives its state.
+    pub async fn still_works(&self) -> Result<Option<Status>, Failure> {
         if self.guest.has_ended() {
-            return Ok(());
+            return Ok(None);
         }
-        if let Err(mut failure) = self.status().await {
+        let status = self.status().await.map_err(|mut failure| {
             failure.message = format!("the supervisor no longer answers after the scenario: {failure}");
-            return Err(failure);
-        }
+            failure
+        })?;
         match self.internal_error().await? {
-            None => Ok(()),
+            None => Ok(Some(status)),
             Some(lines) => Err(Failure::supervisor(format!("the supervisor has failed in itself: {lines}"))),
         }
     }

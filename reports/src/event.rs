@@ -82,6 +82,8 @@ pub enum Event {
     Metric(Metric),
     /// Something happened to a party in the middle of an upgrade, and this one serves.
     CrashPoint(CrashPoint),
+    /// What there was in the guest before a scenario and after it.
+    Ledger(Ledger),
     /// The console showed a panic, an oops, a hung task or the like.
     ConsoleFinding(ConsoleFinding),
     /// A message of the harness about itself.
@@ -105,7 +107,7 @@ pub struct UnknownEvent {
 }
 
 /// The names of all events of this version, in the order of [`Event`].
-pub const EVENT_NAMES: [&str; 13] = [
+pub const EVENT_NAMES: [&str; 14] = [
     "run_started",
     "artifact",
     "plan",
@@ -115,6 +117,7 @@ pub const EVENT_NAMES: [&str; 13] = [
     "step",
     "metric",
     "crash_point",
+    "ledger",
     "console_finding",
     "log",
     "scenario_finished",
@@ -314,6 +317,38 @@ pub struct CrashPoint {
     pub outcome: String,
 }
 
+/// What there was in the guest before a scenario and after it: the conservation ledger.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Ledger {
+    /// The suite.
+    pub suite: String,
+    /// The scenario.
+    pub scenario: String,
+    /// Why it was not taken: `the machine ended`; null when it was.
+    pub not_taken: Option<String>,
+    /// What was counted.
+    pub rows: Vec<LedgerRow>,
+    /// What was created or lost and belongs to nobody, each in one line that names it. Empty when the ledger balances.
+    pub findings: Vec<String>,
+    /// How often was looked until it balanced, or until the time for it was over.
+    pub looks: u32,
+    /// What one look took, in milliseconds: the median.
+    pub look_ms: f64,
+}
+
+/// One kind of thing in a [`Ledger`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LedgerRow {
+    /// What was counted: `processes`, `descriptors of process 1`.
+    pub what: String,
+    /// Before the scenario.
+    pub before: u64,
+    /// After it, at rest.
+    pub after: u64,
+    /// How many are too many or too few, because nobody owns or owned them.
+    pub unowned: u64,
+}
+
 /// The console showed that the guest is in trouble.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ConsoleFinding {
@@ -452,6 +487,7 @@ impl Event {
             Self::Step(_) => "step",
             Self::Metric(_) => "metric",
             Self::CrashPoint(_) => "crash_point",
+            Self::Ledger(_) => "ledger",
             Self::ConsoleFinding(_) => "console_finding",
             Self::Log(_) => "log",
             Self::ScenarioFinished(_) => "scenario_finished",

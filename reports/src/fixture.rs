@@ -128,6 +128,18 @@ pub fn model_run() -> Vec<Record> {
             outcome: outcome.into(),
         }));
     }
+    stream.push(Event::Ledger(Ledger {
+        suite: "basic".into(),
+        scenario: "orphan-is-reaped".into(),
+        not_taken: None,
+        rows: vec![
+            LedgerRow { what: "processes".into(), before: 12, after: 13, unowned: 1 },
+            LedgerRow { what: "mounts".into(), before: 7, after: 7, unowned: 0 },
+        ],
+        findings: vec!["a zombie too much: process 123 (orphan), which process 1 has not reaped".into()],
+        looks: 14,
+        look_ms: 12.5,
+    }));
     let summary = crate::fold(&stream.0);
     stream.push(Event::RunFinished(crate::closing(summary.counts(), 84_250.0, false)));
     stream.0

@@ -40,6 +40,9 @@ impl RunSummary {
             Event::Step(step) => self.attempt(&step.suite, &step.scenario, t_us).steps.push(step.clone()),
             Event::Metric(metric) => self.metrics.push(metric.clone()),
             Event::CrashPoint(point) => self.crash_points.push(point.clone()),
+            Event::Ledger(ledger) => {
+                self.attempt(&ledger.suite, &ledger.scenario, t_us).ledger = Some(ledger.clone());
+            }
             Event::ConsoleFinding(finding) => match (&finding.suite, &finding.scenario) {
                 (Some(suite), Some(name)) => self.attempt(suite, name, t_us).findings.push(finding.clone()),
                 _ => self.findings.push(finding.clone()),

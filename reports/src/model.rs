@@ -6,8 +6,8 @@
 use std::collections::HashMap;
 
 use crate::event::{
-    Artifact, ConsoleFinding, Counts, CrashPoint, Culprit, LogMessage, MachineOrigin, MachineReady, Metric,
-    Outcome, RunFinished, RunStarted, StartKind, Step,
+    Artifact, ConsoleFinding, Counts, CrashPoint, Culprit, Ledger, LogMessage, MachineOrigin, MachineReady,
+    Metric, Outcome, RunFinished, RunStarted, StartKind, Step,
 };
 use crate::stats::{self, Spread};
 
@@ -99,6 +99,8 @@ pub struct Attempt {
     pub steps: Vec<Step>,
     /// What the console showed.
     pub findings: Vec<ConsoleFinding>,
+    /// What there was in the guest before and after.
+    pub ledger: Option<Ledger>,
 }
 
 impl RunSummary {
@@ -230,6 +232,7 @@ impl Attempt {
             reproduce: None,
             steps: Vec::new(),
             findings: Vec::new(),
+            ledger: None,
         }
     }
 

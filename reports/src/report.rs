@@ -8,8 +8,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::event::{
-    Acceleration, Artifact, ConsoleFinding, Counts, CrashPoint, Culprit, Host, LogMessage, MachineReady,
-    Metric, Outcome, StartKind, Step,
+    Acceleration, Artifact, ConsoleFinding, Counts, CrashPoint, Culprit, Host, Ledger, LogMessage,
+    MachineReady, Metric, Outcome, StartKind, Step,
 };
 use crate::exit::{self, exit_code};
 use crate::model::{Attempt, Machine, RunSummary, Scenario};
@@ -194,6 +194,9 @@ pub struct AttemptReport {
     pub steps: Vec<Step>,
     /// What the console showed.
     pub console_findings: Vec<ConsoleFinding>,
+    /// What there was in the guest before and after; null where that was not compared.
+    #[serde(default)]
+    pub ledger: Option<Ledger>,
 }
 
 /// `report.json` as text, indented, with a newline at its end.
@@ -386,6 +389,7 @@ fn attempt_report(attempt: &Attempt) -> AttemptReport {
         culprit: attempt.culprit,
         steps: attempt.steps.clone(),
         console_findings: attempt.findings.clone(),
+        ledger: attempt.ledger.clone(),
     }
 }
 

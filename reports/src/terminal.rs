@@ -5,7 +5,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use crate::event::{Counts, Outcome};
+use crate::event::{Counts, Ledger, Outcome};
 use crate::exit::{EXIT_INFRA, EXIT_PASSED, exit_code};
 use crate::model::{Machine, RunSummary, Scenario};
 use crate::rebuild::{EVENTS_FILE, JUNIT_FILE, REPORT_FILE};
@@ -18,6 +18,8 @@ mod text;
 const SLOWEST: usize = 5;
 /// How many console lines of a failure are shown; the capsule has all of them.
 const CONSOLE_LINES: usize = 8;
+/// How many findings of a ledger are shown.
+const LEDGER_LINES: usize = 8;
 /// How many failures are shown in full; a run in which everything fails has one cause.
 const FULL_FAILURES: usize = 20;
 /// How many artifacts are named, the largest first; a guest with CRIU is made of some sixty packages.
@@ -138,10 +140,34 @@ fn failure(scenario: &Scenario, paint: Paint) -> String {
             let _ = writeln!(out, "{:13}{}", "", paint.dim(&clip(line, WIDTH - 13)));
         }
     }
+    if let Some(ledger) = attempt.ledger.as_ref().filter(|ledger| !ledger.findings.is_empty()) {
+        out += &ledger_table(ledger, paint);
+    }
     for (name, value) in [("capsule", &attempt.capsule), ("reproduce", &attempt.reproduce)] {
         if let Some(value) = value {
             label(&mut out, name, &[text::plain(value)]);
         }
+    }
+    out
+}
+
+/// What a scenario left behind or lost: the counts, and what nobody owns by name.
+fn ledger_table(ledger: &Ledger, paint: Paint) -> String {
+    let mut out = String::new();
+    let head = format!("{:<30}{:>8}{:>8}{:>9}", "", "before", "after", "unowned");
+    label(&mut out, "ledger", &[paint.bold(&head)]);
+    for row in &ledger.rows {
+        let unowned = if row.unowned == 0 { "-".to_owned() } else { row.unowned.to_string() };
+        let line = format!("{:<30}{:>8}{:>8}{unowned:>9}", clip(&row.what, 29), row.before, row.after);
+        let line = if row.unowned == 0 { line } else { paint.outcome(Outcome::Failed, &line) };
+        let _ = writeln!(out, "{:13}{line}", "");
+    }
+    for finding in ledger.findings.iter().take(LEDGER_LINES) {
+        label(&mut out, "", &wrap(finding, WIDTH - 13));
+    }
+    if ledger.findings.len() > LEDGER_LINES {
+        let more = ledger.findings.len() - LEDGER_LINES;
+        label(&mut out, "", &[format!("and {more} more, see {REPORT_FILE}")]);
     }
     out
 }

@@ -13,6 +13,7 @@ use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc;
 use yakiros_guest::frame::{Decoder, Frame, Kind, MAX_PAYLOAD_BYTES};
+use yakiros_guest::ledger::Ledger;
 use yakiros_guest::protocol::{
     self, Exec, ExitStatus, Fresh, GuestError, Reply, Request, Started, WindowSize,
 };
@@ -204,6 +205,26 @@ impl Agent {
         match self.ask(&Request::Clock { set_realtime_ns }, QUICK_LIMIT).await? {
             Reply::Clock { realtime_ns, monotonic_ns, boottime_ns } => {
                 Ok(Clock { realtime_ns, monotonic_ns, boottime_ns })
+            }
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Counts what there is in the guest.
+    pub async fn ledger(&self) -> AgentResult<Ledger> {
+        let mut text = Vec::new();
+        let exchange = async {
+            let mut stream = self.open(&Request::Ledger).await?;
+            stream
+                .reply(|frame| {
+                    text.extend_from_slice(&frame.payload);
+                    Ok(())
+                })
+                .await
+        };
+        match in_time(QUICK_LIMIT, exchange).await? {
+            Reply::Counted { bytes } if bytes == text.len() as u64 => {
+                serde_json::from_slice(&text).map_err(|error| lost(&format!("unreadable ledger: {error}")))
             }
             other => Err(unexpected(&other)),
         }

@@ -28,6 +28,11 @@ FAILED basic/orphan-is-reaped  culprit: supervisor  8.2 s
              [    3.100007] Call Trace: line 7 of an excerpt that is wider than…
              [    3.100008] Call Trace: line 8 of an excerpt that is wider than…
              [    3.100009] Call Trace: line 9 of an excerpt that is wider than…
+  ledger                                     before   after  unowned
+             processes                           12      13        1
+             mounts                               7       7        -
+             a zombie too much: process 123 (orphan), which process 1 has not
+             reaped
   capsule    capsules/basic-orphan-is-reaped
   reproduce  cargo xtask vm-test --scenario basic/orphan-is-reaped --seed 42
 

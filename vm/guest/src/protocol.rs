@@ -78,6 +78,8 @@ pub enum Request {
         /// Nanoseconds since 1970.
         set_realtime_ns: Option<u64>,
     },
+    /// Counts what there is: a [`crate::ledger::Ledger`] in JSON arrives as data. Answered by [`Reply::Counted`].
+    Ledger,
     /// Ends the machine. Answered by [`Reply::ShuttingDown`] before it is done.
     Shutdown(Shutdown),
 }
@@ -185,6 +187,11 @@ pub enum Reply {
         monotonic_ns: u64,
         /// Since boot.
         boottime_ns: u64,
+    },
+    /// To [`Request::Ledger`].
+    Counted {
+        /// Bytes sent.
+        bytes: u64,
     },
     /// To [`Request::Shutdown`].
     ShuttingDown,

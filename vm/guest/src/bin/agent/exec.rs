@@ -1,11 +1,13 @@
 //! Running programs, with pipes or on a terminal.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, SyncSender};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::libc;
@@ -24,6 +26,8 @@ use crate::stream::{Input, Output, Stream};
 const DRAIN_LIMIT: Duration = Duration::from_millis(500);
 /// Stands for "no time-out": longer than any run.
 const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
+/// Sessions that were begun here. What a program leaves behind stays in its session.
+static SESSIONS: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Runs a program to its end.
@@ -96,8 +100,18 @@ fn on_terminal(command: &mut Command, size: WindowSize, stream: &Stream) -> io::
 
 fn announce(child: &Child, stream: &Stream) -> io::Result<Pid> {
     let pid = i32::try_from(child.id()).map_err(io::Error::other)?;
+    sessions().insert(pid);
     stream.output.started(Started::Exec { pid })?;
     Ok(Pid::from_raw(pid))
+}
+
+/// Whether a session is one of a program that was run here.
+pub fn began_session(session: i32) -> bool {
+    sessions().contains(&session)
+}
+
+fn sessions() -> MutexGuard<'static, BTreeSet<i32>> {
+    SESSIONS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// In the child: a session of its own, and the usual place in the OOM killer's list.

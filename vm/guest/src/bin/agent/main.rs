@@ -8,6 +8,7 @@
 mod error;
 mod exec;
 mod files;
+mod ledger;
 mod machine;
 mod port;
 mod relay;

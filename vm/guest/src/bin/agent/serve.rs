@@ -12,7 +12,7 @@ use yakiros_guest::protocol::{ErrorKind, Fresh, GuestError, MAX_STREAMS, Reply, 
 use crate::error::{invalid, system};
 use crate::port::{self, Sender};
 use crate::stream::{Input, Output, Stream};
-use crate::{exec, files, machine, relay};
+use crate::{exec, files, ledger, machine, relay};
 
 struct Entry {
     input: SyncSender<Input>,
@@ -133,6 +133,7 @@ fn answer(request: Request, stream: &Stream) -> Result<Reply, GuestError> {
         Request::TcpConnect { address, timeout_ms } => relay::tcp(&address, timeout_ms, stream),
         Request::Signal { pid, signal } => machine::signal(pid, signal),
         Request::Clock { set_realtime_ns } => machine::clock(set_realtime_ns),
+        Request::Ledger => ledger::take(stream),
         Request::Shutdown(how) => Ok(machine::shutdown(how)),
     }
 }
