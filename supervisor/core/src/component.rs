@@ -22,7 +22,6 @@ mod security;
 mod sockets;
 mod syntax;
 mod together;
-mod unsupported;
 mod values;
 
 use std::fmt;
@@ -48,7 +47,6 @@ pub use seccomp::SeccompAction;
 pub use security::{Account, Restriction, SecureBit, Security};
 pub use sockets::{Listen, Socket, SocketKind};
 pub use together::{Declared, check_together};
-pub use unsupported::Wish;
 pub use values::Signal;
 
 /// The largest component file, in bytes. One describes one program; a larger one is not a

@@ -65,8 +65,7 @@ preserve_state = true
 #[test]
 fn every_key_is_read() {
     let parsed = parse(EVERYTHING);
-    let codes: Vec<_> = parsed.diagnostics.iter().map(|d| (d.line, &*d.code)).collect();
-    assert_eq!(codes, [(42, "Y0321")], "the root directory is for another version");
+    assert_eq!(parsed.diagnostics, []);
     let c = parsed.component.expect("a component");
     assert_eq!(c.args, ["--port", "80", "tab\there"]);
     assert_eq!((c.kind, c.lifecycle.handoff), (Kind::Service, Handoff::FdPassing));

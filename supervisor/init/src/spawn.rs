@@ -13,6 +13,7 @@ mod child;
 mod clone;
 mod lanes;
 mod loan;
+mod maps;
 mod sandbox;
 mod stacks;
 
@@ -22,13 +23,16 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd as _, OwnedFd, RawFd};
 use std::rc::Rc;
 
+use nix::fcntl::OFlag;
 use nix::libc;
+use nix::unistd::pipe2;
 use yakiros_core::component::{Command, Component, Isolation, Namespace};
 use yakiros_core::journal::Exit;
 
 use crate::sys;
 use lanes::Lane;
 use loan::Launch;
+use maps::Maps;
 
 pub use child::{Report, read_report};
 pub use lanes::prepare as prepare_lanes;
@@ -65,6 +69,10 @@ pub struct Image {
     umask: libc::mode_t,
     files_max: Option<u64>,
     namespaces: u64,
+    /// Of its user namespace.
+    maps: Option<Maps>,
+    /// Where the child hears that they hold.
+    mapped: Option<RawFd>,
     /// Variables that have the child's own number as their value, which it writes itself.
     own_numbers: Vec<&'static str>,
     /// Whether the child may run in the supervisor's memory.
@@ -113,6 +121,8 @@ impl Image {
             umask: component.environment.umask.unwrap_or(UMASK),
             files_max: component.resources.files_max,
             namespaces: clone_flags(&component.isolation),
+            maps: Maps::of(&component.isolation),
+            mapped: None,
             own_numbers,
             shares_memory: may_share_memory(component),
         })
@@ -131,6 +141,8 @@ impl Image {
             umask: UMASK,
             files_max: None,
             namespaces: 0,
+            maps: None,
+            mapped: None,
             own_numbers: Vec::new(),
             shares_memory: false,
         })
@@ -150,7 +162,10 @@ fn may_share_memory(component: &Component) -> bool {
     let changes_user = component.security.has_account();
     let is_scored = component.resources.process.oom_score_adjust.is_some();
     let alone = component.resources.memory_max.is_none() && component.cgroup() == component.name;
-    alone && !changes_user && !is_scored
+    let isolation = &component.isolation;
+    // The kernel lets nobody into a time namespace who shares memory, and a first process stays in it.
+    let is_apart = isolation.has(Namespace::User) || isolation.has(Namespace::Time) || isolation.init;
+    alone && !changes_user && !is_scored && !is_apart
 }
 
 /// The variables of a component's process, each name once.
@@ -158,6 +173,9 @@ fn environment(component: &Component, generation: u64, extra: &[String]) -> Vec<
     let mut all = base_environment();
     all.extend(component.hotswap.env_vars.iter().filter_map(|text| variable(text)));
     all.extend(component.environment.variables.iter().filter_map(|text| variable(text)));
+    if !component.isolation.secrets.is_empty() {
+        all.push(format!("CREDENTIALS_DIRECTORY={}", sandbox::SECRETS));
+    }
     all.push(format!("GRAPH_COMPONENT={}", component.name));
     all.push(format!("GRAPH_GENERATION={generation}"));
     all.extend_from_slice(extra);
@@ -261,7 +279,7 @@ pub struct Started {
 }
 
 /// Create the process.
-pub fn start(image: Image, fds: &Descriptors<'_>, common: &Common) -> io::Result<Started> {
+pub fn start(mut image: Image, fds: &Descriptors<'_>, common: &Common) -> io::Result<Started> {
     // The numbers that the child's descriptors get may be free in the supervisor, and then be those of
     // what it needs after that. The copies go when the child has its own.
     let beyond = handoff_fd(fds.given.len());
@@ -275,6 +293,10 @@ pub fn start(image: Image, fds: &Descriptors<'_>, common: &Common) -> io::Result
     let mut copied = copies.iter().map(AsRawFd::as_raw_fd);
     let given: Vec<_> =
         fds.given.iter().filter_map(|fd| if *fd <= beyond { copied.next() } else { Some(*fd) }).collect();
+    let maps = image.maps.take();
+    // The child has nothing else to do than to wait for it.
+    let word = maps.as_ref().map(|_| pipe2(OFlag::O_CLOEXEC)).transpose()?;
+    image.mapped = word.as_ref().map(|(read, _)| read.as_raw_fd());
     let fds = &Descriptors {
         handoff: channel.as_ref().or(fds.handoff),
         notify: notify.as_ref().or(fds.notify),
@@ -297,7 +319,12 @@ pub fn start(image: Image, fds: &Descriptors<'_>, common: &Common) -> io::Result
         // SAFETY: this is the child of the clone above; the pointers of the plan are alive, for
         // it has a copy of the parent's memory.
         0 => unsafe { launch.plan().run() },
-        pid => Ok(Started { pid, loan: None }),
+        pid => {
+            if let (Some(maps), Some((_, word))) = (maps, word) {
+                maps.write(pid, word)?;
+            }
+            Ok(Started { pid, loan: None })
+        }
     }
 }
 

@@ -18,7 +18,7 @@ use super::values::{
 };
 use super::{
     Check, CheckpointPolicy, Component, Handoff, Health, HotSwap, KERNEL, Kind, Lifecycle, NAME_LIMIT,
-    Readiness, Resources, Signal, Strategy, Wish,
+    Readiness, Resources, Signal, Strategy,
 };
 use crate::diagnostic::rules;
 
@@ -99,7 +99,7 @@ pub(super) fn component(r: &mut Reader<'_>) -> Option<Component> {
     let checkpoint = checkpoint(r);
     let hotswap = hotswap(r, kind == Kind::Service && lifecycle.handoff.passes_descriptors());
     let sockets = sockets(r);
-    let found = Component {
+    Some(Component {
         name: name?,
         binary: binary?,
         args,
@@ -115,19 +115,7 @@ pub(super) fn component(r: &mut Reader<'_>) -> Option<Component> {
         checkpoint: checkpoint.into(),
         hotswap: hotswap.into(),
         sockets,
-    };
-    not_supported(r, &found);
-    Some(found)
-}
-
-/// What this version does not give.
-fn not_supported(r: &mut Reader<'_>, component: &Component) {
-    for Wish { section, key, what } in component.unsupported() {
-        let key = if r.has(section, key) { key } else { "namespaces" };
-        let message = format!("{what} is not supported by this version");
-        let help = Some("the component will not be started".to_owned());
-        r.report(&rules::NOT_SUPPORTED, section, key, &message, help);
-    }
+    })
 }
 
 fn name(r: &mut Reader<'_>) -> Option<String> {

@@ -84,7 +84,7 @@ pub struct Isolation {
     pub tmpfs: Vec<Tmpfs>,
     /// Whether `/proc` shows a process only who may trace it.
     pub hidepid: bool,
-    /// Users of the namespace; empty for root and the component's own.
+    /// Users of the namespace; empty for the first 65536, each as it is.
     pub uid_map: Vec<IdMap>,
     /// Groups of the namespace; the same.
     pub gid_map: Vec<IdMap>,

@@ -536,7 +536,7 @@ const ISOLATION: &[Key] = &[
         "inaccessible",
         Shape::Paths,
         EMPTY,
-        "An empty directory or file that nobody may open stands in the place of these. Needs the namespace `mount`.",
+        "An empty directory, or a file that cannot be opened, stands in the place of these. Needs the namespace `mount`.",
     ),
     key(
         "binds",
@@ -560,13 +560,13 @@ const ISOLATION: &[Key] = &[
     key(
         "uid_map",
         Shape::IdMaps,
-        Fallback::Words("root and the component's user, each as it is"),
+        Fallback::Words("the first 65536, each as it is"),
         "Users of the namespace: `\"INSIDE OUTSIDE COUNT\"`. Needs the namespace `user`.",
     ),
     key(
         "gid_map",
         Shape::IdMaps,
-        Fallback::Words("root and the component's groups, each as it is"),
+        Fallback::Words("the first 65536, each as it is"),
         "Groups of the namespace: the same. Needs the namespace `user`.",
     ),
     key(
@@ -611,7 +611,7 @@ const SECURITY: &[Key] = &[
     key(
         "group",
         Shape::Account,
-        Fallback::Words("that of the user in `/etc/passwd`; for a number, the group of that number"),
+        Fallback::Words("that of the user in `/etc/passwd`; for a number, the group of that number; without a user the supervisor's own"),
         "Their group: a number, or a name in `/etc/group`.",
     ),
     key(

@@ -468,13 +468,6 @@ rules! {
         good File(web!("[lifecycle]" "health_file = \"/run/web\"" "health_interval = 30"
                        "health_jitter = 20"));
 
-    NOT_SUPPORTED Warning "Y0321" "isolation that this version does not give"
-        "A program that counts on an isolation must never run without it, so the component is not \
-         started. Not supported are the namespaces \"user\" and \"time\", a root directory, and a /tmp \
-         of its own, which comes with the namespace \"mount\" unless `private_tmp` is false."
-        bad File(web!("[isolation]" "namespaces = [\"mount\"]"));
-        good File(web!("[isolation]" "namespaces = [\"mount\"]" "private_tmp = false"));
-
     MERGING_SIGNAL Warning "Y0322" "reports by this signal may be lost"
         "SIGUSR1 and SIGUSR2 are not queued: of several that come before the supervisor has read the first, the \
          kernel keeps one and forgets who sent the others. Of components that report at one moment some are not \

@@ -101,9 +101,6 @@ impl Processes {
         component: Rc<Component>,
         start: Start,
     ) -> Option<Event> {
-        if let Some(wish) = component.unsupported().next() {
-            return Some(Event::Unsupported { run, what: wish.what.into() });
-        }
         if !start.is_successor() {
             let found = supervisor.processes.borrow_mut().found.remove(&component.name);
             if let Some(found) = found {

@@ -18,7 +18,7 @@ use super::FIRST_FD;
 use super::sandbox::{Registers, Step, apply};
 
 /// Steps of the child's set-up, in order. Each completes "failed to …".
-const STEPS: [&str; 13] = [
+const STEPS: [&str; 14] = [
     "take a table of descriptors of its own",
     "start a session",
     "reset the signal mask",
@@ -32,6 +32,7 @@ const STEPS: [&str; 13] = [
     "set the limit of open files",
     "change to the directory /",
     "execute the binary",
+    "wait for the maps of its user namespace",
 ];
 
 /// Numbers of steps from here on are places in the list of the component's own (see [`super::sandbox`]).
@@ -113,6 +114,8 @@ pub struct Plan {
     pub report: RawFd,
     /// Where the supervisor's table of descriptors is shared: how to get one's own.
     pub table: Option<Table>,
+    /// Where the supervisor says that the user namespace is mapped.
+    pub maps: Option<RawFd>,
     pub reset_oom: bool,
     /// [`OWN_NUMBER_BYTES`] each, behind a variable's name and an equals sign, for what the child writes itself: their
     /// start and their count.
@@ -156,6 +159,7 @@ impl Plan {
         // SAFETY: as above.
         unsafe {
             self.take_table().map_err(at(0))?;
+            self.await_maps().map_err(at(13))?;
             syscall!(Sysno::setsid).map_err(at(1))?;
             let (mask, none) = (&raw const no_signals, ptr::null_mut::<u64>());
             syscall!(Sysno::rt_sigprocmask, libc::SIG_SETMASK, mask, none, MASK_BYTES).map_err(at(2))?;
@@ -209,6 +213,20 @@ impl Plan {
             number = number.wrapping_add(1);
         }
         Ok(())
+    }
+
+    /// Wait for the supervisor's word that its user namespace is mapped; until then it is nobody there.
+    ///
+    /// # Safety
+    /// As [`Plan::run`].
+    unsafe fn await_maps(&self) -> Result<(), Errno> {
+        let Some(maps) = self.maps else { return Ok(()) };
+        let mut word = 0_u8;
+        // SAFETY: the pointer is to a local.
+        match unsafe { syscall!(Sysno::read, maps, &raw mut word, size_of_val(&word))? } {
+            0 => Err(Errno::EPIPE),
+            _ => Ok(()),
+        }
     }
 
     /// Copy what is needed of the supervisor's table of descriptors, if that is shared. Nothing may be opened, closed or

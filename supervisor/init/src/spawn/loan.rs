@@ -126,6 +126,7 @@ impl Launch {
                 taken: &raw const *table_taken,
                 wake: shared.wake,
             }),
+            maps: image.mapped,
             reset_oom: common.oom_lowered,
             own_numbers: (numbers.as_ptr(), numbers.len()),
         };

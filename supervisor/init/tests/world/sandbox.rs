@@ -3,6 +3,9 @@
 //!
 //! A row is one program in two components: the one that is free says one thing, the one that is bound another.
 
+mod files;
+mod kernel;
+mod namespaces;
 mod network;
 mod privilege;
 mod refused;

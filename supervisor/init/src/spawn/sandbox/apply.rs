@@ -3,8 +3,14 @@
 //! Raw system calls and nothing else: see [`super::super::child`]. Indexing that could panic is not used, and sums wrap.
 
 mod account;
+mod clock;
+mod filter;
+mod init;
+mod landlock;
+mod mount;
 mod network;
 mod privilege;
+mod secret;
 
 use std::ffi::CStr;
 use std::os::fd::RawFd;
@@ -13,7 +19,9 @@ use std::ptr;
 use nix::libc;
 use syscalls::{Errno, Sysno, syscall};
 
-use super::op::{GROUPS_LIMIT, Op};
+use super::op::{GROUPS_LIMIT, Op, SOURCES_LIMIT};
+
+pub use secret::SECRET_LIMIT;
 
 /// What one step finds and another takes.
 pub struct Registers {
@@ -26,20 +34,48 @@ pub struct Registers {
     links: RawFd,
     /// The number of one of them.
     link: i32,
+    /// The root from before a new one.
+    old_root: RawFd,
+    /// What was opened before anything was mounted.
+    sources: [RawFd; SOURCES_LIMIT],
+    /// How many of them are open.
+    opened: usize,
+    /// Of Landlock, under way.
+    ruleset: RawFd,
+    /// What it forbids.
+    rights: u64,
 }
 
 impl Registers {
     /// Nothing is found yet.
     pub fn new() -> Self {
         // What stands for "as it is" to setresuid(2).
+        let as_it_is = u32::MAX;
         Self {
-            user: u32::MAX,
-            group: u32::MAX,
-            groups: [u32::MAX; GROUPS_LIMIT],
+            user: as_it_is,
+            group: as_it_is,
+            groups: [as_it_is; GROUPS_LIMIT],
             count: 0,
             links: -1,
             link: 0,
+            old_root: -1,
+            sources: [-1; SOURCES_LIMIT],
+            opened: 0,
+            ruleset: -1,
+            rights: 0,
         }
+    }
+
+    /// One that could not be opened has its place all the same, for those that come after.
+    fn add_source(&mut self, found: Result<RawFd, Errno>) -> Result<(), Errno> {
+        let place = self.sources.get_mut(self.opened).ok_or(Errno::E2BIG)?;
+        self.opened = self.opened.wrapping_add(1);
+        *place = found?;
+        Ok(())
+    }
+
+    fn source(&self, number: usize) -> Result<RawFd, Errno> {
+        self.sources.get(number).copied().filter(|fd| *fd >= 0).ok_or(Errno::EBADF)
     }
 
     fn add_group(&mut self, group: u32) -> Result<(), Errno> {
@@ -102,6 +138,35 @@ pub unsafe fn apply(op: &Op, registers: &mut Registers) -> Result<(), Errno> {
             Op::Capabilities { keep, inheritable } => privilege::limit(*keep, *inheritable)?,
             Op::Ambient(set) => privilege::raise_ambient(*set)?,
             Op::NoNewPrivileges => drop(syscall!(Sysno::prctl, libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)?),
+            Op::PrivateMounts => mount::make_private()?,
+            Op::MakeDirectory(path) => {
+                let _ = syscall!(Sysno::mkdirat, libc::AT_FDCWD, path.as_ptr(), 0o755);
+            }
+            Op::Mount { kind, target, flags, data } => mount::mount(kind, target, *flags, data)?,
+            Op::EnterRoot { path, read_only } => mount::enter_root(path, *read_only, registers)?,
+            Op::LeaveOldRoot => mount::leave_old_root(registers)?,
+            Op::Source { path, flags } => {
+                let flags = *flags | libc::O_CLOEXEC;
+                let found = syscall!(Sysno::openat, libc::AT_FDCWD, path.as_ptr(), flags).map(descriptor);
+                registers.add_source(found)?;
+            }
+            Op::Bind { source, target, set, clear } => {
+                mount::bind(registers.source(*source)?, target, *set, *clear)?;
+            }
+            Op::ReadOnly(path) => mount::make_read_only(path)?,
+            Op::Seal(path) => mount::seal(path)?,
+            Op::Hide { path, null } => mount::hide(path, registers.source(*null)?)?,
+            Op::Secret { source, target } => secret::copy(registers.source(*source)?, target, registers)?,
+            Op::LandlockBegin(rights) => landlock::begin(*rights, registers)?,
+            Op::LandlockAllow { path, access } => landlock::allow(path, *access, registers)?,
+            Op::LandlockRestrict => landlock::restrict(registers)?,
+            Op::BecomeRoot => {
+                syscall!(Sysno::setresgid, 0, 0, 0)?;
+                syscall!(Sysno::setresuid, 0, 0, 0)?;
+            }
+            Op::EnterTime => clock::enter()?,
+            Op::Init => init::begin()?,
+            Op::Filter(filter) => filter::install(filter)?,
         }
     }
     Ok(())

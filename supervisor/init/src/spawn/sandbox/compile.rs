@@ -2,6 +2,9 @@
 
 mod account;
 mod environment;
+mod filter;
+mod landlock;
+mod mounts;
 mod network;
 mod privilege;
 mod process;
@@ -10,7 +13,7 @@ use std::ffi::CString;
 use std::sync::OnceLock;
 
 use nix::libc;
-use yakiros_core::component::{Component, Isolation, Namespace, Restriction, Security};
+use yakiros_core::component::{Component, Isolation, Namespace, Restriction, Security, TimeOffsets};
 
 use super::{Op, Step, Steps};
 
@@ -54,8 +57,14 @@ pub fn compile(component: &Component, kernel: Kernel) -> Result<Steps, NotCompil
     account::find(&mut compiler)?;
     compiler.namespaces()?;
     process::limits(&mut compiler, &component.resources.process);
+    mounts::lay_out(&mut compiler)?;
     environment::directory(&mut compiler, &component.environment)?;
+    landlock::restrict(&mut compiler, component)?;
     privilege::change(&mut compiler, kernel)?;
+    if isolation.init {
+        compiler.must("begin as the first process of the namespace", Op::Init);
+    }
+    filter::install(&mut compiler, &component.security)?;
     Ok(compiler.steps)
 }
 
@@ -73,6 +82,18 @@ impl Compiler<'_> {
 
     /// What namespaces need that clone(2) does not give.
     fn namespaces(&mut self) -> Result<(), NotCompiled> {
+        if self.isolation.has(Namespace::User) {
+            // Whom the supervisor is inside may be nobody.
+            self.must("become root of the user namespace", Op::BecomeRoot);
+        }
+        if self.isolation.has(Namespace::Time) {
+            let TimeOffsets { monotonic, boottime } = self.isolation.time_offsets;
+            let text = format!("monotonic {monotonic} 0\nboottime {boottime} 0\n").into_bytes();
+            self.must("take a time namespace of its own", Op::Unshare(libc::CLONE_NEWTIME));
+            let op = Op::Write { path: c"/proc/self/timens_offsets".into(), text };
+            self.must("set the clocks of the time namespace", op);
+            self.must("enter the time namespace", Op::EnterTime);
+        }
         if self.isolation.has(Namespace::Cgroup) {
             // A clone would take the supervisor's own group for its root, and not the child's.
             self.must("take a cgroup namespace of its own", Op::Unshare(libc::CLONE_NEWCGROUP));
@@ -92,6 +113,8 @@ impl Compiler<'_> {
 fn c_string(text: &str) -> Result<CString, NotCompiled> {
     CString::new(text).map_err(|_| (format!("take {text:?}"), libc::EINVAL))
 }
+
+pub use mounts::SECRETS;
 
 #[cfg(test)]
 mod tests;

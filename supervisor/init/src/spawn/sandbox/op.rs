@@ -1,6 +1,7 @@
 //! What a child can be told to do to itself. Everything that an operation needs is in it: texts, masks, lists.
 
 use std::ffi::CString;
+use std::rc::Rc;
 
 use nix::libc;
 
@@ -21,6 +22,8 @@ pub struct Message {
     /// The child's number in its own namespace.
     pub process_at: Option<usize>,
 }
+/// The most files and directories that a component may take from outside: the child keeps their numbers on its stack.
+pub const SOURCES_LIMIT: usize = 64;
 
 /// One operation.
 #[derive(Debug, PartialEq)]
@@ -101,4 +104,97 @@ pub enum Op {
     Ambient(u64),
     /// prctl(2), `PR_SET_NO_NEW_PRIVS`.
     NoNewPrivileges,
+    /// Let nothing that is mounted here be seen elsewhere, nor the other way round.
+    PrivateMounts,
+    /// mkdir(2). What it is for tells if it did not work.
+    MakeDirectory(CString),
+    /// mount(2) of a file system without a source.
+    Mount {
+        /// Its type.
+        kind: CString,
+        /// Where.
+        target: CString,
+        /// `MS_…`.
+        flags: libc::c_ulong,
+        /// Options of the type.
+        data: CString,
+    },
+    /// pivot_root(2).
+    EnterRoot {
+        /// What becomes `/`.
+        path: CString,
+        /// Nothing can be written below.
+        read_only: bool,
+    },
+    /// Let go of the root from before [`Op::EnterRoot`].
+    LeaveOldRoot,
+    /// Open what is to be seen elsewhere, before anything is mounted. One more for [`Op::Bind`] and [`Op::Secret`].
+    Source {
+        /// Its path.
+        path: CString,
+        /// `O_PATH`, or what reading needs.
+        flags: libc::c_int,
+    },
+    /// A part of the file system in another place.
+    Bind {
+        /// Which of the sources.
+        source: usize,
+        /// Where.
+        target: CString,
+        /// `MOUNT_ATTR_…` that it gets.
+        set: u64,
+        /// `MOUNT_ATTR_…` that it loses.
+        clear: u64,
+    },
+    /// Nothing can be written below.
+    ReadOnly(CString),
+    /// Nothing can be written in a file system of [`Op::Mount`] any more.
+    Seal(CString),
+    /// An empty directory, or a file that cannot be opened, in the place of this.
+    Hide {
+        /// Its path.
+        path: CString,
+        /// Which of the sources is the null device.
+        null: usize,
+    },
+    /// Copy a file for the user that was found.
+    Secret {
+        /// Which of the sources.
+        source: usize,
+        /// Where.
+        target: CString,
+    },
+    /// landlock_create_ruleset(2): what is forbidden from [`Op::LandlockRestrict`] on.
+    LandlockBegin(u64),
+    /// landlock_add_rule(2).
+    LandlockAllow {
+        /// Below what.
+        path: CString,
+        /// `LANDLOCK_ACCESS_FS_…`.
+        access: u64,
+    },
+    /// landlock_restrict_self(2).
+    LandlockRestrict,
+    /// setresgid(2) and setresuid(2) to 0.
+    BecomeRoot,
+    /// Enter the time namespace that was unshared.
+    EnterTime,
+    /// Become the first process of the pid namespace, and go on as another.
+    Init,
+    /// seccomp(2).
+    Filter(Rc<[Instruction]>),
+}
+
+/// `struct sock_filter`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Instruction {
+    /// What is done.
+    pub code: u16,
+    /// Instructions to jump over if it holds.
+    pub jump_true: u8,
+    /// The same if it does not.
+    pub jump_false: u8,
+    /// Its operand.
+    pub operand: u32,
 }

@@ -159,22 +159,20 @@ fn a_hanging_command_is_killed_and_the_component_restarted() {
 }
 
 #[test]
-fn what_is_not_supported_is_not_started() {
-    let Some(guest) = Guest::start("unsupported") else {
+fn what_cannot_be_set_is_not_started_without() {
+    let Some(guest) = Guest::start("refused") else {
         return;
     };
     guest.wait("free", State::Active, None);
     for (name, what) in [
-        ("user", "isolation.namespaces with \"user\""),
-        ("time", "isolation.namespaces with \"time\""),
-        ("root", "isolation.root"),
-        ("tmp", "isolation.private_tmp"),
+        ("user", "failed to find the user \"no-such-user\" in /etc/passwd: no such entry"),
+        ("root", "failed to make /no/such/directory the root directory: no such file or directory"),
+        ("bind", "failed to bind /etc to /no/such/directory: no such file or directory"),
     ] {
         guest.wait(name, State::Failed, None);
         let status = guest.component(name);
         let detail = status.detail.expect("a reason");
         assert!(detail.starts_with(what), "{name}: {detail}");
-        assert!(detail.contains("is not supported by this version"), "{name}: {detail}");
         assert_eq!(status.pid, None, "{name}");
     }
 }

@@ -114,3 +114,115 @@ fn what_is_optional_is_marked_and_nothing_else() {
     ];
     assert_eq!(marked, expected);
 }
+
+/// The names of steps, in order.
+fn names(more: &str) -> Vec<String> {
+    steps(more).iter().map(|step| step.name.to_string()).collect()
+}
+
+#[test]
+fn what_comes_from_outside_is_opened_before_anything_is_mounted_and_parts_come_after_the_whole() {
+    let found = names(
+        "[isolation]\nnamespaces = [\"mount\", \"pid\", \"cgroup\"]\nroot = \"/srv\"\nread_only = [\"/\", \"/usr\"]\n\
+         tmpfs = [\"/var:size=1M\"]\nbinds = [\"/data:/var/data\"]\ninaccessible = [\"/etc/keys\"]\n\
+         secrets = { key = \"/etc/key\" }",
+    );
+    let expected = [
+        "take a cgroup namespace of its own",
+        "open /data",
+        "open /etc/key",
+        "open /dev/null",
+        "make mounts private",
+        "make /srv the root directory",
+        "make the directory of secrets",
+        "make /usr read-only",
+        "mount proc at /proc",
+        "mount tmpfs at /tmp",
+        "mount tmpfs at /var",
+        "make the directory /var/data",
+        "bind /data to /var/data",
+        "make /etc/keys inaccessible",
+        "mount tmpfs at /run/secrets",
+        "copy /etc/key to /run/secrets/key",
+        "make /run/secrets read-only",
+        "leave the old root directory",
+    ];
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn what_was_made_read_only_is_not_so_in_its_other_place() {
+    let binds = |read_only: &str| -> Vec<_> {
+        let more = format!(
+            "[isolation]\nnamespaces = [\"mount\"]\nread_only = [{read_only}]\nbinds = [\"/srv/a:/mnt\", \"/b:/c:ro\"]"
+        );
+        let attributes = |op| if let Op::Bind { set, clear, .. } = op { Some((set, clear)) } else { None };
+        ops(&more).into_iter().filter_map(attributes).collect()
+    };
+    let read_only = libc::MOUNT_ATTR_RDONLY;
+    assert_eq!(binds(""), [(0, 0), (read_only, 0)]);
+    assert_eq!(binds("\"/srv\""), [(0, read_only), (read_only, 0)]);
+    assert_eq!(binds("\"/sr\""), [(0, 0), (read_only, 0)]);
+    assert_eq!(binds("\"/\""), [(0, read_only), (read_only, 0)]);
+}
+
+#[test]
+fn too_much_from_outside_is_refused() {
+    let binds: Vec<_> = (0..64).map(|number| format!("\"/a:/b{number}\"")).collect();
+    let more = format!("[isolation]\nnamespaces = [\"mount\"]\nbinds = [{}]", binds.join(", "));
+    assert_eq!(compile(&component(&more), KERNEL).expect_err("too many").1, libc::E2BIG);
+}
+
+/// The last step of a component with this filter.
+fn filter(more: &str) -> Op {
+    ops(&format!("[security]\n{more}")).pop().expect("a filter")
+}
+
+#[test]
+fn a_filter_is_the_last_step_and_kept_with_its_declaration() {
+    let component =
+        component("[isolation]\nnamespaces = [\"pid\"]\ninit = true\n[security]\nseccomp = [\"@service\"]");
+    let compiled = || compile(&component, KERNEL).expect("steps");
+    let (first, second) = (compiled(), compiled());
+    let names: Vec<_> = first.iter().map(|step| &*step.name).collect();
+    let expected = [
+        "give up new privileges",
+        "begin as the first process of the namespace",
+        "install the filter of system calls",
+    ];
+    assert_eq!(names, expected);
+    match (&first[2].op, &second[2].op) {
+        (Op::Filter(first), Op::Filter(second)) => assert!(std::rc::Rc::ptr_eq(first, second)),
+        other => panic!("{other:?}"),
+    }
+    assert_ne!(filter("seccomp = [\"read\"]"), filter("seccomp = [\"~read\"]"));
+    assert_ne!(filter("seccomp = [\"read\"]"), filter("seccomp = [\"read\"]\nseccomp_action = \"kill\""));
+}
+
+#[test]
+fn landlock_forbids_what_it_names_and_lets_the_program_itself_begin() {
+    let found = names("[security]\nlandlock_write = [\"/data\"]\nlandlock_execute = [\"/usr\"]");
+    let expected = [
+        "begin a Landlock ruleset",
+        "allow writing below /data by Landlock",
+        "allow executing below /usr by Landlock",
+        "allow executing /bin/true by Landlock",
+        "restrict it by Landlock",
+    ];
+    assert_eq!(found, expected);
+    assert_eq!(names("[security]\nlandlock_write = [\"/data\"]").len(), 3);
+}
+
+#[test]
+fn the_clocks_of_a_time_namespace_are_set_before_it_is_entered() {
+    let found = ops("[isolation]\nnamespaces = [\"time\"]\ntime_offsets = { boottime = -5 }");
+    let expected = [
+        Op::Unshare(libc::CLONE_NEWTIME),
+        Op::Write {
+            path: c"/proc/self/timens_offsets".into(),
+            text: b"monotonic 0 0\nboottime -5 0\n".to_vec(),
+        },
+        Op::EnterTime,
+    ];
+    assert_eq!(found, expected);
+}
