@@ -611,7 +611,9 @@ const SECURITY: &[Key] = &[
     key(
         "group",
         Shape::Account,
-        Fallback::Words("that of the user in `/etc/passwd`; for a number, the group of that number; without a user the supervisor's own"),
+        Fallback::Words(
+            "that of the user in `/etc/passwd`; for a number, the group of that number; without a user the supervisor's own",
+        ),
         "Their group: a number, or a name in `/etc/group`.",
     ),
     key(

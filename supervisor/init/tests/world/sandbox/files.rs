@@ -13,6 +13,9 @@ fn mounts_show_what_is_declared_and_nothing_else_changes() {
     }
     fs::write(guest.dir.path().join("other/file"), "found").expect("a file");
     fs::write(guest.dir.path().join("locked/file"), "seen").expect("a file");
+    // As on a machine of its own, where what one process mounts others see.
+    let shared = guest.command_inside(&["-m"]).args(["mount", "--make-rshared", "/"]).status();
+    assert!(shared.expect("nsenter").success());
     let before = fs::read_to_string(format!("/proc/{}/mountinfo", guest.init_pid())).expect("mounts");
     compare_in(
         &guest,
@@ -93,8 +96,9 @@ fn a_root_of_its_own_cannot_be_left() {
             bound: "[isolation]\nnamespaces = [\"mount\", \"pid\"]\nroot = \"@DIR@/root\"\nbinds = [\"/usr:/usr:ro\"]",
             script: "test -e /etc/passwd && echo outside; test -e @DIR@ && echo seen; \
                      test -e /proc/1/root/etc && echo root; cd ../../..; test -e etc && echo above; \
-                     test -e /outside/passwd && echo through; touch /usr/x-$$ 2>&- && rm /usr/x-$$ && echo written; true",
-            without: "outside seen root above written",
+                     test -e /outside/passwd && echo through; \
+                     grep -q ' - sysfs ' /proc/self/mountinfo && echo old; touch /usr/x-$$ 2>&- && rm /usr/x-$$ && echo written; true",
+            without: "outside seen root above old written",
             with: "",
         }],
     );

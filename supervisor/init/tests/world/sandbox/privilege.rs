@@ -88,6 +88,15 @@ fn capabilities_are_those_that_are_kept() {
             with: "4 read",
         },
         Row {
+            // Who never executes shows what was taken from the process itself.
+            name: "process",
+            free: "[isolation]\nnamespaces = [\"pid\", \"mount\"]\ninit = true",
+            bound: "[isolation]\nnamespaces = [\"pid\", \"mount\"]\ninit = true\n[security]\ncapabilities = []",
+            script: "grep -E 'Cap(Prm|Eff)' /proc/1/status | grep -c 0000000000000000; true",
+            without: "0",
+            with: "2",
+        },
+        Row {
             name: "noroot",
             free: "",
             bound: "[security]\nsecurebits = [\"noroot\", \"noroot-locked\"]",
