@@ -14,7 +14,7 @@ const FILE: &str = "limited.toml";
 struct Limits {
     declared: &'static str,
     /// Files of the control group.
-    group: [(&'static str, &'static str); 3],
+    group: &'static [(&'static str, &'static str)],
     /// The soft and the hard limit of open files; with none declared they are those of its first moment.
     open_files: Option<&'static str>,
 }
@@ -22,18 +22,39 @@ struct Limits {
 /// Narrow, narrower in one and wider in others, and lifted.
 const CHANGES: [Limits; 3] = [
     Limits {
-        declared: "memory_max = \"64M\"\npids_max = 20\ncpu_max = \"50000 100000\"\nfiles_max = 100",
-        group: [("memory.max", "67108864"), ("pids.max", "20"), ("cpu.max", "50000 100000")],
+        declared: "memory_max = \"64M\"\nmemory_swap_max = 0\npids_max = 20\ncpu_max = \"50000 100000\"\nfiles_max = 100",
+        group: &[
+            ("memory.max", "67108864"),
+            ("memory.swap.max", "0"),
+            ("memory.oom.group", "0"),
+            ("pids.max", "20"),
+            ("cpu.max", "50000 100000"),
+        ],
         open_files: Some("100 100"),
     },
     Limits {
-        declared: "memory_max = \"48M\"\npids_max = 30\ncpu_max = \"20000 50000\"\nfiles_max = 200",
-        group: [("memory.max", "50331648"), ("pids.max", "30"), ("cpu.max", "20000 50000")],
+        declared: "memory_max = \"48M\"\nmemory_swap_max = \"1M\"\nmemory_oom_group = true\npids_max = 30\n\
+                   cpu_max = \"20000 50000\"\ncpuset = \"0\"\ncpuset_mems = \"0\"\nfiles_max = 200",
+        group: &[
+            ("memory.max", "50331648"),
+            ("memory.swap.max", "1048576"),
+            ("memory.oom.group", "1"),
+            ("pids.max", "30"),
+            ("cpu.max", "20000 50000"),
+            ("cpuset.cpus", "0"),
+            ("cpuset.mems", "0"),
+        ],
         open_files: Some("200 200"),
     },
     Limits {
         declared: "",
-        group: [("memory.max", "max"), ("pids.max", "max"), ("cpu.max", "max 100000")],
+        group: &[
+            ("memory.max", "max"),
+            ("memory.swap.max", "max"),
+            ("memory.oom.group", "0"),
+            ("pids.max", "max"),
+            ("cpu.max", "max 100000"),
+        ],
         open_files: None,
     },
 ];
@@ -138,6 +159,11 @@ async fn declare(vm: &Vm, limits: &str) -> Result<(), Failure> {
 async fn hold(vm: &Vm, limits: &Limits, pid: i32, unlimited: &str) -> Result<(), Failure> {
     for (file, value) in limits.group {
         becomes(vm, &format!("cat {GROUP}/{file}"), value).await?;
+    }
+    if limits.declared.is_empty() {
+        let effective = "cpuset.cpus.effective";
+        let all = vm.read(&format!("/sys/fs/cgroup/graph/{effective}")).await?;
+        becomes(vm, &format!("cat {GROUP}/{effective}"), all.trim()).await?;
     }
     becomes(vm, &open_files(pid), limits.open_files.unwrap_or(unlimited)).await?;
     runs_on(vm, pid, None).await

@@ -16,6 +16,7 @@ pub mod keys;
 mod network;
 mod process;
 mod reader;
+mod resources;
 pub mod schema;
 pub mod seccomp;
 mod security;
@@ -43,6 +44,7 @@ pub use network::Network;
 pub use process::{
     IoClass, IoClassKind, ProcessLimits, Rlimit, RlimitResource, Scheduling, SchedulingPolicy,
 };
+pub use resources::{CpuMax, IoMax, OnOom, Pressure, Resources};
 pub use seccomp::SeccompAction;
 pub use security::{Account, Restriction, SecureBit, Security};
 pub use sockets::{Listen, Socket, SocketKind};
@@ -377,39 +379,6 @@ pub struct Lifecycle {
     pub restart_max: u32,
     /// See [`Lifecycle::restart_max`]; also the healthy time after which failures are forgotten.
     pub restart_window: Duration,
-}
-
-/// `[resources]`. `None` everywhere means no limit.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Resources {
-    /// Relative path below the supervisor's cgroup; the name when absent.
-    pub cgroup: Option<String>,
-    /// `memory.max`, bytes.
-    pub memory_max: Option<u64>,
-    /// `memory.high`, bytes.
-    pub memory_high: Option<u64>,
-    /// `cpu.weight`, 1 to 10000.
-    pub cpu_weight: Option<u16>,
-    /// `io.weight`, 1 to 10000.
-    pub io_weight: Option<u16>,
-    /// `cpu.max`: quota (`None` is `max`) and period, microseconds.
-    pub cpu_max: Option<CpuMax>,
-    /// `pids.max`.
-    pub pids_max: Option<u64>,
-    /// `RLIMIT_NOFILE`.
-    pub files_max: Option<u64>,
-    /// What a process has from its start; does not change on what runs.
-    pub process: ProcessLimits,
-}
-
-/// `cpu.max`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CpuMax {
-    /// Microseconds of CPU per period; `None` is unlimited.
-    pub quota: Option<u64>,
-    /// Length of the period in microseconds.
-    pub period: u64,
 }
 
 /// `[checkpoint]`.

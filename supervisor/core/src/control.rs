@@ -345,6 +345,12 @@ pub struct ComponentStatus {
     pub uptime_ms: Option<u64>,
     /// Restarts after failures since the component was declared.
     pub restarts: u64,
+    /// Processes of it that the kernel killed for want of memory since the component was declared.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub oom_kills: u64,
+    /// What the kernel has held it up by since it was declared, by kind.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub strains: Vec<Strain>,
     /// `none`, `healthy` or `failing`.
     pub health: Health,
     /// Why it is in this state, when that is worth saying.
@@ -356,6 +362,20 @@ pub struct ComponentStatus {
     /// Descriptors that the supervisor holds for it, of a hundred names at most.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub descriptors: Vec<Held>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde asks")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
+
+/// A limit that was reached, or a pressure, and how often.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Strain {
+    /// `memory.high`, `pids.max`, or a pressure with what is declared of it.
+    pub what: Rc<str>,
+    /// Times.
+    pub times: u64,
 }
 
 /// See [`ComponentStatus::announced`].

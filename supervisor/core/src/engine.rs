@@ -13,6 +13,8 @@
 //! * An exit is followed by a restart or a named pause, whatever else goes on.
 //! * A component with a watchdog that falls silent, or says that it is broken, is aborted (SIGABRT in
 //!   place of SIGTERM) and started again by the restart rule.
+//! * A component that loses a process to want of memory is stopped and started again, left FAILED or let run on, as it
+//!   declares.
 //! * Health is probed only while a component is up, one probe at a time. DEGRADED follows exactly
 //!   when its threshold of consecutive failures is reached, ACTIVE when a probe passes again, a
 //!   restart when the second threshold is reached.
@@ -27,12 +29,14 @@ mod health;
 mod interface;
 mod lifecycle;
 mod limits;
+mod memory;
 mod mend;
 mod notify;
 mod ready;
 mod report;
 mod request;
 mod snapshot;
+mod strain;
 mod timers;
 mod unit;
 mod upgrade;
@@ -94,6 +98,8 @@ enum Input {
     Unhealthy,
     /// As many in a row have failed as make a restart, or its watchdog has given it up.
     Hopeless,
+    /// The kernel has killed one of its processes, not the first, for want of memory.
+    OutOfMemory,
 }
 
 /// What is done about it. Each is a function in `lifecycle`.
@@ -134,7 +140,7 @@ enum Action {
 }
 
 const STATES: usize = 10;
-const INPUTS: usize = 18;
+const INPUTS: usize = 19;
 
 /// State × input → action. Rows in the order of [`State::ALL`] (without REMOVED), columns in the
 /// order of [`Input`].
@@ -145,17 +151,17 @@ const TABLE: [[Action; INPUTS]; STATES] = {
         Rest, Settle, Terminate,
     };
     [
-        //               Met     Lost       Executed NotExec  Ready     Late     Ended   Grace PauseOver Start  Stop       Renew      CycleOn    CycleOff  ProbeDue  Healthy  Unhealthy  Hopeless
-        /* INACTIVE   */ [Launch, Keep,      Keep,    Keep,    Keep,     Keep,    Keep,   Keep, Keep,     Rest,  Rest,      Rest,      Bar,       Keep,     Keep,     Keep,    Keep,      Keep],
-        /* STARTING   */ [Keep,   Terminate, Advance, Refuse,  Activate, Overdue, Finish, Keep, Keep,     Keep,  Terminate, Terminate, Terminate, Keep,     Keep,     Keep,    Keep,      Keep],
-        /* READY_WAIT */ [Keep,   Terminate, Keep,    Refuse,  Activate, Overdue, Finish, Keep, Keep,     Keep,  Terminate, Terminate, Terminate, Keep,     Keep,     Keep,    Keep,      Condemn],
-        /* ACTIVE     */ [Keep,   Terminate, Keep,    Refuse,  Keep,     Keep,    Finish, Condemn, Keep,  Keep,  Terminate, Terminate, Terminate, Keep,     Probe,    Keep,    Degrade,   Condemn],
-        /* DEGRADED   */ [Keep,   Terminate, Keep,    Refuse,  Keep,     Keep,    Finish, Condemn, Keep,     Keep,  Terminate, Terminate, Terminate, Keep,     Probe,    Recover, Keep,      Condemn],
-        /* FAILED     */ [Keep,   Rest,      Keep,    Keep,    Keep,     Keep,    Keep,   Keep, Rest,     Rest,  Rest,      Rest,      Bar,       Keep,     Keep,     Keep,    Keep,      Keep],
-        /* DONE       */ [Keep,   Keep,      Keep,    Keep,    Keep,     Keep,    Keep,   Keep, Keep,     Keep,  Rest,      Rest,      Bar,       Keep,     Keep,     Keep,    Keep,      Keep],
-        /* CYCLE      */ [Keep,   Keep,      Keep,    Keep,    Keep,     Keep,    Keep,   Keep, Keep,     Keep,  Keep,      Keep,      Keep,      Rest,     Keep,     Keep,    Keep,      Keep],
-        /* BACKOFF    */ [Keep,   Keep,      Keep,    Keep,    Keep,     Keep,    Keep,   Keep, Rest,     Rest,  Rest,      Rest,      Bar,       Keep,     Keep,     Keep,    Keep,      Keep],
-        /* STOPPING   */ [Keep,   Keep,      Keep,    Settle,  Keep,     Keep,    Settle, Kill, Keep,     Keep,  Keep,      Keep,      Keep,      Keep,     Keep,     Keep,    Keep,      Keep],
+        //               Met     Lost       Executed NotExec  Ready     Late     Ended   Grace PauseOver Start  Stop       Renew      CycleOn    CycleOff  ProbeDue  Healthy  Unhealthy  Hopeless  OutOfMemory
+        /* INACTIVE   */ [Launch, Keep,      Keep,    Keep,    Keep,     Keep,    Keep,   Keep, Keep,     Rest,  Rest,      Rest,      Bar,       Keep,     Keep,     Keep,    Keep,      Keep,      Keep],
+        /* STARTING   */ [Keep,   Terminate, Advance, Refuse,  Activate, Overdue, Finish, Keep, Keep,     Keep,  Terminate, Terminate, Terminate, Keep,     Keep,     Keep,    Keep,      Keep,      Condemn],
+        /* READY_WAIT */ [Keep,   Terminate, Keep,    Refuse,  Activate, Overdue, Finish, Keep, Keep,     Keep,  Terminate, Terminate, Terminate, Keep,     Keep,     Keep,    Keep,      Condemn,   Condemn],
+        /* ACTIVE     */ [Keep,   Terminate, Keep,    Refuse,  Keep,     Keep,    Finish, Condemn, Keep,  Keep,  Terminate, Terminate, Terminate, Keep,     Probe,    Keep,    Degrade,   Condemn,   Condemn],
+        /* DEGRADED   */ [Keep,   Terminate, Keep,    Refuse,  Keep,     Keep,    Finish, Condemn, Keep,     Keep,  Terminate, Terminate, Terminate, Keep,     Probe,    Recover, Keep,      Condemn,   Condemn],
+        /* FAILED     */ [Keep,   Rest,      Keep,    Keep,    Keep,     Keep,    Keep,   Keep, Rest,     Rest,  Rest,      Rest,      Bar,       Keep,     Keep,     Keep,    Keep,      Keep,      Keep],
+        /* DONE       */ [Keep,   Keep,      Keep,    Keep,    Keep,     Keep,    Keep,   Keep, Keep,     Keep,  Rest,      Rest,      Bar,       Keep,     Keep,     Keep,    Keep,      Keep,      Keep],
+        /* CYCLE      */ [Keep,   Keep,      Keep,    Keep,    Keep,     Keep,    Keep,   Keep, Keep,     Keep,  Keep,      Keep,      Keep,      Rest,     Keep,     Keep,    Keep,      Keep,      Keep],
+        /* BACKOFF    */ [Keep,   Keep,      Keep,    Keep,    Keep,     Keep,    Keep,   Keep, Rest,     Rest,  Rest,      Rest,      Bar,       Keep,     Keep,     Keep,    Keep,      Keep,      Keep],
+        /* STOPPING   */ [Keep,   Keep,      Keep,    Settle,  Keep,     Keep,    Settle, Kill, Keep,     Keep,  Keep,      Keep,      Keep,      Keep,     Keep,     Keep,    Keep,      Keep,      Keep],
     ]
 };
 
@@ -321,6 +327,8 @@ impl Engine {
             }
             Event::Reported(run, report) => self.take_report(run, report),
             Event::Garbled(run, why) => self.take_garbage(run, &why),
+            Event::OutOfMemory(run, what) => self.take_out_of_memory(run, what),
+            Event::Strained(run, strain) => self.take_strain(run, strain),
             Event::Limited(run, outcome) => self.take_limited(run, outcome),
             Event::Notified(run, said) => self.take_notification(run, said),
             Event::Held(name, held) => self.take_held(&name, &held),
@@ -328,7 +336,7 @@ impl Engine {
             Event::Relayed(run, outcome) => self.take_relayed(run, outcome),
             Event::NotYetReady(run, answer) => self.note_answer(run, answer),
             Event::Ready(run) => self.feed_run(run, Input::Ready, Cause::Ready),
-            Event::Ended(run, exit) => self.end_run(run, Input::Ended, Cause::Ended(exit)),
+            Event::Ended(run, exit) => self.end_run(run, Input::Ended, self.cause_of_end(run, exit)),
             Event::Tick => {}
             Event::Request { client, peer, request } => self.take_request(client, peer, request),
             Event::ClientGone(client) => self.forget_waiter(client),

@@ -42,6 +42,8 @@ mutations! {
     ForgetDependents: "stops a component before those that need it",
     KeepOldDeclaration: "lets a process run on when its declaration changes",
     ForgetLimits: "does not change the limits of what runs",
+    RunOnStarved: "lets what lost a process to want of memory run on",
+    RestartStarved: "starts what is to stay FAILED for want of memory again",
     KeepConfined: "keeps what has taken over to what the one before it left of the limits",
     IgnoreExtension: "does not put a limit off for a process that asks for it",
     ExtendForEver: "puts a limit off without an end",

@@ -54,6 +54,12 @@ fn takes(shape: Shape) -> String {
         Shape::Number(low, high) => format!("{low} to {high}"),
         Shape::Bytes => "bytes, or text with `K`, `M`, `G`, `T`".to_owned(),
         Shape::CpuMax => "`\"QUOTA PERIOD\"` in microseconds, each at least 1000".to_owned(),
+        Shape::Size => "bytes from 0, or text with `K`, `M`, `G`, `T`".to_owned(),
+        Shape::IoMax => {
+            "array of `\"DEVICE rbps=BYTES wbps=BYTES riops=COUNT wiops=COUNT\"`, DEVICE as `8:0` or `/dev/sda`".to_owned()
+        }
+        Shape::Numbers => "list of numbers and ranges, as `\"0-3,8\"`".to_owned(),
+        Shape::Pressure => "`\"some STALL WINDOW\"` or `\"full STALL WINDOW\"`, as `\"some 150ms 1s\"`".to_owned(),
         Shape::Truth => "`true`, `false`".to_owned(),
         Shape::List => "array of texts or numbers, or comma-separated text".to_owned(),
         Shape::ListOrTruth => "the same, or `true`, `false`".replace("the same", &takes(Shape::List)),

@@ -1,10 +1,14 @@
 //! Control groups (version 2) of components: made before the start, emptied at the end, removed with the last
 //! component that has them.
 //!
+//! The files are read and written here and by no library (cgroups-rs): a limit that cannot be set has to keep a component
+//! from starting, and to be named, and process 1 must not wait for a write that makes the kernel reclaim.
+//!
 //! Layout: `ROOT/graph/<cgroup or name>`, and in that one for each process of a component that hands over. Without a usable hierarchy components run without
 //! groups, which is said once at the start; limits then do not hold.
 
 mod confine;
+mod controllers;
 #[cfg(test)]
 pub mod fake;
 mod generation;
@@ -13,6 +17,7 @@ mod limit;
 mod owners;
 mod prepare;
 mod tree;
+mod watch;
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -23,11 +28,14 @@ use std::rc::Rc;
 use tracing::warn;
 use yakiros_core::component::Component;
 
+pub use controllers::{PREPARE, Refusal};
 pub use handle::{Cgroup, Events};
 pub use limit::Limit;
 pub use prepare::{Prepared, Work};
+pub use watch::Counts;
 
 use limit::Written;
+use watch::{Watch, Watched};
 
 /// The groups of all components.
 pub struct Cgroups {
@@ -37,6 +45,8 @@ pub struct Cgroups {
     paths: HashMap<String, Rc<Path>>,
     /// Each group that a component or a run has.
     groups: BTreeMap<Rc<Path>, Group>,
+    /// Where the kernel tells what happens in them.
+    watch: Watch,
 }
 
 /// What there is to know of a group.
@@ -54,6 +64,9 @@ struct Group {
     killed: bool,
     /// The limits that it was given last, by this process image; `None` if they are not known.
     written: Option<Written>,
+    /// What it had counted at the last look; `None` before the first at one that was there before.
+    counts: Option<Counts>,
+    watched: Watched,
 }
 
 impl Cgroups {
@@ -71,7 +84,8 @@ impl Cgroups {
     }
 
     fn below(subtree: Option<PathBuf>) -> Self {
-        Self { subtree, paths: HashMap::new(), groups: BTreeMap::new() }
+        let watch = Watch::new(subtree.is_some());
+        Self { subtree, paths: HashMap::new(), groups: BTreeMap::new(), watch }
     }
 
     /// The group of each component, for the next process image.

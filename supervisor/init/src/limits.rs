@@ -24,7 +24,8 @@ use yakiros_core::component::Component;
 use yakiros_core::engine::{Event, RunId};
 use yakiros_core::journal::Exit;
 
-use crate::cgroup::{Limit, Work};
+use crate::cgroup::{Limit, Refusal, Work};
+use crate::processes::pressure;
 use crate::supervisor::Supervisor;
 use crate::sys;
 
@@ -77,10 +78,17 @@ pub fn begin(supervisor: &Rc<Supervisor>, run: RunId, component: &Component) {
     if let Err(error) = limited {
         return over(supervisor, run, Err(format!("files_max: {error}").into()));
     }
+    if let Err(reason) = pressure::watch(supervisor, run, resources) {
+        return over(supervisor, run, Err(reason));
+    }
     let work = supervisor.processes.borrow().limits_to_write(run, resources);
     // Without control groups limits do not hold, which was said at the start.
-    let Some(work) = work else {
-        return over(supervisor, run, Ok(()));
+    let work = match work {
+        None => return over(supervisor, run, Ok(())),
+        Some(Err(Refusal { step, error })) => {
+            return over(supervisor, run, Err(format!("failed to {step}: {error}").into()));
+        }
+        Some(Ok(work)) => work,
     };
     if let Err(error) = launch(supervisor, run, work, AskedBy::Engine) {
         over(supervisor, run, Err(format!("failed to create a process: {error}").into()));

@@ -15,6 +15,7 @@ mod emergency;
 mod faults;
 mod handover;
 mod health;
+mod kernel_log;
 mod limits;
 mod log;
 mod lookup;
@@ -254,6 +255,7 @@ fn run(options: &Options, carried: Option<Carried>) -> io::Result<Halt> {
         spawn_local(reexec::serve(Rc::clone(&supervisor)));
         spawn_local(control::serve(Rc::clone(&supervisor), listener, connections));
         spawn_local(follow_files(Rc::clone(&supervisor)));
+        spawn_local(processes::follow_cgroups(Rc::clone(&supervisor)));
         spawn_local(copy_logs(Rc::clone(&supervisor), logs));
         spawn_local(settle_loans(Rc::clone(&supervisor), table_taken));
         spawn_local(async {

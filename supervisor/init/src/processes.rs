@@ -9,8 +9,10 @@
 mod exec;
 mod found;
 mod limits;
+mod memory;
 mod passed;
 mod pending;
+pub mod pressure;
 mod probes;
 mod reap;
 mod signals;
@@ -36,6 +38,7 @@ use crate::sys;
 
 pub use exec::{settle_loans, take_report_of};
 pub use found::FoundProcess;
+pub use memory::follow as follow_cgroups;
 pub use passed::{PassedProcesses, take_over};
 pub use reap::{reaped, take_last_words};
 pub use start::Start;
@@ -69,6 +72,8 @@ struct Process {
     socket: Option<Rc<Socket>>,
     /// The task that reads it.
     speaking: Option<AbortHandle>,
+    /// The tasks that follow its pressure.
+    pressure: Vec<AbortHandle>,
     /// It has reported ready.
     ready: bool,
     /// How it ended, once it is reaped and only its group is waited for.

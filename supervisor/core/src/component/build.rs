@@ -7,18 +7,17 @@ use std::time::Duration;
 use super::environment::environment;
 use super::isolation::isolation;
 use super::keys::Word;
-use super::process::process_limits;
 use super::reader::{FINDING_LIMIT, Reader};
+use super::resources::resources;
 use super::security::security;
 use super::sockets::sockets;
 use super::values::{
-    absolute_path, arguments, bytes, capabilities, cgroup_path, command, cpu_max, http_target, interval,
-    list, list_or_truth, positive_seconds, seconds, signal, signal_to_supervisor, socket_address, text,
-    truth, variables, word,
+    absolute_path, arguments, capabilities, command, http_target, interval, list, list_or_truth,
+    positive_seconds, seconds, signal, signal_to_supervisor, socket_address, text, truth, variables, word,
 };
 use super::{
     Check, CheckpointPolicy, Component, Handoff, Health, HotSwap, KERNEL, Kind, Lifecycle, NAME_LIMIT,
-    Readiness, Resources, Signal, Strategy,
+    Readiness, Signal, Strategy,
 };
 use crate::diagnostic::rules;
 
@@ -376,29 +375,6 @@ fn health(r: &mut Reader<'_>) -> Option<Health> {
         start_grace,
         jitter: jitter.map(|jitter| jitter.min(interval)),
     })
-}
-
-fn resources(r: &mut Reader<'_>) -> Resources {
-    const S: &str = "resources";
-    let weight = |r: &mut Reader<'_>, key| r.number(S, key).and_then(|n| u16::try_from(n).ok());
-    let found = Resources {
-        cgroup: r.get(S, "cgroup", cgroup_path),
-        memory_max: r.get(S, "memory_max", bytes),
-        memory_high: r.get(S, "memory_high", bytes),
-        cpu_weight: weight(r, "cpu_weight"),
-        io_weight: weight(r, "io_weight"),
-        cpu_max: r.get(S, "cpu_max", cpu_max),
-        pids_max: r.number(S, "pids_max"),
-        files_max: r.number(S, "files_max"),
-        process: process_limits(r),
-    };
-    if let (Some(high), Some(max)) = (found.memory_high, found.memory_max)
-        && high > max
-    {
-        let message = "`memory_high` is above `memory_max` and would never act";
-        r.report(&rules::MEMORY_HIGH, S, "memory_high", message, None);
-    }
-    found
 }
 
 fn checkpoint(r: &mut Reader<'_>) -> CheckpointPolicy {

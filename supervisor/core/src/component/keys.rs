@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::build::Method;
 use super::security::ID_MAX;
 use super::{
-    Handoff, Kind, NAME_LIMIT, Namespace, Restriction, SeccompAction, SecureBit, SocketKind, Strategy,
+    Handoff, Kind, NAME_LIMIT, Namespace, OnOom, Restriction, SeccompAction, SecureBit, SocketKind, Strategy,
 };
 use crate::descriptors::STORE_LIMIT;
 
@@ -90,8 +90,16 @@ pub enum Shape {
     Number(u64, u64),
     /// A size in bytes, or with K, M, G or T.
     Bytes,
+    /// The same, or 0.
+    Size,
     /// `"QUOTA PERIOD"` in microseconds.
     CpuMax,
+    /// An array of `"DEVICE LIMIT…"`.
+    IoMax,
+    /// A list of numbers and ranges.
+    Numbers,
+    /// `"some STALL WINDOW"` or `"full STALL WINDOW"`.
+    Pressure,
     /// An array of some words, or one text with commas.
     Words(fn() -> Vec<&'static str>),
     /// `true` or `false`.
@@ -456,6 +464,23 @@ const RESOURCES: &[Key] = &[
     .or(&["cgroup_path"]),
     key("memory_max", Shape::Bytes, NO_LIMIT, "Memory above which the kernel kills (`memory.max`)."),
     key("memory_high", Shape::Bytes, NO_LIMIT, "Memory above which the kernel throttles (`memory.high`)."),
+    key("memory_swap_max", Shape::Size, NO_LIMIT, "Swap; 0 for none at all (`memory.swap.max`)."),
+    key(
+        "memory_oom_group",
+        Shape::Truth,
+        FALSE,
+        "When the kernel kills one process of the group for want of memory it kills all of them (`memory.oom.group`).",
+    ),
+    key(
+        "on_oom",
+        Shape::Word(words::<OnOom>),
+        Fallback::Value("\"restart\""),
+        "What follows when the kernel kills a process of the component for want of memory, also one that it has started: \
+         `restart` stops it, dependents first, and starts it again by the restart rule; `stop` leaves it FAILED until it is \
+         asked for (`graphctl start`); `continue` only tells. In every case the kill is in the journal, with the limit, \
+         the usage and the victim. A service whose own process is gone is started again also with `continue`; a oneshot \
+         never is. In a group that several components share, only the end of their own processes counts.",
+    ),
     key(
         "cpu_weight",
         Shape::Number(1, WEIGHT_MAX),
@@ -468,9 +493,32 @@ const RESOURCES: &[Key] = &[
         Fallback::Words("the kernel's, 100"),
         "Share of the disks (`io.weight`).",
     ),
+    key(
+        "io_max",
+        Shape::IoMax,
+        EMPTY,
+        "Bytes (`rbps`, `wbps`) and requests (`riops`, `wiops`) that are read from and written to whole disks in a second \
+         (`io.max`).",
+    ),
     key("cpu_max", Shape::CpuMax, NO_LIMIT, "Processor time in each period (`cpu.max`)."),
+    key("cpuset", Shape::Numbers, Fallback::Words("all"), "Processors that it may run on (`cpuset.cpus`)."),
+    key(
+        "cpuset_mems",
+        Shape::Numbers,
+        Fallback::Words("all"),
+        "Nodes of memory that it may use (`cpuset.mems`).",
+    ),
     key("pids_max", Shape::Number(1, PIDS_MAX), NO_LIMIT, "Processes and threads (`pids.max`).")
         .or(&["processes_max"]),
+    key(
+        "cpu_pressure",
+        Shape::Pressure,
+        NONE,
+        "Told in journal and status when some of its tasks, or with `full` all of them at once, have waited for a processor \
+         for STALL within WINDOW (pressure stall information of the kernel).",
+    ),
+    key("memory_pressure", Shape::Pressure, NONE, "The same for memory."),
+    key("io_pressure", Shape::Pressure, NONE, "The same for a disk."),
     key(
         "files_max",
         Shape::Number(FILES_MIN, FILES_MAX),

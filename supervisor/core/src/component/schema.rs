@@ -10,7 +10,7 @@ use super::keys::{Fallback, Key, SECTIONS, SHORTEST_INTERVAL, Section, Shape, Wo
 use super::process::CPU_MAX;
 use super::seccomp::SETS;
 use super::security::ID_MAX;
-use super::{CAPABILITIES, KERNEL, NAME_LIMIT, RlimitResource, Signal, values};
+use super::{CAPABILITIES, KERNEL, NAME_LIMIT, RlimitResource, Signal, resources, values};
 
 /// Letters, digits and what else a name may have; see `build::name`.
 const NAME: &str = "^[\\p{Alphabetic}\\p{N}_+@:][\\p{Alphabetic}\\p{N}._+@:-]*$";
@@ -37,6 +37,19 @@ const TIME: &str = "^\\s*(\\d+\\.?\\d*|\\.\\d+)\\s*(ms|s|m|min|h)?\\s*$";
 const POSITIVE_TIME: &str = "^\\s*(?=[\\d.]*[1-9])(\\d+\\.?\\d*|\\.\\d+)\\s*(ms|s|m|min|h)?\\s*$";
 
 const SIZE: &str = "^0*[1-9]\\d*\\s*([bB]|[kKmMgGtT]([iI]?[bB])?)?$";
+
+/// The same, or 0.
+const SIZE_OR_NONE: &str = "^\\d+\\s*([bB]|[kKmMgGtT]([iI]?[bB])?)?$";
+
+/// A device and at least one limit; that none is there twice a pattern cannot tell.
+const IO_MAX: &str = "^\\s*(\\d+:\\d+|/dev/\\S+)(\\s+([rw]bps=(max|0*[1-9]\\d*([bB]|[kKmMgGtT]([iI]?[bB])?)?)|\
+                      [rw]iops=(max|0*[1-9]\\d*)))+\\s*$";
+
+/// Numbers and ranges; their order and their size a pattern cannot tell.
+const NUMBERS: &str = "^\\s*\\d+\\s*(-\\s*\\d+\\s*)?(,\\s*\\d+\\s*(-\\s*\\d+\\s*)?)*$";
+
+/// Two times; whether they fit together a pattern cannot tell.
+const PRESSURE: &str = "^\\s*(some|full)(\\s+(?=[\\d.]*[1-9])(\\d+\\.?\\d*|\\.\\d+)(ms|s|m|min|h)?){2}\\s*$";
 
 const QUOTA: &str = "^\\s*(max|\\d{4,})(\\s+(\\d{4,6}|1000000))?\\s*$";
 
@@ -178,7 +191,15 @@ fn shape(shape: Shape) -> Value {
             text(POSITIVE_TIME)]}),
         Shape::Number(low, high) => json!({"type": "integer", "minimum": low, "maximum": high}),
         Shape::Bytes => json!({"anyOf": [{"type": "integer", "minimum": 1}, text(SIZE)]}),
+        Shape::Size => json!({"anyOf": [{"type": "integer", "minimum": 0}, text(SIZE_OR_NONE)]}),
         Shape::CpuMax => text(QUOTA),
+        Shape::IoMax => {
+            let mut lines = array(text(IO_MAX));
+            lines["maxItems"] = json!(resources::DEVICES_LIMIT);
+            lines
+        }
+        Shape::Numbers => text(NUMBERS),
+        Shape::Pressure => text(PRESSURE),
         Shape::Truth => json!({"type": "boolean"}),
         Shape::List => json!({"anyOf": [list(), {"type": "string"}]}),
         Shape::ListOrTruth => json!({"anyOf": [list(), {"type": ["string", "boolean"]}]}),

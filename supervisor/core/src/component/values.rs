@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use toml::de::{DeInteger, DeValue};
 
 use super::keys::{SHORTEST_INTERVAL, Word, nearest};
-use super::{Command, CpuMax, HttpTarget};
+use super::{Command, HttpTarget};
 use crate::diagnostic::rules::{self, Rule};
 
 /// Why a value does not convert. The message completes "`section.key` …".
@@ -453,7 +453,8 @@ pub(super) fn interval(value: &DeValue<'_>) -> Result<Duration, Problem> {
     Ok(time)
 }
 
-fn with_unit(text: &str) -> Option<f64> {
+/// Seconds, of a number with a unit or without.
+pub(super) fn with_unit(text: &str) -> Option<f64> {
     let text = text.trim();
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let factor = match &text[digits.len()..] {
@@ -466,13 +467,22 @@ fn with_unit(text: &str) -> Option<f64> {
     digits.trim().parse::<f64>().ok().map(|n| n * factor)
 }
 
-/// Bytes as a number, or a text with K, M, G or T (powers of 1024).
+/// Bytes as a number, or a text with K, M, G or T (powers of 1024). More than nothing.
 pub(super) fn bytes(value: &DeValue<'_>) -> Result<u64, Problem> {
+    size_from(1, value)
+}
+
+/// The same, or nothing.
+pub(super) fn bytes_or_none(value: &DeValue<'_>) -> Result<u64, Problem> {
+    size_from(0, value)
+}
+
+fn size_from(least: u64, value: &DeValue<'_>) -> Result<u64, Problem> {
     if value.is_integer() {
-        return number(1, u64::MAX)(value);
+        return number(least, u64::MAX)(value);
     }
     let given = text(value)?;
-    size(&given).filter(|size| *size > 0).ok_or_else(|| {
+    size(&given).filter(|size| *size >= least).ok_or_else(|| {
         Problem::new(&rules::NO_SIZE, format!("is no size: {given:?}"))
             .help("write bytes, or a text like \"64M\"")
     })
@@ -489,32 +499,7 @@ pub(super) fn size(given: &str) -> Option<u64> {
         "T" | "TB" | "TIB" => Some(40),
         _ => None,
     };
-    let size = digits.trim().parse::<u64>().ok();
-    shift.zip(size).and_then(|(shift, size)| size.checked_mul(1_u64 << shift))
-}
-
-/// `"quota period"` or `"max period"` in microseconds.
-pub(super) fn cpu_max(value: &DeValue<'_>) -> Result<CpuMax, Problem> {
-    /// What the kernel takes when the period is left out.
-    const DEFAULT_PERIOD: u64 = 100_000;
-    let given = text(value)?;
-    let mut words = given.split_whitespace();
-    let quota = match words.next() {
-        Some("max") => Some(None),
-        Some(word) => word.parse().ok().filter(|q| *q >= 1000).map(Some),
-        None => None,
-    };
-    let period = match words.next() {
-        Some(word) => word.parse().ok().filter(|p| (1000..=1_000_000).contains(p)),
-        None => Some(DEFAULT_PERIOD),
-    };
-    match (quota, period, words.next()) {
-        (Some(quota), Some(period), None) => Ok(CpuMax { quota, period }),
-        _ => Err(Problem::new(&rules::NO_CPU_LIMIT, format!("is no processor limit: {given:?}")).help(
-            "write \"QUOTA PERIOD\" in microseconds, each at least 1000, \
-                 for example \"50000 100000\" for half a processor",
-        )),
-    }
+    digits.trim().parse::<u64>().ok()?.checked_mul(1_u64 << shift?)
 }
 
 /// A relative path that stays inside the supervisor's own cgroup.

@@ -284,6 +284,24 @@ rules! {
         bad File(web!("[[sockets]]" "listen = \"/run/web.sock\"" "mode = \"rw-rw----\""));
         good File(web!("[[sockets]]" "listen = \"/run/web.sock\"" "mode = \"0660\""));
 
+    NO_IO_LIMIT Error "Y0223" "value is no limit of a device"
+        "A limit is a text with a device, as `MAJOR:MINOR` or the path of a whole disk below `/dev`, and what it may do in a \
+         second: `rbps` and `wbps` are bytes, `riops` and `wiops` requests. Each device and each limit of it is named \
+         once; `max` is no limit."
+        bad File(web!("[resources]" "io_max = [\"/dev/sda 10M\"]"));
+        good File(web!("[resources]" "io_max = [\"/dev/sda wbps=10M wiops=500\"]"));
+
+    NO_NUMBERS Error "Y0224" "value is no list of numbers"
+        "A list of processors or of nodes of memory has numbers and ranges with commas between them."
+        bad File(web!("[resources]" "cpuset = \"0..3\""));
+        good File(web!("[resources]" "cpuset = \"0-3,8\""));
+
+    NO_PRESSURE Error "Y0225" "value is no pressure"
+        "A pressure has three words: `some` or `full`, how long tasks wait, and within which time. The kernel takes times from \
+         500 ms to 10 s for the last."
+        bad File(web!("[resources]" "memory_pressure = \"150ms\""));
+        good File(web!("[resources]" "memory_pressure = \"some 150ms 1s\""));
+
     NO_ACCOUNT Error "Y0231" "value is no user or group"
         "A user or a group is a number, or a name as it stands in the first column of /etc/passwd or /etc/group: without \
          white space, colons and slashes."

@@ -8,10 +8,10 @@ use yakiros_handoff::message::{Order, Part, Report};
 
 use super::Facts;
 use crate::component::Component;
-use crate::control::{Answer, Request};
+use crate::control::{Answer, Request, Strain};
 use crate::descriptors::Held;
 use crate::diagnostic::Diagnostic;
-use crate::journal::{Exit, Record};
+use crate::journal::{Exit, OutOfMemory, Record};
 use crate::notify::Notification;
 
 /// One run of one component's process. Never used again, so that a late event finds no wrong one.
@@ -150,6 +150,11 @@ pub enum Event {
     Relayed(RunId, Relayed),
     /// What [`Effect::Limit`] asked for is done, or why it could not be.
     Limited(RunId, Result<(), Rc<str>>),
+    /// The kernel has killed for want of memory, in the group of this process. If it was the process itself, this comes
+    /// before [`Event::Ended`].
+    OutOfMemory(RunId, OutOfMemory),
+    /// The kernel has held the process up, or one that it has started, so often.
+    Strained(RunId, Strain),
     /// A probe is over, cancelled ones included; nothing of it is left.
     Probed {
         /// Which.

@@ -130,11 +130,14 @@ impl Engine {
                 lost.and_then(|cap| self.last_turn(*cap)).max(self.undeclared)
             }
             Cause::Ended(_) if to == State::Done => own,
+            // A process of its own that is gone was told of before.
+            Cause::OutOfMemory(what) => own.filter(|_| what.main),
             Cause::Cycle if to == State::Cycle => self.last_barred(id).max(own),
             Cause::Declared { .. }
             | Cause::CycleClosed { file: Some(_), .. }
             | Cause::Redeclared { .. }
             | Cause::LimitsNotSet { .. }
+            | Cause::Strained { .. }
             | Cause::Undeclared
             | Cause::Request { .. }
             | Cause::Ended(_)
@@ -305,8 +308,18 @@ impl Engine {
         self.fail_and_restart(id, cause);
     }
 
+    /// FAILED, and nothing more until it is asked for.
+    fn stay_failed(&mut self, id: NodeId, cause: Cause) {
+        let Some(unit) = self.unit(id) else { return };
+        let detail = format!("{}; not started again until it is asked for", unit.explain(&cause));
+        self.enter(id, State::Failed, cause, Some(detail));
+    }
+
     /// FAILED, and again by the restart rule: at once, or after a pause.
     fn fail_and_restart(&mut self, id: NodeId, cause: Cause) {
+        if self.stays_failed(id, &cause) {
+            return self.stay_failed(id, cause);
+        }
         let now = self.now;
         let halting = self.halting.is_some();
         let Some(unit) = self.unit_mut(id) else {

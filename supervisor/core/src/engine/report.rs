@@ -108,6 +108,8 @@ impl Engine {
                 u64::try_from(uptime.as_millis()).unwrap_or(u64::MAX)
             }),
             restarts: unit.restarts,
+            oom_kills: unit.oom_kills,
+            strains: unit.strains.list(),
             health: unit.health(),
             detail: self.detail(unit),
             status_text: process.and_then(|process| process.said.status.clone()),
@@ -128,6 +130,8 @@ impl Engine {
                 1 => Some("1 upgrade waits for the one under way".to_owned()),
                 _ => Some(format!("{queued} upgrades wait for the one under way")),
             };
+            let strains = unit.process.as_ref().and_then(|_| unit.strains.complaint(self.now));
+            let limits = limits.into_iter().chain(strains);
             let noted =
                 noted.into_iter().chain(limits).chain(queued).reduce(|one, other| format!("{one}; {other}"));
             let said = unit.process.as_ref().and_then(|process| process.said.summary());

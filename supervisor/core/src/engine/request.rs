@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::interface::shown;
 use super::timers::{Due, TimerKey};
-use super::unit::Unit;
+use super::unit::{AfterStop, Unit};
 use super::upgrade::{NextUpgrade, Upgrade, Wish};
 use super::{ClientId, Effect, Engine, Halt, Input, Peer, RunId};
 use crate::component::keys::nearest;
@@ -245,6 +245,10 @@ impl Engine {
         if let Some(unit) = self.unit_mut(id) {
             unit.held = false;
             unit.forgive();
+            // What is stopped for want of memory, and would stay so, is asked for by this.
+            if matches!(unit.after_stop, AfterStop::Restart(Cause::OutOfMemory(_))) {
+                unit.after_stop = AfterStop::Rest;
+            }
         }
         self.feed(id, Input::Start, cause);
         self.refresh_may_rise(id);

@@ -8,10 +8,12 @@ mod cycles;
 mod handover;
 mod health;
 mod lifecycle;
+mod memory;
 mod notify;
 mod probes;
 mod reload;
 mod requests;
+mod strain;
 
 use super::*;
 use crate::component::{Signal, parse};

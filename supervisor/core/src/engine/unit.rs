@@ -11,11 +11,12 @@ use super::handover::{Greeting, Handover, Heir};
 use super::health::Watch;
 use super::limits::Limits;
 use super::notify::{Said, Watchdog};
+use super::strain::Strains;
 use super::timers::TimerKey;
 use crate::component::Component;
 use crate::descriptors::Held;
 use crate::graph::NodeId;
-use crate::journal::{Cause, State};
+use crate::journal::{Cause, OutOfMemory, State};
 
 /// Pauses before the next attempt, one after the other; the last one repeats.
 const PAUSES: [Duration; 4] =
@@ -54,6 +55,9 @@ pub(super) struct Process {
     /// It took over from one that was gone before it served.
     #[serde(default)]
     pub(super) heir: Option<Heir>,
+    /// The kernel has killed it for want of memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) starved: Option<Rc<OutOfMemory>>,
 }
 
 impl Process {
@@ -70,6 +74,7 @@ impl Process {
             greeting: Greeting::None,
             splits: false,
             heir: None,
+            starved: None,
         }
     }
 }
@@ -124,6 +129,12 @@ pub(super) struct Unit {
     pub(super) generation: u64,
     /// Restarts after failures.
     pub(super) restarts: u64,
+    /// Processes that the kernel has killed for want of memory, since the component was declared.
+    #[serde(default)]
+    pub(super) oom_kills: u64,
+    /// What it was held up by.
+    #[serde(default)]
+    pub(super) strains: Strains,
     /// Times of the restarts within the window, or of one in several: see [`RECENT_LIMIT`].
     pub(super) recent: VecDeque<Duration>,
     /// Pauses taken since the last healthy window.
@@ -158,6 +169,8 @@ impl Unit {
             last_words: None,
             generation: 0,
             restarts: 0,
+            oom_kills: 0,
+            strains: Strains::default(),
             recent: VecDeque::new(),
             pauses: 0,
             revision: 0,

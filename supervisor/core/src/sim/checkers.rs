@@ -21,6 +21,7 @@ mod requirements;
 mod restarts;
 mod shutdown;
 mod single;
+mod starved;
 mod watchdog;
 
 use crate::engine::{Effect, Engine, Event};
@@ -61,7 +62,7 @@ pub(super) trait Checker {
 type Row = (&'static str, fn() -> Box<dyn Checker>);
 
 /// All checkers by name, in alphabetical order.
-const ALL: [Row; 19] = [
+const ALL: [Row; 20] = [
     ("answers", || Box::<answers::Answers>::default()),
     ("convergence", || Box::new(convergence::Convergence)),
     ("declarations", || Box::<declarations::Declarations>::default()),
@@ -80,6 +81,7 @@ const ALL: [Row; 19] = [
     ("restarts", || Box::<restarts::Restarts>::default()),
     ("shutdown", || Box::<shutdown::Shutdown>::default()),
     ("single", || Box::new(single::Single)),
+    ("starved", || Box::<starved::Starved>::default()),
     ("watchdog", || Box::<watchdog::Watchdogs>::default()),
 ];
 

@@ -61,6 +61,8 @@ impl Digest {
             Event::Relayed(run, Relayed::Whole(_)) => 27 + (run.0 << 8),
             Event::Relayed(run, Relayed::NotGiven(_)) => 28 + (run.0 << 8),
             Event::Relayed(run, Relayed::NotTaken(_)) => 29 + (run.0 << 8),
+            Event::Strained(run, _) => 32 + (run.0 << 8),
+            Event::OutOfMemory(run, what) => 30 + u64::from(what.main) + (run.0 << 8),
         });
     }
 

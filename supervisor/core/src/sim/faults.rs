@@ -21,10 +21,11 @@ pub(super) struct Fault {
 }
 
 /// All of them.
-pub(super) const FAULTS: [Fault; 13] = [
+pub(super) const FAULTS: [Fault; 14] = [
     Fault { weight: |options| options.kill_weight, act: World::kill_one },
     Fault { weight: |options| options.early_kill_weight, act: World::kill_the_newest },
     Fault { weight: |options| options.massacre_weight, act: World::kill_many },
+    Fault { weight: |options| options.starve_weight, act: World::starve_one },
     Fault { weight: |options| options.notify_weight, act: World::say_something },
     Fault { weight: |options| options.extend_weight, act: World::ask_for_time },
     Fault { weight: |options| options.log_weight, act: World::write_to_a_log },

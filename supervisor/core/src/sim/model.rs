@@ -209,6 +209,8 @@ pub(super) struct Slot {
     pub(super) canary: bool,
     /// A user has stopped it.
     pub(super) held: bool,
+    /// It is FAILED until somebody asks for it.
+    pub(super) stays_failed: bool,
 }
 
 impl Slot {
@@ -272,6 +274,7 @@ impl Model {
             second: None,
             canary: false,
             held: false,
+            stays_failed: false,
         };
         Self {
             now: Duration::ZERO,
@@ -575,6 +578,7 @@ impl Model {
                 process.sole = process.declared.provides.without(granted);
             }
         }
+        let stays_failed = record.to == State::Failed && self.stays_failed(number, &record.cause);
         let slot = &mut self.slots[number];
         if let Cause::Handover { progress, .. } = &record.cause {
             slot.canary = matches!(progress, Progress::Canary { .. });
@@ -601,6 +605,7 @@ impl Model {
         if record.from == record.to {
             return;
         }
+        slot.stays_failed = stays_failed;
         slot.state = record.to;
         slot.since = self.now;
         if record.to == State::Removed {

@@ -168,6 +168,8 @@ options! {
     early_kill_weight = Sometimes(40, 1, 6);
     /// How often several processes die at once.
     massacre_weight = Sometimes(30, 1, 2);
+    /// How often the kernel kills a process for want of memory.
+    starve_weight = Sometimes(30, 1, 4);
     /// How often a process says something about itself.
     notify_weight = Sometimes(50, 1, 10);
     /// How often a process asks for more time than it has.

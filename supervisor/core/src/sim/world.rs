@@ -441,7 +441,8 @@ impl World {
     fn want_everything(&mut self) -> Step {
         for number in 0..self.model.slots.len() {
             let slot = &self.model.slots[number];
-            if slot.declared.is_some() && (slot.held || slot.state == State::Failed) {
+            if slot.declared.is_some() && (slot.held || matches!(slot.state, State::Failed | State::Stopping))
+            {
                 let name = slot.name.to_string();
                 self.ask(0, Request::Start { name, timeout_ms: None })?;
             }

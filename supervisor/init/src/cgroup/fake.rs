@@ -1,13 +1,12 @@
 //! For tests: groups that are directories and nothing else.
 
 use std::fs;
-use std::io;
 use std::path::PathBuf;
 
-use yakiros_core::component::Component;
+use yakiros_core::component::{Component, Resources};
 
 use super::tree::SUBTREE;
-use super::{Cgroup, Cgroups, Prepared};
+use super::{Cgroup, Cgroups, Prepared, Refusal, Work};
 
 /// A hierarchy that is none of the kernel's: its groups have no files but those that are written here.
 pub struct Bench {
@@ -27,7 +26,7 @@ impl Bench {
         self.root.path().join(SUBTREE).join(group)
     }
 
-    pub fn prepare(&mut self, name: &str, group: &str) -> io::Result<Prepared> {
+    pub fn prepare(&mut self, name: &str, group: &str) -> Result<Prepared, Refusal> {
         self.all.prepare(&component(name, group, ""))
     }
 
@@ -48,6 +47,20 @@ impl Bench {
         assert_eq!(fs::read_to_string(&file).expect("file"), "1");
         // The kernel's files are no reason not to remove a directory.
         fs::remove_file(file).expect("file");
+    }
+
+    /// A group has these controllers.
+    pub fn offer(&self, group: &str, controllers: &str) {
+        fs::write(self.path(group).join("cgroup.controllers"), controllers).expect("file");
+    }
+
+    /// It has no such file, which would keep the directory from being removed.
+    pub fn offer_nothing(&self, group: &str) {
+        fs::remove_file(self.path(group).join("cgroup.controllers")).expect("file");
+    }
+
+    pub fn change(&self, cgroup: &Cgroup, resources: &Resources) -> Work {
+        self.all.change(cgroup, resources).expect("a change")
     }
 
     /// What shows that a group was made anew.

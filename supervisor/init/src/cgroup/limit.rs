@@ -3,17 +3,29 @@
 //! A component does not run without a limit that it declares, and a limit that nobody declares any more is lifted.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::io;
+use std::os::linux::fs::MetadataExt as _;
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
+use std::rc::Rc;
 
 use nix::libc;
 use tracing::warn;
-use yakiros_core::component::Resources;
+use yakiros_core::component::{IoMax, Resources};
 
 use super::{Group, tree};
+use crate::sys;
 
-/// Values by their file. A file that is not in it has what the kernel begins with.
-pub(super) type Written = BTreeMap<&'static str, String>;
+/// Values by their file, and the device that they are for where there is one for each. What is not in it has what the
+/// kernel begins with.
+pub(super) type Written = BTreeMap<(&'static str, Option<Rc<str>>), String>;
+
+/// The file that has a limit for each device: one line, and one write, for each.
+const IO_MAX: &str = "io.max";
+
+/// The files that name what may be used.
+const CPUSET: &str = "cpuset.";
 
 /// A limit of a group.
 #[derive(Debug)]
@@ -26,27 +38,78 @@ pub struct Limit {
     declared: bool,
 }
 
+/// What one file, or one line of it, is to say.
+struct Wanted {
+    file: &'static str,
+    device: Option<Rc<str>>,
+    /// `None` if nothing is declared.
+    value: Option<String>,
+    /// What the kernel begins with.
+    default: &'static str,
+}
+
 impl Group {
     /// The limits that are not as they are to be, and all that it has when they are written, if that is known then. What
     /// is not declared is taken back, unless another component has the same group and may declare it. Of a group of
-    /// which nothing is known everything is written.
-    pub(super) fn plan(&self, resources: &Resources) -> (Vec<Limit>, Option<Written>) {
+    /// which nothing is known everything is written, but for the devices that it has limits for: those are read.
+    pub(super) fn plan(
+        &self,
+        path: &Path,
+        resources: &Resources,
+    ) -> io::Result<(Vec<Limit>, Option<Written>)> {
         let shared = self.components > 1;
         let mut after = self.written.clone().or_else(|| (!shared).then(Written::new));
         let mut limits = Vec::new();
-        for (file, value, default) in table(resources) {
+        for Wanted { file, device, value, default } in self.table(path, resources)? {
             let declared = value.is_some();
             let value = value.unwrap_or_else(|| default.to_owned());
-            let has = self.written.as_ref().map(|written| written.get(file).map_or(default, String::as_str));
+            let key = (file, device);
+            let has = self.written.as_ref().map(|written| written.get(&key).map_or(default, String::as_str));
             if (!declared && shared) || has == Some(&value) {
                 continue;
             }
+            let line = match &key.1 {
+                Some(device) => format!("{device} {value}"),
+                None if !declared && file.starts_with(CPUSET) => everything(path, file, default),
+                None => value.clone(),
+            };
             if let Some(after) = &mut after {
-                after.insert(file, value.clone());
+                after.insert(key, value);
             }
-            limits.push(Limit { file, value, declared });
+            limits.push(Limit { file, value: line, declared });
         }
-        (limits, after)
+        Ok((limits, after))
+    }
+
+    /// Each file of limits, and each line of those with a line for each device.
+    fn table(&self, path: &Path, resources: &Resources) -> io::Result<Vec<Wanted>> {
+        let mut table: Vec<_> = resources
+            .limit_files()
+            .into_iter()
+            .map(|(file, value, default)| Wanted { file, device: None, value, default })
+            .collect();
+        let declared = resources.io_max.iter().map(|max| Ok((number_of(max)?, max.limits())));
+        let declared: BTreeMap<Rc<str>, String> = declared.collect::<io::Result<_>>()?;
+        let line = |device, value| Wanted {
+            file: IO_MAX,
+            device: Some(device),
+            value,
+            default: "rbps=max wbps=max riops=max wiops=max",
+        };
+        for device in self.limited_devices(path).into_iter().filter(|device| !declared.contains_key(device)) {
+            table.push(line(device, None));
+        }
+        table.extend(declared.into_iter().map(|(device, limits)| line(device, Some(limits))));
+        Ok(table)
+    }
+
+    /// Devices that the group has limits for.
+    fn limited_devices(&self, path: &Path) -> Vec<Rc<str>> {
+        let Some(written) = &self.written else {
+            let lines = sys::read_small(&path.join(IO_MAX)).unwrap_or_default();
+            return lines.lines().filter_map(|line| Some(line.split_once(' ')?.0.into())).collect();
+        };
+        written.keys().filter_map(|(_, device)| device.clone()).collect()
     }
 }
 
@@ -54,6 +117,11 @@ impl Limit {
     /// Whether writing it takes as long as the kernel needs to find memory.
     pub(super) fn may_reclaim(&self) -> bool {
         self.file.starts_with("memory.")
+    }
+
+    /// The controller that has it, if a component asks for it.
+    pub(super) fn needs(&self) -> Option<&'static str> {
+        self.file.split('.').next().filter(|_| self.declared)
     }
 
     /// Whether an error is none: without the controller there is no limit to be lifted.
@@ -65,7 +133,7 @@ impl Limit {
     pub(super) fn write(&self, group: &Path) -> io::Result<()> {
         match tree::write(&group.join(self.file), &self.value) {
             Err(error) if !self.forgives(error.raw_os_error().unwrap_or_default()) => {
-                warn!("failed to write {} to {}/{}: {error}", self.value, group.display(), self.file);
+                warn!("failed to write {} to {}/{}: {error}", self.value.trim(), group.display(), self.file);
                 if self.declared { Err(error) } else { Ok(()) }
             }
             _ => Ok(()),
@@ -73,21 +141,30 @@ impl Limit {
     }
 }
 
-/// Each file of limits, what is declared for it, and what the kernel begins with.
-fn table(resources: &Resources) -> [(&'static str, Option<String>, &'static str); 6] {
-    let text = |value: Option<u64>| value.map(|value| value.to_string());
-    let cpu_max = resources.cpu_max.map(|max| {
-        let quota = text(max.quota).unwrap_or_else(|| "max".to_owned());
-        format!("{quota} {}", max.period)
-    });
-    [
-        ("memory.max", text(resources.memory_max), "max"),
-        ("memory.high", text(resources.memory_high), "max"),
-        ("cpu.weight", text(resources.cpu_weight.map(u64::from)), "100"),
-        ("io.weight", text(resources.io_weight.map(u64::from)), "default 100"),
-        ("cpu.max", cpu_max, "max 100000"),
-        ("pids.max", text(resources.pids_max), "max"),
-    ]
+/// All that a group may use, which takes the place of nothing: the kernel takes no empty list where processes are
+/// (`validate_change` in `kernel/cgroup/cpuset.c`).
+fn everything(group: &Path, file: &str, default: &str) -> String {
+    let above = group.parent().map(|above| above.join(format!("{file}.effective")));
+    let all = above.and_then(|file| sys::read_small(&file).ok());
+    all.map(|all| all.trim().to_owned()).filter(|all| !all.is_empty()).unwrap_or_else(|| default.to_owned())
+}
+
+/// The `MAJOR:MINOR` of a device. A path is one below `/dev`, which is in memory.
+fn number_of(max: &IoMax) -> io::Result<Rc<str>> {
+    let IoMax { device, .. } = max;
+    if !device.starts_with('/') {
+        return Ok(device.as_str().into());
+    }
+    let named = |error: io::Error| {
+        warn!("io_max: {device}: {error}");
+        error
+    };
+    let found = fs::metadata(device).map_err(named)?;
+    if !found.file_type().is_block_device() {
+        return Err(named(io::Error::from_raw_os_error(libc::ENOTBLK)));
+    }
+    let number = found.st_rdev();
+    Ok(format!("{}:{}", libc::major(number), libc::minor(number)).into())
 }
 
 #[cfg(test)]
@@ -105,13 +182,11 @@ impl Limit {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use super::*;
 
     /// What is written of some limits to a group of which this is known, as file and value.
     fn written(resources: &Resources, group: &Group) -> (Vec<(&'static str, String)>, Option<Written>) {
-        let (limits, after) = group.plan(resources);
+        let (limits, after) = group.plan(Path::new("/no-such-group"), resources).expect("no devices");
         (limits.into_iter().map(|limit| (limit.file, limit.value)).collect(), after)
     }
 
@@ -124,9 +199,13 @@ mod tests {
         let all = [
             ("memory.max", "max"),
             ("memory.high", "max"),
+            ("memory.swap.max", "max"),
+            ("memory.oom.group", "0"),
             ("cpu.weight", "50"),
             ("io.weight", "default 100"),
             ("cpu.max", "max 100000"),
+            ("cpuset.cpus", "\n"),
+            ("cpuset.mems", "\n"),
             ("pids.max", "max"),
         ];
         assert_eq!(files, all.iter().map(own).collect::<Vec<_>>());
@@ -140,6 +219,54 @@ mod tests {
         assert_eq!(written(&resources, &shared).0, [own(&("cpu.weight", "50"))]);
         let unknown = Group { components: 2, ..Group::default() };
         assert_eq!(written(&resources, &unknown), (vec![own(&("cpu.weight", "50"))], None));
+    }
+
+    #[test]
+    fn each_device_has_a_line_of_its_own_that_goes_with_its_declaration() {
+        let folder = tempfile::tempdir().expect("temporary directory");
+        let limit = |device: &str, wiops| IoMax { device: device.to_owned(), wiops, ..IoMax::default() };
+        let with = |io_max| Resources { io_max, ..Resources::default() };
+        let new = Group { written: Some(Written::new()), ..Group::default() };
+        let lines = |group: &Group, path: &Path, resources: &Resources| {
+            let (limits, after) = group.plan(path, resources).expect("devices by number");
+            let lines = limits.into_iter().filter(|limit| limit.file == IO_MAX).map(|limit| limit.value);
+            (lines.collect::<Vec<_>>(), Group { written: after, ..Group::default() })
+        };
+        let both = with(vec![limit("8:16", Some(5)), limit("8:0", Some(7))]);
+        let (first, known) = lines(&new, folder.path(), &both);
+        let of = |device: &str, wiops: &str| format!("{device} rbps=max wbps=max riops=max wiops={wiops}");
+        assert_eq!(first, [of("8:0", "7"), of("8:16", "5")]);
+        assert_eq!(lines(&known, folder.path(), &both).0, [""; 0]);
+        let (then, known) = lines(&known, folder.path(), &with(vec![limit("8:0", Some(8))]));
+        assert_eq!(then, [of("8:16", "max"), of("8:0", "8")]);
+        assert_eq!(lines(&known, folder.path(), &Resources::default()).0, [of("8:0", "max")]);
+        // Of a group of which nothing is known, the kernel is asked.
+        fs::write(folder.path().join(IO_MAX), "7:1 rbps=1 wbps=max riops=max wiops=max\n").expect("file");
+        assert_eq!(lines(&Group::default(), folder.path(), &Resources::default()).0, [of("7:1", "max")]);
+        let missing = with(vec![limit("/dev/no-such-disk", Some(1))]);
+        let error = new.plan(folder.path(), &missing).expect_err("no such device");
+        assert_eq!(error.raw_os_error(), Some(libc::ENOENT));
+        let no_disk = with(vec![limit("/dev/null", Some(1))]);
+        let error = new.plan(folder.path(), &no_disk).expect_err("no block device");
+        assert_eq!(error.raw_os_error(), Some(libc::ENOTBLK));
+    }
+
+    #[test]
+    fn a_set_of_processors_is_lifted_by_all_that_there_are() {
+        let folder = tempfile::tempdir().expect("temporary directory");
+        fs::write(folder.path().join("cpuset.cpus.effective"), "0-7\n").expect("file");
+        let known = |cpus: &str| Group {
+            written: Some([(("cpuset.cpus", None), cpus.to_owned())].into()),
+            ..Group::default()
+        };
+        let plan = |group: &Group| {
+            let (limits, after) =
+                group.plan(&folder.path().join("web"), &Resources::default()).expect("no devices");
+            (limits.into_iter().map(|limit| (limit.file, limit.value)).collect::<Vec<_>>(), after)
+        };
+        let (limits, after) = plan(&known("0"));
+        assert_eq!(limits, [("cpuset.cpus", "0-7".to_owned())]);
+        assert_eq!(plan(&Group { written: after, ..Group::default() }).0, [], "once");
     }
 
     #[test]

@@ -30,6 +30,7 @@ impl Cgroups {
     /// A run has this group from now on.
     pub fn hold(&mut self, cgroup: &Cgroup) {
         self.groups.entry(Rc::clone(&cgroup.path)).or_default().runs += 1;
+        self.watch(&cgroup.path);
     }
 
     /// The run that had this group is over.

@@ -6,12 +6,12 @@
 //! run before has read or written to files counts. So limits of memory are written here to new groups only. A group that
 //! is empty is made anew for them; in one that is not, a child writes (see [`crate::limits`]).
 
-use std::io;
 use std::path::Path;
 use std::rc::Rc;
 
 use yakiros_core::component::{Component, Resources};
 
+use super::controllers::{self, Refusal};
 use super::limit::{Limit, Written};
 use super::{Cgroup, Cgroups, tree};
 
@@ -39,7 +39,7 @@ pub struct Work {
 
 impl Cgroups {
     /// Make the group of a component and write its limits.
-    pub fn prepare(&mut self, component: &Component) -> io::Result<Prepared> {
+    pub fn prepare(&mut self, component: &Component) -> Result<Prepared, Refusal> {
         let Some(subtree) = self.subtree.clone() else {
             return Ok(Prepared::Ready(None));
         };
@@ -52,31 +52,42 @@ impl Cgroups {
             return Ok(Prepared::Busy);
         }
         let mut new = tree::make(&subtree, relative)?;
-        let reclaims = || group.plan(&component.resources).0.iter().any(Limit::may_reclaim);
-        if !new && is_empty && (group.killed || reclaims()) && tree::remove(&path).is_ok() {
+        let plan = || group.plan(&path, &component.resources);
+        let reclaims = || plan().map(|(limits, _)| limits.iter().any(Limit::may_reclaim));
+        if !new && is_empty && (group.killed || reclaims()?) && tree::remove(&path).is_ok() {
             new = tree::make(&subtree, relative)?;
         }
         if new {
+            controllers::verify_type(&path)?;
             group.killed = false;
+            group.is_made();
             group.written = Some(Written::new());
         } else if group.killed {
             return Ok(Prepared::Busy);
         }
-        let (limits, after) = group.plan(&component.resources);
+        let (limits, after) = group.plan(&path, &component.resources)?;
+        controllers::ensure(&subtree, &path, &limits)?;
         if !new && limits.iter().any(Limit::may_reclaim) {
             return Ok(Prepared::Unwritten(Work { path, limits, after, number: 0 }));
         }
         group.written = None;
-        limits.iter().try_for_each(|limit| limit.write(&path))?;
+        for limit in &limits {
+            let step = || format!("set {} of its control group to {:?}", limit.file, limit.value);
+            limit.write(&path).map_err(|error| Refusal { step: step().into(), error })?;
+        }
         group.written = after;
         Ok(Prepared::Ready(Some(Cgroup { path })))
     }
 
     /// What a child is to write for the group of a run to have other limits.
-    pub fn change(&self, cgroup: &Cgroup, resources: &Resources) -> Work {
+    pub fn change(&self, cgroup: &Cgroup, resources: &Resources) -> Result<Work, Refusal> {
         let path = Rc::clone(&cgroup.path);
-        let (limits, after) = self.groups.get(&path).map(|group| group.plan(resources)).unwrap_or_default();
-        Work { path, limits, after, number: 0 }
+        let plan = self.groups.get(&path).map(|group| group.plan(&path, resources)).transpose()?;
+        let (limits, after) = plan.unwrap_or_default();
+        if let Some(subtree) = &self.subtree {
+            controllers::ensure(subtree, &path, &limits)?;
+        }
+        Ok(Work { path, limits, after, number: 0 })
     }
 
     /// A child begins to write.
@@ -95,6 +106,9 @@ impl Cgroups {
         // Of two at once nobody knows which was the last.
         if done && group.works == work.number && group.writers == 0 {
             group.written = work.after;
+        }
+        if group.runs > 0 {
+            self.watch(&work.path);
         }
         self.tidy(&work.path);
     }
@@ -148,6 +162,7 @@ mod tests {
         let mut bench = Bench::new();
         let first = bench.start("a", "one");
         bench.mark("one");
+        bench.offer("one", "memory");
         let lower = component("b", "one", MAX);
         let Ok(Prepared::Unwritten(mut work)) = bench.all.prepare(&lower) else {
             panic!("it is written where a process lives");
@@ -163,8 +178,7 @@ mod tests {
         for failed in [true, false] {
             let other = Cgroup { path: bench.path("one").into() };
             let resources = Resources { memory_max: Some(1), ..Resources::default() };
-            let (mut one, mut two) =
-                (bench.all.change(&other, &resources), bench.all.change(&other, &resources));
+            let (mut one, mut two) = (bench.change(&other, &resources), bench.change(&other, &resources));
             bench.all.begin(&mut one);
             if failed {
                 bench.all.conclude(one, false);
@@ -177,8 +191,9 @@ mod tests {
         }
         // What was read and written in it is not left to a start: it is made anew when nobody is in it.
         bench.all.let_go(&first);
+        bench.offer_nothing("one");
         let written = bench.all.prepare(&lower).expect_err("a directory without files");
-        assert_eq!(written.kind(), io::ErrorKind::NotFound);
+        assert_eq!(written.error.kind(), std::io::ErrorKind::NotFound);
         assert!(!bench.is_marked("one"));
     }
 }

@@ -10,7 +10,7 @@ use tokio::task::spawn_local;
 use tracing::warn;
 use yakiros_core::engine::{Event, RunId};
 
-use super::{Processes, Role};
+use super::{Processes, Role, pressure};
 use crate::spawn;
 use crate::supervisor::Supervisor;
 use crate::sys;
@@ -116,6 +116,10 @@ pub(super) fn listen(supervisor: &Rc<Supervisor>, run: RunId) {
         process.watching = Some(spawn_local(watch).abort_handle());
     }
     supervisor.handovers.listen(supervisor, run);
+    drop(own);
+    if let Err(reason) = pressure::watch(supervisor, run, &component.resources) {
+        supervisor.dispatch(Event::Limited(run, Err(reason)));
+    }
 }
 
 #[cfg(test)]

@@ -115,6 +115,7 @@ pub fn take(
         channel: None,
         watching: None,
         socket,
+        pressure: Vec::new(),
         ready: true,
         ended: None,
     };

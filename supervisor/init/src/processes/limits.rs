@@ -9,11 +9,11 @@ use yakiros_core::component::Resources;
 use yakiros_core::engine::RunId;
 
 use super::{Processes, Role};
-use crate::cgroup::Work;
+use crate::cgroup::{Refusal, Work};
 
 impl Processes {
     /// What is to be written for the control group of a run to have these limits; `None` if it has no group.
-    pub fn limits_to_write(&self, run: RunId, resources: &Resources) -> Option<Work> {
+    pub fn limits_to_write(&self, run: RunId, resources: &Resources) -> Option<Result<Work, Refusal>> {
         let process = self.runs.get(&run)?;
         let whole = self.cgroups.whole(&process.name, process.cgroup.as_ref()?);
         Some(self.cgroups.change(&whole, resources))

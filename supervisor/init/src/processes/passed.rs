@@ -18,7 +18,7 @@ use yakiros_core::journal::Exit;
 use super::exec::{listen, watch_exec};
 use super::reap::{drain, end_of};
 use super::{Process, Processes, Role, Start, pending};
-use crate::cgroup::Cgroup;
+use crate::cgroup::{Cgroup, Counts};
 use crate::notify::Socket;
 use crate::output::Log;
 use crate::readiness::{self, Channel};
@@ -56,6 +56,9 @@ pub struct PassedProcesses {
     /// Control groups in which nothing may be started.
     #[serde(default)]
     killed: Vec<Rc<Path>>,
+    /// What control groups had counted at the last look.
+    #[serde(default)]
+    counts: Vec<(Rc<Path>, Counts)>,
     /// The limit of open files that the first image was started with.
     files: (u64, u64),
     /// Starts that wait, with their generation.
@@ -96,6 +99,7 @@ impl Processes {
             pids: self.pids.iter().map(|(pid, role)| (*pid, *role)).collect(),
             cgroups: self.cgroups.paths().clone(),
             killed: self.cgroups.killed(),
+            counts: self.cgroups.counts(),
             files,
             pending: self.pending.iter().map(|(run, pending)| (*run, pending.start.generation)).collect(),
             successors: successors.map(|(run, _)| *run).collect(),
@@ -130,6 +134,7 @@ pub fn take_over(supervisor: &Rc<Supervisor>, passed: PassedProcesses, luggage: 
     {
         let mut own = supervisor.processes.borrow_mut();
         own.cgroups.take(passed.cgroups, passed.killed);
+        own.cgroups.take_counts(passed.counts);
         own.common.files = libc::rlimit { rlim_cur: passed.files.0, rlim_max: passed.files.1 };
         for (pid, role) in passed.pids {
             match role {
@@ -220,6 +225,7 @@ fn adopt(supervisor: &Rc<Supervisor>, passed: Passed, luggage: &mut Luggage) {
         channel,
         watching: None,
         socket,
+        pressure: Vec::new(),
         ready: passed.ready,
         ended: passed.ended,
     };

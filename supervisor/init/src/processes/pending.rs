@@ -17,9 +17,9 @@ use yakiros_core::component::{Component, Readiness};
 use yakiros_core::engine::{Event, RunId};
 
 use super::reap::{DRAIN_STEP, DRAIN_STEP_MAX};
-use super::start::{PREPARE, Ready, not_executed, number_of, spawn_now};
+use super::start::{Ready, not_executed, number_of, spawn_now};
 use super::{Processes, Start};
-use crate::cgroup::Prepared;
+use crate::cgroup::{PREPARE, Prepared};
 use crate::limits;
 use crate::lookup::{self, Identity};
 use crate::store::{self, NotOpen};
@@ -97,8 +97,7 @@ async fn wait(
         step.set(LOOK);
         let before = if which.is_successor() { None } else { look(supervisor, component).await? };
         step.set(PREPARE);
-        let prepared = supervisor.processes.borrow_mut().prepare(component, which);
-        let prepared = prepared.map_err(|(step, errno)| (step.into(), errno))?;
+        let prepared = supervisor.processes.borrow_mut().prepare(component, which)?;
         match prepared {
             Prepared::Ready(cgroup) => return Ok(Ready { before, cgroup }),
             _ if Instant::now() >= end => return Err((PREPARE.into(), libc::EBUSY)),

@@ -6,12 +6,13 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use tokio::task::spawn_local;
+use tokio::task::{AbortHandle, spawn_local};
 use tracing::warn;
 use yakiros_core::engine::{Event, RunId};
 use yakiros_core::journal::Exit;
 
 use super::exec::take_report;
+use super::memory;
 use super::probes::answered;
 use super::start::not_executed;
 use super::{Process, Processes, Role};
@@ -65,6 +66,7 @@ impl Processes {
         if let Some(speaking) = &process.speaking {
             speaking.abort();
         }
+        process.pressure.iter().for_each(AbortHandle::abort);
         if let Some(log) = &process.log {
             log.finish();
         }
@@ -117,18 +119,19 @@ pub fn reaped(supervisor: &Rc<Supervisor>, pid: i32, exit: Exit) {
             if supervisor.handovers.has(run) {
                 released::forget(&supervisor.state_dir, pid);
             }
-            component_reaped(supervisor, run, exit);
+            component_reaped(supervisor, run, pid, exit);
         }
     }
 }
 
-fn component_reaped(supervisor: &Rc<Supervisor>, run: RunId, exit: Exit) {
+fn component_reaped(supervisor: &Rc<Supervisor>, run: RunId, pid: i32, exit: Exit) {
     if let Some(process) = supervisor.processes.borrow_mut().runs.get_mut(&run) {
         process.pid = None;
         process.ended = Some(exit);
     }
     // The report may still be unread: the exit overtook it.
     take_report(supervisor, run);
+    memory::look_at_end(supervisor, run, pid, exit);
     // What it would write would come after the limits of the next.
     supervisor.changes.abandon(run);
     supervisor.processes.borrow_mut().stop_asking(run);

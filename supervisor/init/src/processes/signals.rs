@@ -128,6 +128,7 @@ mod tests {
             channel: None,
             watching: None,
             socket: None,
+            pressure: Vec::new(),
             ready: false,
             ended: None,
         }

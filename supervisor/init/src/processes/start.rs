@@ -15,7 +15,7 @@ use yakiros_core::engine::{Event, Place, RunId};
 
 use super::exec::watch_exec;
 use super::{Process, Processes, Role, found, pending};
-use crate::cgroup::{Cgroup, Prepared};
+use crate::cgroup::{Cgroup, Prepared, Refusal};
 use crate::handover;
 use crate::lookup::Identity;
 use crate::notify::Socket;
@@ -29,9 +29,6 @@ type StepError = (Rc<str>, io::Error);
 
 /// The most components for which something is made ready at once: the event loop is not held up for more.
 const FOLLOWERS: usize = 4;
-
-/// The step of a start that brings the control group into its state.
-pub(super) const PREPARE: &str = "prepare the cgroup";
 
 /// What a start may have to wait for.
 pub(super) struct Ready {
@@ -143,7 +140,7 @@ impl Processes {
         &mut self,
         component: &Component,
         start: Start,
-    ) -> Result<Prepared, (&'static str, i32)> {
+    ) -> Result<Prepared, (Rc<str>, i32)> {
         let prepared = match self.cgroups.prepare(component) {
             Ok(Prepared::Ready(Some(whole))) if component.hands_over() => {
                 let own = self.cgroups.make_for(&whole, component, start.generation);
@@ -153,10 +150,11 @@ impl Processes {
                     }
                     Prepared::Ready(Some(own))
                 })
+                .map_err(Refusal::from)
             }
             prepared => prepared,
         };
-        prepared.map_err(|error| (PREPARE, number_of(&error)))
+        prepared.map_err(|Refusal { step, error }| (step, number_of(&error)))
     }
 }
 
@@ -251,6 +249,7 @@ fn try_spawn(
         channel: prepared.into_channel().map(Rc::new),
         watching: None,
         socket: socket.map(Rc::new),
+        pressure: Vec::new(),
         ready: false,
         ended: None,
     };

@@ -50,8 +50,9 @@ impl Checker for Revisions {
             return Err(format!("a record of {component} says: {cause}"));
         }
         let state = model.slots.get(number).map_or(State::Active, |slot| slot.state);
-        // What a hot swap begins with is a remark, too.
-        let begins = from == to && matches!(cause, Cause::Request { .. } | Cause::Redeclared { .. });
+        // What a hot swap begins with is a remark, too, and so is a kill that nothing follows.
+        let told = matches!(cause, Cause::Request { .. } | Cause::Redeclared { .. } | Cause::OutOfMemory(_));
+        let begins = from == to && told;
         if *from != state || (from == to) != (begins || cause.is_remark()) {
             return Err(format!("{component} goes from {from} to {to} while it is {state}"));
         }

@@ -62,5 +62,5 @@ fn lies_idle(model: &Model, slot: &Slot) -> bool {
 /// A oneshot that has ended with an error stays FAILED: only a service comes back by itself.
 fn pause_is_over(model: &Model, slot: &Slot) -> bool {
     let service = slot.declared.as_ref().is_some_and(|declared| declared.component.kind == Kind::Service);
-    service && model.now > slot.since + LONGEST_PAUSE
+    service && !slot.stays_failed && model.now > slot.since + LONGEST_PAUSE
 }

@@ -6,7 +6,9 @@ use std::rc::Rc;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use crate::component::{Check, Component, Handoff, Health, KERNEL, Kind, Readiness, Signal, Strategy, parse};
+use crate::component::{
+    Check, Component, Handoff, Health, KERNEL, Kind, OnOom, Readiness, Signal, Strategy, parse,
+};
 use crate::diagnostic::Diagnostic;
 use crate::engine::{Event, FileChange, FileContent};
 use crate::sim::model::{CAPABILITIES, Declared, Set, capability};
@@ -16,6 +18,9 @@ use crate::sim::world::{Step, World};
 const LETTERS: [char; 2] = ['c', 'd'];
 
 /// Ways of handing over besides none.
+/// What components declare of the want of memory.
+const ON_OOM: [OnOom; 3] = [OnOom::Restart, OnOom::Stop, OnOom::Continue];
+
 const HANDOFFS: [Handoff; 3] = [Handoff::FdPassing, Handoff::Checkpoint, Handoff::StateFile];
 
 thread_local! {
@@ -165,7 +170,9 @@ impl World {
         lifecycle.restart_max = options.restart_max as u32;
         lifecycle.restart_window = Duration::from_secs(options.restart_window_s);
         let memory_max = self.random.percent(20).then(|| 1 << (20 + self.random.below(3)));
-        Rc::make_mut(&mut component.resources).memory_max = memory_max;
+        let resources = Rc::make_mut(&mut component.resources);
+        resources.memory_max = memory_max;
+        resources.on_oom = ON_OOM[self.random.below(ON_OOM.len() as u64) as usize];
         Rc::make_mut(&mut component.hotswap).shutdown_grace = Duration::from_millis(options.grace_ms);
         let hands_over = component.kind == Kind::Service && self.random.percent(self.options.handovers);
         lifecycle.handoff = if hands_over { Handoff::FdPassing } else { Handoff::None };

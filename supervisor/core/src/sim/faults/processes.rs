@@ -4,8 +4,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::component::{Component, Kind, Readiness};
+use crate::control::Strain;
 use crate::engine::{Event, RunId};
-use crate::journal::Exit;
+use crate::journal::{Exit, OutOfMemory};
 use crate::sim::world::{Plan, Step, World};
 
 /// A kill that takes longer than the engine's patience with it (10 s), and how much longer.
@@ -132,6 +133,21 @@ impl World {
     pub(super) fn kill_the_newest(&mut self) -> Step {
         let newest = self.model.all_processes().map(|(_, process)| process.run).max();
         newest.map_or(Ok(()), |run| self.end(run, Exit::Code(1)))
+    }
+
+    /// The kernel kills for want of memory: a component's own process, or one that this has started.
+    pub(super) fn starve_one(&mut self) -> Step {
+        let runs: Vec<_> = self.model.all_processes().map(|(_, process)| process.run).collect();
+        let Some(run) = runs.get(self.random.below(runs.len() as u64) as usize).copied() else {
+            return Ok(());
+        };
+        if self.random.percent(20) {
+            return self.give(Event::Strained(run, Strain { what: "memory.high".into(), times: 1 }));
+        }
+        let (main, shared) = (self.random.percent(40), self.random.percent(10));
+        let kills = 1 + self.random.below(3);
+        self.give(Event::OutOfMemory(run, OutOfMemory { kills, main, shared, ..OutOfMemory::default() }))?;
+        if main { self.end(run, Exit::Signal(9)) } else { Ok(()) }
     }
 
     /// Several die within one instant.

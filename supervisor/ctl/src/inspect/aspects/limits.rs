@@ -1,6 +1,6 @@
 //! Limits of the process and of its control group.
 
-use yakiros_core::component::{IoClassKind, Resources, Restriction, RlimitResource, SchedulingPolicy};
+use yakiros_core::component::{IoClassKind, Restriction, RlimitResource, SchedulingPolicy};
 
 use super::Scene;
 
@@ -105,7 +105,7 @@ impl Scene<'_> {
         if self.facts.group.is_none() {
             return self.not_shown("control group", Some(self.component.cgroup().to_owned()));
         }
-        for (file, asked, _) in limit_files(&self.component.resources) {
+        for (file, asked, _) in self.component.resources.limit_files() {
             // The kernel keeps whole pages.
             let whole = |text: String| match text.parse::<u64>() {
                 Ok(bytes) if file.starts_with("memory.") => (bytes / PAGE * PAGE).to_string(),
@@ -134,20 +134,4 @@ fn ranges(numbers: &[u16]) -> String {
         if first == last { first.to_string() } else { format!("{first}-{last}") }
     };
     ranges.iter().map(text).collect::<Vec<_>>().join(",")
-}
-
-fn limit_files(resources: &Resources) -> [(&'static str, Option<String>, &'static str); 6] {
-    let text = |value: Option<u64>| value.map(|value| value.to_string());
-    let cpu_max = resources.cpu_max.map(|max| {
-        let quota = text(max.quota).unwrap_or_else(|| "max".to_owned());
-        format!("{quota} {}", max.period)
-    });
-    [
-        ("memory.max", text(resources.memory_max), "max"),
-        ("memory.high", text(resources.memory_high), "max"),
-        ("cpu.weight", text(resources.cpu_weight.map(u64::from)), "100"),
-        ("io.weight", text(resources.io_weight.map(u64::from)), "default 100"),
-        ("cpu.max", cpu_max, "max 100000"),
-        ("pids.max", text(resources.pids_max), "max"),
-    ]
 }

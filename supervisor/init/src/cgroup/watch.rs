@@ -1,0 +1,283 @@
+//! What happens in groups, by the kernel's word: kills for want of memory, and limits that were reached.
+//!
+//! The kernel counts in `memory.events` and `pids.events` and tells of a change at most every 10 ms
+//! (`CGROUP_FILE_NOTIFY_MIN_INTV`), so that nothing is asked while nothing happens. One descriptor is for all groups.
+//! Each event is told once: what a group has counted before is kept with it, also for the next process image.
+
+use std::collections::{BTreeSet, HashMap};
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::Path;
+use std::rc::Rc;
+
+use nix::errno::Errno;
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
+use serde::{Deserialize, Serialize};
+use tracing::warn;
+
+use super::{Cgroup, Cgroups, Group};
+use crate::sys;
+
+/// Reads of the descriptor before everybody else gets a chance; each gives many changes.
+const READ_BUDGET: usize = 8;
+
+const MEMORY: &str = "memory.events";
+const PIDS: &str = "pids.events";
+
+/// What a group has counted since it was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Counts {
+    /// Processes that were killed for want of memory, in it or inside of it.
+    pub kills: u64,
+    /// Times that `memory.high` was exceeded.
+    pub high: u64,
+    /// Processes that could not be created for `pids.max`.
+    pub pids: u64,
+}
+
+impl Counts {
+    fn of(group: &Path) -> Self {
+        let (memory, pids) = (read(group, MEMORY), read(group, PIDS));
+        Self { kills: value(&memory, "oom_kill"), high: value(&memory, "high"), pids: value(&pids, "max") }
+    }
+
+    /// What came to it since `before`. A count does not go back, but for a group that was made anew behind our back.
+    fn since(self, before: Self) -> Self {
+        Self {
+            kills: self.kills.saturating_sub(before.kills),
+            high: self.high.saturating_sub(before.high),
+            pids: self.pids.saturating_sub(before.pids),
+        }
+    }
+
+    fn is_nothing(self) -> bool {
+        self == Self::default()
+    }
+}
+
+/// Where the kernel tells.
+pub(super) struct Watch {
+    /// `None` without a hierarchy, or where nothing can be watched: then each end of a process tells.
+    inotify: Option<Inotify>,
+    groups: HashMap<WatchDescriptor, Rc<Path>>,
+}
+
+/// What is watched of one group.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Watched {
+    memory: Option<WatchDescriptor>,
+    pids: Option<WatchDescriptor>,
+}
+
+impl Watch {
+    /// For groups, or for none.
+    pub(super) fn new(wanted: bool) -> Self {
+        let inotify = wanted.then(|| Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK));
+        let told =
+            |error: &Errno| warn!("failed to watch control groups, their events are told late: {error}");
+        Self { inotify: inotify.and_then(|made| made.inspect_err(told).ok()), groups: HashMap::new() }
+    }
+
+    fn add(&mut self, group: &Rc<Path>, file: &str) -> Option<WatchDescriptor> {
+        match self.inotify.as_ref()?.add_watch(&group.join(file), AddWatchFlags::IN_MODIFY) {
+            Ok(watch) => {
+                self.groups.insert(watch, Rc::clone(group));
+                Some(watch)
+            }
+            // Without the controller there is no such file, and nothing to be told.
+            Err(Errno::ENOENT) => None,
+            Err(error) => {
+                warn!("failed to watch {}/{file}, its events are told late: {error}", group.display());
+                None
+            }
+        }
+    }
+}
+
+impl Cgroups {
+    /// A descriptor that becomes readable when something has happened in a group.
+    pub fn descriptor(&self) -> Option<io::Result<OwnedFd>> {
+        Some(self.watch.inotify.as_ref()?.as_fd().try_clone_to_owned())
+    }
+
+    /// What every group with a run has counted so far, for the next process image.
+    pub fn counts(&self) -> Vec<(Rc<Path>, Counts)> {
+        let known = self.groups.iter().filter(|(_, group)| group.runs > 0);
+        known.filter_map(|(path, group)| Some((Rc::clone(path), group.counts?))).collect()
+    }
+
+    /// From the process image before.
+    pub fn take_counts(&mut self, counts: Vec<(Rc<Path>, Counts)>) {
+        for (path, counts) in counts {
+            self.groups.entry(path).or_default().counts = Some(counts);
+        }
+    }
+
+    /// Have the kernel tell of a group that a run is in.
+    pub(super) fn watch(&mut self, path: &Rc<Path>) {
+        let Some(group) = self.groups.get_mut(path) else { return };
+        if group.watched.memory.is_none() {
+            group.watched.memory = self.watch.add(path, MEMORY);
+        }
+        if group.watched.pids.is_none() && group.may_limit_pids() {
+            group.watched.pids = self.watch.add(path, PIDS);
+        }
+        group.counts.get_or_insert_with(|| Counts::of(path));
+    }
+
+    /// Groups in which something has happened, and whether there are more.
+    pub fn changed(&mut self) -> (BTreeSet<Rc<Path>>, bool) {
+        let mut changed = BTreeSet::new();
+        for _ in 0..READ_BUDGET {
+            let Some(Ok(events)) = self.watch.inotify.as_ref().map(Inotify::read_events) else {
+                return (changed, false);
+            };
+            for event in events {
+                if event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW) {
+                    changed.extend(self.in_use());
+                } else if event.mask.contains(AddWatchFlags::IN_IGNORED) {
+                    self.forget_watch(event.wd);
+                } else {
+                    changed.extend(self.watch.groups.get(&event.wd).cloned());
+                }
+            }
+        }
+        (changed, true)
+    }
+
+    /// Groups with a run.
+    pub fn in_use(&self) -> Vec<Rc<Path>> {
+        self.groups.iter().filter(|(_, group)| group.runs > 0).map(|(path, _)| Rc::clone(path)).collect()
+    }
+
+    /// What has happened in a group since the last look; `None` if nothing has.
+    pub fn look(&mut self, path: &Path) -> Option<Counts> {
+        let group = self.groups.get_mut(path)?;
+        let now = Counts::of(path);
+        let happened = now.since(group.counts.replace(now)?);
+        (!happened.is_nothing()).then_some(happened)
+    }
+
+    /// The file is gone with its group, or was never ours.
+    fn forget_watch(&mut self, watch: WatchDescriptor) {
+        let Some(path) = self.watch.groups.remove(&watch) else { return };
+        let Some(group) = self.groups.get_mut(&path) else { return };
+        for one in [&mut group.watched.memory, &mut group.watched.pids] {
+            one.take_if(|known| *known == watch);
+        }
+    }
+
+    /// The path of a group from the directory of all components on, as the kernel's log has it at its end.
+    pub fn name_in_log<'a>(&self, path: &'a Path) -> &'a Path {
+        self.subtree.as_ref().and_then(|subtree| path.strip_prefix(subtree.parent()?).ok()).unwrap_or(path)
+    }
+}
+
+impl Group {
+    /// It was made just now: nothing has happened in it, and nothing of it is watched.
+    pub(super) fn is_made(&mut self) {
+        self.counts = Some(Counts::default());
+        self.watched = Watched::default();
+    }
+
+    fn may_limit_pids(&self) -> bool {
+        let limit = self.written.as_ref().map(|written| written.get(&("pids.max", None)).map(String::as_str));
+        limit.is_none_or(|limit| limit.is_some_and(|limit| limit != "max"))
+    }
+}
+
+impl Cgroup {
+    /// One of its files as a number; `None` if it says `max` or is not there.
+    pub fn number(&self, file: &str) -> Option<u64> {
+        read(&self.path, file).trim().parse().ok()
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Rc<Path> {
+        &self.path
+    }
+}
+
+/// What a file of a group says; nothing if it is not there.
+fn read(group: &Path, file: &str) -> String {
+    sys::read_small(&group.join(file)).unwrap_or_default()
+}
+
+/// The value of a key, one on each line.
+fn value(text: &str, key: &str) -> u64 {
+    let mut lines = text.lines().filter_map(|line| line.split_once(' '));
+    lines.find(|(name, _)| *name == key).and_then(|(_, value)| value.trim().parse().ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::cgroup::fake::Bench;
+
+    fn count(bench: &Bench, kills: u64, pids: u64) {
+        let text = format!("low 0\nhigh 2\nmax 9\noom {kills}\noom_kill {kills}\noom_group_kill 0\n");
+        fs::write(bench.path("web").join(MEMORY), text).expect("file");
+        fs::write(bench.path("web").join(PIDS), format!("max {pids}\n")).expect("file");
+    }
+
+    #[test]
+    fn what_happens_in_a_group_is_told_once() {
+        let mut bench = Bench::new();
+        let web = bench.start("web", "web");
+        count(&bench, 0, 0);
+        // As if a second run came: the files are there by now.
+        bench.all.hold(&web);
+        let mut told = || {
+            let (changed, more) = bench.all.changed();
+            assert!(!more);
+            changed.iter().filter_map(|path| bench.all.look(path)).collect::<Vec<_>>()
+        };
+        assert_eq!(told(), [], "nothing has happened");
+        let group = web.path.to_path_buf();
+        let write =
+            |kills| fs::write(group.join(MEMORY), format!("high 2\noom_kill {kills}\n")).expect("file");
+        write(3);
+        assert_eq!(told(), [Counts { kills: 3, high: 2, pids: 0 }]);
+        assert_eq!(told(), []);
+        write(4);
+        write(5);
+        assert_eq!(told(), [Counts { kills: 2, high: 0, pids: 0 }]);
+        // Another process image knows what was told.
+        write(6);
+        let counts = bench.all.counts();
+        bench.all.take_counts(counts);
+        assert_eq!(bench.all.look(&group).map(|happened| happened.kills), Some(1));
+    }
+
+    #[test]
+    fn a_group_that_is_made_anew_counts_from_the_beginning() {
+        let mut bench = Bench::new();
+        let web = bench.start("web", "web");
+        count(&bench, 5, 0);
+        assert_eq!(bench.all.look(&web.path).map(|happened| happened.kills), Some(5));
+        fs::remove_dir_all(&web.path).expect("group");
+        bench.all.let_go(&web);
+        let again = bench.start("web", "web");
+        count(&bench, 2, 0);
+        assert_eq!(bench.all.look(&again.path).map(|happened| happened.kills), Some(2));
+        // Of one of which nothing is known, what it has counted before is not news.
+        bench.all.groups.get_mut(&again.path).expect("a group").counts = None;
+        bench.all.hold(&again);
+        assert_eq!(bench.all.look(&again.path), None);
+        count(&bench, 3, 1);
+        assert_eq!(bench.all.look(&again.path), Some(Counts { kills: 1, high: 0, pids: 1 }));
+    }
+
+    #[test]
+    fn processes_are_counted_where_they_are_limited() {
+        let limit = |value: Option<&str>| Group {
+            written: Some(value.map(|value| (("pids.max", None), value.to_owned())).into_iter().collect()),
+            ..Group::default()
+        };
+        assert!(limit(Some("5")).may_limit_pids() && Group::default().may_limit_pids());
+        assert!(!limit(Some("max")).may_limit_pids() && !limit(None).may_limit_pids());
+    }
+}

@@ -1,0 +1,117 @@
+//! Who was killed for want of memory, and for whose limit, by the kernel's log: nothing else tells.
+//!
+//! The last of it is read in one call, only after a kill. Without the right to (`CAP_SYSLOG`) nothing is known.
+
+use std::rc::Rc;
+
+use nix::libc;
+use yakiros_core::journal::Victim;
+
+/// What is read of the log, in bytes: a report of one kill has up to about 8 KiB, and what counts is at its end.
+const WINDOW: usize = 16 * 1024;
+
+/// `SYSLOG_ACTION_READ_ALL` of syslog(2): the last of the log, which stays there.
+const READ_ALL: libc::c_int = 3;
+
+/// One kill.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kill {
+    /// Who.
+    pub victim: Victim,
+    /// Where there was no room, if that was not the group that is asked about.
+    pub scope: Option<Rc<str>>,
+}
+
+/// What the log says last.
+pub fn tail() -> String {
+    let mut buffer = vec![0_u8; WINDOW];
+    // SAFETY: the call writes to the buffer, no more than its size.
+    let length = unsafe { libc::klogctl(READ_ALL, buffer.as_mut_ptr().cast(), WINDOW as libc::c_int) };
+    buffer.truncate(usize::try_from(length).unwrap_or(0));
+    String::from_utf8_lossy(&buffer).into_owned()
+}
+
+/// The last kills in the group whose path ends with `group`, or inside of it, the newest first; no more than `count`.
+pub fn kills(log: &str, group: &str, count: u64) -> Vec<Kill> {
+    let lines = log.lines().rev().filter_map(|line| line.split_once("oom-kill:constraint="));
+    let kills = lines.filter_map(|(_, fields)| kill(fields, group));
+    kills.take(usize::try_from(count).unwrap_or(usize::MAX)).collect()
+}
+
+/// `CONSTRAINT_…,nodemask=…,…,oom_memcg=PATH,task_memcg=PATH,task=NAME,pid=NUMBER,uid=NUMBER`, or `global_oom` in place of
+/// the group without room (`dump_oom_victim` in `mm/oom_kill.c`, `mem_cgroup_print_oom_context`). The name is the process's
+/// own word, so what comes after it is looked for from the end.
+fn kill(fields: &str, group: &str) -> Option<Kill> {
+    let (before, pid) = fields.rsplit_once(",pid=")?;
+    let pid = pid.split(',').next()?.parse().ok()?;
+    let (before, name) = before.split_once(",task=")?;
+    let (before, inside) = before.split_once(",task_memcg=")?;
+    if !is_within(inside, group) {
+        return None;
+    }
+    let scope = match (before.split_once(",oom_memcg="), before.split(',').next()) {
+        (Some((_, full)), _) if ends_with(full, group) => None,
+        (Some((_, full)), _) => Some(format!("the group {full}").into()),
+        (None, Some("CONSTRAINT_CPUSET" | "CONSTRAINT_MEMORY_POLICY")) => {
+            Some("the nodes that it may use".into())
+        }
+        (None, _) => Some("the machine".into()),
+    };
+    let name = name.chars().flat_map(char::escape_debug).collect::<String>().into();
+    Some(Kill { victim: Victim { pid, name }, scope })
+}
+
+/// Whether `path` is a group that ends with `group`, or one inside of such a group.
+fn is_within(path: &str, group: &str) -> bool {
+    ends_with(path, group) || path.contains(&format!("/{group}/"))
+}
+
+fn ends_with(path: &str, group: &str) -> bool {
+    path.strip_suffix(group).is_some_and(|rest| rest.ends_with('/'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As Linux 6.12 writes it, without what stands between.
+    const LOG: &str = "\
+<4>[  123.400000] hog invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=0, oom_score_adj=0
+<6>[  123.456789] memory: usage 65536kB, limit 65536kB, failcnt 24
+<6>[  123.456790] oom-kill:constraint=CONSTRAINT_MEMCG,nodemask=(null),cpuset=hog,mems_allowed=0,oom_memcg=/graph/hog,task_memcg=/graph/hog,task=test-hog,pid=211,uid=0
+<3>[  123.456791] Memory cgroup out of memory: Killed process 211 (test-hog) total-vm:98304kB, anon-rss:64512kB
+<6>[  124.000000] oom-kill:constraint=CONSTRAINT_MEMCG,nodemask=(null),cpuset=/,mems_allowed=0,oom_memcg=/graph/web.slice,task_memcg=/graph/web.slice/shop,task=a,pid=1,uid=0,pid=300,uid=1000
+<6>[  125.000000] oom-kill:constraint=CONSTRAINT_NONE,nodemask=(null),cpuset=/,mems_allowed=0,global_oom,task_memcg=/graph/hog/inner,task=sh,pid=400,uid=0
+";
+
+    fn named(kill: &Kill) -> (i32, &str, Option<&str>) {
+        (kill.victim.pid, &kill.victim.name, kill.scope.as_deref())
+    }
+
+    #[test]
+    fn the_victims_of_a_group_are_found_the_newest_first() {
+        let all = kills(LOG, "graph/hog", 5);
+        let expected = [(400, "sh", Some("the machine")), (211, "test-hog", None)];
+        assert_eq!(all.iter().map(named).collect::<Vec<_>>(), expected);
+        assert_eq!(kills(LOG, "graph/hog", 1).iter().map(named).collect::<Vec<_>>(), expected[..1]);
+        for other in ["graph/hog2", "graph/og", "graph/shop", "graph/inner"] {
+            assert_eq!(kills(LOG, other, 5), [], "{other}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_looks_like_a_number_is_a_name() {
+        let found = kills(LOG, "graph/web.slice/shop", 1);
+        let expected = [(300, "a,pid=1,uid=0", Some("the group /graph/web.slice"))];
+        assert_eq!(found.iter().map(named).collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn what_is_no_report_is_passed_over() {
+        for log in
+            ["", "oom-kill:constraint=", "oom-kill:constraint=X,task_memcg=/graph/a,task=b,pid=c,uid=0"]
+        {
+            assert_eq!(kills(log, "graph/a", 1), []);
+        }
+    }
+}

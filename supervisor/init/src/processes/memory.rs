@@ -1,0 +1,180 @@
+//! Kills for want of memory and limits that were reached: in whose group, and who was it.
+//!
+//! The kernel counts a kill before it sends the signal. So what an end shows is told before the end, and a kill that the
+//! end has told is not told again.
+
+use std::path::Path;
+use std::rc::Rc;
+
+use nix::libc;
+use tracing::error;
+use yakiros_core::control::Strain;
+use yakiros_core::engine::{Event, RunId};
+use yakiros_core::journal::{Exit, OutOfMemory};
+
+use super::{Process, Processes};
+use crate::cgroup::Counts;
+use crate::kernel_log::{self, Kill};
+use crate::supervisor::Supervisor;
+use crate::sys;
+
+/// One process of those that are in a group.
+#[derive(Clone, Copy)]
+struct Member {
+    run: RunId,
+    /// Of its own process.
+    pid: Option<i32>,
+    /// That one has just ended so.
+    ended: Option<Exit>,
+}
+
+/// Act on what the kernel tells of control groups, for ever.
+pub async fn follow(supervisor: Rc<Supervisor>) {
+    let descriptor = supervisor.processes.borrow().cgroups.descriptor();
+    let watched = match descriptor.map(|descriptor| descriptor.and_then(sys::watch)) {
+        None => return,
+        Some(Ok(watched)) => watched,
+        Some(Err(error)) => return error!("failed to wait for events of control groups: {error}"),
+    };
+    // What happened while one process image followed another was told to nobody.
+    let groups = supervisor.processes.borrow().cgroups.in_use();
+    for path in &groups {
+        look(&supervisor, path, None);
+    }
+    loop {
+        match watched.readable().await {
+            Ok(mut ready) => ready.clear_ready(),
+            Err(error) => return error!("failed to wait for events of control groups: {error}"),
+        }
+        while look_at_changed(&supervisor) {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+/// Whether there is more to look at.
+fn look_at_changed(supervisor: &Rc<Supervisor>) -> bool {
+    let (changed, more) = supervisor.processes.borrow_mut().cgroups.changed();
+    for path in &changed {
+        look(supervisor, path, None);
+    }
+    more
+}
+
+/// The process of a run was reaped: what has happened in its group until then is told before its end.
+pub(super) fn look_at_end(supervisor: &Rc<Supervisor>, run: RunId, pid: i32, exit: Exit) {
+    let path = {
+        let own = supervisor.processes.borrow();
+        own.runs.get(&run).and_then(|process| process.cgroup.as_ref()).map(|own| Rc::clone(own.path()))
+    };
+    if let Some(path) = path {
+        look(supervisor, &path, Some(Member { run, pid: Some(pid), ended: Some(exit) }));
+    }
+}
+
+/// Tell what has happened in a group since the last look.
+fn look(supervisor: &Rc<Supervisor>, path: &Path, ended: Option<Member>) {
+    let Some(happened) = supervisor.processes.borrow_mut().cgroups.look(path) else { return };
+    let events = supervisor.processes.borrow().tell(path, happened, ended);
+    for event in events {
+        supervisor.dispatch(event);
+    }
+}
+
+impl Processes {
+    fn tell(&self, path: &Path, happened: Counts, ended: Option<Member>) -> Vec<Event> {
+        let in_it = |process: &&Process| process.cgroup.as_ref().is_some_and(|own| **own.path() == *path);
+        let members = self.runs.iter().filter(|(_, process)| in_it(&&***process));
+        let mut members: Vec<_> = members
+            .map(|(run, process)| match ended {
+                Some(ended) if ended.run == *run => ended,
+                _ => Member { run: *run, pid: process.pid, ended: process.ended },
+            })
+            .collect();
+        members.sort_by_key(|member| member.run);
+        let mut events = strains(happened, &members);
+        if happened.kills == 0 {
+            return events;
+        }
+        let group = self.cgroups.name_in_log(path).to_string_lossy();
+        let kills = kernel_log::kills(&kernel_log::tail(), &group, happened.kills);
+        let hit = members.iter().find(|member| member.was_killed(&kills, happened.kills)).copied();
+        let shared = hit.is_none() && members.iter().any(|member| self.shares(member.run));
+        let told = hit.map_or(members, |hit| vec![hit]);
+        let event = |member: &Member| {
+            let what = self.describe(member, hit.is_some(), happened.kills, &kills);
+            Event::OutOfMemory(member.run, OutOfMemory { shared, ..what })
+        };
+        events.extend(told.iter().map(event));
+        events
+    }
+
+    /// Whether the group of a run is another's too.
+    fn shares(&self, run: RunId) -> bool {
+        let group = self.runs.get(&run).and_then(|process| process.cgroup.as_ref());
+        group.is_some_and(|group| self.cgroups.is_shared(group))
+    }
+
+    fn describe(&self, member: &Member, main: bool, count: u64, kills: &[Kill]) -> OutOfMemory {
+        let Some(process) = self.runs.get(&member.run) else { return OutOfMemory::default() };
+        let own = process.cgroup.as_ref();
+        let whole = own.map(|own| self.cgroups.whole(&process.name, own));
+        let limit = own.and_then(|own| own.number("memory.max"));
+        let mine = |kill: &&Kill| !main || Some(kill.victim.pid) == member.pid;
+        let kill = kills.iter().find(mine);
+        OutOfMemory {
+            kills: count,
+            limit: limit.or_else(|| whole.and_then(|whole| whole.number("memory.max"))),
+            usage: own.and_then(|own| own.number("memory.current")),
+            scope: kill.and_then(|kill| kill.scope.clone()),
+            victim: kill.map(|kill| kill.victim.clone()),
+            main,
+            shared: false,
+        }
+    }
+}
+
+/// Limits that were reached, and nobody was killed for.
+fn strains(happened: Counts, members: &[Member]) -> Vec<Event> {
+    let counted = [("memory.high", happened.high), ("pids.max", happened.pids)];
+    let counted = counted.into_iter().filter(|(_, times)| *times > 0);
+    let event =
+        |member: &Member, what: &str, times| Event::Strained(member.run, Strain { what: what.into(), times });
+    counted.flat_map(|(what, times)| members.iter().map(move |member| event(member, what, times))).collect()
+}
+
+impl Member {
+    /// Whether its own process is one of those that were killed: by the log, or else by how it ended.
+    fn was_killed(&self, kills: &[Kill], count: u64) -> bool {
+        let named = kills.iter().any(|kill| Some(kill.victim.pid) == self.pid);
+        // Of each kill that the log names, the victim is known to be another.
+        let unnamed = (kills.len() as u64) < count;
+        named || (unnamed && self.ended == Some(Exit::Signal(libc::SIGKILL)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use yakiros_core::journal::Victim;
+
+    use super::*;
+
+    #[test]
+    fn whether_it_was_the_process_itself_is_told_by_the_log_or_by_its_end() {
+        let kill = |pid| Kill { victim: Victim { pid, name: "a".into() }, scope: None };
+        let member = |ended| Member { run: RunId(1), pid: Some(7), ended };
+        let (lives, killed) = (None, Some(Exit::Signal(libc::SIGKILL)));
+        let cases = [
+            (lives, vec![kill(7)], 1, true),
+            (lives, vec![kill(8)], 1, false),
+            (lives, vec![], 1, false),
+            (killed, vec![kill(8)], 1, false),
+            (killed, vec![kill(8)], 2, true),
+            (killed, vec![], 1, true),
+            (Some(Exit::Code(1)), vec![], 1, false),
+        ];
+        for (ended, kills, count, was) in cases {
+            assert_eq!(member(ended).was_killed(&kills, count), was, "{ended:?} {kills:?} {count}");
+        }
+    }
+}
