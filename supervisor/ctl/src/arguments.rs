@@ -10,6 +10,7 @@ use yakiros_core::control::SOCKET;
 use crate::files::arguments::FileCommand;
 use crate::graph::arguments::Question;
 use crate::manual::Shell;
+use crate::top::Top;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -24,6 +25,7 @@ Examples:
   graphctl events -f                      what changes from now on, after all that is remembered
   graphctl log web -f --since 10m         what web wrote, and what it goes on to write
   graphctl why web                        from web's newest change back to where it began
+  graphctl top --sort memory              what each uses, now and again
   graphctl inspect web                    what the kernel says of web's process, next to its file
   graphctl audit                          how exposed each component is, and how to close it
   graphctl simulate remove network        what would go down with it
@@ -184,6 +186,8 @@ pub enum Command {
         /// Component
         name: String,
     },
+    /// Show what each component uses: processor, memory, disks, processes, and how much it is held up by the lack of them
+    Top(Top),
     /// Judge what somebody gets who takes a component's program over, and say what would close it
     Audit {
         /// Component; all without one
@@ -264,7 +268,7 @@ pub struct Wait {
 }
 
 /// A non-negative number of seconds, at most a day.
-fn seconds(text: &str) -> Result<Duration, String> {
+pub fn seconds(text: &str) -> Result<Duration, String> {
     const LONGEST: f64 = 86_400.0;
     let number = text.parse::<f64>().ok();
     let number = number.filter(|seconds| (0.0..=LONGEST).contains(seconds));

@@ -30,6 +30,12 @@ use facts::Facts;
 /// restarted all the time.
 const ATTEMPTS: usize = 5;
 
+/// The control group of a component whose process has this number for the supervisor, which has this one here.
+pub fn group_of(pid: i32, supervisor: i32) -> Option<PathBuf> {
+    let pid = processes::seen_from_here(pid, supervisor)?;
+    facts::group(&std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?)
+}
+
 /// Compare, print, and fail if there is a difference.
 pub fn run(client: &mut Client, output: &Output, name: &str) -> Result<ExitCode, Failure> {
     let supervisor = client.supervisor()?;

@@ -2,7 +2,7 @@
 //!
 //! Exit codes: 0 done, 1 refused or failed, 2 usage, 3 no supervisor. Nothing is read from the
 //! terminal and every call has a time limit but those that wait on purpose (`wait` without `--timeout`, `-f`,
-//! `--watch`), so it is safe in scripts.
+//! `--watch`, `top`), so it is safe in scripts.
 
 mod arguments;
 mod audit;
@@ -17,6 +17,7 @@ mod log;
 mod manual;
 mod output;
 mod tables;
+mod top;
 mod tree;
 mod upgrade;
 mod watch;
@@ -146,6 +147,7 @@ fn run(arguments: &Arguments, output: &Output) -> Result<ExitCode, Failure> {
             journal::events(&mut client, output, &wanted)?;
         }
         Command::Why { name } => journal::why(&mut client, output, name)?,
+        Command::Top(wanted) => top::run(&mut client, output, wanted)?,
         Command::Inspect { name } => return inspect::run(&mut client, output, name),
         Command::Audit { name, threshold } => {
             return audit::run(&mut client, output, name.as_deref(), *threshold);

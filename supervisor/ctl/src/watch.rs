@@ -51,11 +51,11 @@ pub fn run(
 }
 
 /// The terminal while it is ours.
-struct Screen;
+pub struct Screen;
 
 impl Screen {
     /// Take the screen, if there is one.
-    fn enter(output: &Output) -> Result<Option<Self>, Failure> {
+    pub fn enter(output: &Output) -> Result<Option<Self>, Failure> {
         if output.is_json() || !std::io::stdout().is_terminal() {
             return Ok(None);
         }
@@ -69,8 +69,8 @@ impl Screen {
         Ok(Some(Self))
     }
 
-    /// Draw a picture over the last one.
-    fn draw(text: &str) -> bool {
+    /// Draw a picture over the last one. Whether there is anybody to see it.
+    pub fn draw(text: &str) -> bool {
         let height =
             terminal_size::terminal_size().map_or(DEFAULT_HEIGHT, |(_, height)| usize::from(height.0));
         let out = std::io::stdout();

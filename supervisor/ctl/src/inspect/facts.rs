@@ -191,7 +191,7 @@ fn host_name(place: &Path) -> Option<String> {
 
 /// The component's group in the hierarchy of version 2: the process's own, or the one around it, when each generation
 /// has its own.
-fn group(text: &str) -> Option<PathBuf> {
+pub fn group(text: &str) -> Option<PathBuf> {
     let path = text.lines().find_map(|line| line.strip_prefix("0::/"))?;
     let root = mounts::parse(&fs::read_to_string("/proc/self/mountinfo").ok()?);
     let hierarchy = root.into_iter().find(|mount| mount.kind == "cgroup2")?;

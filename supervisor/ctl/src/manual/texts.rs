@@ -15,6 +15,19 @@ Examples:
 Where the output is no terminal, --watch prints a block for each change.",
     ),
     (
+        "top",
+        "\
+Examples:
+  graphctl top
+  graphctl top --sort memory
+  graphctl top --once
+  graphctl top -n 5 --interval 2 --json   five lines, an object each
+
+CPU is of one processor; READ and WRITE are bytes in a second. CPU-P, MEM-P and IO-P are the pressure: how much of the
+last ten seconds some of its tasks waited for a processor, for memory or for a disk. On a terminal the table is redrawn
+until Ctrl-C; elsewhere it is printed once, and with --json line after line. What the kernel does not count has a dash.",
+    ),
+    (
         "caps",
         "\
 Examples:

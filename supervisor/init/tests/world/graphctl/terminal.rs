@@ -79,12 +79,31 @@ fn a_terminal_is_given_back_as_it_was() {
         return;
     };
     guest.wait("steady", State::Active, None);
-    let mut terminal = Terminal::start(&guest, &["status", "--watch"]);
-    terminal.shows("Summary: 1 active");
-    assert!(terminal.text().contains("\x1b[?1049h"), "it takes the alternate screen");
-    let (shown, code) = terminal.interrupt();
-    assert!(shown.contains("\x1b[?7h\x1b[?25h\x1b[?1049l"), "{shown}");
-    assert_eq!(code, Some(0));
+    for (arguments, part) in [(&["status", "--watch"][..], "Summary: 1 active"), (&["top"], "1 running, ")] {
+        let mut terminal = Terminal::start(&guest, arguments);
+        terminal.shows(part);
+        assert!(terminal.text().contains("\x1b[?1049h"), "{arguments:?} takes the alternate screen");
+        let (shown, code) = terminal.interrupt();
+        assert!(shown.contains("\x1b[?7h\x1b[?25h\x1b[?1049l"), "{shown}");
+        assert_eq!(code, Some(0));
+    }
+}
+
+#[test]
+fn what_components_use_is_a_table_where_nothing_can_be_redrawn() {
+    let Some(guest) = Guest::start("live") else {
+        return;
+    };
+    guest.wait("steady", State::Active, None);
+    let pid = guest.component("steady").pid.expect("a process");
+    let table = guest.says(&["top", "--interval", "0.1"]);
+    let row = table.lines().find(|line| line.starts_with("steady ")).expect("a row");
+    assert!(row.contains(&pid.to_string()), "{table}");
+    let samples = guest.says(&["top", "-n", "2", "--interval", "0.1", "--json"]);
+    let samples: Vec<serde_json::Value> =
+        samples.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!(samples.len(), 2);
+    assert_eq!(samples[1]["components"][0]["pid"], pid);
 }
 
 /// Gives a terminal's window another title; by both ways to begin it.

@@ -1,0 +1,267 @@
+//! `top`: what each component uses, by the kernel's accounts of its control group.
+//!
+//! Everything is read by this program from the groups' files; process 1 only says which components there are. A rate is
+//! the difference of two readings, divided by the time between them; what has no process, or no such controller, has a
+//! dash.
+
+mod arguments;
+mod usage;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anstyle::{AnsiColor, Style};
+use serde::Serialize;
+use serde_json::json;
+use yakiros_core::control::{ComponentStatus, VERSION};
+use yakiros_core::journal::{Bytes, State};
+
+pub use arguments::{Sort, Top};
+
+use crate::Failure;
+use crate::client::Client;
+use crate::inspect;
+use crate::output::Output;
+use crate::tables::{Cell, draw};
+use crate::watch::Screen;
+use usage::Usage;
+
+/// Above this share of the time in which some of its tasks wait for memory, the processor or a disk a component is shown
+/// in red: it is held up for a tenth of its time.
+const HELD_UP: f64 = 10.0;
+
+/// One reading.
+struct Reading {
+    at: Instant,
+    /// What is known of each component now.
+    components: Vec<ComponentStatus>,
+    /// By name, of those that have a group.
+    usage: HashMap<String, (PathBuf, Usage)>,
+}
+
+/// A component in one sample.
+#[derive(Debug, Serialize)]
+struct Row {
+    name: String,
+    state: State,
+    pid: Option<i32>,
+    /// Of one processor.
+    cpu_percent: Option<f64>,
+    /// Bytes in a second.
+    io_read: Option<f64>,
+    io_write: Option<f64>,
+    #[serde(flatten)]
+    usage: Usage,
+}
+
+/// Show samples until there were enough, or nobody reads any more.
+pub fn run(client: &mut Client, output: &Output, wanted: &Top) -> Result<(), Failure> {
+    let count = if wanted.once { Some(1) } else { wanted.count };
+    let screen = if count.is_some() { None } else { Screen::enter(output)? };
+    // Where nothing can be redrawn one table says it all, but for programs, which read one after the other.
+    let count = count.or((screen.is_none() && !output.is_json()).then_some(1));
+    let mut groups = HashMap::new();
+    let mut before = read(client, &mut groups)?;
+    let mut shown = 0;
+    while count.is_none_or(|count| shown < count) {
+        std::thread::sleep(wanted.interval);
+        let now = read(client, &mut groups)?;
+        let rows = rows(&before, &now, wanted.sort);
+        let text = if output.is_json() { line(&rows, now.at - before.at) } else { table(&rows) };
+        let goes_on = match &screen {
+            Some(_) => Screen::draw(&text),
+            None => Output::stream(&text),
+        };
+        if !goes_on {
+            return Ok(());
+        }
+        before = now;
+        shown += 1;
+    }
+    Ok(())
+}
+
+/// Read all accounts. The group of a process is looked up once.
+fn read(
+    client: &mut Client,
+    groups: &mut HashMap<(String, i32), Option<PathBuf>>,
+) -> Result<Reading, Failure> {
+    let supervisor = client.supervisor()?;
+    let components = client.status(None)?.components;
+    let running: Vec<_> =
+        components.iter().filter_map(|one| Some((one.name.to_string(), one.pid?))).collect();
+    groups.retain(|known, _| running.contains(known));
+    let at = Instant::now();
+    let mut usage = HashMap::new();
+    for (name, pid) in running {
+        let group = groups.entry((name.clone(), pid)).or_insert_with(|| inspect::group_of(pid, supervisor));
+        if let Some(group) = group {
+            usage.insert(name, (group.clone(), Usage::read(group)));
+        }
+    }
+    Ok(Reading { at, components, usage })
+}
+
+fn rows(before: &Reading, now: &Reading, sort: Sort) -> Vec<Row> {
+    let seconds = (now.at - before.at).as_secs_f64();
+    let row = |one: &ComponentStatus| {
+        let then = before.usage.get(&*one.name);
+        let (group, usage) = now.usage.get(&*one.name).cloned().unwrap_or_default();
+        let rate = |count: fn(&Usage) -> Option<u64>| {
+            // In a group that was made anew the count began from nothing.
+            let (_, then) = then.filter(|(known, _)| *known == group)?;
+            let passed = count(&usage)?.checked_sub(count(then)?)?;
+            (seconds > 0.0).then(|| passed as f64 / seconds)
+        };
+        Row {
+            name: one.name.to_string(),
+            state: one.state,
+            pid: one.pid,
+            cpu_percent: rate(|usage| usage.cpu_usec).map(|rate| rate / 1e4),
+            io_read: rate(|usage| usage.io_read_bytes),
+            io_write: rate(|usage| usage.io_write_bytes),
+            usage,
+        }
+    };
+    let mut rows: Vec<_> = now.components.iter().map(row).collect();
+    // By name where they are equal: the supervisor tells them in that order.
+    rows.sort_by(|one, other| sort.key(other).total_cmp(&sort.key(one)));
+    rows
+}
+
+impl Sort {
+    /// What comes first has the highest; what is not known comes last.
+    fn key(self, row: &Row) -> f64 {
+        let usage = &row.usage;
+        let number = |number: Option<u64>| number.map(|number| number as f64);
+        let value = match self {
+            Self::Name => None,
+            Self::Cpu => row.cpu_percent,
+            Self::Memory => number(usage.memory_bytes),
+            Self::Io => row.io_read.zip(row.io_write).map(|(read, write)| read + write),
+            Self::Pids => number(usage.pids),
+            Self::Pressure => usage.worst_pressure(),
+        };
+        value.unwrap_or(-1.0)
+    }
+}
+
+fn line(rows: &[Row], interval: Duration) -> String {
+    let interval_ms = u64::try_from(interval.as_millis()).unwrap_or(u64::MAX);
+    format!("{}\n", json!({"version": VERSION, "interval_ms": interval_ms, "components": rows}))
+}
+
+fn table(rows: &[Row]) -> String {
+    let header = [
+        "COMPONENT",
+        "STATE",
+        "PID",
+        "CPU",
+        "MEMORY",
+        "MAX",
+        "READ/s",
+        "WRITE/s",
+        "PIDS",
+        "CPU-P",
+        "MEM-P",
+        "IO-P",
+    ];
+    let drawn: Vec<_> = rows.iter().map(cells).collect();
+    let sum = |value: fn(&Row) -> Option<f64>| rows.iter().filter_map(value).sum::<f64>();
+    let cpu = sum(|row| row.cpu_percent);
+    let memory = sum(|row| row.usage.memory_bytes.map(|bytes| bytes as f64));
+    let running = rows.iter().filter(|row| row.pid.is_some()).count();
+    let summary =
+        format!("{running} running, {cpu:.1} % of a processor, {} of memory\n", Bytes(memory as u64));
+    format!("{}{summary}", draw(&header, &drawn))
+}
+
+fn cells(row: &Row) -> Vec<Cell> {
+    let usage = &row.usage;
+    let bytes = |bytes: Option<u64>| bytes.map(|bytes| Bytes(bytes).to_string());
+    let rate = |rate: Option<f64>| bytes(rate.map(|rate| rate as u64));
+    let max = bytes(usage.memory_max)
+        .unwrap_or_else(|| if usage.memory_bytes.is_some() { "max" } else { "-" }.into());
+    let plain = |text: Option<String>| Cell::plain(text.unwrap_or_else(|| "-".to_owned()));
+    vec![
+        Cell::plain(&row.name),
+        Cell::plain(row.state.name()),
+        plain(row.pid.map(|pid| pid.to_string())),
+        plain(row.cpu_percent.map(|percent| format!("{percent:.1}%"))),
+        plain(bytes(usage.memory_bytes)),
+        Cell::plain(max),
+        plain(rate(row.io_read)),
+        plain(rate(row.io_write)),
+        plain(usage.pids.map(|pids| pids.to_string())),
+        pressure(usage.pressure_cpu),
+        pressure(usage.pressure_memory),
+        pressure(usage.pressure_io),
+    ]
+}
+
+fn pressure(some: Option<f64>) -> Cell {
+    let style =
+        if some.is_some_and(|some| some >= HELD_UP) { AnsiColor::Red.on_default() } else { Style::new() };
+    Cell::styled(some.map_or_else(|| "-".to_owned(), |some| format!("{some:.1}%")), style)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn component(name: &str, pid: Option<i32>) -> ComponentStatus {
+        let text = json!({"name": name, "state": "ACTIVE", "pid": pid, "uptime_ms": 1, "restarts": 0, "health": "none"});
+        serde_json::from_value(text).expect("a component")
+    }
+
+    fn reading(at: Instant, usage: &[(&str, u64, u64)]) -> Reading {
+        let names = [("a", Some(1)), ("b", Some(2)), ("c", None)];
+        let of = |(name, cpu, written): &(&str, u64, u64)| {
+            let usage = Usage {
+                cpu_usec: Some(*cpu),
+                io_read_bytes: Some(0),
+                io_write_bytes: Some(*written),
+                memory_bytes: Some(cpu * 1024),
+                ..Usage::default()
+            };
+            ((*name).to_owned(), (PathBuf::from("/g").join(name), usage))
+        };
+        Reading {
+            at,
+            components: names.map(|(name, pid)| component(name, pid)).to_vec(),
+            usage: usage.iter().map(of).collect(),
+        }
+    }
+
+    #[test]
+    fn rates_are_differences_and_what_is_not_known_comes_last() {
+        let start = Instant::now();
+        let before = reading(start, &[("a", 1_000_000, 0), ("b", 5_000_000, 0)]);
+        let now = reading(start + Duration::from_secs(2), &[("a", 2_000_000, 4096), ("b", 5_000_000, 0)]);
+        let rows = rows(&before, &now, Sort::Cpu);
+        let seen: Vec<_> = rows.iter().map(|row| (&*row.name, row.cpu_percent, row.io_write)).collect();
+        assert_eq!(seen, [("a", Some(50.0), Some(2048.0)), ("b", Some(0.0), Some(0.0)), ("c", None, None)]);
+        let names =
+            |sort| super::rows(&before, &now, sort).into_iter().map(|row| row.name).collect::<String>();
+        assert_eq!([names(Sort::Memory), names(Sort::Name), names(Sort::Io)], ["bac", "abc", "abc"]);
+        let text = anstream::adapter::strip_str(&table(&rows)).to_string();
+        assert!(text.contains("a          ACTIVE  1    50.0%"), "{text}");
+        assert!(text.ends_with("2 running, 50.0 % of a processor, 6.7G of memory\n"), "{text}");
+        let value: serde_json::Value = serde_json::from_str(&line(&rows, now.at - before.at)).expect("JSON");
+        assert_eq!(value["interval_ms"], 2000);
+        assert_eq!(value["components"][0]["cpu_percent"], 50.0);
+    }
+
+    #[test]
+    fn a_group_that_was_made_anew_has_no_rate_yet() {
+        let start = Instant::now();
+        let before = reading(start, &[("a", 9, 9)]);
+        let mut now = reading(start + Duration::from_secs(1), &[("a", 10, 10)]);
+        now.usage.get_mut("a").expect("a").0 = PathBuf::from("/g/other");
+        assert_eq!(rows(&before, &now, Sort::Name)[0].cpu_percent, None);
+        // Nor has one that counts less than before.
+        let less = reading(start + Duration::from_secs(1), &[("a", 1, 1)]);
+        assert_eq!(rows(&before, &less, Sort::Name)[0].cpu_percent, None);
+    }
+}
