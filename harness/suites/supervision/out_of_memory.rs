@@ -1,0 +1,193 @@
+//! The kernel kills for want of memory: it is named, counted once, and followed by what is declared.
+
+use serde::Deserialize;
+
+use super::REACTION;
+use crate::check;
+use crate::failure::Failure;
+use crate::vm::Vm;
+
+/// A shell that has a child which wants all memory when it is told to, and goes on without it.
+const PARENT: &str = r#"
+[component]
+name = "parent"
+binary = "/bin/sh"
+args = ["-c", """
+while :; do
+  until [ -e /run/hungry ]; do sleep 0.05; done
+  rm /run/hungry
+  tail /dev/zero
+done
+"""]
+
+[resources]
+memory_max = "16M"
+memory_swap_max = 0
+"#;
+
+/// A process of its own that wants all memory, once.
+const HOG: &str = r#"
+[component]
+name = "hog"
+binary = "/bin/sh"
+args = ["-c", "[ -e /run/fed ] && exec /usr/local/bin/test-idle; touch /run/fed; exec tail /dev/zero"]
+
+[resources]
+memory_max = "16M"
+memory_swap_max = 0
+"#;
+
+/// A record of the journal.
+#[derive(Deserialize)]
+struct Record {
+    time_ms: f64,
+    component: String,
+    cause: serde_json::Value,
+}
+
+#[derive(Deserialize)]
+struct Status {
+    components: Vec<Kills>,
+}
+
+#[derive(Deserialize)]
+struct Kills {
+    name: String,
+    #[serde(default)]
+    oom_kills: u64,
+}
+
+pub async fn kills_for_want_of_memory_are_named(vm: &Vm) -> Result<(), Failure> {
+    vm.step("of a process of its own", own_process(vm)).await?;
+    for (policy, after) in [("continue", "ACTIVE"), ("restart", "ACTIVE"), ("stop", "FAILED")] {
+        vm.step(&format!("of a child, {policy}"), child(vm, policy, after)).await?;
+    }
+    vm.step("a limit of processes that is reached is told", forks(vm)).await?;
+    vm.step("what stays FAILED is started when it is asked for", async {
+        vm.graphctl(&["start", "parent"]).await?;
+        vm.wait_state("parent", "ACTIVE", None, REACTION).await
+    })
+    .await
+}
+
+/// It cannot have as many processes as it wants, and goes on.
+const FORKS: &str = r#"
+[component]
+name = "forks"
+binary = "/bin/sh"
+args = ["-c", "while :; do (for n in 1 2 3 4 5 6; do sleep 1 & done; wait) 2>/dev/null; sleep 1; done"]
+
+[resources]
+pids_max = 4
+"#;
+
+async fn forks(vm: &Vm) -> Result<(), Failure> {
+    let before = vm.status().await?.revision;
+    vm.declare("forks.toml", FORKS).await?;
+    vm.wait_state("forks", "ACTIVE", Some(before), REACTION).await?;
+    told(vm, "forks", before, "pids.max").await?;
+    let status = vm.status().await?;
+    let forks = status.component("forks")?;
+    check!(
+        forks.state == "ACTIVE" && forks.restarts == 0,
+        "what reached its limit of processes is {forks:?}"
+    );
+    Ok(())
+}
+
+async fn own_process(vm: &Vm) -> Result<(), Failure> {
+    let before = vm.status().await?.revision;
+    vm.declare("hog.toml", HOG).await?;
+    vm.wait_state("hog", "FAILED", Some(before), 4 * REACTION).await?;
+    vm.wait_state("hog", "ACTIVE", None, REACTION).await?;
+    named(vm, "hog", before, "(tail)").await?;
+    counted(vm, "hog", 1).await
+}
+
+async fn child(vm: &Vm, policy: &str, after: &str) -> Result<(), Failure> {
+    vm.declare("parent.toml", &format!("{PARENT}on_oom = \"{policy}\"\n")).await?;
+    vm.wait_state("parent", "ACTIVE", None, REACTION).await?;
+    let before = vm.status().await?;
+    let pid = before.component("parent")?.running_pid()?;
+    vm.write("/run/hungry", "").await?;
+    told(vm, "parent", before.revision, "out-of-memory").await?;
+    if policy != "continue" {
+        vm.wait_state("parent", after, Some(before.revision), REACTION).await?;
+    }
+    named(vm, "parent", before.revision, "(tail), not its first process").await?;
+    counted(vm, "parent", 1).await?;
+    let now = vm.status().await?;
+    let parent = now.component("parent")?;
+    let same = parent.pid == Some(pid);
+    check!(
+        parent.state == after && same == (policy == "continue"),
+        "with {policy}, process {pid} is {parent:?}"
+    );
+    if policy != "stop" {
+        // What it has counted goes with it.
+        vm.undeclare("parent.toml").await?;
+        vm.wait_state("parent", "REMOVED", Some(now.revision), 2 * REACTION).await?;
+    }
+    Ok(())
+}
+
+/// Until the journal has it.
+async fn told(vm: &Vm, name: &str, since: u64, what: &str) -> Result<(), Failure> {
+    let records = format!("graphctl events --since {since} --json | grep '\"component\":\"{name}\"'");
+    let look = format!("{records} | grep -q '{what}'");
+    let script = format!("n=0; until {look}; do n=$((n+1)); [ $n -le 100 ] || exit 1; sleep 0.1; done");
+    if vm.run(&["/bin/sh", "-c", &script], 4 * REACTION).await?.success() {
+        return Ok(());
+    }
+    let journal = vm.graphctl(&["events", "--since", &since.to_string()]).await?;
+    Err(Failure::supervisor(format!("the journal has no word of {what} in {name}: {journal}")))
+}
+
+/// The journal names the limit and the victim, within a moment of the kernel's own word on it.
+async fn named(vm: &Vm, name: &str, since: u64, victim: &str) -> Result<(), Failure> {
+    let text = vm.graphctl(&["events", "--since", &since.to_string()]).await?;
+    let line = text.lines().find(|line| line.contains(name) && line.contains("out of memory"));
+    let line = line.ok_or_else(|| Failure::supervisor(format!("no kill of {name} is told: {text}")))?;
+    for part in ["memory.max 16M", "usage ", victim] {
+        check!(line.contains(part), "{part:?} is missing in {line:?}");
+    }
+    let killed_ms = killed_at_ms(vm, name).await?;
+    let records = vm.graphctl(&["events", "--since", &since.to_string(), "--json"]).await?;
+    let records = records.lines().filter_map(|line| serde_json::from_str::<Record>(line).ok());
+    let mut kills =
+        records.filter(|record| record.component == name && record.cause.get("out-of-memory").is_some());
+    let record =
+        kills.next().ok_or_else(|| Failure::supervisor(format!("no record tells of a kill of {name}")))?;
+    vm.metric("time from the kernel's kill to the journal", "ms", record.time_ms - killed_ms);
+    Ok(())
+}
+
+/// When the kernel killed last in the group of a component, on the journal's clock. That of its log is another: the least
+/// difference of some marks is what it is ahead by, and the time that it takes to write one.
+async fn killed_at_ms(vm: &Vm, name: &str) -> Result<f64, Failure> {
+    const MARK: &str = "now it is";
+    let marks =
+        format!("for n in $(seq 20); do read up rest </proc/uptime; echo '{MARK}' $up >/dev/kmsg; done");
+    let text = vm.sh(&format!("{marks}; dmesg")).await?;
+    let time = |line: &str| line.split(['[', ']']).nth(1).and_then(|time| time.trim().parse::<f64>().ok());
+    let marks = text
+        .lines()
+        .filter_map(|line| Some(time(line)? - line.split_once(MARK)?.1.trim().parse::<f64>().ok()?));
+    let ahead = marks.min_by(f64::total_cmp);
+    let kill = |line: &&str| line.contains("oom-kill:") && line.contains(&format!("/{name},task="));
+    let killed = text.lines().rev().find(kill).and_then(time);
+    let both = killed.zip(ahead).map(|(killed, ahead)| (killed - ahead) * 1e3);
+    both.ok_or_else(|| {
+        Failure::harness(format!("the kernel's log has no kill of {name}, or no marks: {text}"))
+    })
+}
+
+async fn counted(vm: &Vm, name: &str, kills: u64) -> Result<(), Failure> {
+    let text = vm.graphctl(&["status", name, "--json"]).await?;
+    let status: Status = serde_json::from_str(&text)
+        .map_err(|error| Failure::supervisor(format!("graphctl status --json printed {error}: {text}")))?;
+    let counted = status.components.iter().find(|component| component.name == name);
+    let counted = counted.map_or(0, |component| component.oom_kills);
+    check!(counted == kills, "{kills} kill of {name} is counted as {counted}");
+    Ok(())
+}
