@@ -219,12 +219,15 @@ unsafe extern "C" fn run(plan: *const Plan) -> ! {
 mod tests {
     use super::*;
     use crate::spawn::lanes::LANES;
+    use crate::spawn::sandbox::{MESSAGE_LIMIT, Message, Op, Step};
     use crate::spawn::stacks::Slot;
     use nix::sys::signal::{SigSet, Signal};
     use nix::sys::wait::{WaitStatus, waitpid};
     use nix::unistd::Pid;
     use std::io::Read as _;
     use std::mem::MaybeUninit;
+    use std::os::unix::ffi::OsStrExt as _;
+    use std::path::Path;
     use std::rc::Rc;
 
     /// Bytes that no child writes by accident.
@@ -252,7 +255,10 @@ mod tests {
 
     /// The same, with a lane if asked for.
     fn run_with(words: &[&str], common: &Common, shares_table: bool) -> Ended {
-        let image = Image::probe(words, "a").expect("an image");
+        run_image(Image::probe(words, "a").expect("an image"), common, shares_table)
+    }
+
+    fn run_image(image: Image, common: &Common, shares_table: bool) -> Ended {
         let (mut output, log) = io::pipe().expect("a pipe");
         let (mut read, report) = io::pipe().expect("a pipe");
         let (log, report) = (OwnedFd::from(log), OwnedFd::from(report));
@@ -380,6 +386,50 @@ mod tests {
             assert!(ended.depth > 0 && ended.depth < STACK_BYTES / 2, "{} bytes of stack", ended.depth);
         }
         assert!(memory.iter().enumerate().all(|(number, all)| **all == [number; 32]));
+    }
+
+    /// Operations that may be tried on the machine of whoever runs the tests: they change the child alone, or nothing.
+    /// Those that keep most on the stack are among them.
+    fn harmless(folder: &Path) -> Vec<Op> {
+        let path = |name: &str| CString::new(folder.join(name).as_os_str().as_bytes()).expect("a path");
+        std::fs::write(folder.join("secret"), [b'x'; 3000]).expect("a file");
+        let message = Message { bytes: vec![0; MESSAGE_LIMIT], link_at: Some(20), process_at: None };
+        vec![
+            Op::FindUser(c"no-such-user".into()),
+            Op::FindOtherGroup(c"no-such-group".into()),
+            Op::Source { path: path("secret"), flags: libc::O_RDONLY },
+            Op::Secret { source: 0, target: path("copy") },
+            Op::OpenLinks,
+            Op::Link(message),
+            Op::RaiseLink(c"no-such-link".into()),
+            Op::Write { path: path("absent"), text: b"x".to_vec() },
+            Op::ReadOnly(path("absent")),
+            Op::Hide { path: path("absent"), null: 0 },
+            Op::Bind { source: 0, target: path("absent"), set: 0, clear: 0 },
+            Op::Capabilities { keep: u64::MAX, inheritable: 0 },
+            Op::LandlockBegin(4),
+            Op::LandlockAllow { path: path("secret"), access: 4 },
+            Op::LandlockRestrict,
+        ]
+    }
+
+    #[test]
+    fn no_step_of_a_component_leaves_its_stack() {
+        let common = crate::machine::common().expect("/dev/null");
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut image = Image::probe(&["/nonexistent/program"], "a").expect("an image");
+        let step = |op| Step { name: "try".into(), optional: true, op };
+        image.steps = harmless(folder.path()).into_iter().map(step).collect();
+        let ended = run_image(image, &common, false);
+        let copied = std::fs::read(folder.path().join("copy")).expect("a copy");
+        assert_eq!(copied, [b'x'; 3000]);
+        // Deep inside of an unoptimised build.
+        assert!(ended.depth < STACK_BYTES * 3 / 4, "{} bytes of stack", ended.depth);
+        assert!(ended.depth > 1024, "{} bytes: nothing was done", ended.depth);
+        assert_eq!(
+            failure_of(&ended.report[ended.report.len() - 8..]).map(|(_, errno)| errno),
+            Some(libc::ENOENT)
+        );
     }
 
     #[test]

@@ -17,6 +17,8 @@ use std::rc::Rc;
 pub use apply::{Registers, apply};
 pub use compile::{Kernel, NotCompiled, SECRETS, compile, takes_network};
 pub use op::Op;
+#[cfg(test)]
+pub use op::{MESSAGE_LIMIT, Message};
 
 /// One step of a child.
 #[derive(Debug, PartialEq)]

@@ -20,12 +20,12 @@ pub fn built(name: &str) -> String {
 }
 
 /// An address that is this test's alone, of the machine's own ones.
-fn own_address(number: u8) -> String {
+pub fn own_address(number: u8) -> String {
     let [_, high, middle, low] = std::process::id().to_be_bytes();
     format!("127.{}.{middle}.{low}:{}", high.saturating_add(1), 7000 + u16::from(number))
 }
 
-fn ask(mut client: &TcpStream, text: &str) {
+pub fn ask(mut client: &TcpStream, text: &str) {
     client.write_all(text.as_bytes()).expect("the server listens");
     hear(client, text);
 }
