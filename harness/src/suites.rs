@@ -12,5 +12,7 @@ pub mod graph_analysis;
 pub mod health_checks;
 #[path = "../suites/hot-swap/scenarios.rs"]
 pub mod hot_swap;
+#[path = "../suites/isolation/scenarios.rs"]
+pub mod isolation;
 #[path = "../suites/supervision/scenarios.rs"]
 pub mod supervision;

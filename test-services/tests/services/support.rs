@@ -12,17 +12,19 @@ use nix::unistd::Pid;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// All services by name and path.
-pub const ALL: [(&str, &str); 17] = [
+pub const ALL: [(&str, &str); 19] = [
     ("test-database", env!("CARGO_BIN_EXE_test-database")),
     ("test-monitor", env!("CARGO_BIN_EXE_test-monitor")),
     ("test-networking", env!("CARGO_BIN_EXE_test-networking")),
     ("test-stateful-service", env!("CARGO_BIN_EXE_test-stateful-service")),
     ("test-web-server", env!("CARGO_BIN_EXE_test-web-server")),
     ("test-echo-server", env!("CARGO_BIN_EXE_test-echo-server")),
+    ("test-escape", env!("CARGO_BIN_EXE_test-escape")),
     ("test-exit", env!("CARGO_BIN_EXE_test-exit")),
     ("test-flood", env!("CARGO_BIN_EXE_test-flood")),
     ("test-floor", env!("CARGO_BIN_EXE_test-floor")),
     ("test-health-demo", env!("CARGO_BIN_EXE_test-health-demo")),
+    ("test-hog", env!("CARGO_BIN_EXE_test-hog")),
     ("test-idle", env!("CARGO_BIN_EXE_test-idle")),
     ("test-oneshot", env!("CARGO_BIN_EXE_test-oneshot")),
     ("test-orphan", env!("CARGO_BIN_EXE_test-orphan")),
