@@ -139,6 +139,11 @@ mod tests {
             assert_eq!(capability_number(name), Some(number), "{name}");
         }
         assert_eq!(capability_number("CAP_"), None);
+        // Those of a library that others keep.
+        for known in caps::all() {
+            assert_eq!(capability_number(&known.to_string()), Some(usize::from(known.index())), "{known}");
+        }
+        assert_eq!(caps::all().len(), CAPABILITIES.len());
         assert_eq!(CapabilitySet::ALL.names().count(), CAPABILITIES.len());
         assert_eq!(CapabilitySet((1 << 21) | 1).to_string(), "CAP_CHOWN CAP_SYS_ADMIN");
     }

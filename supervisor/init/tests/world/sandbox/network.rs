@@ -60,7 +60,7 @@ fn file(name: &str, bridge: &str, address: &str) -> String {
     let binary = built("handoff-echo");
     format!(
         "[component]\nname = {name:?}\nbinary = {binary:?}\nargs = [\"0.0.0.0:7007\"]\n[isolation]\n\
-         namespaces = [\"net\", \"pid\"]\n\
+         namespaces = [\"net\", \"pid\"]\ninit = true\n\
          network = {{ bridge = {bridge:?}, address = {address:?}, gateway = \"10.9.8.1\" }}\n"
     )
 }
