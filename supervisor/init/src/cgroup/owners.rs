@@ -49,8 +49,10 @@ impl Cgroups {
         // One inside of it may be another component's.
         let removed = self.within(path).nth(1).is_none() && tree::remove(path).is_ok();
         // One that stays is not to be taken for another.
-        if removed || !group.killed {
-            self.groups.remove(path);
+        if (removed || !group.killed)
+            && let Some(group) = self.groups.remove(path)
+        {
+            self.watch.remove(group.watched);
         }
         let Some(subtree) = self.subtree.as_ref().filter(|_| removed) else { return };
         for above in path.ancestors().skip(1).take_while(|above| above != subtree) {

@@ -60,7 +60,7 @@ impl Cgroups {
         if new {
             controllers::verify_type(&path)?;
             group.killed = false;
-            group.is_made();
+            group.is_made(&mut self.watch);
             group.written = Some(Written::new());
         } else if group.killed {
             return Ok(Prepared::Busy);

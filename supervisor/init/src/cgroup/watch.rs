@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;
+use std::mem;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 use std::rc::Rc;
@@ -93,6 +94,16 @@ impl Watch {
             }
         }
     }
+
+    /// Be told of a group no longer. The kernel tells nothing of the end of a group's files, and keeps what watches them
+    /// until it is removed (see inotify(7); kernfs marks no inode as deleted).
+    pub(super) fn remove(&mut self, watched: Watched) {
+        for watch in [watched.memory, watched.pids].into_iter().flatten() {
+            self.groups.remove(&watch);
+            // The kernel may have removed it by itself: then there is nothing to do.
+            let _ = self.inotify.as_ref().map(|inotify| inotify.rm_watch(watch));
+        }
+    }
 }
 
 impl Cgroups {
@@ -176,9 +187,9 @@ impl Cgroups {
 
 impl Group {
     /// It was made just now: nothing has happened in it, and nothing of it is watched.
-    pub(super) fn is_made(&mut self) {
+    pub(super) fn is_made(&mut self, watch: &mut Watch) {
         self.counts = Some(Counts::default());
-        self.watched = Watched::default();
+        watch.remove(mem::take(&mut self.watched));
     }
 
     fn may_limit_pids(&self) -> bool {
@@ -213,6 +224,7 @@ fn value(text: &str, key: &str) -> u64 {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::os::fd::AsRawFd as _;
 
     use super::*;
     use crate::cgroup::fake::Bench;
@@ -269,6 +281,63 @@ mod tests {
         assert_eq!(bench.all.look(&again.path), None);
         count(&bench, 3, 1);
         assert_eq!(bench.all.look(&again.path), Some(Counts { kills: 1, high: 0, pids: 1 }));
+    }
+
+    /// What is watched, by the kernel's word and by ours.
+    fn watches(bench: &Bench) -> [usize; 2] {
+        let inotify = bench.all.watch.inotify.as_ref().expect("a descriptor").as_fd().as_raw_fd();
+        let info = fs::read_to_string(format!("/proc/self/fdinfo/{inotify}")).expect("a descriptor");
+        let kernels = info.lines().filter(|line| line.starts_with("inotify wd:")).count();
+        [kernels, bench.all.watch.groups.len()]
+    }
+
+    /// Start a component in a group whose files, as the kernel's do, outlive their names for whoever watches them.
+    fn start_watched(bench: &mut Bench, round: &str) -> Cgroup {
+        let web = bench.start("web", "web");
+        count(bench, 0, 0);
+        for file in [MEMORY, PIDS] {
+            let kept = bench.root.path().join(format!("{file}.{round}"));
+            fs::hard_link(web.path.join(file), kept).expect("a second name");
+        }
+        bench.all.groups.get_mut(&web.path).expect("a group").written = None;
+        bench.all.watch(&web.path);
+        assert_eq!(watches(bench), [2, 2], "{round}");
+        web
+    }
+
+    #[test]
+    fn a_group_that_is_gone_is_watched_no_longer() {
+        let mut bench = Bench::new();
+        let unlink = |web: &Cgroup| {
+            [MEMORY, PIDS]
+                .into_iter()
+                .try_for_each(|file| fs::remove_file(web.path.join(file)))
+                .expect("files");
+        };
+        let web = start_watched(&mut bench, "killed");
+        unlink(&web);
+        bench.kill(&web);
+        bench.all.let_go(&web);
+        // It is made anew, and has no files yet.
+        let web = bench.start("web", "web");
+        assert_eq!(watches(&bench), [0, 0], "of the group before");
+        bench.all.let_go(&web);
+        let web = start_watched(&mut bench, "removed");
+        unlink(&web);
+        bench.all.let_go(&web);
+        assert_eq!(watches(&bench), [2, 2], "the component is still there, and so is its group");
+        bench.all.remove("web");
+        assert!(!web.path.exists());
+        assert_eq!(watches(&bench), [0, 0], "of a group that was removed");
+        // One that stays, for it has something in it, is nobody's.
+        let web = start_watched(&mut bench, "left");
+        bench.all.let_go(&web);
+        bench.all.remove("web");
+        assert!(web.path.exists());
+        assert_eq!(watches(&bench), [0, 0], "of a group that was left behind");
+        // What the kernel says of all that is of no group.
+        let (changed, more) = bench.all.changed();
+        assert!(changed.is_empty() && !more, "{changed:?}");
     }
 
     #[test]
