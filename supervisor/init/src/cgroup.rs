@@ -60,7 +60,8 @@ struct Group {
     writers: u32,
     /// Children that ever did.
     works: u32,
-    /// It was killed since it was made, or one that it is in (see [`Cgroups::kill`]).
+    /// Nothing may be started in it: it was killed since it was made, or one that it is in (see [`Cgroups::kill`]), or it
+    /// hands controllers down.
     killed: bool,
     /// The limits that it was given last, by this process image; `None` if they are not known.
     written: Option<Written>,

@@ -89,6 +89,11 @@ pub(super) fn verify_type(group: &Path) -> Result<(), Refusal> {
     Err(Refusal { step: step.into(), error: io::Error::from_raw_os_error(libc::EOPNOTSUPP) })
 }
 
+/// Whether a group hands any controller down to those in it.
+pub(super) fn are_handed_down(group: &Path) -> bool {
+    sys::read_small(&group.join("cgroup.subtree_control")).is_ok_and(|control| !control.trim().is_empty())
+}
+
 /// Have each group above pass a controller on. The first that refuses, and why.
 fn hand_down(subtree: &Path, group: &Path, controller: &str) -> Option<(PathBuf, io::Error)> {
     let inner = group.strip_prefix(subtree).ok()?.components().count();

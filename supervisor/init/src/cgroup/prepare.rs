@@ -1,6 +1,7 @@
 //! Groups before a start: with the limits of the component, and not killed.
 //!
-//! Nothing is started in a group that was killed: it is made anew first, for which it has to be empty.
+//! Nothing is started in a group that was killed: it is made anew first, for which it has to be empty. So is one that
+//! hands controllers down: the kernel takes no process into it (`EBUSY`, "no internal processes" in its cgroup-v2.rst).
 //!
 //! Lowering a limit of memory makes the kernel reclaim before the write returns, for as long as that takes, and what the
 //! run before has read or written to files counts. So limits of memory are written here to new groups only. A group that
@@ -52,6 +53,11 @@ impl Cgroups {
             return Ok(Prepared::Busy);
         }
         let mut new = tree::make(&subtree, relative)?;
+        // What has run in it may have handed controllers down to groups of its own. A process that hands over gets a
+        // group inside of it.
+        if !new && is_empty && !component.hands_over() && controllers::are_handed_down(&path) {
+            group.killed = true;
+        }
         let plan = || group.plan(&path, &component.resources);
         let reclaims = || plan().map(|(limits, _)| limits.iter().any(Limit::may_reclaim));
         if !new && is_empty && (group.killed || reclaims()?) && tree::remove(&path).is_ok() {
@@ -124,6 +130,8 @@ impl Work {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::cgroup::fake::{Bench, component};
 
@@ -154,6 +162,30 @@ mod tests {
         bench.all.take(paths, killed);
         bench.start("a", "both");
         assert!(!bench.is_marked("both"));
+    }
+
+    #[test]
+    fn nothing_starts_in_a_group_that_hands_controllers_down_before_it_is_made_anew() {
+        let mut bench = Bench::new();
+        let first = bench.start("a", "own");
+        bench.mark("own");
+        let control = bench.path("own/cgroup.subtree_control");
+        fs::write(&control, "\n").expect("file");
+        bench.all.let_go(&first);
+        let first = bench.start("a", "own");
+        assert!(bench.is_marked("own"), "it hands nothing down");
+        fs::write(&control, "memory pids\n").expect("file");
+        assert!(matches!(bench.prepare("b", "own"), Ok(Prepared::Ready(_))), "the first one is still in it");
+        bench.all.let_go(&first);
+        // One that hands over is not started in the group itself.
+        let server = component("c", "own", "[lifecycle]\nhandoff = \"fd-passing\"");
+        assert!(server.hands_over());
+        assert!(matches!(bench.all.prepare(&server), Ok(Prepared::Ready(_))));
+        // This file is none of the kernel's, and keeps the directory.
+        assert!(matches!(bench.prepare("a", "own"), Ok(Prepared::Busy)));
+        fs::remove_file(&control).expect("file");
+        bench.start("a", "own");
+        assert!(!bench.is_marked("own"));
     }
 
     #[test]
