@@ -65,8 +65,8 @@ pub struct Facts {
 }
 
 impl Facts {
-    /// Read them.
-    pub fn read(pid: i32) -> io::Result<Self> {
+    /// Read them. The component's group is the one that is called `declared`.
+    pub fn read(pid: i32, declared: &str) -> io::Result<Self> {
         let place = PathBuf::from(format!("/proc/{pid}"));
         let text = |file: &str| fs::read_to_string(place.join(file));
         let stat = text("stat")?;
@@ -90,7 +90,7 @@ impl Facts {
             id_maps: maps,
             time_offsets: text("timens_offsets").ok().and_then(|lines| time_offsets(&lines)),
             host_name: host_name(&place),
-            group: group(&text("cgroup")?),
+            group: group_around(&text("cgroup")?, declared),
             namespaces,
         };
         Ok(facts)
@@ -192,13 +192,23 @@ fn host_name(place: &Path) -> Option<String> {
 /// The component's group in the hierarchy of version 2: the process's own, or the one around it, when each generation
 /// has its own.
 pub fn group(text: &str) -> Option<PathBuf> {
-    let path = text.lines().find_map(|line| line.strip_prefix("0::/"))?;
-    let root = mounts::parse(&fs::read_to_string("/proc/self/mountinfo").ok()?);
-    let hierarchy = root.into_iter().find(|mount| mount.kind == "cgroup2")?;
-    let own = Path::new(&hierarchy.path).join(path);
+    let own = own_group(text)?;
     let is_generation = own.file_name().is_some_and(|name| name.to_string_lossy().contains(GENERATION));
-    let whole = if is_generation { own.parent()?.to_owned() } else { own };
-    whole.join("cgroup.procs").exists().then_some(whole)
+    if is_generation { own.parent().map(Path::to_owned) } else { Some(own) }
+}
+
+/// The same by its name: a component may have made groups of its own in it.
+fn group_around(text: &str, declared: &str) -> Option<PathBuf> {
+    own_group(text)?.ancestors().find(|around| around.ends_with(declared)).map(Path::to_owned)
+}
+
+/// The group that a process is in.
+fn own_group(text: &str) -> Option<PathBuf> {
+    let path = text.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    let mounts = mounts::parse(&fs::read_to_string("/proc/self/mountinfo").ok()?);
+    let hierarchy = mounts.into_iter().find(|mount| mount.kind == "cgroup2")?;
+    let own = Path::new(&hierarchy.path).join(path);
+    own.join("cgroup.procs").exists().then_some(own)
 }
 
 #[cfg(test)]
@@ -238,8 +248,11 @@ mod tests {
     #[test]
     fn this_process_can_be_read() {
         let pid = std::process::id().cast_signed();
-        let facts = Facts::read(pid).expect("this process");
-        assert!(facts.is_current() && !Facts { began: 1, ..Facts::read(pid).expect("again") }.is_current());
+        let facts = Facts::read(pid, "none").expect("this process");
+        assert!(
+            facts.is_current()
+                && !Facts { began: 1, ..Facts::read(pid, "none").expect("again") }.is_current()
+        );
         assert!(facts.namespaces.contains_key("mnt") && facts.limits.contains_key("Max open files"));
         assert!(facts.mounts.iter().any(|mount| mount.path == "/proc"));
         assert!(facts.status.contains_key("CapBnd") && facts.root.is_some());

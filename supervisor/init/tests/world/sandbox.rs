@@ -4,6 +4,7 @@
 //! A row is one program in two components: the one that is free says one thing, the one that is bound another.
 
 mod files;
+mod inspected;
 mod kernel;
 mod namespaces;
 mod network;

@@ -82,8 +82,6 @@ impl Scene<'_> {
             self.facts.oom_score_adjust.map(|s| s.to_string()),
             may,
         );
-        let asked = self.component.environment.umask.map(|mask| format!("{mask:04o}"));
-        self.compare("environment.umask", asked, self.facts.status.get("Umask").cloned(), None);
     }
 
     fn rlimit(
@@ -98,7 +96,10 @@ impl Scene<'_> {
         let text = |(soft, hard)| format!("{}:{}", limit(soft), limit(hard));
         let name = RLIMITS.iter().find(|(known, _)| *known == resource).map(|(_, name)| *name);
         let applies = name.and_then(|name| self.facts.limits.get(name)).copied();
-        self.compare(aspect, asked.map(text), applies.map(text), may);
+        // A program may lower what it has, and raise its soft limit to the hard one, as some do at their start.
+        let most = |limit: Option<u64>| limit.unwrap_or(u64::MAX);
+        let holds = asked.zip(applies).is_some_and(|((_, asked), (_, hard))| most(hard) <= most(asked));
+        self.judge(aspect, asked.map(text), applies.map(text), holds, may);
     }
 
     pub(super) fn group_limits(&mut self) {

@@ -43,8 +43,10 @@ impl Scene<'_> {
     fn accounts(&mut self) {
         let security = &self.component.security;
         // Real, effective, saved, and that for files: all are set.
+        let [users, groups] = &self.facts.id_maps;
         let ids = |line: &str| {
-            let mut ids: Vec<u32> = self.numbers(line);
+            let maps = if line == "Uid" { users } else { groups };
+            let mut ids = self.numbers(line).map(|id| inside(maps, id)).collect::<Vec<_>>();
             ids.dedup();
             ids
         };
@@ -63,7 +65,7 @@ impl Scene<'_> {
         };
         let holds = group.as_ref().is_some_and(|(_, id)| id.is_some_and(|id| gids == [id]));
         self.judge("security.group", group.map(|(text, _)| text), Some(joined(&gids)), holds, None);
-        let mut others: Vec<u32> = self.numbers("Groups");
+        let mut others: Vec<u32> = self.numbers("Groups").map(|id| inside(groups, id)).collect();
         let asked = security.has_account().then(|| match &security.groups[..] {
             [] => "none".to_owned(),
             groups => groups.iter().map(named).collect::<Vec<_>>().join(" "),
@@ -100,14 +102,21 @@ impl Scene<'_> {
     }
 
     fn gets_all_by_exec(&self) -> bool {
-        let is_root = self.numbers("Uid").first() == Some(&0_u32);
+        let is_root = self.numbers("Uid").next().map(|id| inside(&self.facts.id_maps[0], id)) == Some(0);
         is_root && !self.component.security.securebits.contains(&SecureBit::Noroot)
     }
 
-    fn numbers<T: std::str::FromStr>(&self, line: &str) -> Vec<T> {
+    fn numbers(&self, line: &str) -> impl Iterator<Item = u32> + '_ {
         let line = self.facts.status.get(line).map(String::as_str).unwrap_or_default();
-        line.split_ascii_whitespace().filter_map(|number| number.parse().ok()).collect()
+        line.split_ascii_whitespace().filter_map(|number| number.parse().ok())
     }
+}
+
+/// Who somebody is in the process's user namespace, by the lines of its map; the kernel tells who he is outside.
+fn inside(maps: &[[u32; 3]], id: u32) -> u32 {
+    let line =
+        maps.iter().find(|[_, outside, count]| id.checked_sub(*outside).is_some_and(|more| more < *count));
+    line.map_or(id, |[inside, outside, _]| inside + (id - outside))
 }
 
 fn named(account: &Account) -> String {
@@ -132,5 +141,25 @@ fn set_text(set: CapabilitySet) -> String {
         (_, 0) => "all".to_owned(),
         (there, lacking) if lacking < there => format!("all but {missing}"),
         _ => set.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_mapped_is_known_inside() {
+        let maps = [[0, 100_000, 1000], [5000, 33, 1]];
+        assert_eq!((inside(&maps, 100_000), inside(&maps, 100_999), inside(&maps, 33)), (0, 999, 5000));
+        assert_eq!((inside(&maps, 101_000), inside(&[], 7)), (101_000, 7), "nobody there");
+    }
+
+    #[test]
+    fn sets_are_told_by_what_is_shorter() {
+        assert_eq!(set_text(CapabilitySet::default()), "none");
+        assert_eq!(set_text(CapabilitySet::ALL), "all");
+        assert_eq!(set_text(CapabilitySet(1)), "CAP_CHOWN");
+        assert_eq!(set_text(CapabilitySet::ALL.without(CapabilitySet(1))), "all but CAP_CHOWN");
     }
 }
