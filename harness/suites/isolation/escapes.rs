@@ -28,7 +28,7 @@ struct Escape {
 const NOTHING: Escape =
     Escape { attempt: "", target: "", restriction: "", always: "", outside: "", undo: "" };
 
-const BY_NAMESPACES: [Escape; 6] = [
+const BY_NAMESPACES: [Escape; 7] = [
     Escape {
         attempt: "signal",
         target: "PID:0",
@@ -56,6 +56,13 @@ const BY_NAMESPACES: [Escape; 6] = [
         attempt: "connect",
         target: "8080",
         restriction: "[isolation]\nnamespaces = [\"net\"]",
+        ..NOTHING
+    },
+    Escape {
+        attempt: "lift-limit",
+        target: "pids.max",
+        restriction: "[isolation]\nnamespaces = [\"cgroup\", \"mount\"]",
+        always: "[resources]\npids_max = 10",
         ..NOTHING
     },
     Escape {

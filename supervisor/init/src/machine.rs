@@ -31,6 +31,18 @@ type Early = (&'static str, &'static str, MsFlags, &'static str);
 
 const SAFE: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV).union(MsFlags::MS_NOEXEC);
 
+/// The option of a hierarchy of control groups by which who is in a cgroup namespace cannot change the limits of its root.
+const DELEGATE: &str = "nsdelegate";
+
+/// The other options of such a hierarchy (`Documentation/admin-guide/cgroup-v2.rst`).
+const HIERARCHY_OPTIONS: [&str; 5] = [
+    "favordynmods",
+    "memory_localevents",
+    "memory_recursiveprot",
+    "memory_hugetlb_accounting",
+    "pids_localevents",
+];
+
 /// In order: later ones lie in earlier ones.
 const EARLY: &[Early] = &[
     ("proc", "/proc", SAFE, ""),
@@ -64,10 +76,16 @@ pub fn prepare(cgroup_root: &Path) -> Vec<String> {
     // The root may be a directory inside a hierarchy that is mounted already.
     let kind = nix::sys::statfs::statfs(cgroup_root).map(|stat| stat.filesystem_type());
     if kind != Ok(nix::sys::statfs::CGROUP2_SUPER_MAGIC)
-        && let Err(error) = mount_early("cgroup2", cgroup_root, SAFE, "")
+        && let Err(error) = mount_early("cgroup2", cgroup_root, SAFE, DELEGATE)
     {
         let place = cgroup_root.display();
         problems.push(format!("failed to mount cgroup2 on {place}: {error}"));
+    }
+    // Below another init it is that one's business.
+    if is_whole_machine()
+        && let Err(error) = delegate(cgroup_root)
+    {
+        problems.push(format!("a component in a cgroup namespace can lift its limits: {error}"));
     }
     open_standard_descriptors();
     if let Err(error) = raise_loopback() {
@@ -98,6 +116,25 @@ fn mount_early(kind: &str, place: &Path, flags: MsFlags, options: &str) -> io::R
         Err(nix::errno::Errno::EBUSY) | Ok(()) => Ok(()),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Have the roots of cgroup namespaces keep the limits that they have from outside, whoever has mounted the hierarchy.
+fn delegate(cgroup_root: &Path) -> io::Result<()> {
+    let mounts = fs::read_to_string("/proc/self/mounts")?;
+    let place = cgroup_root.to_string_lossy();
+    let fields = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+    let mut own =
+        fields.filter(|fields| fields.get(1) == Some(&&*place) && fields.get(2) == Some(&"cgroup2"));
+    // The root may be a directory inside of a hierarchy.
+    let Some(options) = own.next_back().and_then(|fields| fields.get(3).copied()) else { return Ok(()) };
+    if options.split(',').any(|option| option == DELEGATE) {
+        return Ok(());
+    }
+    // A remount sets all options of the hierarchy anew.
+    let kept = options.split(',').filter(|option| HIERARCHY_OPTIONS.contains(option));
+    let all = kept.chain([DELEGATE]).collect::<Vec<_>>().join(",");
+    let flags = SAFE | MsFlags::MS_REMOUNT;
+    Ok(mount(None::<&str>, cgroup_root, None::<&str>, flags, Some(all.as_str()))?)
 }
 
 /// Let datagram sockets that are made from now on hold [`DATAGRAMS`], unless they hold more already.

@@ -26,6 +26,7 @@ const PROGRAM: Program = Program {
             join-group         move itself to another control group (its directory)\n\
             know-landlock      ask the kernel for the version of its Landlock\n\
             leave-root         reach a file of the machine's root (its path)\n\
+            lift-limit         lift a limit of its control group (its file)\n\
             load-module        load a module of the kernel (its file)\n\
             mount              mount a file system in memory (on that directory)\n\
             raw-socket         open a socket that reads every packet\n\
@@ -48,13 +49,14 @@ const PROGRAM: Program = Program {
 type Attempt = fn(&str) -> io::Result<()>;
 
 /// By name.
-const ATTEMPTS: [(&str, Attempt); 18] = [
+const ATTEMPTS: [(&str, Attempt); 19] = [
     ("be-root", be_root),
     ("be-root-by", be_root_by),
     ("connect", connect),
     ("join-group", |group| put(&format!("{group}/cgroup.procs"), "0")),
     ("know-landlock", know_landlock),
     ("leave-root", leave_root),
+    ("lift-limit", lift_limit),
     ("load-module", load_module),
     ("mount", mount),
     ("raw-socket", raw_socket),
@@ -105,6 +107,13 @@ fn number<T: std::str::FromStr>(of: &str) -> io::Result<T> {
 /// Writes to a file of the kernel's or another one.
 fn put(path: &str, what: &str) -> io::Result<()> {
     OpenOptions::new().write(true).create(true).truncate(true).open(path)?.write_all(what.as_bytes())
+}
+
+fn lift_limit(file: &str) -> io::Result<()> {
+    let groups = fs::read_to_string("/proc/self/cgroup")?;
+    let own = groups.lines().find_map(|line| line.strip_prefix("0::"));
+    let own = own.ok_or_else(|| io::Error::other("it is in no group"))?;
+    put(&format!("/sys/fs/cgroup{own}/{file}"), "max")
 }
 
 fn be_root(_: &str) -> io::Result<()> {
