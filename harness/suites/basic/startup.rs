@@ -31,6 +31,12 @@ pub async fn resolver_is_pid_1(vm: &Vm) -> Result<(), Failure> {
         let parent = vm.sh(&format!("sed -n 's/^PPid:[[:space:]]*//p' /proc/{pid}/status")).await?;
         check!(parent.trim() == "1", "{}'s parent is process {}, not 1", component.name, parent.trim());
     }
+    let kept = vm.sh("cat /proc/sys/kernel/printk_devkmsg").await?;
+    check!(
+        kept.trim() == "on",
+        "of what process 1 says the kernel drops most: printk_devkmsg is {}",
+        kept.trim()
+    );
     Ok(())
 }
 

@@ -34,8 +34,8 @@ pub fn install(target: LogTarget) {
 }
 
 fn open_kmsg() -> Option<File> {
-    // By default the kernel drops all but ten of our messages in five seconds.
-    let _ = std::fs::write("/proc/sys/kernel/printk_devkmsg", "on");
+    // By default the kernel drops all but ten of our messages in five seconds. It takes a whole line only.
+    let _ = std::fs::write("/proc/sys/kernel/printk_devkmsg", "on\n");
     OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC).open("/dev/kmsg").ok()
 }
 
