@@ -157,15 +157,17 @@ pub fn steps(component: &Component) -> Result<Steps, NotCompiled> {
 /// Whether nothing that becomes of the child before exec becomes of the supervisor, too. The kernel ends all who have the
 /// memory of a process that it ends for want of memory, but for process 1 of the machine. A score of the OOM killer is
 /// written for all of them. And with a change of the user all of them lose the right to be looked at (`PR_SET_DUMPABLE`),
-/// or, where `fs.suid_dumpable` is 1, do not, and others of that user could look at the supervisor.
+/// or, where `fs.suid_dumpable` is 1, do not, and others of that user could look at the supervisor. So could a process with
+/// few capabilities at the memory of one that has as few.
 fn may_share_memory(component: &Component) -> bool {
-    let changes_user = component.security.has_account();
+    let security = &component.security;
+    let changes_rights = security.has_account() || security.capabilities.is_some();
     let is_scored = component.resources.process.oom_score_adjust.is_some();
     let alone = component.resources.memory_max.is_none() && component.cgroup() == component.name;
     let isolation = &component.isolation;
     // The kernel lets nobody into a time namespace who shares memory, and a first process stays in it.
     let is_apart = isolation.has(Namespace::User) || isolation.has(Namespace::Time) || isolation.init;
-    alone && !changes_user && !is_scored && !is_apart
+    alone && !changes_rights && !is_scored && !is_apart
 }
 
 /// The variables of a component's process, each name once.
@@ -242,12 +244,10 @@ fn clone_flags(isolation: &Isolation) -> u64 {
         .map(|namespace| match namespace {
             Namespace::Mount => libc::CLONE_NEWNS as u64,
             Namespace::Pid => libc::CLONE_NEWPID as u64,
-            Namespace::Net if sandbox::takes_network(isolation) => 0,
-            Namespace::Net => libc::CLONE_NEWNET as u64,
             Namespace::Uts => libc::CLONE_NEWUTS as u64,
             Namespace::Ipc => libc::CLONE_NEWIPC as u64,
-            // The child takes these itself.
-            Namespace::Cgroup | Namespace::Time => 0,
+            // The child takes these itself. To make a network the kernel may have to wait for others that change one.
+            Namespace::Cgroup | Namespace::Time | Namespace::Net => 0,
             Namespace::User => libc::CLONE_NEWUSER as u64,
         })
         .fold(0, |all, flag| all | flag)
@@ -371,6 +371,18 @@ mod tests {
             "WATCHDOG_USEC=2000000",
         ];
         assert_eq!(ours, expected);
+    }
+
+    #[test]
+    fn who_has_fewer_rights_than_the_supervisor_does_not_share_its_memory() {
+        let shares = |more: &str| {
+            let text = format!("[component]\nname = \"a\"\nbinary = \"/bin/true\"\n{more}");
+            may_share_memory(&yakiros_core::component::parse(&text).component.expect("a component"))
+        };
+        assert!(shares("") && shares("[isolation]\nnamespaces = [\"mount\", \"pid\"]\n"));
+        for more in ["capabilities = []", "user = 33", "groups = [7]"] {
+            assert!(!shares(&format!("[security]\n{more}\n")), "{more}");
+        }
     }
 
     #[test]

@@ -31,9 +31,10 @@ impl Word for SeccompAction {
         &[("errno", Self::Errno), ("kill", Self::Kill), ("log", Self::Log)];
 }
 
-/// What a filter always lets through, whatever is listed: without these no program begins or ends, and none that fails
-/// could say so.
-pub const ALWAYS: &[&str] = &["execve", "exit", "exit_group", "rt_sigreturn", "restart_syscall", "write"];
+/// What a filter always lets through, whatever is listed: without these no program begins or ends, none that fails could say
+/// so, and none that is given descriptors would know that they are its own (`LISTEN_PID`).
+pub const ALWAYS: &[&str] =
+    &["execve", "exit", "exit_group", "getpid", "restart_syscall", "rt_sigreturn", "write"];
 
 /// Sets by purpose. An item is a system call or, with `@`, another set.
 pub const SETS: &[(&str, &[&str])] = &[

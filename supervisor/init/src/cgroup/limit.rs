@@ -116,7 +116,8 @@ impl Group {
 impl Limit {
     /// Whether writing it takes as long as the kernel needs to find memory.
     pub(super) fn may_reclaim(&self) -> bool {
-        self.file.starts_with("memory.")
+        // Memory is moved to the nodes of a new list.
+        self.file.starts_with("memory.") || self.file == "cpuset.mems"
     }
 
     /// The controller that has it, if a component asks for it.

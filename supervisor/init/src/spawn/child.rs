@@ -15,7 +15,7 @@ use nix::libc;
 use syscalls::{Errno, Sysno, syscall};
 
 use super::FIRST_FD;
-use super::sandbox::{Registers, Step, apply};
+use super::sandbox::{Op, Registers, Step, apply};
 
 /// Steps of the child's set-up, in order. Each completes "failed to …".
 const STEPS: [&str; 14] = [
@@ -155,13 +155,13 @@ impl Plan {
     /// As [`Plan::run`].
     unsafe fn set_up(&self) -> Result<(), Failure> {
         let at = |step: u32| move |errno: Errno| Failure { step, errno };
-        let no_signals = 0_u64;
+        let blocked = self.blocked_signals();
         // SAFETY: as above.
         unsafe {
             self.take_table().map_err(at(0))?;
             self.await_maps().map_err(at(13))?;
             syscall!(Sysno::setsid).map_err(at(1))?;
-            let (mask, none) = (&raw const no_signals, ptr::null_mut::<u64>());
+            let (mask, none) = (&raw const blocked, ptr::null_mut::<u64>());
             syscall!(Sysno::rt_sigprocmask, libc::SIG_SETMASK, mask, none, MASK_BYTES).map_err(at(2))?;
             syscall!(Sysno::dup3, self.null, 0, 0).map_err(at(3))?;
             syscall!(Sysno::dup3, self.log, 1, 0).map_err(at(4))?;
@@ -190,6 +190,14 @@ impl Plan {
             syscall!(Sysno::execve, self.program, self.argv, self.environment).map_err(at(12))?;
         }
         Ok(())
+    }
+
+    /// No signal is blocked, but all for who becomes the first process of a namespace: it passes on what comes before.
+    fn blocked_signals(&self) -> u64 {
+        let (steps, count) = self.own_steps;
+        // SAFETY: the list is alive as long as the plan.
+        let steps = unsafe { slice::from_raw_parts(steps, count) };
+        if steps.iter().any(|step| matches!(step.op, Op::Init)) { u64::MAX } else { 0 }
     }
 
     /// What the component asks for. Descriptors that are passed have their numbers by now.

@@ -15,7 +15,7 @@ mod op;
 use std::rc::Rc;
 
 pub use apply::{Registers, apply};
-pub use compile::{Kernel, NotCompiled, SECRETS, compile, takes_network};
+pub use compile::{Kernel, NotCompiled, SECRETS, compile};
 pub use op::Op;
 #[cfg(test)]
 pub use op::{MESSAGE_LIMIT, Message};

@@ -17,8 +17,6 @@ use yakiros_core::component::{Component, Isolation, Namespace, Restriction, Secu
 
 use super::{Op, Step, Steps};
 
-pub use network::is_taken as takes_network;
-
 /// Why there are no steps: what could not be done, and the number of the reason.
 pub type NotCompiled = (String, i32);
 
@@ -57,7 +55,12 @@ pub fn compile(component: &Component, kernel: Kernel) -> Result<Steps, NotCompil
     account::find(&mut compiler)?;
     compiler.namespaces()?;
     process::limits(&mut compiler, &component.resources.process);
-    mounts::lay_out(&mut compiler)?;
+    let sources = mounts::open_sources(&mut compiler)?;
+    if isolation.has(Namespace::User) {
+        // Whom the supervisor is inside may be nobody. Before, what is root's of the machine can still be read and set.
+        compiler.must("become root of the user namespace", Op::BecomeRoot);
+    }
+    mounts::lay_out(&mut compiler, &sources)?;
     environment::directory(&mut compiler, &component.environment)?;
     landlock::restrict(&mut compiler, component)?;
     privilege::change(&mut compiler, kernel)?;
@@ -82,10 +85,6 @@ impl Compiler<'_> {
 
     /// What namespaces need that clone(2) does not give.
     fn namespaces(&mut self) -> Result<(), NotCompiled> {
-        if self.isolation.has(Namespace::User) {
-            // Whom the supervisor is inside may be nobody.
-            self.must("become root of the user namespace", Op::BecomeRoot);
-        }
         if self.isolation.has(Namespace::Time) {
             let TimeOffsets { monotonic, boottime } = self.isolation.time_offsets;
             let text = format!("monotonic {monotonic} 0\nboottime {boottime} 0\n").into_bytes();

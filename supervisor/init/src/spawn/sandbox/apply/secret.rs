@@ -23,8 +23,13 @@ const MODE: libc::mode_t = 0o400;
 /// Only in a child process.
 pub unsafe fn copy(from: RawFd, target: &CStr, registers: &Registers) -> Result<(), Errno> {
     let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL | libc::O_CLOEXEC;
-    // SAFETY: plain calls on texts and descriptors of the child's own.
+    // SAFETY: plain calls on texts, descriptors of the child's own and a local, for which zero is valid.
     unsafe {
+        let mut found: libc::stat = std::mem::zeroed();
+        syscall!(Sysno::fstat, from, &raw mut found)?;
+        if found.st_mode & libc::S_IFMT != libc::S_IFREG {
+            return Err(Errno::EINVAL);
+        }
         let to = descriptor(syscall!(Sysno::openat, libc::AT_FDCWD, target.as_ptr(), flags, MODE)?);
         let (user, group) = (registers.user, registers.group);
         let copied = copy_all(from, to).and_then(|()| syscall!(Sysno::fchown, to, user, group));

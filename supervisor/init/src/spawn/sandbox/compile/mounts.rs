@@ -21,20 +21,19 @@ const KERNEL_FLAGS: libc::c_ulong = TMPFS_FLAGS | libc::MS_NOEXEC;
 const OVERHEAD: usize = 64 * 1024;
 
 /// See the module documentation.
-pub fn lay_out(compiler: &mut Compiler<'_>) -> Result<(), NotCompiled> {
+pub fn lay_out(compiler: &mut Compiler<'_>, sources: &Sources) -> Result<(), NotCompiled> {
     let isolation = compiler.isolation;
     if !isolation.has(Namespace::Mount) {
         return Ok(());
     }
-    let sources = open_sources(compiler)?;
     compiler.must("make mounts private", Op::PrivateMounts);
     if let Some(root) = &isolation.root {
         let read_only = isolation.read_only.iter().any(|path| path == "/");
         let op = Op::EnterRoot { path: c_string(root)?, read_only };
         compiler.must(format!("make {root} the root directory"), op);
     }
-    if !isolation.secrets.is_empty() {
-        compiler.must("make the directory of secrets", Op::MakeDirectory(c_string(SECRETS)?));
+    if isolation.root.is_some() {
+        make_directory_of_secrets(compiler)?;
     }
     for path in isolation.read_only.iter().filter(|path| *path != "/" || isolation.root.is_none()) {
         let op = Op::ReadOnly(c_string(path)?);
@@ -57,15 +56,15 @@ pub fn lay_out(compiler: &mut Compiler<'_>) -> Result<(), NotCompiled> {
 }
 
 /// Places of what was opened.
-struct Sources {
+pub struct Sources {
     /// Binds are before it.
     first_secret: usize,
     /// Secrets are before it.
     null: usize,
 }
 
-/// Open what comes from outside.
-fn open_sources(compiler: &mut Compiler<'_>) -> Result<Sources, NotCompiled> {
+/// Open what comes from outside, and make what only the machine's root may: before anybody else is become.
+pub fn open_sources(compiler: &mut Compiler<'_>) -> Result<Sources, NotCompiled> {
     // A pipe that nobody writes to is not waited for.
     const READ: libc::c_int = libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY;
     let isolation = compiler.isolation;
@@ -85,7 +84,18 @@ fn open_sources(compiler: &mut Compiler<'_>) -> Result<Sources, NotCompiled> {
         let op = Op::Source { path: c"/dev/null".into(), flags: libc::O_PATH };
         compiler.restrict(Restriction::Inaccessible, "open /dev/null", op);
     }
+    if isolation.root.is_none() {
+        make_directory_of_secrets(compiler)?;
+    }
     Ok(Sources { first_secret, null })
+}
+
+/// In the machine's `/run` only its root may.
+fn make_directory_of_secrets(compiler: &mut Compiler<'_>) -> Result<(), NotCompiled> {
+    if !compiler.isolation.secrets.is_empty() {
+        compiler.must("make the directory of secrets", Op::MakeDirectory(c_string(SECRETS)?));
+    }
+    Ok(())
 }
 
 /// What the kernel shows of namespaces is what it showed when it was mounted.

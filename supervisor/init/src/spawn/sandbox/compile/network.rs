@@ -5,7 +5,7 @@
 use std::net::IpAddr;
 
 use nix::libc;
-use yakiros_core::component::{Isolation, Namespace, Network, Restriction};
+use yakiros_core::component::{Namespace, Network, Restriction};
 
 use super::super::Op;
 use super::super::op::{MESSAGE_LIMIT, Message};
@@ -21,11 +21,6 @@ const VETH_INFO_PEER: u16 = 1;
 const HEADER: usize = 16;
 const ATTRIBUTE: usize = 4;
 
-/// Whether the child takes its network namespace itself, and is not created in it: it has a foot in the machine's first.
-pub fn is_taken(isolation: &Isolation) -> bool {
-    isolation.network.is_some()
-}
-
 /// All steps of a network namespace.
 pub fn steps(compiler: &mut Compiler<'_>) -> Result<(), NotCompiled> {
     if !compiler.isolation.has(Namespace::Net) {
@@ -35,8 +30,8 @@ pub fn steps(compiler: &mut Compiler<'_>) -> Result<(), NotCompiled> {
     if let Some(Network { bridge, .. }) = &network {
         compiler.must("ask for the machine's interfaces", Op::OpenLinks);
         compiler.must(format!("find the bridge {bridge}"), Op::FindLink(c_string(bridge)?));
-        compiler.must("take a network namespace of its own", Op::Unshare(libc::CLONE_NEWNET));
     }
+    compiler.must("take a network namespace of its own", Op::Unshare(libc::CLONE_NEWNET));
     compiler.restrict(Restriction::Loopback, "bring the interface lo up", Op::RaiseLink(c"lo".into()));
     if let Some(network) = &network {
         connect(compiler, network)?;

@@ -109,6 +109,7 @@ fn what_is_optional_is_marked_and_nothing_else() {
     let marked: Vec<_> = steps.iter().map(|step| (&*step.name, step.optional)).collect();
     let expected = [
         ("set the host name to \"web\"", true),
+        ("take a network namespace of its own", false),
         ("bring the interface lo up", false),
         ("give up new privileges", false),
     ];
