@@ -51,8 +51,8 @@ struct Change {
 
 /// Who is told what became of a change.
 enum AskedBy {
-    /// The engine, for a process that runs.
-    Engine,
+    /// The engine, for a process that runs; and what of it that is no file to write was refused.
+    Engine(Result<(), Rc<str>>),
     /// A start that waits for it.
     Start(oneshot::Sender<Result<(), Failure>>),
     /// Nobody any more.
@@ -75,22 +75,20 @@ pub struct Changes(RefCell<HashMap<RunId, Change>>);
 pub fn begin(supervisor: &Rc<Supervisor>, run: RunId, component: &Component) {
     let resources = &component.resources;
     let limited = supervisor.processes.borrow().limit_files(run, resources.files_max);
-    if let Err(error) = limited {
-        return over(supervisor, run, Err(format!("files_max: {error}").into()));
-    }
-    if let Err(reason) = pressure::watch(supervisor, run, resources) {
-        return over(supervisor, run, Err(reason));
-    }
+    let limited = limited.map_err(|error| format!("files_max: {error}").into());
+    let watched = pressure::watch(supervisor, run, resources);
+    // What is refused here keeps no other limit from being written, and is told with what becomes of them.
+    let others = limited.and(watched);
     let work = supervisor.processes.borrow().limits_to_write(run, resources);
     // Without control groups limits do not hold, which was said at the start.
     let work = match work {
-        None => return over(supervisor, run, Ok(())),
+        None => return over(supervisor, run, others),
         Some(Err(Refusal { step, error })) => {
             return over(supervisor, run, Err(format!("failed to {step}: {error}").into()));
         }
         Some(Ok(work)) => work,
     };
-    if let Err(error) = launch(supervisor, run, work, AskedBy::Engine) {
+    if let Err(error) = launch(supervisor, run, work, AskedBy::Engine(others)) {
         over(supervisor, run, Err(format!("failed to create a process: {error}").into()));
     }
 }
@@ -147,7 +145,10 @@ pub fn reaped(supervisor: &Rc<Supervisor>, run: RunId, exit: Exit) {
     let outcome = judge(&change.work.limits, &change.report, exit);
     supervisor.processes.borrow_mut().limits_written(change.work, outcome.is_ok());
     match change.asked {
-        AskedBy::Engine => over(supervisor, run, outcome.map_err(|failure| failure.to_string().into())),
+        AskedBy::Engine(others) => {
+            let written = outcome.map_err(|failure| failure.to_string().into());
+            over(supervisor, run, written.and(others));
+        }
         // It may have been given up.
         AskedBy::Start(sender) => drop(sender.send(outcome)),
         AskedBy::Nobody => {}

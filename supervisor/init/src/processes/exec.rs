@@ -130,7 +130,8 @@ mod tests {
     use yakiros_core::engine::{Config, Engine, FileChange, FileContent};
 
     use super::*;
-    use crate::cgroup::{Cgroups, fake::Bench as Groups};
+    use crate::cgroup::Cgroups;
+    use crate::cgroup::fake::{Bench as Groups, component};
     use crate::declarations::Declarations;
     use crate::output::Logs;
 
@@ -179,8 +180,41 @@ mod tests {
     }
 
     #[test]
+    fn pressure_that_cannot_be_watched_keeps_no_limit_from_being_written() {
+        let text = "[component]\nname = \"a\"\nbinary = \"/bin/sleep\"\nargs = [\"1000\"]\n";
+        supervised(&[text], |supervisor| async move {
+            let mut groups = Groups::new();
+            let group = groups.start("a", "a");
+            // It has a group of no kernel's, whose pressure is unknown.
+            groups.offer("a", "pids");
+            let file = groups.path("a/pids.max");
+            std::fs::write(&file, "max").expect("file");
+            let run = {
+                let mut own = supervisor.processes.borrow_mut();
+                own.cgroups = groups.all;
+                let (run, process) = own.runs.iter_mut().next().expect("a process");
+                process.cgroup = Some(group);
+                *run
+            };
+            let declared = "pids_max = 9\nmemory_pressure = \"some 150ms 1s\"";
+            crate::limits::begin(&supervisor, run, &component("a", "a", declared));
+            let child = {
+                let own = supervisor.processes.borrow();
+                own.pids.iter().find(|(_, role)| matches!(role, Role::Limits(_))).map(|(pid, _)| *pid)
+            };
+            let exit = crate::signals::wait_for(child.expect("a child that writes"));
+            assert_eq!(std::fs::read_to_string(file).expect("file"), "9");
+            // Which is told nevertheless.
+            let told = || serde_json::to_string(&supervisor.snapshot()).expect("a snapshot");
+            assert!(!told().contains("memory.pressure is not watched"));
+            crate::limits::reaped(&supervisor, run, exit);
+            assert!(told().contains("memory.pressure is not watched: No such file"), "{}", told());
+        });
+    }
+
+    #[test]
     fn what_follows_a_start_finds_its_group_made_and_no_other_does() {
-        let component = |name: &str, more: &str| {
+        let text = |name: &str, more: &str| {
             format!("[component]\nname = {name:?}\nbinary = \"/bin/sleep\"\nargs = [\"1000\"]\n{more}\n")
         };
         let needs = |capability: &str| format!("[requires]\ncapabilities = [{capability:?}]");
@@ -188,10 +222,10 @@ mod tests {
         let provider = "[provides]\ncapabilities = [\"x\"]\n[lifecycle]\nreadiness_check = \"false\"";
         let shares = format!("{}\n[resources]\ncgroup = \"shared\"", needs("x"));
         let texts = [
-            component("a", provider),
-            component("next", &needs("x")),
-            component("other", &needs("y")),
-            component("sharer", &shares),
+            text("a", provider),
+            text("next", &needs("x")),
+            text("other", &needs("y")),
+            text("sharer", &shares),
         ];
         supervised(&texts.each_ref().map(String::as_str), |supervisor| async move {
             let groups = Groups::new();
