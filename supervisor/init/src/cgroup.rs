@@ -67,6 +67,8 @@ struct Group {
     written: Option<Written>,
     /// What it had counted at the last look; `None` before the first at one that was there before.
     counts: Option<Counts>,
+    /// The newest kill that was told of it, by the time in the kernel's log: what is as old is not told for another.
+    told_us: Option<u64>,
     watched: Watched,
 }
 

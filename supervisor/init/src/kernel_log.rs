@@ -20,6 +20,8 @@ pub struct Kill {
     pub victim: Victim,
     /// Where there was no room, if that was not the group that is asked about.
     pub scope: Option<Rc<str>>,
+    /// When, in microseconds since the kernel began; `None` if its log has no times (`printk.time=0`).
+    pub time_us: Option<u64>,
 }
 
 /// What the log says last.
@@ -31,17 +33,20 @@ pub fn tail() -> String {
     String::from_utf8_lossy(&buffer).into_owned()
 }
 
-/// The last kills in the group whose path ends with `group`, or inside of it, the newest first; no more than `count`.
-pub fn kills(log: &str, group: &str, count: u64) -> Vec<Kill> {
+/// The last kills in the group whose path ends with `group`, or inside of it, the newest first; no more than `count`, and
+/// none that was told before: of the time `told_us` or older. The kernel does not write of each kill (`oom_rs` in
+/// `oom_kill_process`), so that the last it wrote of may be one of those.
+pub fn kills(log: &str, group: &str, count: u64, told_us: Option<u64>) -> Vec<Kill> {
     let lines = log.lines().rev().filter_map(|line| line.split_once("oom-kill:constraint="));
-    let kills = lines.filter_map(|(_, fields)| kill(fields, group));
+    let kills = lines.filter_map(|(before, fields)| kill(fields, group, time_us(before)));
+    let kills = kills.filter(|kill| kill.time_us.is_none() || kill.time_us > told_us);
     kills.take(usize::try_from(count).unwrap_or(usize::MAX)).collect()
 }
 
 /// `CONSTRAINT_…,nodemask=…,…,oom_memcg=PATH,task_memcg=PATH,task=NAME,pid=NUMBER,uid=NUMBER`, or `global_oom` in place of
 /// the group without room (`dump_oom_victim` in `mm/oom_kill.c`, `mem_cgroup_print_oom_context`). The name is the process's
 /// own word, so what comes after it is looked for from the end.
-fn kill(fields: &str, group: &str) -> Option<Kill> {
+fn kill(fields: &str, group: &str, time_us: Option<u64>) -> Option<Kill> {
     let (before, pid) = fields.rsplit_once(",pid=")?;
     let pid = pid.split(',').next()?.parse().ok()?;
     let (before, name) = before.split_once(",task=")?;
@@ -58,7 +63,16 @@ fn kill(fields: &str, group: &str) -> Option<Kill> {
         (None, _) => Some("the machine".into()),
     };
     let name = name.chars().flat_map(char::escape_debug).collect::<String>().into();
-    Some(Kill { victim: Victim { pid, name }, scope })
+    Some(Kill { victim: Victim { pid, name }, scope, time_us })
+}
+
+/// The time of a line by what it begins with: `<LEVEL>[SECONDS.MICROSECONDS]`, the seconds padded with spaces and always
+/// six digits after them (`print_time` in `kernel/printk/printk.c`).
+fn time_us(prefix: &str) -> Option<u64> {
+    let (_, time) = prefix.split_once('[')?;
+    let (seconds, rest) = time.split_once(']')?.0.split_once('.')?;
+    let seconds: u64 = seconds.trim_start().parse().ok()?;
+    seconds.checked_mul(1_000_000)?.checked_add(rest.parse().ok()?)
 }
 
 /// Whether `path` is a group that ends with `group`, or one inside of such a group.
@@ -90,18 +104,42 @@ mod tests {
 
     #[test]
     fn the_victims_of_a_group_are_found_the_newest_first() {
-        let all = kills(LOG, "graph/hog", 5);
+        let all = kills(LOG, "graph/hog", 5, None);
         let expected = [(400, "sh", Some("the machine")), (211, "test-hog", None)];
         assert_eq!(all.iter().map(named).collect::<Vec<_>>(), expected);
-        assert_eq!(kills(LOG, "graph/hog", 1).iter().map(named).collect::<Vec<_>>(), expected[..1]);
+        assert_eq!(kills(LOG, "graph/hog", 1, None).iter().map(named).collect::<Vec<_>>(), expected[..1]);
         for other in ["graph/hog2", "graph/og", "graph/shop", "graph/inner"] {
-            assert_eq!(kills(LOG, other, 5), [], "{other}");
+            assert_eq!(kills(LOG, other, 5, None), [], "{other}");
+        }
+    }
+
+    #[test]
+    fn what_is_as_old_as_a_kill_that_was_told_is_not_told_again() {
+        let newest =
+            |told| kills(LOG, "graph/hog", 1, told).first().map(|kill| (kill.victim.pid, kill.time_us));
+        assert_eq!(newest(Some(123_456_790)), Some((400, Some(125_000_000))));
+        assert_eq!(kills(LOG, "graph/hog", 5, Some(123_456_790)).len(), 1);
+        assert_eq!(newest(Some(125_000_000)), None);
+        // Of a log without times nothing is known to be old.
+        let timeless = "<6>oom-kill:constraint=CONSTRAINT_MEMCG,oom_memcg=/graph/a,task_memcg=/graph/a,task=b,pid=5,uid=0";
+        let found = kills(timeless, "graph/a", 1, Some(u64::MAX));
+        assert_eq!(found.iter().map(|kill| kill.time_us).collect::<Vec<_>>(), [None]);
+        let cases = [
+            ("<6>[    0.000007] ", Some(7)),
+            ("<6>[123456.000001][  T311] ", Some(123_456_000_001)),
+            ("<6>[x.1] ", None),
+            ("<6>[1] ", None),
+            ("<6>[99999999999999999999.000000] ", None),
+            ("<6>[18446744073709551615.000000] ", None),
+        ];
+        for (prefix, time) in cases {
+            assert_eq!(time_us(prefix), time, "{prefix}");
         }
     }
 
     #[test]
     fn a_name_that_looks_like_a_number_is_a_name() {
-        let found = kills(LOG, "graph/web.slice/shop", 1);
+        let found = kills(LOG, "graph/web.slice/shop", 1, None);
         let expected = [(300, "a,pid=1,uid=0", Some("the group /graph/web.slice"))];
         assert_eq!(found.iter().map(named).collect::<Vec<_>>(), expected);
     }
@@ -111,7 +149,7 @@ mod tests {
         for log in
             ["", "oom-kill:constraint=", "oom-kill:constraint=X,task_memcg=/graph/a,task=b,pid=c,uid=0"]
         {
-            assert_eq!(kills(log, "graph/a", 1), []);
+            assert_eq!(kills(log, "graph/a", 1, None), []);
         }
     }
 }

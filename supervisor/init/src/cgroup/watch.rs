@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 use super::{Cgroup, Cgroups, Group};
+use crate::kernel_log::{self, Kill};
 use crate::sys;
 
 /// Reads of the descriptor before everybody else gets a chance; each gives many changes.
@@ -179,8 +180,19 @@ impl Cgroups {
         }
     }
 
+    /// Kills in a group that the kernel's log has and that were not told before, the newest first; no more than `count`.
+    pub fn kills(&mut self, path: &Path, log: &str, count: u64) -> Vec<Kill> {
+        let told = self.groups.get(path).and_then(|group| group.told_us);
+        let name = self.name_in_log(path).to_string_lossy();
+        let kills = kernel_log::kills(log, &name, count, told);
+        if let Some(group) = self.groups.get_mut(path) {
+            group.told_us = kills.first().and_then(|newest| newest.time_us).or(told);
+        }
+        kills
+    }
+
     /// The path of a group from the directory of all components on, as the kernel's log has it at its end.
-    pub fn name_in_log<'a>(&self, path: &'a Path) -> &'a Path {
+    fn name_in_log<'a>(&self, path: &'a Path) -> &'a Path {
         self.subtree.as_ref().and_then(|subtree| path.strip_prefix(subtree.parent()?).ok()).unwrap_or(path)
     }
 }
@@ -228,6 +240,7 @@ mod tests {
 
     use super::*;
     use crate::cgroup::fake::Bench;
+    use crate::cgroup::tree::SUBTREE;
 
     fn count(bench: &Bench, kills: u64, pids: u64) {
         let text = format!("low 0\nhigh 2\nmax 9\noom {kills}\noom_kill {kills}\noom_group_kill 0\n");
@@ -281,6 +294,32 @@ mod tests {
         assert_eq!(bench.all.look(&again.path), None);
         count(&bench, 3, 1);
         assert_eq!(bench.all.look(&again.path), Some(Counts { kills: 1, high: 0, pids: 1 }));
+    }
+
+    #[test]
+    fn a_kill_that_the_log_does_not_have_is_not_taken_for_the_one_before() {
+        let mut bench = Bench::new();
+        let (web, shop) = (bench.start("web", "web"), bench.start("shop", "shop"));
+        let line = |second: u32, group: &str, pid: u32| {
+            format!(
+                "<6>[   {second}.000000] oom-kill:constraint=CONSTRAINT_MEMCG,oom_memcg=/{SUBTREE}/{group},task_memcg=/{SUBTREE}/{group},task=a,pid={pid},uid=0\n"
+            )
+        };
+        let mut log = [line(1, "web", 7), line(2, "shop", 8)].concat();
+        let told = |bench: &mut Bench, of: &Cgroup, log: &str| {
+            let kills = bench.all.kills(&of.path, log, 1);
+            kills.iter().map(|kill| kill.victim.pid).collect::<Vec<_>>()
+        };
+        assert_eq!(told(&mut bench, &shop, &log), [8]);
+        assert_eq!(told(&mut bench, &web, &log), [7], "it is older than another group's");
+        assert_eq!(told(&mut bench, &web, &log), [0; 0], "of the second one the kernel did not write");
+        log += &line(3, "web", 9);
+        assert_eq!(told(&mut bench, &web, &log), [9]);
+        // A group of the same name that is made anew has not had that one either.
+        bench.kill(&web);
+        bench.all.let_go(&web);
+        let web = bench.start("web", "web");
+        assert_eq!(told(&mut bench, &web, &log), [0; 0]);
     }
 
     /// What is watched, by the kernel's word and by ours.

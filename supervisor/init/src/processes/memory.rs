@@ -75,14 +75,14 @@ pub(super) fn look_at_end(supervisor: &Rc<Supervisor>, run: RunId, pid: i32, exi
 /// Tell what has happened in a group since the last look.
 fn look(supervisor: &Rc<Supervisor>, path: &Path, ended: Option<Member>) {
     let Some(happened) = supervisor.processes.borrow_mut().cgroups.look(path) else { return };
-    let events = supervisor.processes.borrow().tell(path, happened, ended);
+    let events = supervisor.processes.borrow_mut().tell(path, happened, ended);
     for event in events {
         supervisor.dispatch(event);
     }
 }
 
 impl Processes {
-    fn tell(&self, path: &Path, happened: Counts, ended: Option<Member>) -> Vec<Event> {
+    fn tell(&mut self, path: &Path, happened: Counts, ended: Option<Member>) -> Vec<Event> {
         let in_it = |process: &&Process| process.cgroup.as_ref().is_some_and(|own| **own.path() == *path);
         let members = self.runs.iter().filter(|(_, process)| in_it(&&***process));
         let mut members: Vec<_> = members
@@ -96,8 +96,7 @@ impl Processes {
         if happened.kills == 0 {
             return events;
         }
-        let group = self.cgroups.name_in_log(path).to_string_lossy();
-        let kills = kernel_log::kills(&kernel_log::tail(), &group, happened.kills);
+        let kills = self.cgroups.kills(path, &kernel_log::tail(), happened.kills);
         let hit = members.iter().find(|member| member.was_killed(&kills, happened.kills)).copied();
         let shared = hit.is_none() && members.iter().any(|member| self.shares(member.run));
         let told = hit.map_or(members, |hit| vec![hit]);
@@ -161,7 +160,7 @@ mod tests {
 
     #[test]
     fn whether_it_was_the_process_itself_is_told_by_the_log_or_by_its_end() {
-        let kill = |pid| Kill { victim: Victim { pid, name: "a".into() }, scope: None };
+        let kill = |pid| Kill { victim: Victim { pid, name: "a".into() }, scope: None, time_us: None };
         let member = |ended| Member { run: RunId(1), pid: Some(7), ended };
         let (lives, killed) = (None, Some(Exit::Signal(libc::SIGKILL)));
         let cases = [
