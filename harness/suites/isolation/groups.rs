@@ -138,6 +138,21 @@ readiness_file = "/run/nested"
 pids_max = 40
 "#;
 
+/// Hands a controller down to a group that it makes and lives in, which cannot be made twice.
+const DELEGATING: &str = r#"
+[component]
+name = "delegating"
+binary = "/bin/sh"
+args = ["-c", """
+set -e
+own=/sys/fs/cgroup/graph/delegating
+mkdir $own/leader
+echo 0 > $own/leader/cgroup.procs
+echo +memory > $own/cgroup.subtree_control
+exec sleep 10000
+"""]
+"#;
+
 pub async fn nested_groups_are_the_components(vm: &Vm) -> Result<(), Failure> {
     vm.declare("nesting.toml", NESTING).await?;
     vm.wait_state("nesting", "ACTIVE", None, 2 * REACTION).await?;
@@ -147,5 +162,24 @@ pub async fn nested_groups_are_the_components(vm: &Vm) -> Result<(), Failure> {
     check!((9..=40).contains(&outer), "the outer group has {outer} processes");
     vm.undeclare("nesting.toml").await?;
     vm.wait_state("nesting", "REMOVED", None, REACTION).await?;
-    vm.wait_gone(&format!("{GROUPS}/nesting"), REACTION).await
+    vm.wait_gone(&format!("{GROUPS}/nesting"), REACTION).await?;
+    // One that hands controllers down takes no process: it is made anew for each start.
+    vm.declare("delegating.toml", DELEGATING).await?;
+    let delegates = format!(
+        "[ \"$(cat {GROUPS}/delegating/cgroup.subtree_control)\" = memory ] && \
+         [ $(wc -l < {GROUPS}/delegating/leader/cgroup.procs) -eq 1 ]"
+    );
+    until(vm, "a controller is handed down", &delegates, 2 * REACTION).await?;
+    let first = vm.status().await?.component("delegating")?.running_pid()?;
+    vm.graphctl_within(&["restart", "delegating"], REACTION).await?;
+    until(vm, "a controller is handed down again", &delegates, 2 * REACTION).await?;
+    let after = vm.status().await?;
+    let after = after.component("delegating")?;
+    check!(
+        after.pid.is_some_and(|pid| pid != first) && after.state == "ACTIVE" && after.restarts == 0,
+        "after its restart it is {after:?}"
+    );
+    vm.undeclare("delegating.toml").await?;
+    vm.wait_state("delegating", "REMOVED", None, REACTION).await?;
+    vm.wait_gone(&format!("{GROUPS}/delegating"), REACTION).await
 }
