@@ -372,9 +372,11 @@ pub fn in_session(leader: Pid, pid: i32) -> bool {
 #[cfg(test)]
 pub mod tests {
     use super::*;
+    use nix::fcntl::{FcntlArg, fcntl};
     use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
     use std::io::Write as _;
     use std::net::{TcpListener, TcpStream};
+    use std::os::fd::FromRawFd as _;
     use std::time::Instant;
 
     /// For so long a closed connection waits for its data to be taken.
@@ -383,8 +385,13 @@ pub mod tests {
     /// A connection whose last close waits for [`LINGER`], and the side that does not read.
     pub fn lingering() -> (TcpStream, TcpListener) {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
-        let mut stream =
-            TcpStream::connect(listener.local_addr().expect("an address")).expect("a connection");
+        let stream = TcpStream::connect(listener.local_addr().expect("an address")).expect("a connection");
+        // A child of another test may have both for a moment, and close them in their order. If the listener is the first,
+        // it does not wait for longer than this test has the other one.
+        let above = FcntlArg::F_DUPFD_CLOEXEC(listener.as_raw_fd());
+        let above = fcntl(&stream, above).expect("a number above that of the listener");
+        // SAFETY: it was just made, and nobody else owns it.
+        let mut stream = unsafe { TcpStream::from_raw_fd(above) };
         let linger = libc::linger { l_onoff: 1, l_linger: LINGER.as_secs() as i32 };
         setsockopt(&stream, sockopt::Linger, &linger).expect("linger");
         stream.set_nonblocking(true).expect("non-blocking");
