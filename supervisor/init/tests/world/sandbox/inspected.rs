@@ -7,7 +7,7 @@ use crate::guest::{sleeper, until};
 
 /// As much as one component can have at once.
 const RICH: &str = "[isolation]\nnamespaces = [\"mount\", \"pid\", \"uts\", \"ipc\", \"net\"]\nhostname = \"rich\"\n\
-    hidepid = true\nread_only = [\"/\", \"/bin\"]\ninaccessible = [\"/home\", \"/etc/hostname\"]\n\
+    hidepid = true\nread_only = [\"/\", \"/bin\"]\ninaccessible = [\"/home\", \"/etc/passwd\"]\n\
     tmpfs = [\"/var/tmp:size=1M\"]\nbinds = [\"/usr:/mnt\", \"/etc:/media:ro\"]\n\
     [security]\nuser = 1234\ngroups = [7, 9]\nno_new_privs = true\ncapabilities = [\"CAP_NET_RAW\"]\n\
     ambient_capabilities = [\"CAP_NET_RAW\"]\nseccomp = [\"@service\"]\n\
