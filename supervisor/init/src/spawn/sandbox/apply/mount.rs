@@ -28,6 +28,14 @@ const READ_ONLY: u64 = libc::MOUNT_ATTR_RDONLY;
 const DEAD: u64 =
     libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC;
 
+/// No program in it gets privileges or is executed, and no device in it is one.
+const HARMLESS: u64 = libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC;
+
+/// `FSOPEN_CLOEXEC` of fsopen(2), `FSCONFIG_CMD_CREATE` of fsconfig(2) and `FSMOUNT_CLOEXEC` of fsmount(2).
+const OPEN_CLOEXEC: libc::c_uint = 1;
+const CREATE: libc::c_uint = 6;
+const MOUNT_CLOEXEC: libc::c_uint = 1;
+
 /// `MOVE_MOUNT_F_EMPTY_PATH` and `MOVE_MOUNT_T_SYMLINKS` of move_mount(2).
 const MOVE: libc::c_uint = 0x4 | 0x10;
 
@@ -53,9 +61,32 @@ pub unsafe fn make_private() -> Result<(), Errno> {
 /// # Safety
 /// Only in a child process.
 pub unsafe fn mount(kind: &CStr, target: &CStr, flags: libc::c_ulong, data: &CStr) -> Result<(), Errno> {
-    let (kind, target) = (kind.as_ptr(), target.as_ptr());
+    let (name, place) = (kind.as_ptr(), target.as_ptr());
     // SAFETY: plain calls on texts.
-    unsafe { syscall!(Sysno::mount, kind, target, kind, flags, data.as_ptr()).map(drop) }
+    match unsafe { syscall!(Sysno::mount, name, place, name, flags, data.as_ptr()) } {
+        // SAFETY: the same.
+        Err(Errno::EBUSY) => unsafe { mount_upon_itself(kind, target) },
+        done => done.map(drop),
+    }
+}
+
+/// The same where mount(2) finds the same file system already, as that of control groups, and refuses: another namespace is
+/// shown another part of it. The calls that came after it do not mind.
+///
+/// # Safety
+/// Only in a child process.
+unsafe fn mount_upon_itself(kind: &CStr, target: &CStr) -> Result<(), Errno> {
+    // SAFETY: plain calls on texts and descriptors of the child's own.
+    unsafe {
+        let context = descriptor(syscall!(Sysno::fsopen, kind.as_ptr(), OPEN_CLOEXEC)?);
+        let made = syscall!(Sysno::fsconfig, context, CREATE, 0, 0, 0)
+            .and_then(|_| syscall!(Sysno::fsmount, context, MOUNT_CLOEXEC, HARMLESS));
+        let _ = syscall!(Sysno::close, context);
+        let made = descriptor(made?);
+        let moved = syscall!(Sysno::move_mount, made, c"".as_ptr(), libc::AT_FDCWD, target.as_ptr(), MOVE);
+        let _ = syscall!(Sysno::close, made);
+        moved.map(drop)
+    }
 }
 
 /// Make a directory the root, and keep the old one for [`leave_old_root`].
