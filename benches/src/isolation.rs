@@ -18,7 +18,7 @@ use yakiros_core::control::{Answer, Request, Until};
 use yakiros_core::journal::State;
 
 use crate::figure::Figure;
-use crate::peers::arena::{Arena, Field, now};
+use crate::peers::arena::{Arena, Field, cgroup_root, now};
 use crate::peers::{RESOLVER, median, worst};
 use ledger::Ledger;
 
@@ -33,11 +33,15 @@ const TOLD: usize = 1_000;
 
 /// What a start is to have, in its component file.
 const ISOLATED: &str = "[isolation]\nnamespaces = [\"pid\", \"mount\", \"uts\"]\nhostname = \"bench\"\n\
-    [resources]\nmemory_max = \"64M\"\npids_max = 16\ncpu_weight = 50\n[security]\ncapabilities = []\nno_new_privs = true\n";
+    [security]\ncapabilities = []\nno_new_privs = true\n";
 
-/// The same by a script: a group of its own with these limits, then the rest.
-const SCRIPT: &str = "mkdir -p $0 && echo 67108864 > $0/memory.max && echo 16 > $0/pids.max && \
-    echo 50 > $0/cpu.weight && echo $$ > $0/cgroup.procs && exec \"$@\"";
+/// The same of its group, where the machine has the controllers.
+const LIMITED: &str = "[resources]\nmemory_max = \"64M\"\npids_max = 16\ncpu_weight = 50\n";
+
+/// The same by a script: a group of its own with what limits the machine has, then the rest.
+const SCRIPT: &str = "mkdir -p $0 && for limit in memory.max=67108864 pids.max=16 cpu.weight=50; do \
+    if [ -e $0/${limit%=*} ]; then echo ${limit#*=} > $0/${limit%=*} || exit; fi; done; \
+    echo $$ > $0/cgroup.procs && exec \"$@\"";
 
 /// What is measured, and how much of it.
 #[derive(Debug)]
@@ -59,6 +63,8 @@ pub struct Setup {
 pub struct Report {
     /// From the request, or from the command, to the service's main.
     pub rows: Vec<Row>,
+    /// Whether the machine has the controllers for limits of groups; without, nothing has any.
+    pub limited: bool,
     /// Cycles that were made.
     pub cycles: usize,
     /// What was there afterwards and not before, or the other way round.
@@ -107,6 +113,9 @@ impl fmt::Display for Report {
                 some => some.join("; "),
             }
         )?;
+        if !self.limited {
+            writeln!(f, "without limits of groups: this machine has not all of their controllers")?;
+        }
         writeln!(f)?;
         self.figures.iter().try_for_each(|figure| writeln!(f, "{figure}"))
     }
@@ -131,7 +140,7 @@ pub fn run(setup: &Setup) -> io::Result<Report> {
         Figure { what: "an isolated start, in plain starts", bar: 2.0, value: of(1) / of(0) },
         Figure { what: "what is left or lost after the cycles", bar: 0.0, value: leftovers.len() as f64 },
     ];
-    Ok(Report { rows, cycles: setup.cycles, leftovers, figures })
+    Ok(Report { rows, limited: has_controllers()?, cycles: setup.cycles, leftovers, figures })
 }
 
 /// The components, the isolated one last.
@@ -143,7 +152,8 @@ fn files(programs: &Path) -> io::Result<tempfile::TempDir> {
     fs::create_dir_all(&sbin)?;
     fs::create_dir_all(&declared)?;
     fs::copy(programs.join("graph-resolver"), sbin.join("graph-resolver"))?;
-    for (name, more) in NAMES.into_iter().zip(["", ISOLATED]) {
+    let isolated = if has_controllers()? { format!("{ISOLATED}{LIMITED}") } else { ISOLATED.to_owned() };
+    for (name, more) in NAMES.into_iter().zip(["", &*isolated]) {
         let text = format!("[component]\nname = {name:?}\nbinary = \"/usr/bin/test-stamp\"\n{more}");
         fs::write(declared.join(format!("{name}.toml")), text)?;
     }
@@ -219,6 +229,13 @@ fn commands(service: &[&str], group: &Group, setup: &Setup) -> Vec<Result<Way, (
 /// Debian's folder of libraries for this processor.
 const LIBRARIES: &str = if cfg!(target_arch = "aarch64") { "aarch64-linux-gnu" } else { "x86_64-linux-gnu" };
 
+/// Whether groups can have limits.
+fn has_controllers() -> io::Result<bool> {
+    let Some(root) = cgroup_root() else { return Ok(false) };
+    let there = fs::read_to_string(root.join("cgroup.controllers"))?;
+    Ok(["memory", "pids", "cpu"].iter().all(|wanted| there.split_whitespace().any(|one| one == *wanted)))
+}
+
 /// A group for the processes of one way.
 struct Group {
     path: PathBuf,
@@ -226,12 +243,8 @@ struct Group {
 
 impl Group {
     fn new() -> io::Result<Self> {
-        let mounts = fs::read_to_string("/proc/self/mounts")?;
-        let root = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>()).find_map(|fields| {
-            (fields.get(2) == Some(&"cgroup2")).then(|| fields.get(1).map(PathBuf::from)).flatten()
-        });
         let root =
-            root.ok_or_else(|| io::Error::other("there is no hierarchy of control groups (version 2)"))?;
+            cgroup_root().ok_or_else(|| io::Error::other("there are no control groups (version 2)"))?;
         Ok(Self { path: root.join(format!("yakiros-bench-command-{}", std::process::id())) })
     }
 }
