@@ -28,6 +28,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Pause between two looks.
 const LOOK: Duration = Duration::from_millis(2);
 
+/// The same in a cycle, of which there are thousands.
+const GLANCE: Duration = Duration::from_micros(200);
+
 /// Cycles until progress is told again.
 const TOLD: usize = 1_000;
 
@@ -316,7 +319,16 @@ fn cycles(arena: &Arena, setup: &Setup) -> io::Result<Vec<String>> {
     ask(arena, stop(isolated))?;
     let before = Ledger::settled(arena.pid)?;
     for cycle in 1..=setup.cycles {
+        let noted = arena.noted();
         ask(arena, start(isolated))?;
+        // The first process of a namespace gets no signal that it does not take yet, and would be waited for.
+        let end = Instant::now() + PATIENCE;
+        while arena.noted() == noted {
+            if Instant::now() > end {
+                return Err(io::Error::other("the service did not come to life"));
+            }
+            sleep(GLANCE);
+        }
         ask(arena, stop(isolated))?;
         if cycle % TOLD == 0 {
             (setup.say)(&format!("{cycle} of {}", setup.cycles));

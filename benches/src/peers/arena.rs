@@ -128,6 +128,11 @@ impl Arena {
         text.lines().filter_map(|line| line.parse().ok()).collect()
     }
 
+    /// The length of what services have noted: it grows with each that comes to life.
+    pub fn noted(&self) -> u64 {
+        fs::metadata(&self.stamps).map_or(0, |stamps| stamps.len())
+    }
+
     /// Ask graph-resolver, which answers within `limit`.
     pub fn ask(&self, request: Request, limit: Duration) -> io::Result<Answer> {
         let socket = format!("/proc/{}/root/run/graph-resolver.sock", self.pid);
