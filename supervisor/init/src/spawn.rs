@@ -67,7 +67,8 @@ pub struct Image {
     /// What it does to itself before exec.
     steps: Steps,
     umask: libc::mode_t,
-    files_max: Option<u64>,
+    /// A step sets the limit of open files, from the supervisor's own one.
+    limits_files: bool,
     namespaces: u64,
     /// Of its user namespace.
     maps: Option<Maps>,
@@ -119,7 +120,7 @@ impl Image {
             environment: c_strings(&environment)?,
             steps,
             umask: component.environment.umask.unwrap_or(UMASK),
-            files_max: component.resources.files_max,
+            limits_files: component.resources.files_max.is_some(),
             namespaces: clone_flags(&component.isolation),
             maps: Maps::of(&component.isolation),
             mapped: None,
@@ -139,7 +140,7 @@ impl Image {
             environment: c_strings(&environment)?,
             steps: Steps::new(),
             umask: UMASK,
-            files_max: None,
+            limits_files: false,
             namespaces: 0,
             maps: None,
             mapped: None,

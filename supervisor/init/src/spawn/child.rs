@@ -99,7 +99,8 @@ pub struct Plan {
     pub own_steps: (*const Step, usize),
     /// Permissions that files it makes do not get.
     pub umask: libc::mode_t,
-    pub files: libc::rlimit,
+    /// The limit of open files, unless a step of its own sets it.
+    pub files: Option<libc::rlimit>,
     pub null: RawFd,
     pub log: RawFd,
     /// What is to be at [`FIRST_FD`] and behind: its start and its length. All of it is above whatever is passed.
@@ -172,8 +173,10 @@ impl Plan {
                 syscall!(Sysno::dup3, channel, self.handoff_at, 0).map_err(at(8))?;
             }
             self.close_others().map_err(at(9))?;
-            let (files, none) = (&raw const self.files, ptr::null_mut::<libc::rlimit>());
-            syscall!(Sysno::prlimit64, 0, libc::RLIMIT_NOFILE, files, none).map_err(at(10))?;
+            if let Some(files) = &self.files {
+                let (files, none) = (ptr::from_ref(files), ptr::null_mut::<libc::rlimit>());
+                syscall!(Sysno::prlimit64, 0, libc::RLIMIT_NOFILE, files, none).map_err(at(10))?;
+            }
             if self.reset_oom {
                 reset_oom_score();
             }

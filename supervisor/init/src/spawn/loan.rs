@@ -103,7 +103,6 @@ impl Launch {
         let argv = pointers(&image.argv, []);
         let environment = pointers(&image.environment, own);
         let given = fds.given.to_vec();
-        let both = |limit| libc::rlimit { rlim_cur: limit, rlim_max: limit };
         let table_taken = Box::new(AtomicBool::new(false));
         let shared = lane.as_ref().map(Lane::shared);
         let plan = Plan {
@@ -112,7 +111,7 @@ impl Launch {
             environment: environment.as_ptr(),
             own_steps: (image.steps.as_ptr(), image.steps.len()),
             umask: image.umask,
-            files: image.files_max.map_or(common.files, both),
+            files: (!image.limits_files).then_some(common.files),
             null: shared.map_or(common.null.as_raw_fd(), |shared| shared.null),
             log: shared.map_or(fds.log.as_raw_fd(), |shared| shared.log),
             given: (given.as_ptr(), given.len()),
@@ -405,7 +404,7 @@ mod tests {
             Op::Write { path: path("absent"), text: b"x".to_vec() },
             Op::ReadOnly(path("absent")),
             Op::Hide { path: path("absent"), null: 0 },
-            Op::Bind { source: 0, target: path("absent"), set: 0, clear: 0 },
+            Op::Bind { source: 0, target: path("absent"), read_only: false },
             Op::Capabilities { keep: u64::MAX, inheritable: 0 },
             Op::LandlockBegin(4),
             Op::LandlockAllow { path: path("secret"), access: 4 },

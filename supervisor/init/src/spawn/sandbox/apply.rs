@@ -145,13 +145,14 @@ pub unsafe fn apply(op: &Op, registers: &mut Registers) -> Result<(), Errno> {
             Op::Mount { kind, target, flags, data } => mount::mount(kind, target, *flags, data)?,
             Op::EnterRoot { path, read_only } => mount::enter_root(path, *read_only, registers)?,
             Op::LeaveOldRoot => mount::leave_old_root(registers)?,
+            Op::Tree(path) => registers.add_source(mount::tree(path))?,
             Op::Source { path, flags } => {
                 let flags = *flags | libc::O_CLOEXEC;
                 let found = syscall!(Sysno::openat, libc::AT_FDCWD, path.as_ptr(), flags).map(descriptor);
                 registers.add_source(found)?;
             }
-            Op::Bind { source, target, set, clear } => {
-                mount::bind(registers.source(*source)?, target, *set, *clear)?;
+            Op::Bind { source, target, read_only } => {
+                mount::bind(registers.source(*source)?, target, *read_only)?;
             }
             Op::ReadOnly(path) => mount::make_read_only(path)?,
             Op::Seal(path) => mount::seal(path)?,

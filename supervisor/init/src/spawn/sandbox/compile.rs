@@ -54,7 +54,7 @@ pub fn compile(component: &Component, kernel: Kernel) -> Result<Steps, NotCompil
     let mut compiler = Compiler { security, isolation, steps: Steps::new() };
     account::find(&mut compiler)?;
     compiler.namespaces()?;
-    process::limits(&mut compiler, &component.resources.process);
+    process::schedule(&mut compiler, &component.resources.process);
     let sources = mounts::open_sources(&mut compiler)?;
     if isolation.has(Namespace::User) {
         // Whom the supervisor is inside may be nobody. Before, what is root's of the machine can still be read and set.
@@ -63,6 +63,8 @@ pub fn compile(component: &Component, kernel: Kernel) -> Result<Steps, NotCompil
     mounts::lay_out(&mut compiler, &sources)?;
     environment::directory(&mut compiler, &component.environment)?;
     landlock::restrict(&mut compiler, component)?;
+    // After what opens and writes files itself, and before the right to raise a limit is given up.
+    process::limits(&mut compiler, &component.resources);
     privilege::change(&mut compiler, kernel)?;
     if isolation.init {
         compiler.must("begin as the first process of the namespace", Op::Init);

@@ -128,7 +128,11 @@ pub enum Op {
     },
     /// Let go of the root from before [`Op::EnterRoot`].
     LeaveOldRoot,
-    /// Open what is to be seen elsewhere, before anything is mounted. One more for [`Op::Bind`] and [`Op::Secret`].
+    /// A copy of what is mounted at a path and below, as it is before anything is changed: one more source, for
+    /// [`Op::Bind`].
+    Tree(CString),
+    /// Open what is to be read or seen elsewhere, before anything is mounted: one more source, for [`Op::Hide`] and
+    /// [`Op::Secret`].
     Source {
         /// Its path.
         path: CString,
@@ -141,10 +145,8 @@ pub enum Op {
         source: usize,
         /// Where.
         target: CString,
-        /// `MOUNT_ATTR_…` that it gets.
-        set: u64,
-        /// `MOUNT_ATTR_…` that it loses.
-        clear: u64,
+        /// Nothing can be written below.
+        read_only: bool,
     },
     /// Nothing can be written below.
     ReadOnly(CString),

@@ -8,7 +8,7 @@ use super::{Row, compare, compare_in, start};
 #[test]
 fn mounts_show_what_is_declared_and_nothing_else_changes() {
     let Some(guest) = start() else { return };
-    for dir in ["data", "data/inner", "other", "locked"] {
+    for dir in ["data", "data/inner", "other", "locked", "sealed"] {
         fs::create_dir(guest.dir.path().join(dir)).expect("a directory");
     }
     fs::write(guest.dir.path().join("other/file"), "found").expect("a file");
@@ -16,6 +16,11 @@ fn mounts_show_what_is_declared_and_nothing_else_changes() {
     // As on a machine of its own, where what one process mounts others see.
     let shared = guest.command_inside(&["-m"]).args(["mount", "--make-rshared", "/"]).status();
     assert!(shared.expect("nsenter").success());
+    // Only the mount is read-only, and not what is mounted.
+    let (other, sealed) = (guest.dir.path().join("other"), guest.dir.path().join("sealed"));
+    let sealed =
+        guest.command_inside(&["-m"]).args(["mount", "--bind", "-o", "ro"]).args([other, sealed]).status();
+    assert!(sealed.expect("nsenter").success());
     let before = fs::read_to_string(format!("/proc/{}/mountinfo", guest.init_pid())).expect("mounts");
     compare_in(
         &guest,
@@ -46,6 +51,16 @@ fn mounts_show_what_is_declared_and_nothing_else_changes() {
                          touch @DIR@/locked/x && echo bind",
                 without: "whole memory bind",
                 with: "memory bind",
+            },
+            Row {
+                name: "sealed",
+                free: "",
+                bound: "[isolation]\nnamespaces = [\"mount\"]\nprivate_tmp = false\nread_only = [\"/\"]\n\
+                        binds = [\"@DIR@/sealed:@DIR@/locked\", \"@DIR@:/mnt\"]",
+                script: "touch @DIR@/locked/x 2>/dev/null && echo bind; touch /mnt/sealed/x 2>/dev/null && echo below; \
+                         touch /mnt/x && echo beside",
+                without: "bind beside",
+                with: "beside",
             },
             Row {
                 name: "bind",
@@ -112,15 +127,28 @@ fn secrets_are_for_the_components_user_alone() {
     fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).expect("its mode");
     compare_in(
         &guest,
-        &[Row {
-            name: "secret",
-            free: "[security]\nuser = 33",
-            bound: "[security]\nuser = 33\n[isolation]\nnamespaces = [\"mount\"]\nsecrets = { key = \"@DIR@/password\" }",
-            script: "cd ${CREDENTIALS_DIRECTORY:-@DIR@} && cat key password 2>/dev/null; stat -c '%a %u' key 2>/dev/null; \
+        &[
+            Row {
+                name: "secret",
+                free: "[security]\nuser = 33",
+                bound: "[security]\nuser = 33\n[isolation]\nnamespaces = [\"mount\"]\nsecrets = { key = \"@DIR@/password\" }",
+                script: "cd ${CREDENTIALS_DIRECTORY:-@DIR@} && cat key password 2>/dev/null; stat -c '%a %u' key 2>/dev/null; \
                      touch x 2>/dev/null && echo written; true",
-            without: "",
-            with: "hush400 33",
-        }],
+                without: "",
+                with: "hush400 33",
+            },
+            // What gives the program little room gives what is done before enough.
+            Row {
+                name: "narrow",
+                free: "[security]\nuser = 33\n[resources]\nfiles_max = 4\nrlimits = { fsize = 1 }",
+                bound: "[security]\nuser = 33\n[resources]\nfiles_max = 4\nrlimits = { fsize = 1 }\n[isolation]\n\
+                        namespaces = [\"mount\"]\nsecrets = { key = \"@DIR@/password\" }\n\
+                        binds = [\"/usr:/mnt:ro\", \"/etc:/media:ro\"]",
+                script: "test -z \"$CREDENTIALS_DIRECTORY\" || cat $CREDENTIALS_DIRECTORY/key; ulimit -n",
+                without: "4",
+                with: "hush4",
+            },
+        ],
     );
     assert!(!std::path::Path::new("/run/secrets/key").exists(), "it is seen outside");
 }

@@ -1,6 +1,7 @@
 //! The file system as the program sees it: mounts of its own mount namespace (mount_namespaces(7)).
 //!
-//! What comes from outside is opened before anything is mounted, so that it is what it is there. A mount is changed before it is put into its place, so that it never stands there with too many rights.
+//! What comes from outside is copied before anything is mounted, so that it is what it is there. A mount is changed
+//! before it is put into its place, so that it never stands there with too many rights.
 
 use std::ffi::CStr;
 use std::os::fd::RawFd;
@@ -98,7 +99,7 @@ pub unsafe fn enter_root(path: &CStr, read_only: bool, registers: &mut Registers
     // SAFETY: plain calls on texts.
     unsafe {
         registers.old_root = descriptor(syscall!(Sysno::openat, libc::AT_FDCWD, c"/".as_ptr(), flags)?);
-        put_over(libc::AT_FDCWD, path, path, if read_only { READ_ONLY } else { 0 }, 0)?;
+        put_over(libc::AT_FDCWD, path, path, if read_only { READ_ONLY } else { 0 })?;
         syscall!(Sysno::chdir, path.as_ptr())?;
         // The old root comes to lie upon the new one, as pivot_root(2) describes.
         syscall!(Sysno::pivot_root, c".".as_ptr(), c".".as_ptr()).map(drop)
@@ -121,13 +122,22 @@ pub unsafe fn leave_old_root(registers: &mut Registers) -> Result<(), Errno> {
     Ok(())
 }
 
-/// Show what was opened in another place.
+/// A copy of what is mounted at a path and below, as it is now.
 ///
 /// # Safety
 /// Only in a child process.
-pub unsafe fn bind(source: RawFd, target: &CStr, set: u64, clear: u64) -> Result<(), Errno> {
-    // SAFETY: plain calls on texts and descriptors of the child's own.
-    unsafe { put_over(source, c"", target, set, clear) }
+pub unsafe fn tree(path: &CStr) -> Result<RawFd, Errno> {
+    // SAFETY: a plain call on a text.
+    unsafe { copy(libc::AT_FDCWD, path) }
+}
+
+/// Put such a copy in its place. It can be put in one only.
+///
+/// # Safety
+/// Only in a child process.
+pub unsafe fn bind(tree: RawFd, target: &CStr, read_only: bool) -> Result<(), Errno> {
+    // SAFETY: plain calls on a text and a descriptor of the child's own.
+    unsafe { put(tree, target, if read_only { READ_ONLY } else { 0 }) }
 }
 
 /// Let nothing be written below a path.
@@ -139,9 +149,9 @@ pub unsafe fn make_read_only(path: &CStr) -> Result<(), Errno> {
     unsafe {
         // What lies upon the root is not seen from it: it is changed where it is.
         if path == c"/" {
-            return change(libc::AT_FDCWD, path, RECURSIVE, READ_ONLY, 0);
+            return change(libc::AT_FDCWD, path, RECURSIVE, READ_ONLY);
         }
-        put_over(libc::AT_FDCWD, path, path, READ_ONLY, 0)
+        put_over(libc::AT_FDCWD, path, path, READ_ONLY)
     }
 }
 
@@ -151,7 +161,7 @@ pub unsafe fn make_read_only(path: &CStr) -> Result<(), Errno> {
 /// Only in a child process.
 pub unsafe fn seal(path: &CStr) -> Result<(), Errno> {
     // SAFETY: plain calls on texts.
-    unsafe { change(libc::AT_FDCWD, path, 0, READ_ONLY, 0) }
+    unsafe { change(libc::AT_FDCWD, path, 0, READ_ONLY) }
 }
 
 /// Put an empty directory, or a file that cannot be opened, upon what is at a path.
@@ -163,7 +173,7 @@ pub unsafe fn hide(path: &CStr, null: RawFd) -> Result<(), Errno> {
     // SAFETY: plain calls on texts.
     unsafe {
         match mount(c"tmpfs", path, flags, c"mode=000,size=4k,nr_inodes=1") {
-            Err(Errno::ENOTDIR) => bind(null, path, DEAD, 0),
+            Err(Errno::ENOTDIR) => put_over(null, c"", path, DEAD),
             done => done,
         }
     }
@@ -173,12 +183,29 @@ pub unsafe fn hide(path: &CStr, null: RawFd) -> Result<(), Errno> {
 ///
 /// # Safety
 /// Only in a child process.
-unsafe fn put_over(from: RawFd, path: &CStr, target: &CStr, set: u64, clear: u64) -> Result<(), Errno> {
+unsafe fn put_over(from: RawFd, path: &CStr, target: &CStr, set: u64) -> Result<(), Errno> {
     // SAFETY: plain calls on texts and descriptors of the child's own.
+    unsafe { put(copy(from, path)?, target, set) }
+}
+
+/// Copy what is at a path, with all that is mounted below.
+///
+/// # Safety
+/// Only in a child process.
+unsafe fn copy(from: RawFd, path: &CStr) -> Result<RawFd, Errno> {
+    let flags = CLONE | RECURSIVE | libc::AT_EMPTY_PATH;
+    // SAFETY: a plain call on a text.
+    unsafe { syscall!(Sysno::open_tree, from, path.as_ptr(), flags).map(descriptor) }
+}
+
+/// Change such a copy, put it upon a target, and close it.
+///
+/// # Safety
+/// Only in a child process.
+unsafe fn put(tree: RawFd, target: &CStr, set: u64) -> Result<(), Errno> {
+    // SAFETY: plain calls on texts and a descriptor of the child's own.
     unsafe {
-        let flags = CLONE | RECURSIVE | libc::AT_EMPTY_PATH;
-        let tree = descriptor(syscall!(Sysno::open_tree, from, path.as_ptr(), flags)?);
-        let changed = if set | clear == 0 { Ok(()) } else { change(tree, c"", RECURSIVE, set, clear) };
+        let changed = if set == 0 { Ok(()) } else { change(tree, c"", RECURSIVE, set) };
         let moved = changed.and_then(|()| {
             syscall!(Sysno::move_mount, tree, c"".as_ptr(), libc::AT_FDCWD, target.as_ptr(), MOVE)
         });
@@ -191,8 +218,8 @@ unsafe fn put_over(from: RawFd, path: &CStr, target: &CStr, set: u64, clear: u64
 ///
 /// # Safety
 /// Only in a child process.
-unsafe fn change(at: RawFd, path: &CStr, flags: libc::c_int, set: u64, clear: u64) -> Result<(), Errno> {
-    let attributes = Attributes { set, clear, ..Attributes::default() };
+unsafe fn change(at: RawFd, path: &CStr, flags: libc::c_int, set: u64) -> Result<(), Errno> {
+    let attributes = Attributes { set, ..Attributes::default() };
     let flags = flags | libc::AT_EMPTY_PATH;
     // SAFETY: the structure is the kernel's, of the size that is told.
     unsafe {

@@ -26,7 +26,6 @@ pub fn lay_out(compiler: &mut Compiler<'_>, sources: &Sources) -> Result<(), Not
     if !isolation.has(Namespace::Mount) {
         return Ok(());
     }
-    compiler.must("make mounts private", Op::PrivateMounts);
     if let Some(root) = &isolation.root {
         let read_only = isolation.read_only.iter().any(|path| path == "/");
         let op = Op::EnterRoot { path: c_string(root)?, read_only };
@@ -73,9 +72,11 @@ pub fn open_sources(compiler: &mut Compiler<'_>) -> Result<Sources, NotCompiled>
     if null >= SOURCES_LIMIT {
         return Err((format!("take more than {} binds and secrets", SOURCES_LIMIT - 1), libc::E2BIG));
     }
+    if isolation.has(Namespace::Mount) {
+        compiler.must("make mounts private", Op::PrivateMounts);
+    }
     for Bind { source, .. } in &isolation.binds {
-        let op = Op::Source { path: c_string(source)?, flags: libc::O_PATH };
-        compiler.restrict(Restriction::Binds, format!("open {source}"), op);
+        compiler.restrict(Restriction::Binds, format!("open {source}"), Op::Tree(c_string(source)?));
     }
     for (_, source) in &isolation.secrets {
         compiler.must(format!("open {source}"), Op::Source { path: c_string(source)?, flags: READ });
@@ -158,14 +159,7 @@ fn is_below(path: &str, above: &str) -> bool {
 fn put(compiler: &mut Compiler<'_>, bind: &Bind, number: usize) -> Result<(), NotCompiled> {
     let Bind { source, target, read_only } = bind;
     make_place(compiler, target)?;
-    // What was made read-only before is not to be so in its other place.
-    let was_changed = compiler.isolation.read_only.iter().any(|path| is_below(source, path));
-    let (set, clear) = match (read_only, was_changed) {
-        (true, _) => (libc::MOUNT_ATTR_RDONLY, 0),
-        (false, true) => (0, libc::MOUNT_ATTR_RDONLY),
-        (false, false) => (0, 0),
-    };
-    let op = Op::Bind { source: number, target: c_string(target)?, set, clear };
+    let op = Op::Bind { source: number, target: c_string(target)?, read_only: *read_only };
     compiler.restrict(Restriction::Binds, format!("bind {source} to {target}"), op);
     Ok(())
 }

@@ -1,7 +1,9 @@
 //! Limits of the process, and how the kernel schedules it.
 
 use nix::libc;
-use yakiros_core::component::{IoClass, IoClassKind, ProcessLimits, Restriction, SchedulingPolicy};
+use yakiros_core::component::{
+    IoClass, IoClassKind, ProcessLimits, Resources, Restriction, SchedulingPolicy,
+};
 
 use super::super::Op;
 use super::Compiler;
@@ -9,14 +11,22 @@ use super::Compiler;
 /// Bits of a class before its level (`IOPRIO_CLASS_SHIFT` of ioprio_set(2)).
 const CLASS_SHIFT: u32 = 13;
 
-/// See the module documentation.
-pub fn limits(compiler: &mut Compiler<'_>, limits: &ProcessLimits) {
-    for limit in &limits.rlimits {
+/// What it may use. Its own set-up is bound by it from here on.
+pub fn limits(compiler: &mut Compiler<'_>, resources: &Resources) {
+    if let Some(files) = resources.files_max {
+        let limit = libc::rlimit { rlim_cur: files, rlim_max: files };
+        compiler.must("set the limit of open files", Op::Limit { resource: libc::RLIMIT_NOFILE, limit });
+    }
+    for limit in &resources.process.rlimits {
         let value = |limit: Option<u64>| limit.unwrap_or(libc::RLIM_INFINITY);
         let pair = libc::rlimit { rlim_cur: value(limit.soft), rlim_max: value(limit.hard) };
         let op = Op::Limit { resource: limit.resource.number(), limit: pair };
         compiler.restrict(Restriction::Rlimits, format!("set the limit {}", limit.resource.name()), op);
     }
+}
+
+/// How the kernel schedules it, and when it ends it for want of memory.
+pub fn schedule(compiler: &mut Compiler<'_>, limits: &ProcessLimits) {
     let mut schedule = |name: String, op| compiler.restrict(Restriction::Scheduling, name, op);
     if let Some(score) = limits.oom_score_adjust {
         let op = Op::Write { path: c"/proc/self/oom_score_adj".into(), text: score.to_string().into_bytes() };
