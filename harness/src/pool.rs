@@ -79,11 +79,11 @@ impl SuiteMachine {
     pub async fn guest(&self, scenario: &Scenario, cold: bool, console_log: &Path) -> Result<Ready, Failure> {
         match scenario.start {
             Start::Clone if !cold => self.clone_of_saved(console_log).await,
-            Start::Clone => self.booted(&[], &self.folders.work, console_log).await,
-            Start::Cold { disks_mb } => {
+            Start::Clone => self.booted(&[], &[], &self.folders.work, console_log).await,
+            Start::Cold { disks_mb, arguments } => {
                 let folder = self.folders.work.join(scenario.name);
                 std::fs::create_dir_all(&folder).map_err(VmError::host("make a folder for disks"))?;
-                self.booted(disks_mb, &folder, console_log).await
+                self.booted(disks_mb, arguments, &folder, console_log).await
             }
         }
     }
@@ -101,18 +101,28 @@ impl SuiteMachine {
 
     async fn boot_and_save(&self) -> Result<Saved, Failure> {
         let console_log = self.folders.log.join("console.log");
-        let Ready { guest, .. } = self.booted(&[], &self.folders.work, &console_log).await?;
+        let Ready { guest, .. } = self.booted(&[], &[], &self.folders.work, &console_log).await?;
         guest.save(&self.folders.work).await.map_err(Failure::before_hand_over)
     }
 
-    async fn booted(&self, disks_mb: &[u64], folder: &Path, console_log: &Path) -> Result<Ready, Failure> {
+    async fn booted(
+        &self,
+        disks_mb: &[u64],
+        arguments: &[&str],
+        folder: &Path,
+        console_log: &Path,
+    ) -> Result<Ready, Failure> {
         let mut disks = Vec::new();
         for (index, size) in disks_mb.iter().enumerate() {
             let disk = folder.join(format!("disk{index}.raw"));
             create_disk(&disk, *size)?;
             disks.push(disk);
         }
-        let machine = self.machine.with_hardware(|hardware| hardware.disks.clone_from(&disks));
+        let machine = self.machine.with_hardware(|hardware| {
+            hardware.disks.clone_from(&disks);
+            // What follows `--` is for the init, so these go to the front.
+            hardware.arguments.splice(0..0, arguments.iter().map(ToString::to_string));
+        });
         let limit =
             self.limits.get().map_or(FIRST_BOOT.mul_f64(self.user_factor), |limits| limits.for_boot());
         let start = Instant::now();

@@ -30,13 +30,30 @@ pub struct Scenario {
 pub enum Start {
     /// A clone of the suite's machine, booted and settled.
     Clone,
-    /// A boot of its own, with empty disks of these sizes in MiB as /dev/vda, /dev/vdb, …
+    /// A boot of its own, with empty disks as /dev/vda, /dev/vdb, …
     ///
-    /// For what is about booting, about the end of the machine, or about disks.
+    /// For what is about booting, about the end of the machine, about disks, or about what the kernel is told.
     Cold {
-        /// Sizes in MiB.
+        /// Sizes of the disks in MiB.
         disks_mb: &'static [u64],
+        /// On the kernel's command line, beside what every guest of the suite has there.
+        arguments: &'static [&'static str],
     },
+}
+
+impl Start {
+    /// A boot of its own, of the suite's machine as it is.
+    pub const COLD: Self = Self::with_disks(&[]);
+
+    /// A boot of its own, with empty disks of these sizes in MiB.
+    pub const fn with_disks(disks_mb: &'static [u64]) -> Self {
+        Self::Cold { disks_mb, arguments: &[] }
+    }
+
+    /// A boot of its own, of a kernel that is told this.
+    pub const fn with_arguments(arguments: &'static [&'static str]) -> Self {
+        Self::Cold { disks_mb: &[], arguments }
+    }
 }
 
 /// Budget of a scenario that needs no special one. Most take one or two seconds under emulation.

@@ -27,7 +27,7 @@ use startup::{essential_services_running, no_failed_components, resolver_is_pid_
 const MANY_BUDGET: Duration = Duration::from_secs(60);
 
 /// A boot of its own with an empty disk, to see what is left on it.
-const ON_DISK: Start = Start::Cold { disks_mb: &[64] };
+const ON_DISK: Start = Start::with_disks(&[64]);
 
 /// All scenarios of the suite.
 pub const SCENARIOS: [Scenario; 16] = [

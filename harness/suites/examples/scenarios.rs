@@ -15,4 +15,4 @@ const LONG_BUDGET: Duration = Duration::from_secs(90);
 /// All scenarios of the suite.
 pub const SCENARIOS: [Scenario; 1] = [scenario!(linux_system_boots,
     "devices, network, log and logins of the small Linux system work, and logins end and come back with the network",
-    start: Start::Cold { disks_mb: &[] }, budget: LONG_BUDGET)];
+    start: Start::COLD, budget: LONG_BUDGET)];

@@ -32,7 +32,7 @@ pub async fn memory_limit_enforcement(vm: &Vm) -> Result<(), Failure> {
 }
 
 /// The suite's neighbour runs in the same process, and answers.
-async fn untouched(vm: &Vm) -> Result<(), Failure> {
+pub async fn untouched(vm: &Vm) -> Result<(), Failure> {
     let status = vm.status().await?;
     let neighbour = status.component("neighbour")?;
     check!(neighbour.state == "ACTIVE" && neighbour.restarts == 0, "the neighbour is {neighbour:?}");
@@ -181,7 +181,7 @@ async fn share(vm: &Vm, span: Duration) -> Result<f64, Failure> {
     Ok((used_to - used_from) / 1e6 / (to - from))
 }
 
-pub async fn io_hog(vm: &Vm) -> Result<(), Failure> {
+pub async fn file_hog(vm: &Vm) -> Result<(), Failure> {
     const LIMIT: u64 = 32 << 20;
     // The file is memory, and counts for who writes it.
     let writer = component(
@@ -193,7 +193,7 @@ pub async fn io_hog(vm: &Vm) -> Result<(), Failure> {
     vm.declare("writer.toml", &writer).await?;
     vm.wait_state("writer", "ACTIVE", None, REACTION).await?;
     until(vm, "it writes", "[ $(stat -c %s /var/hog 2>/dev/null || echo 0) -ge 4194304 ]", SLOW).await?;
-    answers(vm).await?;
+    untouched(vm).await?;
     let status = vm.status().await?;
     let writer = status.component("writer")?;
     check!(writer.state == "ACTIVE" && writer.restarts == 0, "the writer is {writer:?}");

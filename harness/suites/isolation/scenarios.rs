@@ -4,6 +4,8 @@
 //! succeeds. So no test passes because the attempt would not have worked anyway.
 
 mod account;
+mod controllers;
+mod disks;
 mod escapes;
 mod groups;
 mod hogs;
@@ -18,6 +20,8 @@ use crate::scenario::{Scenario, Start};
 use crate::vm::Vm;
 
 use account::ledger_names_what_is_left;
+use controllers::missing_controller;
+use disks::io_hog;
 use escapes::{
     escapes_by_forbidden_system_calls, escapes_by_landlock, escapes_by_namespaces, escapes_by_privileges,
     escapes_from_the_file_system,
@@ -27,7 +31,7 @@ use groups::{
     limits_change_while_used, nested_groups_are_the_components,
 };
 use hogs::{
-    descriptor_hog, hogs_leave_their_neighbours_alone, io_hog, memory_limit_enforcement, process_limits,
+    descriptor_hog, file_hog, hogs_leave_their_neighbours_alone, memory_limit_enforcement, process_limits,
     processor_hog,
 };
 use namespaces::namespace_isolation;
@@ -41,7 +45,7 @@ const LONG_BUDGET: Duration = Duration::from_secs(120);
 const GROUPS: &str = "/sys/fs/cgroup/graph";
 
 /// All scenarios of the suite.
-pub const SCENARIOS: [Scenario; 21] = [
+pub const SCENARIOS: [Scenario; 23] = [
     scenario!(
         cgroup_availability,
         "the supervisor's groups are there, with every controller that limits need"
@@ -63,9 +67,12 @@ pub const SCENARIOS: [Scenario; 21] = [
     scenario!(processor_hog, "what spins gets no more than its share, and a neighbour's answers come as before",
         start: Start::Clone, budget: LONG_BUDGET),
     scenario!(
-        io_hog,
-        "what writes without end is held to its group's limit of memory, and a neighbour is answered"
+        file_hog,
+        "what writes files without end is held to its group's limit of memory, and a neighbour is answered"
     ),
+    scenario!(io_hog,
+        "what writes to a disk without end is held to io_max, which comes and goes while it runs",
+        start: Start::with_disks(&[16])),
     scenario!(descriptor_hog, "what opens files without end is held at files_max"),
     scenario!(escapes_by_namespaces, "each way out of a namespace is closed by it, and open without"),
     scenario!(
@@ -87,6 +94,9 @@ pub const SCENARIOS: [Scenario; 21] = [
         nested_groups_are_the_components,
         "groups that a component makes in its own are limited and go with it"
     ),
+    scenario!(missing_controller,
+        "without a controller, what needs it is not started and says so, and everything else runs",
+        start: Start::with_arguments(&["cgroup_disable=memory"])),
     scenario!(
         ledger_names_what_is_left,
         "a group, a mount, a file and a process that nobody owns are each named"

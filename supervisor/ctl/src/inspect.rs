@@ -48,8 +48,7 @@ pub fn run(client: &mut Client, output: &Output, name: &str) -> Result<ExitCode,
     for _ in 0..ATTEMPTS {
         let shown = declaration(client, name)?;
         let Some(pid) = shown.pid else {
-            let message = format!("{name} has no process to inspect: it is {}", shown.state);
-            return Err(Failure::Refused { message, near: Vec::new() });
+            return Err(no_process(client, name));
         };
         let Some(pid) = processes::seen_from_here(pid, supervisor) else { continue };
         // The first process of its namespace is the supervisor's, and waits for the program.
@@ -72,6 +71,21 @@ pub fn declaration(client: &mut Client, name: &str) -> Result<Declaration, Failu
         Answer::Declaration(declaration) => Ok(*declaration),
         other => Err(unexpected(other)),
     }
+}
+
+/// There is nothing that anything could apply to. Why not is what the supervisor says of its state.
+fn no_process(client: &mut Client, name: &str) -> Failure {
+    let status = match client.status(Some(name)) {
+        Ok(status) => status,
+        Err(failure) => return failure,
+    };
+    let found = status.components.into_iter().next();
+    let why = found.map(|one| match one.detail {
+        Some(detail) => format!(": it is {}: {detail}", one.state),
+        None => format!(": it is {}", one.state),
+    });
+    let message = format!("{name} has no process to inspect{}", why.unwrap_or_default());
+    Failure::Refused { message, near: Vec::new() }
 }
 
 fn show(output: &Output, shown: &Declaration, pid: i32, aspects: &[Aspect]) -> ExitCode {

@@ -3,10 +3,12 @@
 use std::fs::{File, OpenOptions};
 use std::hint::black_box;
 use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
+use nix::fcntl::OFlag;
 use nix::unistd::{ForkResult, fork, pause};
 use yakiros_test_services::Error;
 use yakiros_test_services::args::{Opt, Program, Values};
@@ -16,13 +18,14 @@ const PROGRAM: Program = Program {
     about: "Takes as much of one thing as it can get, and keeps it. Kinds:\n\
             cpu        spins, with --threads threads\n\
             files      opens files, and says how many it got\n\
-            io         writes to --path and waits for the disk, again and again\n\
+            io         writes to --path and waits for the disk, again and again; --direct past the page cache\n\
             memory     takes --mebibytes at once and touches them, or without end by 1 MiB\n\
             processes  starts processes that start processes, and says how many it got",
     options: &[
         Opt { name: "--kind", value: Some("NAME"), default: None, help: "what to take, see above" },
         Opt { name: "--threads", value: Some("N"), default: Some("1"), help: "cpu: threads that spin" },
         Opt { name: "--path", value: Some("FILE"), default: Some("/tmp/hog"), help: "io: the file" },
+        Opt { name: "--direct", value: None, default: None, help: "io: with O_DIRECT" },
         Opt {
             name: "--mebibytes",
             value: Some("N"),
@@ -39,8 +42,11 @@ const PIECE: usize = 1 << 20;
 const PAGE: usize = 4096;
 /// Between two tries to get more once there was none: it goes on trying, and takes no processor for it.
 const AGAIN: Duration = Duration::from_millis(20);
+/// What is written at once with O_DIRECT: a request that is throttled waits for the whole of it, so smaller ones show a
+/// limit more exactly.
+const DIRECT_PIECE: usize = 64 << 10;
 /// Size at which the file begins anew.
-const FILE_PIECES: usize = 8;
+const FILE_SIZE: usize = 8 << 20;
 
 /// Takes one thing. It ends only by what it takes, or by an error.
 type Hog = fn(&Values<'_>) -> Result<ExitCode, Error>;
@@ -99,17 +105,25 @@ fn files(_: &Values<'_>) -> Result<ExitCode, Error> {
 
 fn disk(values: &Values<'_>) -> Result<ExitCode, Error> {
     let path: String = values.parse("--path")?;
+    let direct = values.switch("--direct");
     let failed = || format!("write {path}");
-    let piece = vec![0x5a; PIECE];
+    let (piece, flags) = if direct { (DIRECT_PIECE, OFlag::O_DIRECT) } else { (PIECE, OFlag::empty()) };
+    let buffer = vec![0x5a; piece + PAGE];
+    // O_DIRECT wants memory at a multiple of a disk's block.
+    let start = buffer.as_ptr().align_offset(PAGE);
+    let content = &buffer[start..start + piece];
     loop {
         let mut file = OpenOptions::new()
             .write(true)
             .create(true)
             .truncate(true)
+            .custom_flags(flags.bits())
             .open(&path)
             .map_err(Error::failed(failed()))?;
-        for _ in 0..FILE_PIECES {
-            file.write_all(&piece).and_then(|()| file.sync_data()).map_err(Error::failed(failed()))?;
+        for _ in 0..FILE_SIZE / piece {
+            let written = file.write_all(content);
+            let written = written.and_then(|()| if direct { Ok(()) } else { file.sync_data() });
+            written.map_err(Error::failed(failed()))?;
         }
     }
 }

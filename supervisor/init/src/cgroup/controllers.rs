@@ -52,7 +52,7 @@ struct Circumstances<'a> {
 
 /// See to it that a group has the controllers that these limits need.
 pub(super) fn ensure(subtree: &Path, group: &Path, limits: &[Limit]) -> Result<(), Refusal> {
-    let mut needed = limits.iter().filter_map(|limit| Some((limit.needs()?, limit.file))).peekable();
+    let mut needed = limits.iter().filter_map(|limit| Some((limit.needs()?, limit))).peekable();
     if needed.peek().is_none() {
         return Ok(());
     }
@@ -66,8 +66,12 @@ pub(super) fn ensure(subtree: &Path, group: &Path, limits: &[Limit]) -> Result<(
         has = sys::read_small(&file)?;
         if !lists(&has, controller) {
             let reason = look_around(subtree, controller, refused).reason();
-            let step =
-                format!("set {limit}: the controller {controller} is not in {}: {reason}", file.display());
+            let step = format!(
+                "set {} for {}: the controller {controller} is not in {}: {reason}",
+                limit.file,
+                limit.key(),
+                file.display()
+            );
             return Err(Refusal { step: step.into(), error: io::Error::from_raw_os_error(libc::ENOENT) });
         }
     }
@@ -140,7 +144,10 @@ impl Circumstances<'_> {
             );
         }
         if self.is_disabled() {
-            return format!("it is disabled by the kernel argument cgroup_disable={}", self.old_name());
+            return format!(
+                "it is disabled by the kernel argument cgroup_disable={}; boot without that, or take the key away",
+                self.old_name()
+            );
         }
         if self.hierarchy().is_some_and(|hierarchy| hierarchy != 0) {
             return "it is in use by a hierarchy of version 1 (see /proc/cgroups); unmount that, or boot with \
@@ -233,7 +240,8 @@ mod tests {
         fs::write(bench.root.path().join("cgroup.controllers"), "cpu pids\n").expect("file");
         let refusal = bench.all.prepare(&web).expect_err("no controller");
         let said = refusal.step.to_string();
-        assert!(said.starts_with("set pids.max: the controller pids is not in "), "{said}");
+        let expected = "set pids.max for resources.pids_max: the controller pids is not in ";
+        assert!(said.starts_with(expected), "{said}");
         // The first group that would have to hand it down cannot.
         let root = bench.root.path().join("cgroup.subtree_control");
         assert!(

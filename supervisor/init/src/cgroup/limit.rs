@@ -120,6 +120,14 @@ impl Limit {
         self.file.starts_with("memory.") || self.file == "cpuset.mems"
     }
 
+    /// The key of component files that asks for it. All but one are called as the kernel's files are.
+    pub(super) fn key(&self) -> String {
+        match self.file {
+            "cpuset.cpus" => "resources.cpuset".to_owned(),
+            file => format!("resources.{}", file.replace('.', "_")),
+        }
+    }
+
     /// The controller that has it, if a component asks for it.
     pub(super) fn needs(&self) -> Option<&'static str> {
         self.file.split('.').next().filter(|_| self.declared)
@@ -183,6 +191,8 @@ impl Limit {
 
 #[cfg(test)]
 mod tests {
+    use yakiros_core::component::keys::SECTIONS;
+
     use super::*;
 
     /// What is written of some limits to a group of which this is known, as file and value.
@@ -268,6 +278,19 @@ mod tests {
         let (limits, after) = plan(&known("0"));
         assert_eq!(limits, [("cpuset.cpus", "0-7".to_owned())]);
         assert_eq!(plan(&Group { written: after, ..Group::default() }).0, [], "once");
+    }
+
+    #[test]
+    fn each_limit_names_a_key_that_there_is() {
+        let resources = Resources::default();
+        let files = resources.limit_files().into_iter().map(|(file, ..)| file).chain([IO_MAX]);
+        for file in files {
+            let key = Limit::declared(file, "").key();
+            let (section, key) = key.split_once('.').expect("a section");
+            let section = SECTIONS.iter().find(|one| one.name == section).expect("a section that there is");
+            let known = section.keys.iter().any(|row| row.name == key);
+            assert!(known, "{file} is not for {key}");
+        }
     }
 
     #[test]
