@@ -1,0 +1,189 @@
+//! What `graph-checkpoint` is told to do, and what it tells of it: JSON, one object in and one in each line out.
+//!
+//! Whoever starts it sees each step begin and end, and at the end what came of it, or which step failed and why.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use crate::store::{Id, Policy};
+
+/// The version of this protocol.
+pub const VERSION: u32 = 1;
+/// Longest order, in bytes: a component's names and paths with room.
+pub const ORDER_LIMIT: u64 = 1 << 20;
+
+/// What is read from the standard input.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Order {
+    /// [`VERSION`] of whoever wrote it.
+    pub version: u32,
+    /// The store's directory.
+    pub base: PathBuf,
+    /// What to do in it.
+    pub job: Job,
+}
+
+/// What there is to be done.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Job {
+    /// Compare a checkpoint with what was written.
+    Verify {
+        /// Whose.
+        component: String,
+        /// Which; the newest without.
+        id: Option<Id>,
+    },
+    /// Remove one.
+    Remove {
+        /// Whose.
+        component: String,
+        /// Which.
+        id: Id,
+    },
+    /// Remove what was left half made, and what is more than a policy allows.
+    Cleanup {
+        /// What is allowed.
+        policy: Policy,
+        /// Of one component only.
+        component: Option<String>,
+    },
+    /// Write one as an archive.
+    Export {
+        /// Whose.
+        component: String,
+        /// Which; the newest without.
+        id: Option<Id>,
+        /// Where to; nothing may be there.
+        to: PathBuf,
+    },
+    /// Take one in from an archive.
+    Import {
+        /// The archive.
+        from: PathBuf,
+        /// Bytes that it may have.
+        quota: Option<u64>,
+    },
+}
+
+/// What takes its time, or can fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Step {
+    /// The store is opened.
+    Open,
+    /// What is left half made is removed.
+    Sweep,
+    /// What is more than allowed is removed.
+    Retain,
+    /// A checkpoint is found.
+    Find,
+    /// Every byte of it is compared.
+    Verify,
+    /// It is removed.
+    Remove,
+    /// An archive is written.
+    Export,
+    /// An archive is taken in.
+    Import,
+}
+
+/// One line.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Line {
+    /// [`VERSION`].
+    pub version: u32,
+    /// What it tells.
+    pub event: Event,
+}
+
+/// What is told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Event {
+    /// A step begins.
+    Begun {
+        /// Which.
+        step: Step,
+    },
+    /// It has done its work.
+    Ended {
+        /// Which.
+        step: Step,
+        /// How long it took, in microseconds.
+        micros: u64,
+    },
+    /// Everything is done: the last line.
+    Done {
+        /// In words.
+        message: String,
+        /// Which checkpoint it was about, if about one.
+        checkpoint: Option<Name>,
+    },
+    /// It cannot be done: the last line.
+    Failed {
+        /// At which step.
+        step: Step,
+        /// Why, and what would help.
+        reason: String,
+    },
+}
+
+/// Of a checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Name {
+    /// Whose.
+    pub component: String,
+    /// Which.
+    pub id: Id,
+}
+
+/// Which step did not succeed, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// The step.
+    pub step: Step,
+    /// For people.
+    pub reason: String,
+}
+
+/// Tells of steps.
+pub struct Teller<W> {
+    to: W,
+}
+
+impl<W: Write> Teller<W> {
+    /// Each line is written at once.
+    pub fn new(to: W) -> Self {
+        Self { to }
+    }
+
+    /// Take a step.
+    pub fn step<T, E: std::fmt::Display>(
+        &mut self,
+        step: Step,
+        work: impl FnOnce() -> Result<T, E>,
+    ) -> Result<T, Failure> {
+        let broken = |error: io::Error| Failure { step, reason: format!("nobody listens: {error}") };
+        self.tell(Event::Begun { step }).map_err(broken)?;
+        let begun = Instant::now();
+        let result = work().map_err(|error| Failure { step, reason: error.to_string() })?;
+        self.tell(Event::Ended { step, micros: micros(begun.elapsed()) }).map_err(broken)?;
+        Ok(result)
+    }
+
+    /// Write one line.
+    pub fn tell(&mut self, event: Event) -> io::Result<()> {
+        let mut line = serde_json::to_vec(&Line { version: VERSION, event })?;
+        line.push(b'\n');
+        self.to.write_all(&line)?;
+        self.to.flush()
+    }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
