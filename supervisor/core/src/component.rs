@@ -20,11 +20,13 @@ mod resources;
 pub mod schema;
 pub mod seccomp;
 mod security;
+pub mod slice;
 mod sockets;
 mod syntax;
 mod together;
 mod values;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -110,6 +112,8 @@ pub struct Component {
     pub hotswap: Rc<HotSwap>,
     /// What is opened for its processes.
     pub sockets: Vec<Socket>,
+    /// What a slice is for, in words.
+    pub description: Option<Box<str>>,
 }
 
 impl Component {
@@ -129,6 +133,7 @@ impl Component {
             (self.binary != other.binary, "component.binary"),
             (self.args != other.args, "component.args"),
             (self.kind != other.kind, "component.type"),
+            (self.resources.slice != other.resources.slice, "resources.slice"),
             (self.cgroup() != other.cgroup(), "resources.cgroup"),
             (self.isolation != other.isolation, "isolation"),
             (self.security != other.security, "security"),
@@ -167,8 +172,9 @@ impl Component {
     }
 
     /// The cgroup below the supervisor's own, as a relative path.
-    pub fn cgroup(&self) -> &str {
-        self.resources.cgroup.as_deref().unwrap_or(&self.name)
+    pub fn cgroup(&self) -> Cow<'_, str> {
+        let own = self.resources.cgroup.as_deref().unwrap_or(&self.name);
+        self.slice().map_or(Cow::Borrowed(own), |slice| format!("{slice}/{own}").into())
     }
 }
 
@@ -187,6 +193,8 @@ pub enum Kind {
     Service,
     /// Runs to its end; exit status 0 means DONE.
     Oneshot,
+    /// Does not run: a control group that components share (see [`slice`]).
+    Slice,
 }
 
 /// How state passes from an old generation to a new one.

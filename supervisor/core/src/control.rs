@@ -19,6 +19,7 @@ mod causes;
 mod declaration;
 mod lifecycle;
 mod log;
+mod slices;
 
 pub use causes::{EventsPage, WhyPage};
 pub use declaration::Declaration;
@@ -26,6 +27,7 @@ pub use lifecycle::{
     ComponentReadiness, PassedOver, Readiness, ReadinessPage, UpgradeForm, UpgradeLevel, Upgraded,
 };
 pub use log::{LogPosition, LogText};
+pub use slices::{SliceStatus, SlicesPage};
 
 /// Version of the protocol. A supervisor answers a request of another version with a refusal that
 /// names its own.
@@ -122,6 +124,11 @@ pub enum Request {
         /// Cursor from the page before.
         after: Option<String>,
     },
+    /// What slices there are.
+    Slices {
+        /// Cursor from the page before.
+        after: Option<String>,
+    },
     /// What a component is declared as. It may have secrets in it.
     Declaration {
         /// Component.
@@ -182,6 +189,7 @@ impl Request {
             Self::Restart { .. } => "restart",
             Self::Upgrade { .. } => "upgrade",
             Self::Readiness { .. } => "readiness",
+            Self::Slices { .. } => "slices",
             Self::Declaration { .. } => "declaration",
             Self::Reload { .. } => "reload",
             Self::Resolve => "resolve",
@@ -219,6 +227,7 @@ impl Request {
                 | Self::Events { .. }
                 | Self::Why { .. }
                 | Self::Readiness { .. }
+                | Self::Slices { .. }
         )
     }
 }
@@ -273,6 +282,8 @@ pub enum Answer {
     Why(WhyPage),
     /// To `readiness`.
     Readiness(ReadinessPage),
+    /// To `slices`.
+    Slices(SlicesPage),
     /// To `declaration`.
     Declaration(Box<Declaration>),
     /// To `upgrade`, when it was carried out.
@@ -337,6 +348,9 @@ pub struct StatusPage {
 pub struct ComponentStatus {
     /// Name.
     pub name: Rc<str>,
+    /// The slice that it lies in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slice: Option<Rc<str>>,
     /// State.
     pub state: State,
     /// Process id while there is a process.

@@ -54,6 +54,7 @@ use crate::journal::{Cause, Journal, State};
 use crate::mutation::{Mutation, broken};
 
 use declare::Files;
+use limits::Limits;
 use request::Waiter;
 use timers::Timers;
 use unit::Unit;
@@ -234,6 +235,8 @@ pub struct Engine {
     /// The newest record of a component that is no longer declared: the cause of what depended on
     /// it, for which it can no longer be found.
     undeclared: Option<u64>,
+    /// Limits of slices that were ever changed, by the path of the slice's group.
+    slices: BTreeMap<Rc<str>, Limits>,
 }
 
 /// A shutdown under way.
@@ -256,7 +259,8 @@ impl Engine {
     /// An engine that knows nothing but the pseudo-component `kernel`.
     pub fn new(config: Config) -> Self {
         let mut graph = Graph::default();
-        let kernel = declare::insert_kernel(&mut graph, &[]);
+        let files = Files::default();
+        let kernel = declare::insert_kernel(&mut graph, &files.provided_by_kernel());
         Self {
             config,
             graph,
@@ -266,7 +270,7 @@ impl Engine {
             seconds: BTreeMap::new(),
             probes: BTreeMap::new(),
             kernel,
-            files: Files::default(),
+            files,
             journal: Journal::default(),
             timers: Timers::default(),
             waiters: Vec::new(),
@@ -279,6 +283,7 @@ impl Engine {
             old_waits: false,
             halting: None,
             undeclared: None,
+            slices: BTreeMap::new(),
         }
     }
 
@@ -330,6 +335,7 @@ impl Engine {
             Event::OutOfMemory(run, what) => self.take_out_of_memory(run, what),
             Event::Strained(run, strain) => self.take_strain(run, strain),
             Event::Limited(run, outcome) => self.take_limited(run, outcome),
+            Event::SliceLimited(slice, outcome) => self.take_slice_limited(&slice, outcome),
             Event::Notified(run, said) => self.take_notification(run, said),
             Event::Held(name, held) => self.take_held(&name, &held),
             Event::Listens(run) => self.note_listens(run),

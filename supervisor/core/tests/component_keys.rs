@@ -104,6 +104,10 @@ const PATHS_ONLY: &[&str] = &["mode", "user", "group", "type"];
 /// A file with one key in it, on the last line, and what it needs.
 fn file(section: &Section, key: &Key, line: &str) -> String {
     let (head, section) = (section.head(), section.name);
+    if section == "slice" {
+        let name = if key.name == "name" { "" } else { "name = \"a\"" };
+        return [&*head, name, line].join("\n");
+    }
     let mut lines = vec!["[component]".to_owned()];
     let program = [("name", "a"), ("binary", "/a")].into_iter();
     let program = program.filter(|(name, _)| section != "component" || key.name != *name);
@@ -145,6 +149,23 @@ fn samples(shape: Shape) -> (Vec<String>, Vec<String>) {
         Shape::CgroupPath => {
             both(&["\"b\"", "\"b/c\""], &["\"/b\"", "\"../b\"", "\"b//c\"", "\"\"", "\"cgroup.procs\"", "1"])
         }
+        Shape::SlicePath => both(
+            &["\"b\"", "\"b-1/c.d\"", "\"memories\""],
+            &[
+                "\"\"",
+                "\"/b\"",
+                "\"b/\"",
+                "\"../b\"",
+                "\"b//c\"",
+                "\".b\"",
+                "\"b.slice/c\"",
+                "\"memory\"",
+                "\"a/cpu.x\"",
+                "\"a b\"",
+                "1",
+            ],
+        ),
+        Shape::Text => both(&["\"for b\""], &["\"\"", "\"\\u0000\"", "1", "[]"]),
         Shape::Word(words) => (quoted(&words()), owned(&["\"nonsense\"", "\"\"", "true", "3"])),
         Shape::Words(words) => {
             let mut good = quoted(&words());

@@ -41,6 +41,8 @@ fn takes(shape: Shape) -> String {
         Shape::HostName => "text, at most 64 bytes".to_owned(),
         Shape::Path => "absolute path".to_owned(),
         Shape::CgroupPath => "relative path".to_owned(),
+        Shape::SlicePath => "names with `/` between them, as `\"batch/reports\"`".to_owned(),
+        Shape::Text => "text".to_owned(),
         Shape::Word(words) => all(words),
         Shape::Words(words) => format!("array or comma-separated text of {}", all(words)),
         Shape::Arguments => "array of texts".to_owned(),

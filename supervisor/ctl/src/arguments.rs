@@ -188,6 +188,8 @@ pub enum Command {
     },
     /// Show what each component uses: processor, memory, disks, processes, and how much it is held up by the lack of them
     Top(Top),
+    /// Show the slices, what they are limited to, and how much is in them
+    Slices,
     /// Judge what somebody gets who takes a component's program over, and say what would close it
     Audit {
         /// Component; all without one

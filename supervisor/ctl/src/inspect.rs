@@ -53,7 +53,7 @@ pub fn run(client: &mut Client, output: &Output, name: &str) -> Result<ExitCode,
         let Some(pid) = processes::seen_from_here(pid, supervisor) else { continue };
         // The first process of its namespace is the supervisor's, and waits for the program.
         let pid = if shown.component.isolation.init { processes::child(pid) } else { Some(pid) };
-        let Some(facts) = pid.and_then(|pid| Facts::read(pid, shown.component.cgroup()).ok()) else {
+        let Some(facts) = pid.and_then(|pid| Facts::read(pid, &shown.component.cgroup()).ok()) else {
             continue;
         };
         if declaration(client, name)?.pid != shown.pid || !facts.is_current() {

@@ -16,6 +16,7 @@ mod lifecycle;
 mod log;
 mod manual;
 mod output;
+mod slices;
 mod tables;
 mod top;
 mod tree;
@@ -147,6 +148,7 @@ fn run(arguments: &Arguments, output: &Output) -> Result<ExitCode, Failure> {
             journal::events(&mut client, output, &wanted)?;
         }
         Command::Why { name } => journal::why(&mut client, output, name)?,
+        Command::Slices => slices::run(&mut client, output)?,
         Command::Top(wanted) => top::run(&mut client, output, wanted)?,
         Command::Inspect { name } => return inspect::run(&mut client, output, name),
         Command::Audit { name, threshold } => {

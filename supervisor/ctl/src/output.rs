@@ -89,8 +89,15 @@ impl Output {
         if self.json {
             return format!("{}\n", json!(status));
         }
-        let header = ["COMPONENT", "STATE", "PID", "UPTIME", "RESTARTS", "HEALTH", ""];
-        let rows: Vec<_> = status.components.iter().map(status_row).collect();
+        let mut header = vec!["COMPONENT", "STATE", "PID", "UPTIME", "RESTARTS", "HEALTH", ""];
+        let mut rows: Vec<_> = status.components.iter().map(status_row).collect();
+        // A column only for who has slices.
+        if status.components.iter().any(|one| one.slice.is_some()) {
+            header.insert(1, "SLICE");
+            for (row, one) in rows.iter_mut().zip(&status.components) {
+                row.insert(1, Cell::plain(one.slice.as_deref().unwrap_or("-")));
+            }
+        }
         let mut text = draw(&header, &rows);
         for rejected in &status.rejected {
             for finding in rejected.diagnostics.iter().filter(|d| d.is_error()) {

@@ -2,18 +2,19 @@
 //!
 //! Everything is read by this program from the groups' files; process 1 only says which components there are. A rate is
 //! the difference of two readings, divided by the time between them; what has no process, or no such controller, has a
-//! dash.
+//! dash. A slice has what all in it use together, and stands before it.
 
 mod arguments;
 mod usage;
 
-use std::collections::HashMap;
-use std::path::PathBuf;
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anstyle::{AnsiColor, Style};
 use serde::Serialize;
 use serde_json::json;
+use yakiros_core::component::slice;
 use yakiros_core::control::{ComponentStatus, VERSION};
 use yakiros_core::journal::{Bytes, State};
 
@@ -31,20 +32,33 @@ use usage::Usage;
 /// in red: it is held up for a tenth of its time.
 const HELD_UP: f64 = 10.0;
 
+/// Blanks before what is in a slice.
+const INDENT: usize = 2;
+
 /// One reading.
 struct Reading {
     at: Instant,
     /// What is known of each component now.
     components: Vec<ComponentStatus>,
     /// By name, of those that have a group.
-    usage: HashMap<String, (PathBuf, Usage)>,
+    usage: HashMap<String, Account>,
+    /// Of each slice with something in it, by the path of its group.
+    slices: BTreeMap<String, Account>,
 }
 
-/// A component in one sample.
+/// A group and what it uses.
+type Account = (PathBuf, Usage);
+
+/// A component, or a slice, in one sample.
 #[derive(Debug, Serialize)]
 struct Row {
     name: String,
-    state: State,
+    /// The slice that it lies in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    slice: Option<String>,
+    /// A slice has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state: Option<State>,
     pid: Option<i32>,
     /// Of one processor.
     cpu_percent: Option<f64>,
@@ -67,8 +81,12 @@ pub fn run(client: &mut Client, output: &Output, wanted: &Top) -> Result<(), Fai
     while count.is_none_or(|count| shown < count) {
         std::thread::sleep(wanted.interval);
         let now = read(client, &mut groups)?;
-        let rows = rows(&before, &now, wanted.sort);
-        let text = if output.is_json() { line(&rows, now.at - before.at) } else { table(&rows) };
+        let (rows, slices) = (rows(&before, &now, wanted.sort), slices(&before, &now, wanted.sort));
+        let text = if output.is_json() {
+            line(&rows, &slices, now.at - before.at)
+        } else {
+            table(&rows, &slices, wanted.sort)
+        };
         let goes_on = match &screen {
             Some(_) => Screen::draw(&text),
             None => Output::stream(&text),
@@ -100,34 +118,110 @@ fn read(
             usage.insert(name, (group.clone(), Usage::read(group)));
         }
     }
-    Ok(Reading { at, components, usage })
+    let mut slices = BTreeMap::new();
+    for one in &components {
+        let inner = one.slice.as_deref().map(slice::group_of);
+        let group = usage.get(&*one.name).map(|(group, _)| group.as_path());
+        for (slice, group) in
+            inner.iter().flat_map(|inner| slice::path_to(inner)).zip(std::iter::repeat(group))
+        {
+            let around = group.and_then(|group| group.ancestors().find(|around| around.ends_with(slice)));
+            if let Some(around) = around.filter(|_| !slices.contains_key(slice)) {
+                slices.insert(slice.to_owned(), (around.to_owned(), Usage::read(around)));
+            }
+        }
+    }
+    Ok(Reading { at, components, usage, slices })
 }
 
 fn rows(before: &Reading, now: &Reading, sort: Sort) -> Vec<Row> {
-    let seconds = (now.at - before.at).as_secs_f64();
-    let row = |one: &ComponentStatus| {
-        let then = before.usage.get(&*one.name);
-        let (group, usage) = now.usage.get(&*one.name).cloned().unwrap_or_default();
+    let elapsed = now.at - before.at;
+    let row = |one: &ComponentStatus| Row {
+        slice: one.slice.as_deref().map(str::to_owned),
+        state: Some(one.state),
+        pid: one.pid,
+        ..Row::of(&one.name, before.usage.get(&*one.name), now.usage.get(&*one.name), elapsed)
+    };
+    sorted(now.components.iter().map(row).collect(), sort)
+}
+
+fn slices(before: &Reading, now: &Reading, sort: Sort) -> Vec<Row> {
+    let elapsed = now.at - before.at;
+    let row = |(group, account): (&String, &Account)| Row {
+        slice: Path::new(group)
+            .parent()
+            .and_then(Path::to_str)
+            .filter(|it| !it.is_empty())
+            .map(slice::name_of),
+        ..Row::of(&slice::name_of(group), before.slices.get(group), Some(account), elapsed)
+    };
+    sorted(now.slices.iter().map(row).collect(), sort)
+}
+
+/// By name where they are equal: that is how they come.
+fn sorted(mut rows: Vec<Row>, sort: Sort) -> Vec<Row> {
+    rows.sort_by(|one, other| sort.key(other).total_cmp(&sort.key(one)));
+    rows
+}
+
+impl Row {
+    /// What is known by two readings, with this time between them.
+    fn of(name: &str, then: Option<&Account>, now: Option<&Account>, elapsed: Duration) -> Self {
+        let seconds = elapsed.as_secs_f64();
+        let (group, usage) = now.cloned().unwrap_or_default();
         let rate = |count: fn(&Usage) -> Option<u64>| {
             // In a group that was made anew the count began from nothing.
             let (_, then) = then.filter(|(known, _)| *known == group)?;
             let passed = count(&usage)?.checked_sub(count(then)?)?;
             (seconds > 0.0).then(|| passed as f64 / seconds)
         };
-        Row {
-            name: one.name.to_string(),
-            state: one.state,
-            pid: one.pid,
+        Self {
+            name: name.to_owned(),
+            slice: None,
+            state: None,
+            pid: None,
             cpu_percent: rate(|usage| usage.cpu_usec).map(|rate| rate / 1e4),
             io_read: rate(|usage| usage.io_read_bytes),
             io_write: rate(|usage| usage.io_write_bytes),
             usage,
         }
-    };
-    let mut rows: Vec<_> = now.components.iter().map(row).collect();
-    // By name where they are equal: the supervisor tells them in that order.
-    rows.sort_by(|one, other| sort.key(other).total_cmp(&sort.key(one)));
-    rows
+    }
+}
+
+/// Rows as a tree, each with its depth: those of what is in no slice and of outermost slices, and after each slice those
+/// in it. Who has the most comes first on each level.
+fn tree<'a>(rows: &'a [Row], slices: &'a [Row], sort: Sort) -> Vec<(usize, &'a Row)> {
+    let known = |name: &str| slices.iter().any(|slice| slice.name == name);
+    // Of a slice with no account nothing can be said but what is in it.
+    let place = |row: &'a Row| row.slice.as_deref().filter(|slice| known(slice));
+    let mut inside: HashMap<Option<&str>, Vec<&Row>> = HashMap::new();
+    for row in slices.iter().chain(rows) {
+        inside.entry(place(row)).or_default().push(row);
+    }
+    for level in inside.values_mut() {
+        level.sort_by(|one, other| sort.key(other).total_cmp(&sort.key(one)));
+    }
+    let mut open: Vec<_> =
+        inside.remove(&None).unwrap_or_default().into_iter().rev().map(|row| (0, row)).collect();
+    let mut tree = Vec::new();
+    while let Some((depth, row)) = open.pop() {
+        tree.push((depth, row));
+        let below = if row.is_slice() { inside.remove(&Some(row.name.as_str())) } else { None };
+        open.extend(below.unwrap_or_default().into_iter().rev().map(|row| (depth + 1, row)));
+    }
+    tree
+}
+
+impl Row {
+    fn is_slice(&self) -> bool {
+        self.state.is_none()
+    }
+
+    /// A slice with a slash behind, as a directory.
+    fn shown(&self) -> String {
+        let own = self.name.rsplit('/').next().unwrap_or(&self.name);
+        if self.is_slice() { format!("{own}/") } else { self.name.clone() }
+    }
 }
 
 impl Sort {
@@ -147,12 +241,15 @@ impl Sort {
     }
 }
 
-fn line(rows: &[Row], interval: Duration) -> String {
+fn line(rows: &[Row], slices: &[Row], interval: Duration) -> String {
     let interval_ms = u64::try_from(interval.as_millis()).unwrap_or(u64::MAX);
-    format!("{}\n", json!({"version": VERSION, "interval_ms": interval_ms, "components": rows}))
+    format!(
+        "{}\n",
+        json!({"version": VERSION, "interval_ms": interval_ms, "components": rows, "slices": slices})
+    )
 }
 
-fn table(rows: &[Row]) -> String {
+fn table(rows: &[Row], slices: &[Row], sort: Sort) -> String {
     let header = [
         "COMPONENT",
         "STATE",
@@ -167,7 +264,7 @@ fn table(rows: &[Row]) -> String {
         "MEM-P",
         "IO-P",
     ];
-    let drawn: Vec<_> = rows.iter().map(cells).collect();
+    let drawn: Vec<_> = tree(rows, slices, sort).into_iter().map(|(depth, row)| cells(depth, row)).collect();
     let sum = |value: fn(&Row) -> Option<f64>| rows.iter().filter_map(value).sum::<f64>();
     let cpu = sum(|row| row.cpu_percent);
     let memory = sum(|row| row.usage.memory_bytes.map(|bytes| bytes as f64));
@@ -177,7 +274,7 @@ fn table(rows: &[Row]) -> String {
     format!("{}{summary}", draw(&header, &drawn))
 }
 
-fn cells(row: &Row) -> Vec<Cell> {
+fn cells(depth: usize, row: &Row) -> Vec<Cell> {
     let usage = &row.usage;
     let bytes = |bytes: Option<u64>| bytes.map(|bytes| Bytes(bytes).to_string());
     let rate = |rate: Option<f64>| bytes(rate.map(|rate| rate as u64));
@@ -185,8 +282,8 @@ fn cells(row: &Row) -> Vec<Cell> {
         .unwrap_or_else(|| if usage.memory_bytes.is_some() { "max" } else { "-" }.into());
     let plain = |text: Option<String>| Cell::plain(text.unwrap_or_else(|| "-".to_owned()));
     vec![
-        Cell::plain(&row.name),
-        Cell::plain(row.state.name()),
+        Cell::plain(format!("{:1$}{2}", "", depth * INDENT, row.shown())),
+        plain(row.state.map(|state| state.name().to_owned())),
         plain(row.pid.map(|pid| pid.to_string())),
         plain(row.cpu_percent.map(|percent| format!("{percent:.1}%"))),
         plain(bytes(usage.memory_bytes)),
@@ -231,6 +328,7 @@ mod tests {
             at,
             components: names.map(|(name, pid)| component(name, pid)).to_vec(),
             usage: usage.iter().map(of).collect(),
+            slices: BTreeMap::new(),
         }
     }
 
@@ -245,10 +343,11 @@ mod tests {
         let names =
             |sort| super::rows(&before, &now, sort).into_iter().map(|row| row.name).collect::<String>();
         assert_eq!([names(Sort::Memory), names(Sort::Name), names(Sort::Io)], ["bac", "abc", "abc"]);
-        let text = anstream::adapter::strip_str(&table(&rows)).to_string();
+        let text = anstream::adapter::strip_str(&table(&rows, &[], Sort::Cpu)).to_string();
         assert!(text.contains("a          ACTIVE  1    50.0%"), "{text}");
         assert!(text.ends_with("2 running, 50.0 % of a processor, 6.7G of memory\n"), "{text}");
-        let value: serde_json::Value = serde_json::from_str(&line(&rows, now.at - before.at)).expect("JSON");
+        let value: serde_json::Value =
+            serde_json::from_str(&line(&rows, &[], now.at - before.at)).expect("JSON");
         assert_eq!(value["interval_ms"], 2000);
         assert_eq!(value["components"][0]["cpu_percent"], 50.0);
     }
@@ -263,5 +362,45 @@ mod tests {
         // Nor has one that counts less than before.
         let less = reading(start + Duration::from_secs(1), &[("a", 1, 1)]);
         assert_eq!(rows(&before, &less, Sort::Name)[0].cpu_percent, None);
+    }
+
+    #[test]
+    fn slices_stand_before_what_is_in_them_with_all_that_it_uses() {
+        let start = Instant::now();
+        let mut before = reading(start, &[("a", 0, 0), ("b", 0, 0)]);
+        let mut now = reading(start + Duration::from_secs(1), &[("a", 100_000, 0), ("b", 200_000, 0)]);
+        now.components[0].slice = Some("shop/back".into());
+        for (group, cpu) in [("shop.slice", 700_000), ("shop.slice/back.slice", 100_000)] {
+            let account =
+                |cpu_usec| (PathBuf::from("/g").join(group), Usage { cpu_usec, ..Usage::default() });
+            before.slices.insert(group.to_owned(), account(Some(0)));
+            now.slices.insert(group.to_owned(), account(Some(cpu)));
+        }
+        let sample = |sort| (rows(&before, &now, sort), slices(&before, &now, sort));
+        let shown = |sort| {
+            let (rows, slices) = sample(sort);
+            let tree =
+                tree(&rows, &slices, sort).into_iter().map(|(depth, row)| format!("{depth}{}", row.shown()));
+            tree.collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(shown(Sort::Cpu), "0shop/ 1back/ 2a 0b 0c");
+        assert_eq!(shown(Sort::Memory), "0b 0shop/ 1back/ 2a 0c");
+        let (rows, slices) = sample(Sort::Cpu);
+        let text = anstream::adapter::strip_str(&table(&rows, &slices, Sort::Cpu)).to_string();
+        assert!(
+            text.contains("shop/      -       -    70.0%") && text.contains("    a      ACTIVE"),
+            "{text}"
+        );
+        assert!(
+            text.ends_with("2 running, 30.0 % of a processor, 293.0M of memory\n"),
+            "nothing twice: {text}"
+        );
+        let value: serde_json::Value =
+            serde_json::from_str(&line(&rows, &slices, now.at - before.at)).expect("JSON");
+        assert_eq!(value["slices"][1]["slice"], "shop");
+        assert_eq!(
+            (&value["slices"][0]["cpu_percent"], &value["components"][1]["slice"]),
+            (&json!(70.0), &json!("shop/back"))
+        );
     }
 }

@@ -4,7 +4,7 @@
 //! The files are read and written here and by no library (cgroups-rs): a limit that cannot be set has to keep a component
 //! from starting, and to be named, and process 1 must not wait for a write that makes the kernel reclaim.
 //!
-//! Layout: `ROOT/graph/<cgroup or name>`, and in that one for each process of a component that hands over. Without a usable hierarchy components run without
+//! Layout: `ROOT/graph/<cgroup or name>`, with `<slice>.slice/` before it for each slice around, and in that one for each process of a component that hands over. Without a usable hierarchy components run without
 //! groups, which is said once at the start; limits then do not hold.
 
 mod confine;
@@ -56,6 +56,8 @@ struct Group {
     components: u32,
     /// Runs that are in it now.
     runs: u32,
+    /// It is a slice's: nobody's own, and there as long as anything is in it.
+    is_slice: bool,
     /// Children that write its limits now.
     writers: u32,
     /// Children that ever did.
@@ -118,7 +120,7 @@ impl Cgroups {
         let Some(subtree) = &self.subtree else {
             return Ok(None);
         };
-        let path: Rc<Path> = subtree.join(component.cgroup()).into();
+        let path: Rc<Path> = subtree.join(&*component.cgroup()).into();
         let Some(own) = generation::find(&path, component, pid)? else {
             return Err(io::Error::other(format!("{pid} is not in {}", path.display())));
         };

@@ -5,6 +5,7 @@
 use std::rc::Rc;
 
 use nix::libc;
+use yakiros_core::component::slice;
 use yakiros_core::journal::Victim;
 
 /// What is read of the log, in bytes: a report of one kill has up to about 8 KiB, and what counts is at its end.
@@ -19,9 +20,33 @@ pub struct Kill {
     /// Who.
     pub victim: Victim,
     /// Where there was no room, if that was not the group that is asked about.
-    pub scope: Option<Rc<str>>,
+    pub scope: Option<Scope>,
     /// When, in microseconds since the kernel began; `None` if its log has no times (`printk.time=0`).
     pub time_us: Option<u64>,
+}
+
+/// Where there was no room.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// A slice that the group lies in, by the end of its group's path.
+    Slice(Rc<str>),
+    /// Another group, by its path.
+    Group(Rc<str>),
+    /// The nodes of memory that it may use.
+    Nodes,
+    /// The machine.
+    Machine,
+}
+
+impl Scope {
+    /// The group with the path `full`, where `group` was at its end.
+    fn of(full: &str, group: &str) -> Self {
+        let around = slice::path_to(group).filter(|around| slice::is_slice(around));
+        match around.filter(|around| ends_with(full, around)).last() {
+            Some(slice) => Self::Slice(slice.into()),
+            None => Self::Group(full.into()),
+        }
+    }
 }
 
 /// What the log says last.
@@ -56,11 +81,9 @@ fn kill(fields: &str, group: &str, time_us: Option<u64>) -> Option<Kill> {
     }
     let scope = match (before.split_once(",oom_memcg="), before.split(',').next()) {
         (Some((_, full)), _) if ends_with(full, group) => None,
-        (Some((_, full)), _) => Some(format!("the group {full}").into()),
-        (None, Some("CONSTRAINT_CPUSET" | "CONSTRAINT_MEMORY_POLICY")) => {
-            Some("the nodes that it may use".into())
-        }
-        (None, _) => Some("the machine".into()),
+        (Some((_, full)), _) => Some(Scope::of(full, group)),
+        (None, Some("CONSTRAINT_CPUSET" | "CONSTRAINT_MEMORY_POLICY")) => Some(Scope::Nodes),
+        (None, _) => Some(Scope::Machine),
     };
     let name = name.chars().flat_map(char::escape_debug).collect::<String>().into();
     Some(Kill { victim: Victim { pid, name }, scope, time_us })
@@ -98,14 +121,14 @@ mod tests {
 <6>[  125.000000] oom-kill:constraint=CONSTRAINT_NONE,nodemask=(null),cpuset=/,mems_allowed=0,global_oom,task_memcg=/graph/hog/inner,task=sh,pid=400,uid=0
 ";
 
-    fn named(kill: &Kill) -> (i32, &str, Option<&str>) {
-        (kill.victim.pid, &kill.victim.name, kill.scope.as_deref())
+    fn named(kill: &Kill) -> (i32, &str, Option<Scope>) {
+        (kill.victim.pid, &kill.victim.name, kill.scope.clone())
     }
 
     #[test]
     fn the_victims_of_a_group_are_found_the_newest_first() {
         let all = kills(LOG, "graph/hog", 5, None);
-        let expected = [(400, "sh", Some("the machine")), (211, "test-hog", None)];
+        let expected = [(400, "sh", Some(Scope::Machine)), (211, "test-hog", None)];
         assert_eq!(all.iter().map(named).collect::<Vec<_>>(), expected);
         assert_eq!(kills(LOG, "graph/hog", 1, None).iter().map(named).collect::<Vec<_>>(), expected[..1]);
         for other in ["graph/hog2", "graph/og", "graph/shop", "graph/inner"] {
@@ -140,7 +163,7 @@ mod tests {
     #[test]
     fn a_name_that_looks_like_a_number_is_a_name() {
         let found = kills(LOG, "graph/web.slice/shop", 1, None);
-        let expected = [(300, "a,pid=1,uid=0", Some("the group /graph/web.slice"))];
+        let expected = [(300, "a,pid=1,uid=0", Some(Scope::Slice("graph/web.slice".into())))];
         assert_eq!(found.iter().map(named).collect::<Vec<_>>(), expected);
     }
 

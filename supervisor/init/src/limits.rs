@@ -5,7 +5,7 @@
 //! The child keeps none of the supervisor's descriptors, so that nothing stays open for it. It ends with the run that it
 //! writes for, and nothing is started in the group before it has.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::ffi::{CStr, CString};
 use std::fmt;
@@ -53,6 +53,8 @@ struct Change {
 enum AskedBy {
     /// The engine, for a process that runs; and what of it that is no file to write was refused.
     Engine(Result<(), Rc<str>>),
+    /// The engine, for the slice whose group has this path.
+    Slice(Rc<str>),
     /// A start that waits for it.
     Start(oneshot::Sender<Result<(), Failure>>),
     /// Nobody any more.
@@ -67,9 +69,22 @@ struct Failure {
     errno: i32,
 }
 
-/// Changes under way, by the run they are for. There is one at a time for each.
+/// Whose change it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Writer {
+    /// That of a run, which has one at a time.
+    Run(RunId),
+    /// That of a slice, by its number: none is used twice.
+    Slice(u64),
+}
+
+/// Changes under way.
 #[derive(Default)]
-pub struct Changes(RefCell<HashMap<RunId, Change>>);
+pub struct Changes {
+    all: RefCell<HashMap<Writer, Change>>,
+    /// The number of the last one of a slice.
+    last: Cell<u64>,
+}
 
 /// Give a process the limits that are declared now, and report what became of it.
 pub fn begin(supervisor: &Rc<Supervisor>, run: RunId, component: &Component) {
@@ -88,8 +103,27 @@ pub fn begin(supervisor: &Rc<Supervisor>, run: RunId, component: &Component) {
         }
         Some(Ok(work)) => work,
     };
-    if let Err(error) = launch(supervisor, run, work, AskedBy::Engine(others)) {
+    if let Err(error) = launch(supervisor, Writer::Run(run), work, AskedBy::Engine(others)) {
         over(supervisor, run, Err(format!("failed to create a process: {error}").into()));
+    }
+}
+
+/// Give the group of a slice, if anything is in it, the limits that are declared now, and report what became of it.
+pub fn begin_slice(supervisor: &Rc<Supervisor>, slice: &Component) {
+    let group: Rc<str> = slice.name.as_str().into();
+    let over = |outcome| supervisor.dispatch(Event::SliceLimited(Rc::clone(&group), outcome));
+    let work = supervisor.processes.borrow().slice_to_write(slice);
+    let work = match work {
+        // What comes to be in it finds them.
+        None => return over(Ok(())),
+        Some(Err(Refusal { step, error })) => return over(Err(format!("failed to {step}: {error}").into())),
+        Some(Ok(work)) if work.limits.is_empty() => return over(Ok(())),
+        Some(Ok(work)) => work,
+    };
+    let number = supervisor.changes.last.get() + 1;
+    supervisor.changes.last.set(number);
+    if let Err(error) = launch(supervisor, Writer::Slice(number), work, AskedBy::Slice(Rc::clone(&group))) {
+        over(Err(format!("failed to create a process: {error}").into()));
     }
 }
 
@@ -105,7 +139,7 @@ pub async fn write(supervisor: &Rc<Supervisor>, run: RunId, work: Work) -> io::R
     }
 
     let (sender, answer) = oneshot::channel();
-    launch(supervisor, run, work, AskedBy::Start(sender))?;
+    launch(supervisor, Writer::Run(run), work, AskedBy::Start(sender))?;
     let _ending = Ending(supervisor, run);
     let gone = Failure { file: None, errno: libc::ECANCELED };
     let written = answer.await.unwrap_or(Err(gone));
@@ -115,7 +149,7 @@ pub async fn write(supervisor: &Rc<Supervisor>, run: RunId, work: Work) -> io::R
 impl Changes {
     /// End the child that writes for a run, if there is one: nobody asks for it any more.
     pub fn abandon(&self, run: RunId) {
-        if let Some(change) = self.0.borrow_mut().get_mut(&run) {
+        if let Some(change) = self.all.borrow_mut().get_mut(&Writer::Run(run)) {
             change.asked = AskedBy::Nobody;
             // It is not reaped, or it would not be among them: the number is its own.
             let _ = kill(Pid::from_raw(change.pid), Signal::SIGKILL);
@@ -123,35 +157,34 @@ impl Changes {
     }
 }
 
-fn launch(supervisor: &Rc<Supervisor>, run: RunId, mut work: Work, asked: AskedBy) -> io::Result<()> {
+fn launch(supervisor: &Rc<Supervisor>, writer: Writer, mut work: Work, asked: AskedBy) -> io::Result<()> {
     let (pid, report) = start(&work)?;
     let time = spawn_local(async move {
         tokio::time::sleep(TIME).await;
         // It is not reaped, or this task would have been ended: the number is its own.
         let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
     });
-    supervisor.processes.borrow_mut().limits_begun(pid, run, &mut work);
+    supervisor.processes.borrow_mut().limits_begun(pid, writer, &mut work);
     let change = Change { work, pid, report, time: time.abort_handle(), asked };
-    supervisor.changes.0.borrow_mut().insert(run, change);
+    supervisor.changes.all.borrow_mut().insert(writer, change);
     Ok(())
 }
 
 /// The child of a change has ended.
-pub fn reaped(supervisor: &Rc<Supervisor>, run: RunId, exit: Exit) {
-    let Some(change) = supervisor.changes.0.borrow_mut().remove(&run) else {
+pub fn reaped(supervisor: &Rc<Supervisor>, writer: Writer, exit: Exit) {
+    let Some(change) = supervisor.changes.all.borrow_mut().remove(&writer) else {
         return;
     };
     change.time.abort();
     let outcome = judge(&change.work.limits, &change.report, exit);
     supervisor.processes.borrow_mut().limits_written(change.work, outcome.is_ok());
-    match change.asked {
-        AskedBy::Engine(others) => {
-            let written = outcome.map_err(|failure| failure.to_string().into());
-            over(supervisor, run, written.and(others));
-        }
+    let told = || outcome.map_err(|failure| failure.to_string().into());
+    match (change.asked, writer) {
+        (AskedBy::Engine(others), Writer::Run(run)) => over(supervisor, run, told().and(others)),
+        (AskedBy::Slice(group), _) => supervisor.dispatch(Event::SliceLimited(group, told())),
         // It may have been given up.
-        AskedBy::Start(sender) => drop(sender.send(outcome)),
-        AskedBy::Nobody => {}
+        (AskedBy::Start(sender), _) => drop(sender.send(outcome)),
+        (AskedBy::Nobody | AskedBy::Engine(_), _) => {}
     }
 }
 

@@ -91,6 +91,8 @@ enum Role {
     Health(ProbeId),
     /// Writes the limits of this run.
     Limits(RunId),
+    /// Writes the limits of a slice; the change has this number.
+    SliceLimits(u64),
     /// Passes on what this run receives.
     Relay(RunId),
     /// Tries whether a program can take over.

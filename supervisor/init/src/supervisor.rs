@@ -272,6 +272,7 @@ impl Supervisor {
             Effect::Unconfine(run) => self.processes.borrow().unconfine(run),
             Effect::Probe { probe, run, component } => health::begin(self, probe, run, &component),
             Effect::Limit { run, component } => limits::begin(self, run, &component),
+            Effect::LimitSlice(slice) => limits::begin_slice(self, &slice),
             Effect::CancelProbe(probe) => health::cancel(self, probe),
             Effect::Terminate(run) => {
                 let declared = self.started_with(run).and_then(|component| component.lifecycle.stop_signal);
@@ -324,6 +325,11 @@ impl Supervisor {
     /// Components that start as soon as the one of this run is up; not more than `most` of them.
     pub fn followers(&self, run: RunId, most: usize) -> Vec<Rc<Component>> {
         self.engine.borrow().followers(run, most)
+    }
+
+    /// The slices that a component lies in, the outermost first.
+    pub fn slices_around(&self, component: &Component) -> Vec<Rc<Component>> {
+        self.engine.borrow().slices_around(component)
     }
 
     /// Whether nothing starts, stops or waits to become ready.

@@ -10,14 +10,16 @@ use super::keys::Word;
 use super::reader::{FINDING_LIMIT, Reader};
 use super::resources::resources;
 use super::security::security;
+use super::slice;
 use super::sockets::sockets;
 use super::values::{
-    absolute_path, arguments, capabilities, command, http_target, interval, list, list_or_truth,
-    positive_seconds, seconds, signal, signal_to_supervisor, socket_address, text, truth, variables, word,
+    absolute_path, arguments, capabilities, command, http_target, interval, is_part_of_a_name, list,
+    list_or_truth, positive_seconds, seconds, signal, signal_to_supervisor, socket_address, text, truth,
+    variables, word,
 };
 use super::{
     Check, CheckpointPolicy, Component, Handoff, Health, HotSwap, KERNEL, Kind, Lifecycle, NAME_LIMIT,
-    Readiness, Signal, Strategy,
+    Readiness, Resources, Signal, Strategy,
 };
 use crate::diagnostic::rules;
 
@@ -81,6 +83,9 @@ impl Word for Method {
 
 /// Read every section. `None` when there is no usable name or binary.
 pub(super) fn component(r: &mut Reader<'_>) -> Option<Component> {
+    if slice::is_declared(r) {
+        return slice::slice(r);
+    }
     let name = name(r);
     let extends_kernel = name.as_deref() == Some(KERNEL);
     let binary = binary(r, extends_kernel);
@@ -92,6 +97,7 @@ pub(super) fn component(r: &mut Reader<'_>) -> Option<Component> {
     contradictions(r, &provides, &requires, &optional);
     let lifecycle = lifecycle(r, kind);
     let resources = resources(r);
+    group(r, name.as_deref(), &resources);
     let isolation = isolation(r);
     let security = security(r);
     let environment = environment(r);
@@ -114,6 +120,7 @@ pub(super) fn component(r: &mut Reader<'_>) -> Option<Component> {
         checkpoint: checkpoint.into(),
         hotswap: hotswap.into(),
         sockets,
+        description: None,
     })
 }
 
@@ -123,10 +130,7 @@ fn name(r: &mut Reader<'_>) -> Option<String> {
         return None;
     }
     let name = r.get("component", "name", text)?;
-    let fits_a_file_name = name.len() <= NAME_LIMIT
-        && !name.starts_with(['.', '-'])
-        && name.chars().all(|c| c.is_alphanumeric() || "._-+@:".contains(c));
-    if !fits_a_file_name {
+    if name.len() > NAME_LIMIT || !is_part_of_a_name(&name) {
         r.report(
             &rules::COMPONENT_NAME,
             "component",
@@ -140,6 +144,20 @@ fn name(r: &mut Reader<'_>) -> Option<String> {
         return None;
     }
     Some(name)
+}
+
+/// Groups of slices have no processes, so no component has such a one.
+fn group(r: &mut Reader<'_>, name: Option<&str>, resources: &Resources) {
+    let (section, key) =
+        if resources.cgroup.is_some() { ("resources", "cgroup") } else { ("component", "name") };
+    if let Some(path) = resources.cgroup.as_deref().or(name)
+        && path.split('/').any(slice::is_slice)
+    {
+        let message = format!("the control group {path:?} would be that of a slice, or lie in one");
+        let help =
+            "give `resources.cgroup` another name, and write `resources.slice = \"NAME\"` to lie in a slice";
+        r.report(&rules::GROUP_OF_SLICE, section, key, &message, Some(help.to_owned()));
+    }
 }
 
 fn binary(r: &mut Reader<'_>, extends_kernel: bool) -> Option<String> {

@@ -8,6 +8,7 @@ mod nearest;
 mod resources;
 mod sandbox;
 mod service;
+mod slice;
 
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ pub use self::nearest::nearest;
 use self::resources::RESOURCES;
 use self::sandbox::{ENVIRONMENT, ISOLATION, SECURITY};
 use self::service::{CHECKPOINT, COMPONENT, HOTSWAP, LIFECYCLE, SOCKETS};
+use self::slice::SLICE;
 
 /// The shortest time after which something is done again and again: shorter ones would keep the supervisor busy for one
 /// component, and a loaded machine is no more exact than a few milliseconds.
@@ -71,6 +73,10 @@ pub enum Shape {
     Path,
     /// A path below the supervisor's cgroup.
     CgroupPath,
+    /// The name of a slice.
+    SlicePath,
+    /// Any text that is not empty.
+    Text,
     /// One of some words.
     Word(fn() -> Vec<&'static str>),
     /// An array of texts.
@@ -268,6 +274,14 @@ pub static SECTIONS: &[Section] = &[
         keys: SOCKETS,
         several: true,
     },
+    Section::one(
+        "slice",
+        "A control group that components share. A file with this section has no other one but `[resources]`, and in that one \
+         `memory_max`, `memory_high`, `memory_swap_max`, `cpu_weight`, `cpu_max`, `cpuset`, `cpuset_mems`, `io_weight`, \
+         `io_max` and `pids_max`: limits for all that is in the slice together, which change on what runs. A component lies \
+         in it by `resources.slice`.",
+        SLICE,
+    ),
 ];
 
 /// The section of that name.

@@ -131,6 +131,18 @@ impl<'s> Reader<'s> {
         self.push(rule, place.unwrap_or(0..0), message, help);
     }
 
+    /// Whether a section is there.
+    pub(super) fn has_section(&self, section: &str) -> bool {
+        self.root.contains_key(section)
+    }
+
+    /// A finding about a section, if it is there.
+    pub(super) fn report_section(&mut self, rule: &'static Rule, section: &str, message: &str, help: &str) {
+        if let Some(place) = self.head(section) {
+            self.push(rule, place, message, Some(help.to_owned()));
+        }
+    }
+
     /// A key that is of no use, and why.
     pub(super) fn without(&mut self, section: &str, key: &str, why: &str) {
         if self.has(section, key) {

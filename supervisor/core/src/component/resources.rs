@@ -3,7 +3,7 @@
 //! A limit that is given here is one of the kernel's own (`Documentation/admin-guide/cgroup-v2.rst`), by the name that the
 //! kernel gives it, with `_` in place of the dot.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write as _};
 
 use serde::{Deserialize, Serialize};
@@ -12,6 +12,7 @@ use toml::de::DeValue;
 use super::keys::Word;
 use super::process::{ProcessLimits, process_limits};
 use super::reader::Reader;
+use super::slice;
 use super::values::{
     Problem, arguments, bytes, bytes_or_none, cgroup_path, size, text, truth, with_unit, word,
 };
@@ -33,8 +34,10 @@ const DEVICE_LIMIT: usize = 1024;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Resources {
-    /// Relative path below the supervisor's cgroup; the name when absent.
+    /// Relative path below the supervisor's cgroup, or the slice's; the name when absent.
     pub cgroup: Option<String>,
+    /// The name of the slice that it lies in.
+    pub slice: Option<String>,
     /// `memory.max`, bytes.
     pub memory_max: Option<u64>,
     /// `memory.high`, bytes.
@@ -68,6 +71,15 @@ pub struct Resources {
 }
 
 impl Resources {
+    /// What is declared for the files of a control group, as the kernel takes it; of a file with a line for each device,
+    /// with the device behind its name.
+    pub fn declared_limits(&self) -> BTreeMap<String, String> {
+        let files = self.limit_files().into_iter();
+        let files = files.filter_map(|(file, value, _)| Some((file.to_owned(), value?)));
+        let devices = self.io_max.iter().map(|max| (format!("io.max {}", max.device), max.limits()));
+        files.chain(devices).collect()
+    }
+
     /// Each file of a control group with one value: what is declared for it, as the kernel takes it, and what the kernel
     /// begins with.
     pub fn limit_files(&self) -> [(&'static str, Option<String>, &'static str); 10] {
@@ -206,6 +218,7 @@ pub(super) fn resources(r: &mut Reader<'_>) -> Resources {
     let weight = |r: &mut Reader<'_>, key| r.number(S, key).and_then(|n| u16::try_from(n).ok());
     let found = Resources {
         cgroup: r.get(S, "cgroup", cgroup_path),
+        slice: r.get(S, "slice", slice::path),
         memory_max: r.get(S, "memory_max", bytes),
         memory_high: r.get(S, "memory_high", bytes),
         memory_swap_max: r.get(S, "memory_swap_max", bytes_or_none),

@@ -10,7 +10,7 @@ use super::keys::{Fallback, Key, SECTIONS, SHORTEST_INTERVAL, Section, Shape, Wo
 use super::process::CPU_MAX;
 use super::seccomp::SETS;
 use super::security::ID_MAX;
-use super::{CAPABILITIES, KERNEL, NAME_LIMIT, RlimitResource, Signal, resources, values};
+use super::{CAPABILITIES, KERNEL, NAME_LIMIT, RlimitResource, Signal, resources, slice, values};
 
 /// Letters, digits and what else a name may have; see `build::name`.
 const NAME: &str = "^[\\p{Alphabetic}\\p{N}_+@:][\\p{Alphabetic}\\p{N}._+@:-]*$";
@@ -29,6 +29,11 @@ const ABSOLUTE: &str = "^/[^\\u0000]*$";
 /// Neither absolute nor with empty, `.` and `..` parts, nor with names that the kernel uses.
 const CGROUP: &str =
     "^(?!/)(?!.*(^|/)(\\.{0,2}|(cgroup|memory|cpu|io|pids|cpuset)\\.[^/]*)(/|$))[^\\u0000]+$";
+
+/// Parts that are names, neither a controller's nor with the end that their directories get.
+const SLICE: &str = "^(?!.*\\.slice(/|$))(?!(.*/)?(cgroup|memory|cpu|io|pids|cpuset)(\\.|/|$))\
+                     [\\p{Alphabetic}\\p{N}_+@:][\\p{Alphabetic}\\p{N}._+@:-]*\
+                     (/[\\p{Alphabetic}\\p{N}_+@:][\\p{Alphabetic}\\p{N}._+@:-]*)*$";
 
 /// A number with or without a unit; the parser trims it.
 const TIME: &str = "^\\s*(\\d+\\.?\\d*|\\.\\d+)\\s*(ms|s|m|min|h)?\\s*$";
@@ -96,10 +101,10 @@ pub fn schema() -> Value {
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Component file of YakirOS",
-        "description": "One program that the supervisor looks after.",
+        "description": "One program that the supervisor looks after, or a control group that several share.",
         "type": "object",
         "properties": sections,
-        "required": ["component"],
+        "oneOf": [{"required": ["component"]}, {"required": ["slice"]}],
         "additionalProperties": false,
     })
 }
@@ -133,7 +138,7 @@ fn section(section: &Section) -> Value {
     }
     let is_required = |key: &&Key| matches!(key.fallback, Fallback::Required);
     let required: Vec<_> = section.keys.iter().filter(is_required).map(|key| key.name).collect();
-    if section.several {
+    if section.several || required == ["name"] {
         schema["required"] = json!(required);
     } else if !required.is_empty() {
         schema["required"] = json!(["name"]);
@@ -165,6 +170,8 @@ fn shape(shape: Shape) -> Value {
         Shape::HostName => json!({"type": "string", "pattern": TEXT, "maxLength": values::HOST_NAME_LIMIT}),
         Shape::Path => text(ABSOLUTE),
         Shape::CgroupPath => text(CGROUP),
+        Shape::SlicePath => json!({"type": "string", "pattern": SLICE, "maxLength": slice::PATH_LIMIT}),
+        Shape::Text => text(TEXT),
         Shape::Word(words) => json!({"enum": words()}),
         Shape::Words(words) => {
             let words = words();

@@ -4,9 +4,11 @@
 //! The supervisor takes files as they come and says of each component what it waits for; this is
 //! for who has all files in hand and wants to know before.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::keys::nearest;
+use super::slice;
 use super::{Component, KERNEL, KERNEL_CAPABILITIES, place};
 use crate::analysis::{Analysis, Cycle};
 use crate::control::{CapabilityStatus, GraphNode};
@@ -51,16 +53,18 @@ pub fn check_together(files: &[Declared<'_>]) -> Vec<Vec<Diagnostic>> {
     }
     let in_force: Vec<usize> = in_force.into_values().collect();
     unprovided(files, &in_force, &mut findings);
+    unknown_slices(files, &in_force, &mut findings);
     cycles(files, &in_force, &mut findings);
     shared_groups(files, &in_force, &mut findings);
     findings
 }
 
 fn duplicate(first: &Declared<'_>, second: &Declared<'_>) -> Diagnostic {
-    let name = &second.component.name;
-    let message = format!("component {name:?} is declared by {} and by {}", first.file, second.file);
+    let title = second.component.title();
+    let message = format!("{title} is declared by {} and by {}", first.file, second.file);
     let help = format!("{} is in force; rename one of the two", first.file);
-    second.finding(&rules::DUPLICATE_NAME, ("component", "name"), None, message).with_help(help)
+    let section = if second.component.is_slice() { "slice" } else { "component" };
+    second.finding(&rules::DUPLICATE_NAME, (section, "name"), None, message).with_help(help)
 }
 
 fn unprovided(files: &[Declared<'_>], in_force: &[usize], findings: &mut Findings) {
@@ -78,6 +82,31 @@ fn unprovided(files: &[Declared<'_>], in_force: &[usize], findings: &mut Finding
                 None => finding.with_help("it waits until a file declares a component that does"),
             });
         }
+    }
+}
+
+/// Slices that components or other slices would lie in.
+fn unknown_slices(files: &[Declared<'_>], in_force: &[usize], findings: &mut Findings) {
+    let slices = in_force.iter().map(|at| files[*at].component).filter(|component| component.is_slice());
+    let known: HashSet<&str> = slices.map(|slice| slice.name.as_str()).collect();
+    for at in in_force {
+        let component = files[*at].component;
+        let (key, around) = match component.slice() {
+            Some(slice) => (("resources", "slice"), slice),
+            None if component.is_slice() => (("slice", "name"), component.name.clone()),
+            None => continue,
+        };
+        let Some(missing) = slice::path_to(&around).find(|group| !known.contains(group)) else { continue };
+        let name = slice::name_of(missing);
+        let message = format!("{} lies in slice {name:?}, which nobody declares", component.title());
+        let names: Vec<_> = known.iter().map(|group| slice::name_of(group)).collect();
+        let help = match nearest(&name, names.iter().map(String::as_str)) {
+            Some(near) => format!("did you mean {near:?}?"),
+            None => format!(
+                "write a file with name = {name:?} under [slice]; what lies in it waits until there is one"
+            ),
+        };
+        findings[*at].push(files[*at].finding(&rules::UNKNOWN_SLICE, key, None, message).with_help(help));
     }
 }
 
@@ -136,12 +165,13 @@ fn kernel() -> GraphNode {
 
 /// Components in one group, or one in a group inside another's.
 fn shared_groups(files: &[Declared<'_>], in_force: &[usize], findings: &mut Findings) {
-    let mut owners: BTreeMap<&str, usize> = BTreeMap::new();
-    let with_process = in_force.iter().filter(|at| files[**at].component.name != KERNEL);
+    let mut owners: BTreeMap<Cow<'_, str>, usize> = BTreeMap::new();
+    let has_process = |component: &Component| component.name != KERNEL && !component.is_slice();
+    let with_process = in_force.iter().filter(|at| has_process(files[**at].component));
     for at in with_process {
         let declared = &files[*at];
         let path = declared.component.cgroup();
-        if let Some(other) = owners.get(path) {
+        if let Some(other) = owners.get(&path) {
             findings[*at].push(shared(declared, &files[*other], "is also the group of"));
         } else {
             owners.insert(path, *at);

@@ -503,6 +503,13 @@ pub(super) fn size(given: &str) -> Option<u64> {
 }
 
 /// A relative path that stays inside the supervisor's own cgroup.
+/// Whether a text can be a name, or a part of one with slashes, that becomes a control group or a file.
+pub(super) fn is_part_of_a_name(text: &str) -> bool {
+    !text.is_empty()
+        && !text.starts_with(['.', '-'])
+        && text.chars().all(|c| c.is_alphanumeric() || "._-+@:".contains(c))
+}
+
 pub(super) fn cgroup_path(value: &DeValue<'_>) -> Result<String, Problem> {
     let path = text(value)?;
     let inside = !path.starts_with('/')
@@ -517,7 +524,7 @@ pub(super) fn cgroup_path(value: &DeValue<'_>) -> Result<String, Problem> {
 }
 
 /// Names that the kernel itself puts into a cgroup directory.
-fn is_cgroup_file(name: &str) -> bool {
+pub(super) fn is_cgroup_file(name: &str) -> bool {
     ["cgroup.", "memory.", "cpu.", "io.", "pids.", "cpuset."].iter().any(|prefix| name.starts_with(prefix))
 }
 

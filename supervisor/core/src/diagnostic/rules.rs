@@ -371,6 +371,13 @@ rules! {
         bad File(web!("[isolation]" "namespaces = [\"net\"]" "network = { bridge = \"br0\", address = \"10.0.0.2\" }"));
         good File(web!("[isolation]" "namespaces = [\"net\"]" "network = { bridge = \"br0\", address = \"10.0.0.2/24\" }"));
 
+    SLICE_NAME Error "Y0244" "unusable name of a slice"
+        "A slice is named by where it lies: `batch/reports` lies in `batch`. Each part becomes the directory of a control \
+         group, with .slice behind it: it has letters, digits and . _ - + @ :, does not begin with . or -, does not end in \
+         .slice and is not the name of a controller of the kernel."
+        bad File("[slice]\nname = \"batch.slice\"\n");
+        good File("[slice]\nname = \"batch\"\n");
+
     READINESS_INCOMPLETE Error "Y0301" "method of readiness lacks its key"
         "`readiness = \"file\"` needs `readiness_file`, \"command\" needs `readiness_check`, and \
          \"signal\" needs `readiness_signal`."
@@ -513,8 +520,20 @@ rules! {
         good File(web!("[security]" "user = 33" "capabilities = [\"CAP_NET_RAW\"]"
                        "ambient_capabilities = [\"CAP_NET_RAW\"]"));
 
+    NOT_IN_A_SLICE Error "Y0332" "nothing for the file of a slice"
+        "A slice has no process: its file has a section [slice] and limits of control groups in [resources], and nothing \
+         that is about a program. Components that lie in it have files of their own."
+        bad File("[slice]\nname = \"batch\"\n[resources]\nmemory_max = \"64M\"\nfiles_max = 100\n");
+        good File("[slice]\nname = \"batch\"\n[resources]\nmemory_max = \"64M\"\n");
+
+    GROUP_OF_SLICE Error "Y0333" "control group of a slice"
+        "Directories that end in .slice are those of slices, and hold no processes: the kernel does not give limits to groups \
+         in a group that has some. Name the slice in `resources.slice`."
+        bad File(web!("[resources]" "cgroup = \"batch.slice/web\""));
+        good File(web!("[resources]" "cgroup = \"web\""));
+
     DUPLICATE_NAME Error "Y0401" "two files declare one component"
-        "A component is declared by one file. The one that was there first stays in force, the \
+        "A component, or a slice, is declared by one file. The one that was there first stays in force, the \
          other is refused until one of the two is renamed or goes."
         bad Files(&[("a.toml", component!("web")), ("b.toml", component!("web"))]);
         good Files(&[("a.toml", component!("web")), ("b.toml", component!("mail"))]);
@@ -567,4 +586,13 @@ rules! {
         "It is no regular file, or nobody may execute it. Mend it with `chmod +x`."
         bad File("[component]\nname = \"web\"\nbinary = \"/etc/passwd\"\n");
         good ONLY_WEB;
+
+    UNKNOWN_SLICE Warning "Y0407" "nobody declares the slice"
+        "A component, or another slice, lies in a slice that no file declares. It waits until one does. The name may be \
+         misspelt, or the file may lie elsewhere. All that `batch/reports` lies in has to be declared: `batch`, too."
+        bad Files(&[("web.toml", web!("[resources]" "slice = \"batch\""))]);
+        good Files(&[
+            ("batch.toml", "[slice]\nname = \"batch\"\n[resources]\nmemory_max = \"64M\"\n"),
+            ("web.toml", web!("[resources]" "slice = \"batch\"")),
+        ]);
 }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::unit::{AfterStop, Unit};
 use super::{Effect, Engine, FileChange, FileContent, Input};
-use crate::component::{Component, KERNEL, KERNEL_CAPABILITIES};
+use crate::component::{Component, KERNEL, KERNEL_CAPABILITIES, slice};
 use crate::control::RejectedFile;
 use crate::diagnostic::{Diagnostic, rules};
 use crate::graph::{Graph, Level, NodeId};
@@ -187,16 +187,36 @@ impl Files {
         Some((owner, component))
     }
 
+    /// What the pseudo-component provides: what the kernel does, what a file says that it does, and the slices.
+    pub(super) fn provided_by_kernel(&self) -> Vec<String> {
+        let own = KERNEL_CAPABILITIES.iter().map(|cap| (*cap).to_owned());
+        let extension =
+            self.in_force(KERNEL).into_iter().flat_map(|component| component.provides.iter().cloned());
+        let slices = self.slices().map(|slice| slice::capability(&slice.name));
+        own.chain(extension).chain(slices).collect()
+    }
+
+    /// The file in force for a name.
+    pub(super) fn file_of(&self, name: &str) -> Option<&str> {
+        self.owner_of(name).map(|file| &**file)
+    }
+
+    /// The slices in force, in the order of their groups.
+    pub(super) fn slices(&self) -> impl Iterator<Item = &Rc<Component>> {
+        let names = self.claims.keys().filter(|name| slice::is_slice(name));
+        names.filter_map(|name| self.in_force(name)).filter(|component| component.is_slice())
+    }
+
     /// Why a file is not used; empty when it is.
     fn complaints(&self, file: &Rc<str>, entry: &Entry) -> Vec<Diagnostic> {
         if !entry.errors.is_empty() {
             return entry.errors.clone();
         }
-        let name = entry.component.as_ref().map(|component| &component.name);
-        let owner = name.and_then(|name| self.owner_of(name));
-        match (name, owner) {
-            (Some(name), Some(owner)) if owner != file => {
-                let message = format!("component {name:?} is declared by {owner} and by {file}");
+        let component = entry.component.as_ref();
+        let owner = component.and_then(|component| self.owner_of(&component.name));
+        match (component, owner) {
+            (Some(component), Some(owner)) if owner != file => {
+                let message = format!("{} is declared by {owner} and by {file}", component.title());
                 let help = format!("{owner} is in force; rename one of the two");
                 vec![Diagnostic::whole_file(&rules::DUPLICATE_NAME, message).with_help(help)]
             }
@@ -233,16 +253,11 @@ impl Files {
 }
 
 /// Put the pseudo-component into a new graph, up from the start.
-pub(super) fn insert_kernel(graph: &mut Graph, extension: &[String]) -> NodeId {
-    let id = graph.insert(&kernel_capabilities(extension), &[], &[]);
+pub(super) fn insert_kernel(graph: &mut Graph, provides: &[String]) -> NodeId {
+    let id = graph.insert(provides, &[], &[]);
     graph.settle();
     graph.set_level(id, Level::Up);
     id
-}
-
-pub(super) fn kernel_capabilities(extension: &[String]) -> Vec<String> {
-    let own = KERNEL_CAPABILITIES.iter().map(|cap| (*cap).to_owned());
-    own.chain(extension.iter().cloned()).collect()
 }
 
 impl Engine {
@@ -264,12 +279,17 @@ impl Engine {
         }
         let mut changed = Vec::new();
         for (file, component) in declared {
-            if component.name == KERNEL {
-                let provides = kernel_capabilities(&component.provides);
-                self.graph.replace(self.kernel, &provides, &[], &[]);
+            if component.is_slice() {
+                self.limit_slice(&component);
+            } else if component.name == KERNEL {
+                // What it provides follows from all files.
             } else if let Some(change) = self.declare(&file, component) {
                 changed.push(change);
             }
+        }
+        if names.iter().any(|name| name == KERNEL || slice::is_slice(name)) {
+            self.slices.retain(|name, _| self.files.in_force(name).is_some());
+            self.graph.replace(self.kernel, &self.files.provided_by_kernel(), &[], &[]);
         }
         self.settle_graph(&edits);
         for (id, file, before) in changed {
@@ -349,10 +369,6 @@ impl Engine {
     /// A name without a declaration: its process goes first, then it is forgotten. Dependents
     /// are found by the edges as they were, so this comes before the edges change.
     pub(super) fn undeclare(&mut self, name: &str) {
-        if name == KERNEL {
-            let provides = kernel_capabilities(&[]);
-            return self.graph.replace(self.kernel, &provides, &[], &[]);
-        }
         let Some(id) = self.names.get(name).copied() else {
             return;
         };
@@ -396,7 +412,7 @@ impl Engine {
         file: &Rc<str>,
         component: Rc<Component>,
     ) -> Option<(NodeId, Rc<str>, Option<Rc<Component>>)> {
-        let (provides, requires) = (&component.provides, &component.requires);
+        let (provides, requires) = (&component.provides, &component.needs());
         let optional = &component.optional;
         let Some(id) = self.names.get(component.name.as_str()).copied() else {
             let id = self.graph.insert(provides, requires, optional);

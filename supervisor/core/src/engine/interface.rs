@@ -150,6 +150,8 @@ pub enum Event {
     Relayed(RunId, Relayed),
     /// What [`Effect::Limit`] asked for is done, or why it could not be.
     Limited(RunId, Result<(), Rc<str>>),
+    /// What [`Effect::LimitSlice`] asked for is done for the slice whose group has this path, or why it could not be.
+    SliceLimited(Rc<str>, Result<(), Rc<str>>),
     /// The kernel has killed for want of memory, in the group of this process. If it was the process itself, this comes
     /// before [`Event::Ended`].
     OutOfMemory(RunId, OutOfMemory),
@@ -270,6 +272,9 @@ pub enum Effect {
         /// The declaration in force.
         component: Rc<Component>,
     },
+    /// Give the group of a slice, if there is one, the limits that are declared now, and report [`Event::SliceLimited`],
+    /// once.
+    LimitSlice(Rc<Component>),
     /// Ask whether the component is well, and report [`Event::Probed`], once.
     Probe {
         /// The new probe.

@@ -267,7 +267,8 @@ impl Engine {
         let component = Rc::clone(&unit.component);
         let limit = component.lifecycle.readiness_timeout;
         match (component.kind, &component.lifecycle.readiness) {
-            (Kind::Oneshot, _) => {}
+            // It is ready when it has ended; a slice has no process.
+            (Kind::Oneshot | Kind::Slice, _) => {}
             (Kind::Service, Readiness::None) => self.enter(id, State::Active, cause, None),
             (Kind::Service, _) if broken(Mutation::ReadyAtOnce) => {
                 self.enter(id, State::Active, cause, None);

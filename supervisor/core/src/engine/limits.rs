@@ -1,16 +1,18 @@
 //! Limits that are declared anew while a process runs: they are changed on it, nothing is started
-//! anew. One change is under way at a time; what is declared meanwhile follows it.
+//! anew. One change is under way at a time; what is declared meanwhile follows it. So it is with those of slices, which
+//! hold for what runs in them.
 
 use std::rc::Rc;
 
 use serde::{Deserialize, Serialize};
 
 use super::{Effect, Engine, RunId};
+use crate::component::{Component, slice};
 use crate::graph::NodeId;
 use crate::journal::{Cause, Record};
 use crate::mutation::{Mutation, broken};
 
-/// The limits of one process.
+/// The limits of one process, or of a slice.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub(super) struct Limits {
@@ -25,6 +27,23 @@ pub(super) struct Limits {
 }
 
 impl Limits {
+    /// They are declared anew. Whether they are to be changed now: not while a change is under way.
+    fn begin(&mut self) -> bool {
+        self.again = self.busy;
+        self.changed = true;
+        !std::mem::replace(&mut self.busy, true)
+    }
+
+    /// A change is over. Whether another one is to follow; the outcome is then that of the next.
+    fn conclude(&mut self, outcome: Result<(), Rc<str>>) -> bool {
+        self.busy = false;
+        let again = std::mem::take(&mut self.again);
+        if !again {
+            self.failed = outcome.err();
+        }
+        again
+    }
+
     /// Whether they are sure to be those that the process was started with.
     pub(super) fn are_original(&self) -> bool {
         !self.changed
@@ -66,10 +85,7 @@ impl Engine {
         let Some(process) = unit.process.as_mut().filter(|process| !process.told) else {
             return;
         };
-        let limits = &mut process.limits;
-        limits.again = limits.busy;
-        limits.changed = true;
-        if !std::mem::replace(&mut limits.busy, true) {
+        if process.limits.begin() {
             let run = process.run;
             self.effects.push(Effect::Limit { run, component });
         }
@@ -88,15 +104,64 @@ impl Engine {
         let Some(process) = self.unit_mut(id).and_then(|unit| unit.process.as_mut()) else {
             return;
         };
-        let limits = &mut process.limits;
-        limits.busy = false;
-        if std::mem::take(&mut limits.again) {
+        if process.limits.conclude(outcome) {
             return self.change_limits(id);
         }
-        limits.failed = outcome.err();
-        if let Some(reason) = limits.failed.clone() {
+        if let Some(reason) = process.limits.failed.clone() {
             self.remark(id, Cause::LimitsNotSet { reason }, None);
         }
+    }
+
+    /// A slice is declared, anew or not: what runs in it gets its limits.
+    pub(super) fn limit_slice(&mut self, slice: &Rc<Component>) {
+        if self.slices.entry(slice.name.as_str().into()).or_default().begin() {
+            self.effects.push(Effect::LimitSlice(Rc::clone(slice)));
+        }
+    }
+
+    /// A change is done, or has failed: what is in the slice runs on, and it is said.
+    pub(super) fn take_slice_limited(&mut self, group: &Rc<str>, outcome: Result<(), Rc<str>>) {
+        // One that is no longer declared needs nothing.
+        let Some(limits) = self.slices.get_mut(group) else { return };
+        let outcome = outcome.map_err(|reason| format!("slice {}: {reason}", slice::name_of(group)).into());
+        if limits.conclude(outcome) {
+            if let Some(slice) = self.files.in_force(group).cloned() {
+                self.limit_slice(&slice);
+            }
+        } else if let Some(reason) = limits.failed.clone() {
+            self.remark_on_kernel(Cause::LimitsNotSet { reason });
+        }
+    }
+
+    /// Changes of slices that did not survive the performer before are asked for again.
+    pub(super) fn limit_slices_again(&mut self) {
+        let busy = |(group, limits): (&Rc<str>, &mut Limits)| {
+            std::mem::take(&mut limits.busy).then(|| Rc::clone(group))
+        };
+        let groups: Vec<_> = self.slices.iter_mut().filter_map(busy).collect();
+        for slice in groups.iter().filter_map(|group| self.files.in_force(group).cloned()).collect::<Vec<_>>()
+        {
+            self.limit_slice(&slice);
+        }
+    }
+
+    /// The slices that a component lies in, the outermost first, as they are declared now.
+    pub fn slices_around(&self, component: &Component) -> Vec<Rc<Component>> {
+        let inner = component.slice();
+        let groups = inner.iter().flat_map(|inner| slice::path_to(inner));
+        let declared = groups.filter_map(|group| self.files.in_force(group).cloned());
+        declared.filter(|declared| declared.is_slice()).collect()
+    }
+
+    /// What `status` says of a component in slices whose limits do not hold.
+    pub(super) fn complaints_about_slices<'a>(
+        &'a self,
+        component: &Component,
+    ) -> impl Iterator<Item = String> + 'a {
+        let inner = component.slice();
+        let groups: Vec<String> =
+            inner.iter().flat_map(|inner| slice::path_to(inner)).map(str::to_owned).collect();
+        groups.into_iter().filter_map(|group| self.slices.get(&*group)?.complaint())
     }
 
     /// Write something down about a component that stays in its state.

@@ -80,6 +80,7 @@ impl Engine {
         }
         self.ask_again(facts);
         self.limit_again(&facts.limits);
+        self.limit_slices_again();
         self.compare_clients(facts);
         if facts.failure.is_some() {
             self.mend(facts);

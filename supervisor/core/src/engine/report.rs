@@ -1,13 +1,16 @@
 //! What `status` and `graph` show, in pages.
 
+use std::collections::HashMap;
 use std::ops::Bound::{Excluded, Unbounded};
 use std::rc::Rc;
 
 use super::Engine;
+use super::limits::Limits;
 use super::unit::Unit;
-use crate::component::{Component, KERNEL};
+use crate::component::{Component, KERNEL, slice};
 use crate::control::{
-    ComponentStatus, Declaration, EventsPage, GraphNode, GraphPage, PAGE_BYTES, StatusPage, Summary, WhyPage,
+    ComponentStatus, Declaration, EventsPage, GraphNode, GraphPage, PAGE_BYTES, SliceStatus, SlicesPage,
+    StatusPage, Summary, WhyPage,
 };
 use crate::graph::NodeId;
 use crate::journal::State;
@@ -101,6 +104,7 @@ impl Engine {
         let held = unit.held_descriptors.iter().flat_map(|held| held.iter());
         ComponentStatus {
             name: Rc::clone(&unit.name),
+            slice: unit.component.resources.slice.as_deref().map(Rc::from),
             state: unit.state,
             pid: process.and_then(|process| process.pid),
             uptime_ms: since.map(|since| {
@@ -131,7 +135,8 @@ impl Engine {
                 _ => Some(format!("{queued} upgrades wait for the one under way")),
             };
             let strains = unit.process.as_ref().and_then(|_| unit.strains.complaint(self.now));
-            let limits = limits.into_iter().chain(strains);
+            let slices = unit.process.iter().flat_map(|_| self.complaints_about_slices(&unit.component));
+            let limits = limits.into_iter().chain(slices).chain(strains);
             let noted =
                 noted.into_iter().chain(limits).chain(queued).reduce(|one, other| format!("{one}; {other}"));
             let said = unit.process.as_ref().and_then(|process| process.said.summary());
@@ -183,6 +188,44 @@ impl Engine {
             }
         }
         summary
+    }
+
+    /// One page of `slices`, each before those that lie in it.
+    pub fn slices_page(&self, after: Option<&str>) -> SlicesPage {
+        let mut page = SlicesPage { revision: self.journal.revision(), slices: Vec::new(), next: None };
+        let mut inside: HashMap<String, [u64; 2]> = HashMap::new();
+        for unit in self.units.iter().flatten() {
+            let slice = unit.component.slice();
+            for group in slice.iter().flat_map(|slice| slice::path_to(slice)) {
+                let [components, running] = inside.entry(group.to_owned()).or_default();
+                *components += 1;
+                *running += u64::from(unit.process.is_some());
+            }
+        }
+        let mut bytes = 0;
+        for slice in self.files.slices().filter(|slice| after.is_none_or(|after| slice.name.as_str() > after))
+        {
+            if bytes >= PAGE_BYTES {
+                page.next = page.slices.last().map(|last| last.cgroup.clone());
+                break;
+            }
+            let [components, running] = inside.get(&slice.name).copied().unwrap_or_default();
+            let entry = SliceStatus {
+                name: slice::name_of(&slice.name),
+                cgroup: slice.name.clone(),
+                file: self.files.file_of(&slice.name).unwrap_or_default().to_owned(),
+                description: slice.description.as_deref().map(str::to_owned),
+                limits: slice.resources.declared_limits(),
+                components,
+                running,
+                detail: self.slices.get(slice.name.as_str()).and_then(Limits::complaint),
+            };
+            bytes += ENTRY_BYTES + entry.cgroup.len() + entry.file.len();
+            bytes += entry.limits.iter().map(|(file, value)| file.len() + value.len()).sum::<usize>();
+            bytes += entry.description.as_ref().map_or(0, String::len);
+            page.slices.push(entry);
+        }
+        page
     }
 
     /// One page of `graph`, sorted by name; the pseudo-component opens the first.

@@ -142,6 +142,10 @@ impl Engine {
             Request::Readiness { name, after } => {
                 self.show_readiness(client, name.as_deref(), after.as_deref());
             }
+            Request::Slices { after } => {
+                let page = self.slices_page(after.as_deref());
+                self.reply(client, Answer::Slices(page));
+            }
             Request::Declaration { name } => match self.declaration(&name) {
                 Some(declaration) => self.reply(client, Answer::Declaration(Box::new(declaration))),
                 None => self.unknown(client, &name),

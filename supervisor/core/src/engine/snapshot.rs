@@ -20,13 +20,13 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::declare::{self, Entry, Files};
+use super::declare::{Entry, Files};
 use super::lifecycle::level_of;
+use super::limits::Limits;
 use super::request::Waiter;
 use super::timers::{Due, TimerKey, Timers};
 use super::unit::Unit;
 use super::{Config, Engine, Halting};
-use crate::component::KERNEL;
 use crate::graph::places::{Placed, Places};
 use crate::graph::{Graph, Level, NodeId};
 use crate::journal::{Journal, State};
@@ -54,6 +54,9 @@ pub struct Snapshot {
     last_probe: u64,
     halting: Option<Halting>,
     undeclared: Option<u64>,
+    /// By the path of a slice's group.
+    #[serde(default)]
+    slices: BTreeMap<Rc<str>, Limits>,
 }
 
 /// Why a snapshot cannot be used.
@@ -100,6 +103,7 @@ impl Engine {
             last_probe,
             halting,
             undeclared,
+            slices,
             // Its owner's, or derived.
             config: _,
             units: _,
@@ -128,6 +132,7 @@ impl Engine {
             last_probe: *last_probe,
             halting: *halting,
             undeclared: *undeclared,
+            slices: slices.clone(),
         }
     }
 
@@ -174,6 +179,7 @@ impl Engine {
         engine.last_probe = snapshot.last_probe;
         engine.halting = halting;
         engine.undeclared = snapshot.undeclared;
+        engine.slices = snapshot.slices;
         engine.journal = snapshot.journal;
         engine.journal.mend();
         engine.journal.share_names(|name| engine.names.get_key_value(name).map(|(name, _)| name));
@@ -290,10 +296,9 @@ fn complete(mut unit: Unit, files: &Files) -> Result<Unit, RestoreError> {
 }
 
 fn kernel_node(id: NodeId, files: &Files) -> Placed {
-    let extension = files.in_force(KERNEL).map_or(&[][..], |component| &component.provides);
     Placed {
         id,
-        provides: declare::kernel_capabilities(extension),
+        provides: files.provided_by_kernel(),
         requires: Vec::new(),
         optional: Vec::new(),
         level: Level::Up,
@@ -307,7 +312,7 @@ fn node_of(id: NodeId, unit: &Unit, halting: bool) -> Placed {
     Placed {
         id,
         provides: edges(&unit.component.provides),
-        requires: edges(&unit.component.requires),
+        requires: edges(&unit.component.needs()),
         optional: edges(&unit.component.optional),
         level: level_of(unit.state),
         may_rise: unit.may_rise() && !halting,

@@ -13,6 +13,7 @@ mod notify;
 mod probes;
 mod reload;
 mod requests;
+mod slices;
 mod strain;
 
 use super::*;

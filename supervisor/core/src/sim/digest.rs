@@ -51,6 +51,7 @@ impl Digest {
             Event::Notified(run, _) => 16 + (run.0 << 8),
             Event::Resumed(_) => 17,
             Event::Limited(run, outcome) => 18 + u64::from(outcome.is_ok()) + (run.0 << 8),
+            Event::SliceLimited(_, outcome) => 34 + u64::from(outcome.is_ok()),
             Event::Adopted { run, .. } => 21 + (run.0 << 8),
             Event::StateLost { .. } => 22,
             Event::Reported(run, _) => 23 + (run.0 << 8),
@@ -79,6 +80,7 @@ impl Digest {
                 self.number(probe.0);
             }
             Effect::Limit { run, .. } => self.number(10 + (run.0 << 8)),
+            Effect::LimitSlice(slice) => self.text(&slice.name),
             Effect::CancelProbe(probe) => self.number(3 + (probe.0 << 8)),
             Effect::Terminate(run) => self.number(4 + (run.0 << 8)),
             Effect::Kill(run) => self.number(5 + (run.0 << 8)),
@@ -138,6 +140,10 @@ impl Digest {
             Answer::Readiness(page) => page.components.iter().for_each(|c| {
                 self.text(&c.name);
                 self.number(c.readiness as u64 + c.for_ms.unwrap_or(0) * 4);
+            }),
+            Answer::Slices(page) => page.slices.iter().for_each(|slice| {
+                self.text(&slice.cgroup);
+                self.number(slice.components + (slice.running << 32));
             }),
             Answer::Declaration(shown) => {
                 self.text(&shown.component.name);

@@ -417,6 +417,7 @@ impl World {
             Effect::Order(run, order) => self.plan_obedience(*run, order),
             Effect::Signal(..)
             | Effect::Unconfine(_)
+            | Effect::LimitSlice(_)
             | Effect::Forget(_)
             | Effect::ReadFiles
             | Effect::Reexecute(_)

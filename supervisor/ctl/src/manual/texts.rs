@@ -113,6 +113,21 @@ restriction. It is judged by what is declared; `graphctl inspect` tells whether 
 Exit codes: 0 done, 1 one is above the threshold.",
     ),
     (
+        "slices",
+        "\
+Examples:
+  graphctl slices                         what each is limited to, and how many components are in it
+  graphctl slices --json
+
+A slice is a control group that components share. Its file in /etc/graph.d, and the line that puts a
+component into it:
+  [slice]                                 [resources]
+  name = \"batch\"                         slice = \"batch\"
+  [resources]
+  memory_max = \"512M\"
+RUNNING counts the components in it that have a process, and all. `graphctl top` shows what it uses.",
+    ),
+    (
         "readiness",
         "\
 Examples:

@@ -238,7 +238,7 @@ mod tests {
             fs::write(bench.path(group).join("cgroup.controllers"), "cpu memory\n").expect("file");
         }
         fs::write(bench.root.path().join("cgroup.controllers"), "cpu pids\n").expect("file");
-        let refusal = bench.all.prepare(&web).expect_err("no controller");
+        let refusal = bench.all.prepare(&web, &[]).expect_err("no controller");
         let said = refusal.step.to_string();
         let expected = "set pids.max for resources.pids_max: the controller pids is not in ";
         assert!(said.starts_with(expected), "{said}");
@@ -255,7 +255,7 @@ mod tests {
         let offered = bench.path("shop/web/cgroup.controllers");
         fs::write(&offered, "cpu pids\n").expect("file");
         fs::write(bench.path("shop/web/pids.max"), "max\n").expect("file");
-        bench.all.prepare(&web).expect("it is there");
+        bench.all.prepare(&web, &[]).expect("it is there");
         assert_eq!(fs::read_to_string(bench.path("shop/web/pids.max")).expect("file"), "5");
     }
 

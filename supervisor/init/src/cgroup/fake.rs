@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::rc::Rc;
 
 use yakiros_core::component::{Component, Resources};
 
@@ -27,7 +28,7 @@ impl Bench {
     }
 
     pub fn prepare(&mut self, name: &str, group: &str) -> Result<Prepared, Refusal> {
-        self.all.prepare(&component(name, group, ""))
+        self.all.prepare(&component(name, group, ""), &[])
     }
 
     pub fn start(&mut self, name: &str, group: &str) -> Cgroup {
@@ -78,4 +79,9 @@ pub fn component(name: &str, group: &str, more: &str) -> Component {
         "[component]\nname = {name:?}\nbinary = \"/bin/true\"\n[resources]\ncgroup = {group:?}\n{more}\n"
     );
     yakiros_core::component::parse(&text).component.expect("a component")
+}
+
+pub fn slice(name: &str, limits: &str) -> Rc<Component> {
+    let text = format!("[slice]\nname = {name:?}\n[resources]\n{limits}\n");
+    Rc::new(yakiros_core::component::parse(&text).component.expect("a slice"))
 }

@@ -47,7 +47,11 @@ impl Cgroups {
             return;
         };
         // One inside of it may be another component's.
-        let removed = self.within(path).nth(1).is_none() && tree::remove(path).is_ok();
+        let is_empty = self.within(path).nth(1).is_none();
+        if group.is_slice && !is_empty {
+            return;
+        }
+        let removed = is_empty && tree::remove(path).is_ok();
         // One that stays is not to be taken for another.
         if (removed || !group.killed)
             && let Some(group) = self.groups.remove(path)
@@ -56,8 +60,16 @@ impl Cgroups {
         }
         let Some(subtree) = self.subtree.as_ref().filter(|_| removed) else { return };
         for above in path.ancestors().skip(1).take_while(|above| above != subtree) {
-            if self.groups.contains_key(above) || fs::remove_dir(above).is_err() {
+            // That of a slice is nobody's, and goes with the last that is in it.
+            let is_used = self.groups.get(above).is_some_and(|group| !group.is_nobodys());
+            if is_used
+                || self.within(above).any(|(below, _)| below != above)
+                || fs::remove_dir(above).is_err()
+            {
                 return;
+            }
+            if let Some(group) = self.groups.remove(above) {
+                self.watch.remove(group.watched);
             }
         }
     }

@@ -10,11 +10,11 @@
 use std::path::Path;
 use std::rc::Rc;
 
-use yakiros_core::component::{Component, Resources};
+use yakiros_core::component::{Component, Resources, slice};
 
 use super::controllers::{self, Refusal};
 use super::limit::{Limit, Written};
-use super::{Cgroup, Cgroups, tree};
+use super::{Cgroup, Cgroups, Group, tree};
 
 /// A group before a start.
 #[derive(Debug)]
@@ -39,14 +39,21 @@ pub struct Work {
 }
 
 impl Cgroups {
-    /// Make the group of a component and write its limits.
-    pub fn prepare(&mut self, component: &Component) -> Result<Prepared, Refusal> {
+    /// Make the group of a component, and before it those of the slices that it lies in, the outermost first, and write
+    /// their limits.
+    pub fn prepare(&mut self, component: &Component, slices: &[Rc<Component>]) -> Result<Prepared, Refusal> {
         let Some(subtree) = self.subtree.clone() else {
             return Ok(Prepared::Ready(None));
         };
-        let relative = component.cgroup();
+        let relative = &*component.cgroup();
         let path: Rc<Path> = subtree.join(relative).into();
         self.assign(&component.name, &path);
+        for slice in slices {
+            match self.prepare_slice(&subtree, slice)? {
+                Prepared::Ready(_) => {}
+                waits => return Ok(waits),
+            }
+        }
         let is_empty = !self.has_runs(&path);
         let group = self.groups.entry(Rc::clone(&path)).or_default();
         if group.writers > 0 {
@@ -71,18 +78,50 @@ impl Cgroups {
         } else if group.killed {
             return Ok(Prepared::Busy);
         }
-        let (limits, after) = group.plan(&path, &component.resources)?;
-        controllers::ensure(&subtree, &path, &limits)?;
-        if !new && limits.iter().any(Limit::may_reclaim) {
-            return Ok(Prepared::Unwritten(Work { path, limits, after, number: 0 }));
+        group.set_limits(&subtree, path, &component.resources, new, "its control group")
+    }
+
+    /// The same for a slice.
+    fn prepare_slice(&mut self, subtree: &Path, slice: &Component) -> Result<Prepared, Refusal> {
+        let path: Rc<Path> = subtree.join(&slice.name).into();
+        let is_empty = !self.has_runs(&path);
+        let group = self.groups.entry(Rc::clone(&path)).or_default();
+        group.is_slice = true;
+        if group.writers > 0 {
+            return Ok(Prepared::Busy);
         }
-        group.written = None;
-        for limit in &limits {
-            let step = || format!("set {} of its control group to {:?}", limit.file, limit.value);
-            limit.write(&path).map_err(|error| Refusal { step: step().into(), error })?;
+        let mut new = tree::make(subtree, &slice.name)?;
+        if !new && is_empty && group.killed && tree::remove(&path).is_ok() {
+            new = tree::make(subtree, &slice.name)?;
         }
-        group.written = after;
-        Ok(Prepared::Ready(Some(Cgroup { path })))
+        if new {
+            controllers::verify_type(&path)?;
+            tree::enable_controllers(&path);
+            group.killed = false;
+            group.is_made(&mut self.watch);
+            group.written = Some(Written::new());
+        } else if group.killed {
+            return Ok(Prepared::Busy);
+        }
+        let whose = format!("slice {}", slice::name_of(&slice.name));
+        group.set_limits(subtree, path, &slice.resources, new, &whose)
+    }
+
+    /// What a child is to write for the group of a slice to have its limits; `None` if nothing is in the slice.
+    pub fn change_slice(&self, slice: &Component) -> Option<Result<Work, Refusal>> {
+        let subtree = self.subtree.as_deref()?;
+        let path: Rc<Path> = subtree.join(&slice.name).into();
+        if !path.exists() {
+            return None;
+        }
+        let unknown = Group::default();
+        let plan = || {
+            let (limits, after) = self.groups.get(&path).unwrap_or(&unknown).plan(&path, &slice.resources)?;
+            controllers::ensure(subtree, &path, &limits)?;
+            Ok((limits, after))
+        };
+        let work = plan();
+        Some(work.map(|(limits, after)| Work { path, limits, after, number: 0 }))
     }
 
     /// What a child is to write for the group of a run to have other limits.
@@ -120,6 +159,31 @@ impl Cgroups {
     }
 }
 
+impl Group {
+    /// Write the limits that it does not have yet, or have a child write them.
+    fn set_limits(
+        &mut self,
+        subtree: &Path,
+        path: Rc<Path>,
+        resources: &Resources,
+        new: bool,
+        whose: &str,
+    ) -> Result<Prepared, Refusal> {
+        let (limits, after) = self.plan(&path, resources)?;
+        controllers::ensure(subtree, &path, &limits)?;
+        if !new && limits.iter().any(Limit::may_reclaim) {
+            return Ok(Prepared::Unwritten(Work { path, limits, after, number: 0 }));
+        }
+        self.written = None;
+        for limit in &limits {
+            let step = || format!("set {} of {whose} to {:?}", limit.file, limit.value);
+            limit.write(&path).map_err(|error| Refusal { step: step().into(), error })?;
+        }
+        self.written = after;
+        Ok(Prepared::Ready(Some(Cgroup { path })))
+    }
+}
+
 #[cfg(test)]
 impl Work {
     /// Some limits of some group.
@@ -133,7 +197,7 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::cgroup::fake::{Bench, component};
+    use crate::cgroup::fake::{Bench, component, slice};
 
     #[test]
     fn nothing_starts_in_a_group_that_was_killed_before_it_is_made_anew() {
@@ -180,12 +244,62 @@ mod tests {
         // One that hands over is not started in the group itself.
         let server = component("c", "own", "[lifecycle]\nhandoff = \"fd-passing\"");
         assert!(server.hands_over());
-        assert!(matches!(bench.all.prepare(&server), Ok(Prepared::Ready(_))));
+        assert!(matches!(bench.all.prepare(&server, &[]), Ok(Prepared::Ready(_))));
         // This file is none of the kernel's, and keeps the directory.
         assert!(matches!(bench.prepare("a", "own"), Ok(Prepared::Busy)));
         fs::remove_file(&control).expect("file");
         bench.start("a", "own");
         assert!(!bench.is_marked("own"));
+    }
+
+    #[test]
+    fn groups_of_slices_are_made_before_what_is_in_them_and_go_with_the_last_of_it() {
+        let mut bench = Bench::new();
+        let outer = slice("batch", "");
+        let inner = |limit: &str| slice("batch/nightly", limit);
+        let web = component("web", "web", "slice = \"batch/nightly\"");
+        let prepare = |bench: &mut Bench, inner| bench.all.prepare(&web, &[Rc::clone(&outer), inner]);
+        let Ok(Prepared::Ready(Some(own))) = prepare(&mut bench, inner("")) else {
+            panic!("nothing is in the way");
+        };
+        assert_eq!(*own.path, *bench.path("batch.slice/nightly.slice/web"));
+        bench.all.hold(&own);
+        // A limit without its controller keeps from starting, and is named with its slice.
+        let group = "batch.slice/nightly.slice";
+        bench.offer(group, "cpu");
+        let refusal = prepare(&mut bench, inner("pids_max = 5")).expect_err("no controller");
+        assert!(
+            refusal.step.contains("controller pids is not in") && refusal.step.contains(group),
+            "{refusal:?}"
+        );
+        bench.offer(group, "pids memory");
+        let refusal = prepare(&mut bench, inner("pids_max = 5")).expect_err("no such file");
+        assert_eq!(&*refusal.step, "set pids.max of slice batch/nightly to \"5\"");
+        // What makes the kernel reclaim is written by a child, for a start and for what runs.
+        let Ok(Prepared::Unwritten(mut work)) = prepare(&mut bench, inner("memory_max = 4096")) else {
+            panic!("it is written where a process lives");
+        };
+        assert_eq!(*work.path, *bench.path(group));
+        bench.all.begin(&mut work);
+        assert!(matches!(prepare(&mut bench, inner("memory_max = 4096")), Ok(Prepared::Busy)));
+        bench.all.conclude(work, true);
+        let change = |bench: &Bench, limit| {
+            let work = bench.all.change_slice(&inner(limit)).expect("a group").expect("a change");
+            work.limits.into_iter().map(|limit| (limit.file, limit.value)).collect::<Vec<_>>()
+        };
+        assert_eq!(change(&bench, "memory_max = 4096"), []);
+        assert_eq!(change(&bench, "memory_max = 8192"), [("memory.max", "8192".to_owned())]);
+        assert!(bench.all.change_slice(&slice("other", "pids_max = 5")).is_none(), "nothing is in it");
+        // Another one keeps the slice; the last takes it along.
+        bench.offer_nothing(group);
+        let other = component("other", "other", "slice = \"batch\"");
+        assert!(matches!(bench.all.prepare(&other, &[Rc::clone(&outer)]), Ok(Prepared::Ready(_))));
+        bench.all.let_go(&own);
+        bench.all.remove("web");
+        assert!(!bench.path(group).exists() && bench.path("batch.slice/other").exists());
+        bench.all.remove("other");
+        assert!(!bench.path("batch.slice").exists());
+        assert_eq!(bench.all.groups.len(), 0);
     }
 
     #[test]
@@ -196,16 +310,16 @@ mod tests {
         bench.mark("one");
         bench.offer("one", "memory");
         let lower = component("b", "one", MAX);
-        let Ok(Prepared::Unwritten(mut work)) = bench.all.prepare(&lower) else {
+        let Ok(Prepared::Unwritten(mut work)) = bench.all.prepare(&lower, &[]) else {
             panic!("it is written where a process lives");
         };
         assert_eq!(work.limits.iter().map(|limit| limit.file).collect::<Vec<_>>(), ["memory.max"]);
         assert!(bench.is_marked("one"));
         // Nobody starts while it is written, and what was written is known then.
         bench.all.begin(&mut work);
-        assert!(matches!(bench.all.prepare(&lower), Ok(Prepared::Busy)));
+        assert!(matches!(bench.all.prepare(&lower, &[]), Ok(Prepared::Busy)));
         bench.all.conclude(work, true);
-        assert!(matches!(bench.all.prepare(&lower), Ok(Prepared::Ready(_))));
+        assert!(matches!(bench.all.prepare(&lower, &[]), Ok(Prepared::Ready(_))));
         // What a child did not write, or did while another wrote, is not.
         for failed in [true, false] {
             let other = Cgroup { path: bench.path("one").into() };
@@ -219,12 +333,12 @@ mod tests {
                 bench.all.conclude(two, true);
                 bench.all.conclude(one, true);
             }
-            assert!(matches!(bench.all.prepare(&lower), Ok(Prepared::Unwritten(_))));
+            assert!(matches!(bench.all.prepare(&lower, &[]), Ok(Prepared::Unwritten(_))));
         }
         // What was read and written in it is not left to a start: it is made anew when nobody is in it.
         bench.all.let_go(&first);
         bench.offer_nothing("one");
-        let written = bench.all.prepare(&lower).expect_err("a directory without files");
+        let written = bench.all.prepare(&lower, &[]).expect_err("a directory without files");
         assert_eq!(written.error.kind(), std::io::ErrorKind::NotFound);
         assert!(!bench.is_marked("one"));
     }

@@ -15,9 +15,11 @@ use nix::errno::Errno;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
 use serde::{Deserialize, Serialize};
 use tracing::warn;
+use yakiros_core::component::slice;
+use yakiros_core::journal::Bytes;
 
 use super::{Cgroup, Cgroups, Group};
-use crate::kernel_log::{self, Kill};
+use crate::kernel_log::{self, Kill, Scope};
 use crate::sys;
 
 /// Reads of the descriptor before everybody else gets a chance; each gives many changes.
@@ -189,6 +191,22 @@ impl Cgroups {
             group.told_us = kills.first().and_then(|newest| newest.time_us).or(told);
         }
         kills
+    }
+
+    /// Where there was no room, in words; with the limit of a slice.
+    pub fn name_of(&self, scope: &Scope) -> Rc<str> {
+        match scope {
+            Scope::Slice(group) => {
+                let root = self.subtree.as_deref().and_then(Path::parent).unwrap_or(Path::new("/"));
+                let limit = Cgroup { path: root.join(&**group).into() }.number("memory.max");
+                let limit = limit.map(|limit| format!(" (memory.max {})", Bytes(limit))).unwrap_or_default();
+                let name = group.split_once('/').map_or(&**group, |(_, inner)| inner);
+                format!("the limit of slice {}{limit}", slice::name_of(name)).into()
+            }
+            Scope::Group(path) => format!("the group {path}").into(),
+            Scope::Nodes => "the nodes that it may use".into(),
+            Scope::Machine => "the machine".into(),
+        }
     }
 
     /// The path of a group from the directory of all components on, as the kernel's log has it at its end.

@@ -207,7 +207,7 @@ mod tests {
             // Which is told nevertheless.
             let told = || serde_json::to_string(&supervisor.snapshot()).expect("a snapshot");
             assert!(!told().contains("memory.pressure is not watched"));
-            crate::limits::reaped(&supervisor, run, exit);
+            crate::limits::reaped(&supervisor, crate::limits::Writer::Run(run), exit);
             assert!(told().contains("memory.pressure is not watched: No such file"), "{}", told());
         });
     }

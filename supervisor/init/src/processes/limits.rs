@@ -5,11 +5,12 @@
 use std::io;
 
 use nix::libc;
-use yakiros_core::component::Resources;
+use yakiros_core::component::{Component, Resources};
 use yakiros_core::engine::RunId;
 
 use super::{Processes, Role};
 use crate::cgroup::{Refusal, Work};
+use crate::limits::Writer;
 
 impl Processes {
     /// What is to be written for the control group of a run to have these limits; `None` if it has no group.
@@ -19,9 +20,18 @@ impl Processes {
         Some(self.cgroups.change(&whole, resources))
     }
 
-    /// A child writes the limits of a run.
-    pub fn limits_begun(&mut self, pid: i32, run: RunId, work: &mut Work) {
-        self.pids.insert(pid, Role::Limits(run));
+    /// The same for a slice; `None` if it has no group, for nothing is in it.
+    pub fn slice_to_write(&self, slice: &Component) -> Option<Result<Work, Refusal>> {
+        self.cgroups.change_slice(slice)
+    }
+
+    /// A child writes limits.
+    pub fn limits_begun(&mut self, pid: i32, writer: Writer, work: &mut Work) {
+        let role = match writer {
+            Writer::Run(run) => Role::Limits(run),
+            Writer::Slice(number) => Role::SliceLimits(number),
+        };
+        self.pids.insert(pid, role);
         self.cgroups.begin(work);
     }
 

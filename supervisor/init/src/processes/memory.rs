@@ -125,7 +125,7 @@ impl Processes {
             kills: count,
             limit: limit.or_else(|| whole.and_then(|whole| whole.number("memory.max"))),
             usage: own.and_then(|own| own.number("memory.current")),
-            scope: kill.and_then(|kill| kill.scope.clone()),
+            scope: kill.and_then(|kill| Some(self.cgroups.name_of(kill.scope.as_ref()?))),
             victim: kill.map(|kill| kill.victim.clone()),
             main,
             shared: false,

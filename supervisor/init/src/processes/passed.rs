@@ -141,7 +141,7 @@ pub fn take_over(supervisor: &Rc<Supervisor>, passed: PassedProcesses, luggage: 
                 Role::Trial => {}
                 // The engine asks for the change again; this one must not come after it. What a process was giving is
                 // not asked for again.
-                Role::Limits(_) | Role::Relay(_) => {
+                Role::Limits(_) | Role::SliceLimits(_) | Role::Relay(_) => {
                     let _ = signal::kill(Pid::from_raw(pid), Signal::SIGKILL);
                     if let Role::Relay(taker) = role {
                         let why = "the supervisor executed itself again meanwhile".into();

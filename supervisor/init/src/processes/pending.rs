@@ -97,7 +97,9 @@ async fn wait(
         step.set(LOOK);
         let before = if which.is_successor() { None } else { look(supervisor, component).await? };
         step.set(PREPARE);
-        let prepared = supervisor.processes.borrow_mut().prepare(component, which)?;
+        // As they are now: they may have changed while this start waited.
+        let slices = supervisor.slices_around(component);
+        let prepared = supervisor.processes.borrow_mut().prepare(component, &slices, which)?;
         match prepared {
             Prepared::Ready(cgroup) => return Ok(Ready { before, cgroup }),
             _ if Instant::now() >= end => return Err((PREPARE.into(), libc::EBUSY)),

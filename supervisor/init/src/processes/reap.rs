@@ -18,9 +18,10 @@ use super::start::not_executed;
 use super::{Process, Processes, Role};
 use crate::cgroup;
 use crate::handover::{relay, released};
+use crate::limits::{self, Writer};
 use crate::output::Log;
 use crate::supervisor::Supervisor;
-use crate::{health, limits, notify};
+use crate::{health, notify};
 
 /// Longest time to wait for a killed group to become empty, and for a log to catch up. What is left then hangs in the
 /// kernel; the component is not held back for it.
@@ -112,7 +113,8 @@ pub fn reaped(supervisor: &Rc<Supervisor>, pid: i32, exit: Exit) {
             supervisor.lookups.reaped(pid);
             notify::reaped(pid);
         }
-        Some(Role::Limits(run)) => limits::reaped(supervisor, run, exit),
+        Some(Role::Limits(run)) => limits::reaped(supervisor, Writer::Run(run), exit),
+        Some(Role::SliceLimits(number)) => limits::reaped(supervisor, Writer::Slice(number), exit),
         Some(Role::Relay(run)) => relay::reaped(supervisor, run, exit),
         Some(Role::Health(probe)) => health::reaped(supervisor, probe, exit),
         Some(Role::Component(run)) => {

@@ -85,7 +85,7 @@ impl Processes {
             // A group that others live in, or that has a process already, is left alone until the start.
             let lives = component.cgroup() != component.name || own.found.contains_key(&component.name);
             if !lives {
-                let _ = own.cgroups.prepare(&component);
+                let _ = own.cgroups.prepare(&component, &[]);
             }
         }
     }
@@ -114,7 +114,8 @@ impl Processes {
             }
             _ => Some(None),
         };
-        let prepared = supervisor.processes.borrow_mut().prepare(&component, start);
+        let slices = supervisor.slices_around(&component);
+        let prepared = supervisor.processes.borrow_mut().prepare(&component, &slices, start);
         match (before, prepared) {
             (_, Err((step, errno))) => Some(not_executed(run, step, errno)),
             (Some(before), Ok(Prepared::Ready(cgroup))) if open => {
@@ -139,9 +140,10 @@ impl Processes {
     pub(super) fn prepare(
         &mut self,
         component: &Component,
+        slices: &[Rc<Component>],
         start: Start,
     ) -> Result<Prepared, (Rc<str>, i32)> {
-        let prepared = match self.cgroups.prepare(component) {
+        let prepared = match self.cgroups.prepare(component, slices) {
             Ok(Prepared::Ready(Some(whole))) if component.hands_over() => {
                 let own = self.cgroups.make_for(&whole, component, start.generation);
                 own.map(|own| {

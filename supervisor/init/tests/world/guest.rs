@@ -58,6 +58,12 @@ impl Guest {
 
     /// The same with another program than the one under test.
     pub fn start_program(dir: tempfile::TempDir, flags: &str, program: &Path) -> Self {
+        let none = dir.path().join("no-cgroups");
+        Self::start_below(dir, flags, program, &none)
+    }
+
+    /// The same with control groups below this one.
+    pub fn start_below(dir: tempfile::TempDir, flags: &str, program: &Path, groups: &Path) -> Self {
         let path = |name: &str| dir.path().join(name);
         let log = fs::File::create(path("supervisor.log")).expect("log");
         let mut command = Command::new("unshare");
@@ -76,7 +82,7 @@ impl Guest {
             .arg("--state-dir")
             .arg(path("state"))
             .arg("--cgroup-root")
-            .arg(path("no-cgroups"))
+            .arg(groups)
             .args(["--log", "stderr"])
             .stdin(Stdio::null())
             .stdout(Stdio::null())

@@ -13,6 +13,7 @@ mod case;
 mod emergency;
 mod examples;
 mod graphctl;
+mod groups;
 mod guest;
 mod handover;
 mod heir;

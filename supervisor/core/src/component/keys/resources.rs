@@ -20,9 +20,16 @@ pub(super) const RESOURCES: &[Key] = &[
         "cgroup",
         Shape::CgroupPath,
         Fallback::Words("the component's name"),
-        "Its control group, below the supervisor's own.",
+        "Its control group, below the supervisor's own, or that of the slice.",
     )
     .or(&["cgroup_path"]),
+    key(
+        "slice",
+        Shape::SlicePath,
+        NONE,
+        "The slice that its control group lies in. All limits of the slice, and of those that it lies in, hold for it too. \
+         While no file declares them, the component waits.",
+    ),
     key("memory_max", Shape::Bytes, NO_LIMIT, "Memory above which the kernel kills (`memory.max`)."),
     key("memory_high", Shape::Bytes, NO_LIMIT, "Memory above which the kernel throttles (`memory.high`)."),
     key("memory_swap_max", Shape::Size, NO_LIMIT, "Swap; 0 for none at all (`memory.swap.max`)."),

@@ -1,6 +1,9 @@
 //! Limits of the process and of its control group.
 
-use yakiros_core::component::{IoClassKind, Restriction, RlimitResource, SchedulingPolicy};
+use std::fs;
+use std::path::Path;
+
+use yakiros_core::component::{IoClassKind, Restriction, RlimitResource, SchedulingPolicy, slice};
 
 use super::Scene;
 
@@ -104,8 +107,10 @@ impl Scene<'_> {
 
     pub(super) fn group_limits(&mut self) {
         if self.facts.group.is_none() {
-            return self.not_shown("control group", Some(self.component.cgroup().to_owned()));
+            return self.not_shown("control group", Some(self.component.cgroup().into_owned()));
         }
+        let slice = self.facts.group.as_deref().and_then(Path::parent).and_then(slice_of);
+        self.compare("resources.slice", self.component.resources.slice.clone(), slice, None);
         for (file, asked, _) in self.component.resources.limit_files() {
             // The kernel keeps whole pages.
             let whole = |text: String| match text.parse::<u64>() {
@@ -115,8 +120,42 @@ impl Scene<'_> {
             let applies =
                 self.facts.group_file(file).or_else(|| asked.is_some().then(|| "no limit".to_owned()));
             self.compare(file, asked.map(whole), applies, None);
+            if let Some((value, owner)) = self.facts.group.as_deref().and_then(|group| narrowest(group, file))
+            {
+                self.compare(&format!("{file}, effective"), None, Some(format!("{value}, of {owner}")), None);
+            }
         }
     }
+}
+
+/// The limit that is felt first, where that is one of a group around this one: its value, and whose it is.
+fn narrowest(group: &Path, file: &str) -> Option<(String, String)> {
+    const FELT_FROM_ABOVE: [&str; 5] =
+        ["memory.max", "memory.high", "memory.swap.max", "cpu.max", "pids.max"];
+    let read = |group: &Path| fs::read_to_string(group.join(file)).ok();
+    let own = read(group).filter(|_| FELT_FROM_ABOVE.contains(&file))?;
+    let around = group.ancestors().skip(1).map_while(|around| Some((around, read(around)?)));
+    let around = around.filter(|(_, value)| share(value) < share(&own));
+    // Of equal ones the inner one.
+    let (around, value) = around.min_by(|(_, one), (_, other)| share(one).total_cmp(&share(other)))?;
+    let owner =
+        slice_of(around).map_or_else(|| around.display().to_string(), |slice| format!("slice {slice}"));
+    Some((value.trim().to_owned(), owner))
+}
+
+/// A limit as a number: a count, or of `cpu.max` the share of the time.
+fn share(value: &str) -> f64 {
+    let mut numbers = value.split_whitespace().map(|word| word.parse().unwrap_or(f64::INFINITY));
+    let first: f64 = numbers.next().unwrap_or(f64::INFINITY);
+    first / numbers.next().unwrap_or(1.0)
+}
+
+/// The name of the slice whose group this is.
+fn slice_of(group: &Path) -> Option<String> {
+    let parts = group.components().rev().filter_map(|part| part.as_os_str().to_str());
+    let mut parts: Vec<_> = parts.take_while(|part| slice::is_slice(part)).collect();
+    parts.reverse();
+    (!parts.is_empty()).then(|| slice::name_of(&parts.join("/")))
 }
 
 /// Memory is counted in pages.
@@ -135,4 +174,41 @@ fn ranges(numbers: &[u16]) -> String {
         if first == last { first.to_string() } else { format!("{first}-{last}") }
     };
     ranges.iter().map(text).collect::<Vec<_>>().join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limit_that_is_felt_first_is_named_with_its_owner() {
+        let root = tempfile::tempdir().expect("temporary directory");
+        let group = root.path().join("graph/shop.slice/back.slice/web");
+        fs::create_dir_all(&group).expect("groups");
+        let limits = [
+            ("", "memory.max", "50"),
+            ("graph", "memory.max", "max"),
+            ("graph/shop.slice", "memory.max", "40"),
+            ("graph/shop.slice/back.slice", "memory.max", "40"),
+            ("graph/shop.slice/back.slice/web", "memory.max", "90"),
+            ("graph/shop.slice/back.slice/web", "cpu.max", "max 100000"),
+            ("graph/shop.slice/back.slice", "cpu.max", "50000 100000"),
+            ("graph/shop.slice", "cpu.max", "60000 200000"),
+            ("graph/shop.slice/back.slice/web", "pids.max", "5"),
+            ("graph/shop.slice/back.slice", "pids.max", "6"),
+            ("graph/shop.slice/back.slice/web", "cpu.weight", "100"),
+            ("graph/shop.slice/back.slice", "cpu.weight", "1"),
+        ];
+        for (group, file, value) in limits {
+            fs::write(root.path().join(group).join(file), format!("{value}\n")).expect("file");
+        }
+        let felt = |file| narrowest(&group, file).map(|(value, owner)| format!("{value} {owner}"));
+        assert_eq!(felt("memory.max").as_deref(), Some("40 slice shop/back"));
+        assert_eq!(felt("cpu.max").as_deref(), Some("60000 200000 slice shop"));
+        assert_eq!([felt("pids.max"), felt("cpu.weight"), felt("memory.high")], [None, None, None]);
+        fs::write(group.join("memory.max"), "7").expect("file");
+        assert_eq!(felt("memory.max"), None);
+        assert_eq!(slice_of(group.parent().expect("a slice")).as_deref(), Some("shop/back"));
+        assert_eq!(slice_of(&group), None);
+    }
 }
