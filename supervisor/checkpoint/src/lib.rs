@@ -4,6 +4,10 @@
 //! a time limit, and which tells of each step; `graphctl` reads the [`store`] in its own process.
 
 pub mod archive;
+mod child;
+pub mod criu;
 pub mod order;
+pub mod preflight;
+pub mod probe;
 pub mod store;
 pub mod worker;

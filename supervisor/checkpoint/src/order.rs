@@ -8,6 +8,9 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use crate::criu::{Figures, Options};
+use crate::preflight::Verdict;
+use crate::probe::Report;
 use crate::store::{Id, Policy};
 
 /// The version of this protocol.
@@ -30,6 +33,22 @@ pub struct Order {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Job {
+    /// Find out what checkpoints can hold on this machine.
+    Check {
+        /// CRIU, as a path or a name.
+        criu: PathBuf,
+        /// Where the verdict is kept.
+        cache: Option<PathBuf>,
+    },
+    /// Find out what would make a dump fail.
+    Preflight {
+        /// The first process of the tree.
+        pid: i32,
+    },
+    /// Make a checkpoint.
+    Dump(Dump),
+    /// Make processes again from one.
+    Restore(Restore),
     /// Compare a checkpoint with what was written.
     Verify {
         /// Whose.
@@ -69,6 +88,49 @@ pub enum Job {
     },
 }
 
+/// Make a checkpoint of a process and all below it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Dump {
+    /// Whose it is.
+    pub component: String,
+    /// The first process.
+    pub pid: i32,
+    /// CRIU, as a path or a name.
+    pub criu: PathBuf,
+    /// What CRIU is told, beside what the tree is seen to need.
+    pub options: Options,
+    /// Most rounds of memory before it.
+    pub rounds: u32,
+    /// Let the processes run on; otherwise they are ended.
+    pub leave_running: bool,
+    /// What the component provides.
+    pub capabilities: Vec<String>,
+    /// See [`crate::store::Metadata::preserve_fds`].
+    pub preserve_fds: Vec<String>,
+    /// For each call of CRIU.
+    pub limit: Duration,
+    /// Bytes that it may have.
+    pub quota: Option<u64>,
+}
+
+/// Make processes again.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Restore {
+    /// Whose.
+    pub component: String,
+    /// Which; the newest without.
+    pub id: Option<Id>,
+    /// CRIU, as a path or a name.
+    pub criu: PathBuf,
+    /// Where CRIU may write its log while it works.
+    pub work: PathBuf,
+    /// Descriptors of the worker's own that take the place of what the process had, by CRIU's name of that, as
+    /// `pipe:[4711]`.
+    pub inherit: Vec<(i32, String)>,
+    /// For CRIU.
+    pub limit: Duration,
+}
+
 /// What takes its time, or can fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -89,6 +151,20 @@ pub enum Step {
     Export,
     /// An archive is taken in.
     Import,
+    /// CRIU is looked for.
+    Criu,
+    /// What can be done here is found out.
+    Probe,
+    /// What would be in the way is found out.
+    Preflight,
+    /// Memory is copied while the processes run.
+    PreDump,
+    /// They are frozen and written.
+    Dump,
+    /// What was written is hashed, written to the disk and put in its place.
+    Commit,
+    /// They are made again.
+    Restore,
 }
 
 /// One line.
@@ -115,6 +191,28 @@ pub enum Event {
         step: Step,
         /// How long it took, in microseconds.
         micros: u64,
+    },
+    /// What checkpoints can hold here.
+    Probed {
+        /// All of it.
+        report: Report,
+    },
+    /// What was seen of a process tree.
+    Judged {
+        /// All of it.
+        verdict: Verdict,
+    },
+    /// What CRIU counted at a step.
+    Counted {
+        /// Which.
+        step: Step,
+        /// All of it.
+        figures: Figures,
+    },
+    /// The first process is there again.
+    Restored {
+        /// Its number.
+        pid: i32,
     },
     /// Everything is done: the last line.
     Done {
@@ -173,6 +271,11 @@ impl<W: Write> Teller<W> {
         let result = work().map_err(|error| Failure { step, reason: error.to_string() })?;
         self.tell(Event::Ended { step, micros: micros(begun.elapsed()) }).map_err(broken)?;
         Ok(result)
+    }
+
+    /// Tell what a step found.
+    pub fn found(&mut self, step: Step, event: Event) -> Result<(), Failure> {
+        self.tell(event).map_err(|error| Failure { step, reason: format!("nobody listens: {error}") })
     }
 
     /// Write one line.

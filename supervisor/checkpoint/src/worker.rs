@@ -1,13 +1,13 @@
 //! Carries orders out.
 
-use std::fs::{File, OpenOptions};
-use std::io::{BufReader, BufWriter, Write};
-use std::os::unix::fs::OpenOptionsExt as _;
+mod live;
+mod stored;
+
+use std::io::Write;
 use std::path::Path;
 
-use crate::archive;
 use crate::order::{Event, Failure, Job, Name, Order, Step, Teller, VERSION};
-use crate::store::{Id, Policy, Store};
+use crate::store::Id;
 
 /// Do what is ordered, and tell of it; false if it failed.
 pub fn run<W: Write>(order: &Order, teller: &mut Teller<W>) -> std::io::Result<bool> {
@@ -27,84 +27,18 @@ fn carry_out<W: Write>(order: &Order, teller: &mut Teller<W>) -> Result<Done, Fa
         let reason = format!("an order of version {}; this program reads version {VERSION}", order.version);
         return Err(Failure { step: Step::Open, reason });
     }
+    let base = &order.base;
     match &order.job {
-        Job::Verify { component, id } => verify(&order.base, component, id.as_ref(), teller),
-        Job::Remove { component, id } => {
-            let store = teller.step(Step::Open, || Store::open(&order.base))?;
-            teller.step(Step::Remove, || store.remove(component, id))?;
-            Ok((format!("removed {component} {id}"), Some(named(component, id))))
-        }
-        Job::Cleanup { policy, component } => cleanup(&order.base, policy, component.as_deref(), teller),
-        Job::Export { component, id, to } => export(&order.base, component, id.as_ref(), to, teller),
-        Job::Import { from, quota } => {
-            let store = teller.step(Step::Open, || Store::make(&order.base))?;
-            let (component, id) = teller.step(Step::Import, || -> Result<_, String> {
-                let file = File::open(from).map_err(|error| failed("open", from, &error))?;
-                let imported = archive::import(&store, BufReader::new(file), *quota);
-                imported.map_err(|error| format!("{}: {error}", from.display()))
-            })?;
-            Ok((format!("took in {component} {id}"), Some(named(&component, &id))))
-        }
+        Job::Check { criu, cache } => live::check(criu, cache.as_deref(), teller),
+        Job::Preflight { pid } => live::preflight(*pid, teller),
+        Job::Dump(dump) => live::dump(base, dump, teller),
+        Job::Restore(restore) => live::restore(base, restore, teller),
+        Job::Verify { component, id } => stored::verify(base, component, id.as_ref(), teller),
+        Job::Remove { component, id } => stored::remove(base, component, id, teller),
+        Job::Cleanup { policy, component } => stored::cleanup(base, policy, component.as_deref(), teller),
+        Job::Export { component, id, to } => stored::export(base, component, id.as_ref(), to, teller),
+        Job::Import { from, quota } => stored::import(base, from, *quota, teller),
     }
-}
-
-fn verify<W: Write>(
-    base: &Path,
-    component: &str,
-    id: Option<&Id>,
-    teller: &mut Teller<W>,
-) -> Result<Done, Failure> {
-    let store = teller.step(Step::Open, || Store::open(base))?;
-    let checkpoint = teller.step(Step::Find, || store.find(component, id))?;
-    let metadata = teller.step(Step::Verify, || checkpoint.verify())?;
-    let (images, bytes, id) = (metadata.images.len(), metadata.image_size, checkpoint.id());
-    let message = format!("{component} {id} is as it was written: {images} images with {bytes} bytes");
-    Ok((message, Some(named(component, id))))
-}
-
-fn cleanup<W: Write>(
-    base: &Path,
-    policy: &Policy,
-    component: Option<&str>,
-    teller: &mut Teller<W>,
-) -> Result<Done, Failure> {
-    let store = teller.step(Step::Open, || Store::open(base))?;
-    let swept = teller.step(Step::Sweep, || store.sweep())?;
-    let removed = teller.step(Step::Retain, || store.retain(policy, component))?;
-    let (kept, gone): (Vec<_>, Vec<_>) = removed.into_iter().partition(|removed| removed.in_use);
-    let bytes: u64 = gone.iter().map(|removed| removed.size).sum();
-    let message = format!(
-        "removed {} checkpoints with {bytes} bytes and {} half-made ones; {} are in use",
-        gone.len(),
-        swept.len(),
-        kept.len()
-    );
-    Ok((message, None))
-}
-
-fn export<W: Write>(
-    base: &Path,
-    component: &str,
-    id: Option<&Id>,
-    to: &Path,
-    teller: &mut Teller<W>,
-) -> Result<Done, Failure> {
-    let store = teller.step(Step::Open, || Store::open(base))?;
-    let checkpoint = teller.step(Step::Find, || store.find(component, id))?;
-    teller.step(Step::Export, || {
-        // It holds what was in the process's memory.
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(to);
-        let file = file.map_err(|error| failed("make", to, &error))?;
-        let written = archive::export(&checkpoint, BufWriter::new(&file)).map_err(|error| error.to_string());
-        let written = written.and_then(|_| file.sync_all().map_err(|error| failed("write", to, &error)));
-        if written.is_err() {
-            // What is left of it could be taken for an archive; that it cannot be removed is the lesser trouble.
-            let _ = std::fs::remove_file(to);
-        }
-        written
-    })?;
-    let id = checkpoint.id();
-    Ok((format!("wrote {component} {id} to {}", to.display()), Some(named(component, id))))
 }
 
 fn named(component: &str, id: &Id) -> Name {

@@ -132,6 +132,8 @@ impl Draft {
             criu_version: facts.criu_version,
             leave_running: facts.leave_running,
             preserve_fds: facts.preserve_fds,
+            options: facts.options,
+            figures: facts.figures,
             kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
             architecture: architecture(),
             image_size,

@@ -10,6 +10,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::damage::Damage;
 use super::id::Id;
+use crate::criu::{DumpFigures, Options};
 
 /// Its name in the checkpoint's directory.
 pub const FILE: &str = "metadata.json";
@@ -53,6 +54,10 @@ pub struct Metadata {
     pub leave_running: bool,
     /// Descriptors that the component wants to keep over a restore.
     pub preserve_fds: Vec<String>,
+    /// What CRIU was told, and is to be told again.
+    pub options: Options,
+    /// What CRIU counted, if it did.
+    pub figures: Option<DumpFigures>,
     /// Release of the kernel under which it was made.
     pub kernel: String,
     /// As `uname -m` calls it: images hold registers.
@@ -78,6 +83,10 @@ pub struct Facts {
     pub leave_running: bool,
     /// See [`Metadata::preserve_fds`].
     pub preserve_fds: Vec<String>,
+    /// See [`Metadata::options`].
+    pub options: Options,
+    /// See [`Metadata::figures`].
+    pub figures: Option<DumpFigures>,
 }
 
 /// One file.
@@ -251,7 +260,9 @@ pub(crate) mod tests {
                 capabilities: texts.clone(),
                 criu_version: Version { major: 4, minor, patch: 0 },
                 leave_running,
-                preserve_fds: texts,
+                preserve_fds: texts.clone(),
+                options: Options { file_locks: leave_running, external: texts, ..Options::default() },
+                figures: leave_running.then(DumpFigures::default),
                 kernel: "6.18.1".to_owned(),
                 architecture: "x86_64".to_owned(),
                 image_size: images.iter().map(|image| image.size).sum(),

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use yakiros_checkpoint::criu::Options;
 use yakiros_checkpoint::store::{Facts, Metadata, Store, Version};
 
 /// In memory, where there is such a place: what is written to the disk in time is not shown here, and takes long.
@@ -27,6 +28,8 @@ pub fn facts() -> Facts {
         criu_version: Version { major: 4, minor: 1, patch: 1 },
         leave_running: true,
         preserve_fds: Vec::new(),
+        options: Options::default(),
+        figures: None,
     }
 }
 

@@ -1,0 +1,187 @@
+//! CRIU as a program: what it is told, what it says, how long it may take.
+//!
+//! Its configuration files are not read, so that it does what is written here. It is never asked for by a shell.
+
+mod arguments;
+mod figures;
+mod log;
+
+use std::ffi::OsString;
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+pub use arguments::{Action, Cgroups, NetworkLock, Options, Paths, arguments};
+pub use figures::{DumpFigures, Figures, RestoreFigures};
+pub use log::reasons;
+
+use crate::child::{self, Ended};
+use crate::store::Version;
+
+/// Its name, where no path is given.
+pub const NAME: &str = "criu";
+/// To say its version; it does nothing before.
+const VERSION_LIMIT: Duration = Duration::from_secs(20);
+/// Most characters of what it says in place of its version.
+const SAID_LIMIT: usize = 100;
+/// Most bytes of a log that are looked through, from its begin: the first error is what matters.
+const LOG_LIMIT: u64 = 8 << 20;
+/// Of its figures: two messages of some twenty numbers.
+const FIGURES_LIMIT: u64 = 1 << 16;
+/// Its log's name in its working directory.
+const LOG: &str = "criu.log";
+
+/// A CRIU that is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Criu {
+    /// Its program.
+    pub path: PathBuf,
+    /// What it says it is.
+    pub version: Version,
+}
+
+/// Why it did not do what it was told.
+#[derive(Debug)]
+pub enum CriuError {
+    /// There is no such program.
+    Absent(PathBuf),
+    /// It cannot be started or its files not be read.
+    Failed(PathBuf, io::Error),
+    /// It says something else than its version.
+    Version(String),
+    /// It was killed, because this time was over.
+    Late(Duration),
+    /// It gave up, for these reasons; the first is the cause.
+    Refused(Vec<String>),
+}
+
+impl Criu {
+    /// The one at this path; a name alone is looked for in `PATH`.
+    pub fn find(path: &Path) -> Result<Self, CriuError> {
+        let path = resolve(path).ok_or_else(|| CriuError::Absent(path.to_owned()))?;
+        let ended = child::run(Command::new(&path).arg("--version"), VERSION_LIMIT);
+        let Ended { status, output } = ended.map_err(|error| CriuError::Failed(path.clone(), error))?;
+        if status.is_none() {
+            return Err(CriuError::Late(VERSION_LIMIT));
+        }
+        let version = parse_version(&output).ok_or_else(|| {
+            CriuError::Version(output.lines().next().unwrap_or_default().chars().take(SAID_LIMIT).collect())
+        })?;
+        Ok(Self { path, version })
+    }
+
+    /// Do something to a process or make one again.
+    pub fn run(
+        &self,
+        action: &Action,
+        options: &Options,
+        paths: &Paths,
+        limit: Duration,
+    ) -> Result<Figures, CriuError> {
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            move |error| CriuError::Failed(path, error)
+        };
+        let log = paths.work.join(LOG);
+        let mut given = arguments(action, options, paths);
+        given.extend(["--log-file", LOG].map(OsString::from));
+        let ended = child::run(Command::new(&self.path).args(given), limit).map_err(failed(&self.path))?;
+        match ended.status {
+            None => Err(CriuError::Late(limit)),
+            Some(status) if status.success() => {
+                let figures = paths.work.join(action.figures());
+                let bytes = read(&figures, FIGURES_LIMIT).map_err(failed(&figures))?;
+                // They are told and decide nothing.
+                Ok(Figures::parse(&bytes).unwrap_or_default())
+            }
+            Some(status) => {
+                let text = match read(&log, LOG_LIMIT) {
+                    Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+                    // It has not come so far.
+                    Err(_) => ended.output,
+                };
+                let mut reasons = reasons(&text);
+                if reasons.is_empty() {
+                    reasons.push(format!("it ended with {status} and said nothing; see {}", log.display()));
+                }
+                Err(CriuError::Refused(reasons))
+            }
+        }
+    }
+}
+
+/// `Version: 4.1.1`, and in builds from sources a line `GitID: …` after it.
+fn parse_version(text: &str) -> Option<Version> {
+    let line = text.lines().find_map(|line| line.strip_prefix("Version: "))?;
+    let mut numbers = line.trim().split('.').map(|number| number.parse().ok());
+    let (major, minor) = (numbers.next()??, numbers.next()??);
+    let patch = numbers.next().unwrap_or(Some(0))?;
+    Some(Version { major, minor, patch })
+}
+
+fn resolve(path: &Path) -> Option<PathBuf> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let is_program = |path: &PathBuf| {
+        path.metadata().is_ok_and(|status| status.is_file() && status.permissions().mode() & 0o111 != 0)
+    };
+    if path.components().count() > 1 {
+        return Some(path.to_owned()).filter(is_program);
+    }
+    let places =
+        std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin".into());
+    std::env::split_paths(&places).map(|place| place.join(path)).find(is_program)
+}
+
+fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(limit).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+impl fmt::Display for CriuError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Absent(path) => {
+                write!(f, "there is no program {}: install CRIU, or name its path", path.display())
+            }
+            Self::Failed(path, error) => write!(f, "{}: {error}", path.display()),
+            Self::Version(said) => write!(f, "it does not say its version but {said:?}"),
+            Self::Late(limit) => {
+                write!(f, "CRIU had not ended after {} s and was killed", limit.as_secs_f64())
+            }
+            Self::Refused(reasons) => {
+                let first = reasons.first().map_or("", String::as_str);
+                write!(f, "CRIU: {first}")?;
+                reasons.iter().skip(1).try_for_each(|reason| write!(f, "; {reason}"))
+            }
+        }
+    }
+}
+
+impl std::error::Error for CriuError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_read() {
+        let of = |text: &str| parse_version(text).map(|version| version.to_string());
+        assert_eq!(of("Version: 4.1.1\n").as_deref(), Some("4.1.1"));
+        assert_eq!(of("Warn  (x)\nVersion: 3.17\nGitID: v3.17\n").as_deref(), Some("3.17.0"));
+        for text in ["", "Version: ", "Version: 4", "Version: x.y", "Version: 4.1.x", "4.1.1"] {
+            assert_eq!(of(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn programs_that_are_none_are_named() {
+        let of = |path: &str| Criu::find(Path::new(path)).expect_err("none").to_string();
+        assert!(of("/nowhere/criu").starts_with("there is no program /nowhere/criu"));
+        assert!(of("no-such-criu").starts_with("there is no program no-such-criu"));
+        assert!(of("/bin/echo").starts_with("it does not say its version but \""));
+    }
+}

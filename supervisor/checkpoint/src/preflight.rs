@@ -1,0 +1,123 @@
+//! What would make a dump of a process tree fail, said before anything is frozen.
+//!
+//! What is known of the tree is read in one place and judged in another, by tables. What is found may have changed until
+//! the dump: CRIU has the last word. Which of CRIU's switches the tree needs follows from the same look.
+
+mod judge;
+mod read;
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::criu::Options;
+
+pub use judge::judge;
+pub use read::read;
+
+/// A process tree as the kernel shows it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tree {
+    /// The first process, and all below it.
+    pub processes: Vec<Process>,
+    /// Sockets of its network namespace, by inode.
+    pub sockets: BTreeMap<u64, Socket>,
+    /// Processes with file locks.
+    pub lockers: Vec<i32>,
+}
+
+/// One process.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Process {
+    /// Its number.
+    pub pid: i32,
+    /// The letter for its state.
+    pub state: char,
+    /// Who traces it, or 0.
+    pub tracer: i32,
+    /// Its session.
+    pub session: i32,
+    /// Its user namespace, as the kernel writes it.
+    pub user_namespace: String,
+    /// What it has open.
+    pub descriptors: Vec<Descriptor>,
+    /// What it has mapped, where that is not ordinary.
+    pub mappings: Vec<Mapping>,
+}
+
+/// Something open.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Descriptor {
+    /// Its number.
+    pub number: i32,
+    /// What the kernel calls it: a path, `socket:[4711]`, `anon_inode:[eventfd]`.
+    pub target: String,
+    /// A character or block device.
+    pub is_device: bool,
+    /// A regular file that no directory has any more.
+    pub is_unlinked: bool,
+    /// Its size in bytes.
+    pub size: u64,
+}
+
+/// A part of the memory.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Mapping {
+    /// Its addresses.
+    pub range: String,
+    /// What is mapped, or nothing.
+    pub name: String,
+    /// It is memory of a device.
+    pub is_device: bool,
+}
+
+/// A socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Socket {
+    /// With a connection that is up, or on its way.
+    TcpConnected,
+    /// Any other of TCP.
+    Tcp,
+    /// Of UDP.
+    Udp,
+    /// Raw internet sockets.
+    Raw,
+    /// Unix sockets.
+    Unix,
+    /// Packet sockets.
+    Packet,
+    /// Netlink sockets.
+    Netlink,
+}
+
+/// What was found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// What is in the way.
+    pub findings: Vec<Finding>,
+    /// The switches that the tree needs.
+    pub options: Options,
+    /// How many processes were looked at.
+    pub processes: usize,
+}
+
+/// Something that CRIU cannot dump.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// Which process has it.
+    pub pid: i32,
+    /// A descriptor, a part of its memory, or the process itself.
+    pub what: String,
+    /// Why it is in the way.
+    pub why: String,
+    /// What would help.
+    pub fix: String,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { pid, what, why, fix } = self;
+        write!(f, "process {pid}, {what}: {why}; {fix}")
+    }
+}

@@ -1,0 +1,263 @@
+//! The tables.
+
+use super::{Descriptor, Finding, Mapping, Process, Socket, Tree, Verdict};
+use crate::criu::Options;
+
+/// Largest file without a name that is put into the images, in bytes: what is larger is data that belongs to a disk.
+const GHOST_LIMIT: u64 = 256 << 20;
+/// What CRIU allows without being told.
+const GHOST_USUAL: u64 = 1 << 20;
+
+/// Kinds of anonymous inodes that CRIU knows.
+const KNOWN: [&str; 7] = ["eventfd", "eventpoll", "signalfd", "timerfd", "inotify", "fanotify", "pidfd"];
+
+/// Kinds that it does not, with what is asked for by them.
+const UNKNOWN: [(&str, &str, &str); 7] = [
+    ("io_uring", "requests may be under way in the kernel", "have it use epoll while checkpoints are wanted"),
+    ("userfaultfd", "page faults of it would be nobody's", "have it close that before"),
+    ("bpf-prog", "programs in the kernel are not read back", "load them by another component"),
+    ("bpf-map", "tables of programs in the kernel are not read back", "load them by another component"),
+    ("bpf-link", "what a program in the kernel hangs on is not read back", "load it by another component"),
+    ("perf_event", "counters in the kernel are not read back", "have it stop measuring before"),
+    ("kvm-vm", "a machine's state is in the kernel", "have its own means save it"),
+];
+
+/// Devices that are the same after it as before.
+const DEVICES: [&str; 10] = [
+    "/dev/null",
+    "/dev/zero",
+    "/dev/full",
+    "/dev/random",
+    "/dev/urandom",
+    "/dev/tty",
+    "/dev/console",
+    "/dev/ptmx",
+    "/dev/pts/ptmx",
+    "/dev/net/tun",
+];
+/// Terminals.
+const TERMINALS: &str = "/dev/pts/";
+/// What the kernel maps into every process.
+const KERNELS_OWN: [&str; 4] = ["[vdso]", "[vvar]", "[vvar_vclock]", "[vsyscall]"];
+
+/// Judge a tree; its first process is the first.
+pub fn judge(tree: &Tree) -> Verdict {
+    let mut verdict = Verdict { processes: tree.processes.len(), ..Verdict::default() };
+    for process in &tree.processes {
+        process_itself(tree, process, &mut verdict);
+        for descriptor in &process.descriptors {
+            if let Some((why, fix)) = open(tree, descriptor, &mut verdict.options) {
+                let what = format!("descriptor {} ({})", descriptor.number, descriptor.target);
+                verdict.findings.push(Finding { pid: process.pid, what, why, fix });
+            }
+        }
+        for mapping in &process.mappings {
+            if let Some((why, fix)) = mapped(mapping) {
+                let what = format!("memory at {} ({})", mapping.range, mapping.name);
+                verdict.findings.push(Finding { pid: process.pid, what, why, fix });
+            }
+        }
+    }
+    verdict.options.file_locks = tree.processes.iter().any(|process| tree.lockers.contains(&process.pid));
+    verdict
+}
+
+/// Why something is in the way, and what would help.
+type Reason = (String, String);
+
+fn reason(why: impl Into<String>, fix: impl Into<String>) -> Reason {
+    (why.into(), fix.into())
+}
+
+fn process_itself(tree: &Tree, process: &Process, verdict: &mut Verdict) {
+    let first = &tree.processes[0];
+    let in_tree = |pid: i32| tree.processes.iter().any(|other| other.pid == pid);
+    let mut found = |what: &str, (why, fix): Reason| {
+        verdict.findings.push(Finding { pid: process.pid, what: what.to_owned(), why, fix });
+    };
+    if process.state == 'Z' && process.pid == first.pid {
+        found("itself", ("it has ended and waits for its parent".into(), "start it again".into()));
+    }
+    if process.tracer != 0 {
+        let why = format!("process {} traces it, and only one can", process.tracer);
+        found("itself", (why, "end the debugger".into()));
+    }
+    // A session of number 0 is one that this namespace does not see.
+    if process.state != 'Z' && !in_tree(process.session) {
+        let why = format!("the leader of its session, {}, is not among its processes", process.session);
+        found("its session", (why, "have it begin a session of its own, as setsid does".into()));
+    }
+    if process.user_namespace != first.user_namespace {
+        let why = "it is in another user namespace than the first process".to_owned();
+        found("its user namespace", (why, "have it use that of the component".into()));
+    }
+}
+
+fn open(tree: &Tree, descriptor: &Descriptor, options: &mut Options) -> Option<Reason> {
+    let target = descriptor.target.as_str();
+    if let Some(kind) = target.strip_prefix("anon_inode:") {
+        return anonymous(kind);
+    }
+    if let Some(inode) = target.strip_prefix("socket:[").and_then(|rest| rest.strip_suffix(']')) {
+        let socket = inode.parse().ok().and_then(|inode: u64| tree.sockets.get(&inode));
+        options.tcp_established |= socket == Some(&Socket::TcpConnected);
+        // One that is neither bound nor connected is in no table, so this is no proof of a family without one.
+        return None;
+    }
+    if descriptor.is_device {
+        let known = DEVICES.contains(&target) || target.starts_with(TERMINALS);
+        options.shell_job |= target.starts_with(TERMINALS) && !target.ends_with("ptmx");
+        let why = "what a device knows of who has it open is not read back";
+        return (!known).then(|| reason(why, "have it close the device before"));
+    }
+    if descriptor.is_unlinked && !target.starts_with("/memfd:") {
+        if descriptor.size > GHOST_LIMIT {
+            let why = format!(
+                "no directory has this file any more, and its {} bytes are too many",
+                descriptor.size
+            );
+            return Some(reason(why, "have it keep large files under a name"));
+        }
+        if descriptor.size > GHOST_USUAL {
+            options.ghost_limit = Some(options.ghost_limit.unwrap_or(0).max(descriptor.size));
+        }
+    }
+    None
+}
+
+/// `[eventfd]`, `inotify`, `bpf-map`, `[eventfd:17]`.
+fn anonymous(kind: &str) -> Option<Reason> {
+    let kind = kind.trim_start_matches('[').trim_end_matches(']');
+    let kind = kind.split(':').next().unwrap_or(kind);
+    if KNOWN.contains(&kind) {
+        return None;
+    }
+    Some(match UNKNOWN.iter().find(|(name, ..)| *name == kind) {
+        Some((_, why, fix)) => reason(*why, *fix),
+        None => reason("CRIU knows nothing of this kind", "have it close that before"),
+    })
+}
+
+fn mapped(mapping: &Mapping) -> Option<Reason> {
+    if let Some(kind) = mapping.name.strip_prefix("anon_inode:") {
+        return anonymous(kind);
+    }
+    if mapping.name == "[uprobes]" {
+        return Some(reason("somebody traces its functions", "end what traces them"));
+    }
+    let is_kernels = KERNELS_OWN.contains(&mapping.name.as_str());
+    (mapping.is_device && !is_kernels)
+        .then(|| reason("it is memory of a device", "have it unmap that before"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A process that leads its session.
+    fn process(descriptors: Vec<Descriptor>, mappings: Vec<Mapping>) -> Process {
+        Process { pid: 7, state: 'S', session: 7, descriptors, mappings, ..Process::default() }
+    }
+
+    fn with(descriptor: Descriptor) -> Verdict {
+        let sockets = [(11, Socket::Tcp), (12, Socket::TcpConnected), (13, Socket::Unix)].into();
+        judge(&Tree { processes: vec![process(vec![descriptor], Vec::new())], sockets, lockers: Vec::new() })
+    }
+
+    fn target(target: &str) -> Descriptor {
+        Descriptor { number: 3, target: target.to_owned(), ..Descriptor::default() }
+    }
+
+    #[test]
+    fn what_is_ordinary_is_not_in_the_way() {
+        let devices =
+            ["/dev/null", "/dev/urandom"].map(|path| Descriptor { is_device: true, ..target(path) });
+        let others = [
+            "/etc/passwd",
+            "pipe:[5]",
+            "socket:[11]",
+            "socket:[13]",
+            "anon_inode:[eventfd]",
+            "anon_inode:inotify",
+            "anon_inode:[eventpoll]",
+            "anon_inode:[pidfd]",
+            "/memfd:x (deleted)",
+            "net:[4026531840]",
+        ];
+        for descriptor in others.map(target).into_iter().chain(devices) {
+            let verdict = with(descriptor.clone());
+            assert_eq!(verdict, Verdict { processes: 1, ..Verdict::default() }, "{descriptor:?}");
+        }
+        let mappings = ["", "/lib/libc.so.6", "[heap]", "/dev/zero (deleted)", "/[aio] (deleted)"];
+        let vdso = Mapping { name: "[vdso]".to_owned(), is_device: true, ..Mapping::default() };
+        let mappings = mappings.map(|name| Mapping { name: name.to_owned(), ..Mapping::default() });
+        let mappings = mappings.into_iter().chain([vdso]).collect();
+        let tree = Tree { processes: vec![process(Vec::new(), mappings)], ..Tree::default() };
+        assert_eq!(judge(&tree).findings, []);
+    }
+
+    #[test]
+    fn what_is_in_the_way_is_named_with_what_would_help() {
+        // What is open, and a part of what is said.
+        let device = Descriptor { is_device: true, ..target("/dev/kvm") };
+        let large = Descriptor { is_unlinked: true, size: GHOST_LIMIT + 1, ..target("/tmp/x (deleted)") };
+        let cases = [
+            (target("anon_inode:[io_uring]"), "(anon_inode:[io_uring]): requests may be under way"),
+            (target("anon_inode:[userfaultfd]"), "page faults"),
+            (target("anon_inode:bpf-map"), "tables of programs"),
+            (target("anon_inode:bpf-prog"), "programs in the kernel"),
+            (target("anon_inode:[fscontext]"), "CRIU knows nothing of this kind"),
+            (device, "descriptor 3 (/dev/kvm): what a device knows"),
+            (large, "are too many"),
+        ];
+        for (descriptor, expected) in cases {
+            let findings = with(descriptor.clone()).findings;
+            assert_eq!(findings.len(), 1, "{descriptor:?}");
+            let said = findings[0].to_string();
+            assert!(said.starts_with("process 7, descriptor 3 (") && said.contains(expected), "{said}");
+        }
+        let cases = [("[uprobes]", false, "traces its functions"), ("/dev/mem", true, "memory of a device")];
+        for (name, is_device, expected) in cases {
+            let mapping = Mapping { range: "1000-2000".to_owned(), name: name.to_owned(), is_device };
+            let tree = Tree { processes: vec![process(Vec::new(), vec![mapping])], ..Tree::default() };
+            let said = judge(&tree).findings.iter().map(ToString::to_string).collect::<String>();
+            assert!(
+                said.starts_with("process 7, memory at 1000-2000 (") && said.contains(expected),
+                "{said}"
+            );
+        }
+    }
+
+    #[test]
+    fn switches_follow_from_what_is_there() {
+        assert!(with(target("socket:[12]")).options.tcp_established);
+        let terminal = Descriptor { is_device: true, ..target("/dev/pts/3") };
+        assert!(with(terminal).options.shell_job);
+        let ghost = Descriptor { is_unlinked: true, size: 5 << 20, ..target("/tmp/x (deleted)") };
+        assert_eq!(with(ghost).options.ghost_limit, Some(5 << 20));
+        let mut tree =
+            Tree { processes: vec![process(Vec::new(), Vec::new())], lockers: vec![8], ..Tree::default() };
+        assert!(!judge(&tree).options.file_locks);
+        tree.lockers.push(7);
+        assert!(judge(&tree).options.file_locks);
+    }
+
+    #[test]
+    fn processes_that_cannot_be_dumped_are_named() {
+        let first = process(Vec::new(), Vec::new());
+        let of = |change: &dyn Fn(&mut Process)| {
+            let mut second = Process { pid: 8, ..first.clone() };
+            change(&mut second);
+            let tree = Tree { processes: vec![first.clone(), second], ..Tree::default() };
+            judge(&tree).findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+        };
+        assert_eq!(of(&|_| {}), "");
+        assert_eq!(of(&|p| p.state = 'Z'), "", "its parent is dumped, too");
+        assert!(of(&|p| p.tracer = 99).starts_with("process 8, itself: process 99 traces it"));
+        assert!(of(&|p| p.session = 1).contains("the leader of its session, 1, is not among its processes"));
+        assert!(of(&|p| p.user_namespace = "user:[2]".into()).contains("another user namespace"));
+        let dead = Process { state: 'Z', ..first.clone() };
+        let dead = judge(&Tree { processes: vec![dead], ..Tree::default() });
+        assert!(dead.findings[0].why.contains("has ended"));
+    }
+}

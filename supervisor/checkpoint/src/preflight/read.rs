@@ -1,0 +1,235 @@
+//! What `/proc` shows. What goes away while it is read is left out, as it will not be dumped either.
+
+use std::fs::{self, File};
+use std::io::{self, Read as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+
+use super::{Descriptor, Mapping, Process, Socket, Tree};
+
+/// Most processes of a tree that are looked at.
+const PROCESSES_LIMIT: usize = 16_384;
+/// Most bytes of a file of `/proc`: some hundred thousand sockets or parts of memory.
+const FILE_LIMIT: u64 = 64 << 20;
+/// The state of a TCP socket that listens, and of one that is nothing yet.
+const LISTEN: &str = "0A";
+const CLOSED: &str = "07";
+
+/// Tables of sockets below `/proc/PID/net`, and the column with the inode.
+const TABLES: [(&str, Socket, usize); 9] = [
+    ("tcp", Socket::Tcp, 9),
+    ("tcp6", Socket::Tcp, 9),
+    ("udp", Socket::Udp, 9),
+    ("udp6", Socket::Udp, 9),
+    ("raw", Socket::Raw, 9),
+    ("raw6", Socket::Raw, 9),
+    ("unix", Socket::Unix, 6),
+    ("packet", Socket::Packet, 8),
+    ("netlink", Socket::Netlink, 9),
+];
+/// The column with a TCP socket's state.
+const STATE: usize = 3;
+
+/// Read all of a tree, by its first process.
+pub fn read(pid: i32) -> io::Result<Tree> {
+    let mut tree = Tree::default();
+    let mut left = vec![pid];
+    while let Some(pid) = left.pop() {
+        if tree.processes.len() == PROCESSES_LIMIT {
+            return Err(io::Error::other(format!("more than {PROCESSES_LIMIT} processes")));
+        }
+        match process(pid) {
+            Ok((process, children)) => {
+                tree.processes.push(process);
+                left.extend(children);
+            }
+            Err(error) if tree.processes.is_empty() => return Err(error),
+            Err(error) if is_gone(&error) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    for (name, kind, column) in TABLES {
+        // What the kernel does not know it has no table for.
+        let table = text(&folder(pid).join("net").join(name)).unwrap_or_default();
+        tree.sockets.extend(sockets(&table, kind, column));
+    }
+    tree.lockers = lockers(&text(Path::new("/proc/locks")).unwrap_or_default());
+    Ok(tree)
+}
+
+fn process(pid: i32) -> io::Result<(Process, Vec<i32>)> {
+    let folder = folder(pid);
+    let status = text(&folder.join("status"))?;
+    let field = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        line.map_or("", str::trim)
+    };
+    let state = field("State").chars().next().unwrap_or('?');
+    let mut read = Process {
+        pid,
+        state,
+        tracer: field("TracerPid").parse().unwrap_or(0),
+        // Of a process that is in a pid namespace below there are more numbers: ours is the first.
+        session: field("NSsid").split_whitespace().next().and_then(|sid| sid.parse().ok()).unwrap_or(0),
+        ..Process::default()
+    };
+    // What has ended has nothing more to show.
+    if state != 'Z' {
+        let namespace = fs::read_link(folder.join("ns/user"))?;
+        read.user_namespace = namespace.to_string_lossy().into_owned();
+        read.descriptors = descriptors(&folder.join("fd"))?;
+        read.mappings = mappings(&text(&folder.join("smaps"))?);
+    }
+    Ok((read, children(&folder)?))
+}
+
+fn folder(pid: i32) -> PathBuf {
+    Path::new("/proc").join(pid.to_string())
+}
+
+/// Of all threads: each may have made some.
+fn children(folder: &Path) -> io::Result<Vec<i32>> {
+    let mut found = Vec::new();
+    for thread in fs::read_dir(folder.join("task"))? {
+        match text(&thread?.path().join("children")) {
+            Err(error) if is_gone(&error) => {}
+            children => found.extend(children?.split_whitespace().filter_map(|pid| pid.parse::<i32>().ok())),
+        }
+    }
+    Ok(found)
+}
+
+fn descriptors(folder: &Path) -> io::Result<Vec<Descriptor>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        let number = path.file_name().and_then(|name| name.to_str()?.parse().ok());
+        let (Some(number), Ok(target)) = (number, fs::read_link(&path)) else { continue };
+        // Of what is open, and not of what has its name now.
+        let Ok(status) = fs::metadata(&path) else { continue };
+        let kind = status.file_type();
+        found.push(Descriptor {
+            number,
+            target: target.to_string_lossy().into_owned(),
+            is_device: kind.is_char_device() || kind.is_block_device(),
+            is_unlinked: kind.is_file() && status.nlink() == 0,
+            size: status.len(),
+        });
+    }
+    found.sort_by_key(|descriptor| descriptor.number);
+    Ok(found)
+}
+
+/// `smaps`: a line with addresses and a name, then lines with a key, the last of them with flags.
+fn mappings(smaps: &str) -> Vec<Mapping> {
+    let mut found: Vec<Mapping> = Vec::new();
+    for line in smaps.lines() {
+        let mut words = line.split_whitespace();
+        match words.next() {
+            Some("VmFlags:") => {
+                if let Some(newest) = found.last_mut() {
+                    // Memory of a device; page frames without pages.
+                    newest.is_device = words.any(|flag| flag == "io" || flag == "pf");
+                }
+            }
+            Some(range) if range.contains('-') && !range.ends_with(':') => {
+                let name = words.skip(4).collect::<Vec<_>>().join(" ");
+                found.push(Mapping { range: range.to_owned(), name, is_device: false });
+            }
+            _ => {}
+        }
+    }
+    found.retain(|mapping| mapping.is_device || !mapping.name.is_empty());
+    found
+}
+
+fn sockets(table: &str, kind: Socket, column: usize) -> impl Iterator<Item = (u64, Socket)> {
+    table.lines().skip(1).filter_map(move |line| {
+        let words: Vec<_> = line.split_whitespace().collect();
+        let inode = words.get(column)?.parse().ok()?;
+        let is_connected = kind == Socket::Tcp && !matches!(*words.get(STATE)?, LISTEN | CLOSED);
+        Some((inode, if is_connected { Socket::TcpConnected } else { kind }))
+    })
+}
+
+/// `1: FLOCK  ADVISORY  WRITE 2383 fe:00:10938183 0 EOF`; who waits for one has `->` before.
+fn lockers(locks: &str) -> Vec<i32> {
+    let holder = |line: &str| {
+        let mut words = line.split_whitespace().skip(1);
+        let kind = words.next()?;
+        (kind != "->").then(|| words.nth(2)?.parse().ok()).flatten()
+    };
+    locks.lines().filter_map(holder).collect()
+}
+
+fn text(path: &Path) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(FILE_LIMIT).read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound
+        || error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+    use std::os::fd::AsRawFd as _;
+
+    use super::*;
+
+    #[test]
+    fn this_process_is_read() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let mut file = tempfile::tempfile().unwrap();
+        io::Write::write_all(&mut file, b"12345").unwrap();
+        let pid = i32::try_from(std::process::id()).unwrap();
+        let tree = read(pid).unwrap();
+        let first = &tree.processes[0];
+        assert_eq!(first.pid, pid);
+        assert!("RS".contains(first.state) && first.user_namespace.starts_with("user:["), "{first:?}");
+        let at = |fd: i32| {
+            first.descriptors.iter().find(|descriptor| descriptor.number == fd).expect("it is open")
+        };
+        let unlinked = at(file.as_raw_fd());
+        assert!(unlinked.is_unlinked && unlinked.size == 5, "{unlinked:?}");
+        let kind = |fd: i32| {
+            let inode = at(fd).target.strip_prefix("socket:[").unwrap().strip_suffix(']').unwrap();
+            tree.sockets.get(&inode.parse().unwrap()).copied()
+        };
+        assert_eq!(kind(listener.as_raw_fd()), Some(Socket::Tcp));
+        assert_eq!(kind(stream.as_raw_fd()), Some(Socket::TcpConnected));
+        assert!(first.mappings.iter().any(|mapping| mapping.name == "[vdso]"), "{:?}", first.mappings);
+        assert!(super::super::judge(&tree).options.tcp_established);
+    }
+
+    #[test]
+    fn what_is_not_there_is_an_error() {
+        // Larger than any process number may be.
+        assert!(is_gone(&read(i32::MAX).expect_err("there is none")));
+    }
+
+    #[test]
+    fn parts_of_memory_are_read() {
+        let smaps = "7f00-7f10 r-xp 00000000 fe:00 9  /lib/a b.so (deleted)\nRss: 4 kB\nVmFlags: rd ex mr\n\
+                     7f20-7f30 rw-s 00000000 00:06 9  /dev/mem\nVmFlags: rd wr io pf dd\n\
+                     7f40-7f50 rw-p 00000000 00:00 0 \nVmFlags: rd wr\n";
+        let of = |range: &str, name: &str, is_device| Mapping {
+            range: range.into(),
+            name: name.into(),
+            is_device,
+        };
+        let expected = [of("7f00-7f10", "/lib/a b.so (deleted)", false), of("7f20-7f30", "/dev/mem", true)];
+        assert_eq!(mappings(smaps), expected);
+    }
+
+    #[test]
+    fn holders_of_locks_are_told_from_who_waits() {
+        let locks = "1: FLOCK  ADVISORY  WRITE 2383 fe:00:1 0 EOF\n1: -> FLOCK  ADVISORY  WRITE 11 fe:00:1 0 EOF\n\
+                     2: OFDLCK ADVISORY  READ -1 00:01:2 0 EOF\n";
+        assert_eq!(lockers(locks), [2383, -1]);
+    }
+}

@@ -1,0 +1,342 @@
+//! What checkpoints can hold on this machine: asked of CRIU and of the kernel by trying, once for each of both.
+//!
+//! The verdict is kept under the run directory and asked for again only when the kernel, the boot or CRIU is another.
+
+mod cache;
+mod diagnosis;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+
+pub use cache::{Key, load, save};
+
+use crate::child;
+use crate::criu::{Criu, CriuError};
+use crate::store::Version;
+
+/// For one question to CRIU: 0.1 s where it is quick, several seconds in emulated machines without a random number
+/// instruction.
+const QUESTION_LIMIT: Duration = Duration::from_secs(30);
+/// The CRIU that does not ask internet sockets for SO_PASSCRED.
+const KNOWS_NEW_SOCKETS: Version = Version { major: 4, minor: 2, patch: 0 };
+
+/// Everything that was found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// Under which it was found.
+    pub key: Key,
+    /// CRIU, if there is one.
+    pub criu: Option<Found>,
+    /// What can be done, in the order of need.
+    pub features: Vec<Feature>,
+}
+
+/// A CRIU.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Found {
+    /// Its program.
+    pub path: PathBuf,
+    /// Its version.
+    pub version: Version,
+}
+
+/// Something that a process may need of a checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Feature {
+    /// In a word, for programs.
+    pub name: String,
+    /// What it is good for.
+    pub purpose: String,
+    /// Without it there are no checkpoints at all.
+    pub required: bool,
+    /// Whether it is there.
+    pub verdict: Verdict,
+}
+
+/// Whether something is there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// It is.
+    Supported,
+    /// It is not.
+    Missing {
+        /// How that is known.
+        why: String,
+        /// What would help.
+        help: Help,
+    },
+}
+
+/// What would make a feature come.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Help {
+    /// A kernel module, to be loaded.
+    Module(String),
+    /// An option that the kernel was built without.
+    Option(String),
+    /// A package, with the version if an older one will not do.
+    Package(String),
+    /// A right.
+    Right(String),
+}
+
+/// What is known before CRIU is asked: the answer, or what is missing.
+pub(crate) type Answer = Result<(), (String, Help)>;
+
+/// Something to ask for.
+struct Question {
+    name: &'static str,
+    purpose: &'static str,
+    required: bool,
+    ask: Ask,
+}
+
+/// How.
+enum Ask {
+    /// The kernel, by trying.
+    Kernel(fn() -> Answer),
+    /// The kernel, for what this CRIU makes of it.
+    Pair(fn(Version) -> Answer),
+    /// `criu check`, alone or with the name of a feature; with what would help.
+    Criu(Option<&'static str>, fn() -> Help),
+}
+
+/// In the order of need. A feature that CRIU can check is asked of it; kernel modules are known better by trying.
+const QUESTIONS: [Question; 13] = [
+    Question {
+        name: "rights",
+        purpose: "to look into other processes and make them again",
+        required: true,
+        ask: Ask::Kernel(diagnosis::rights),
+    },
+    Question {
+        name: "checkpoint-restore",
+        purpose: "that the kernel gives a process the number it had",
+        required: true,
+        ask: Ask::Kernel(diagnosis::checkpoint_restore),
+    },
+    Question {
+        name: "netfilter-netlink",
+        purpose: "CRIU does not start without it",
+        required: true,
+        ask: Ask::Kernel(diagnosis::netfilter),
+    },
+    Question {
+        name: "basics",
+        purpose: "whatever CRIU itself cannot do without",
+        required: true,
+        ask: Ask::Criu(None, || Help::Option("CONFIG_CHECKPOINT_RESTORE".to_owned())),
+    },
+    Question {
+        name: "unix-sockets",
+        purpose: "processes with unix sockets",
+        required: false,
+        ask: Ask::Kernel(|| diagnosis::sockets(diagnosis::UNIX)),
+    },
+    Question {
+        name: "tcp-sockets",
+        purpose: "processes with TCP sockets",
+        required: false,
+        ask: Ask::Kernel(|| diagnosis::sockets(diagnosis::TCP)),
+    },
+    Question {
+        name: "udp-sockets",
+        purpose: "processes with UDP sockets",
+        required: false,
+        ask: Ask::Kernel(|| diagnosis::sockets(diagnosis::UDP)),
+    },
+    Question {
+        name: "packet-sockets",
+        purpose: "processes with packet sockets",
+        required: false,
+        ask: Ask::Kernel(|| diagnosis::sockets(diagnosis::PACKET)),
+    },
+    Question {
+        name: "netlink-sockets",
+        purpose: "processes with netlink sockets",
+        required: false,
+        ask: Ask::Kernel(|| diagnosis::sockets(diagnosis::NETLINK)),
+    },
+    Question {
+        name: "socket-options",
+        purpose: "internet sockets under Linux 6.16 and later",
+        required: false,
+        ask: Ask::Pair(|version| diagnosis::socket_options(version >= KNOWS_NEW_SOCKETS)),
+    },
+    Question {
+        name: "network-lock",
+        purpose: "that peers of connections wait while the process is not there",
+        required: false,
+        ask: Ask::Criu(Some("network_lock_nftables"), || Help::Module("nf_tables".to_owned())),
+    },
+    Question {
+        name: "dirty-tracking",
+        purpose: "rounds of memory before the dump, so that processes are frozen for less time",
+        required: false,
+        ask: Ask::Criu(Some("mem_dirty_track"), || Help::Option("CONFIG_MEM_SOFT_DIRTY".to_owned())),
+    },
+    Question {
+        name: "pid-namespaces",
+        purpose: "processes in pid namespaces, each with the number it had",
+        required: false,
+        ask: Ask::Criu(Some("clone3_set_tid"), || Help::Option("Linux 5.5 or later".to_owned())),
+    },
+];
+
+impl Report {
+    /// Find everything out.
+    pub fn make(path: &Path) -> Self {
+        let criu = Criu::find(path);
+        let features = QUESTIONS.iter().map(|question| Feature {
+            name: question.name.to_owned(),
+            purpose: question.purpose.to_owned(),
+            required: question.required,
+            verdict: answer(&question.ask, &criu).into(),
+        });
+        let features = features.collect();
+        let criu = criu.ok().map(|Criu { path, version }| Found { path, version });
+        Self { key: Key::now(criu.as_ref().map_or(path, |found| &found.path)), criu, features }
+    }
+
+    /// Whether there can be checkpoints of any process.
+    pub fn is_usable(&self) -> bool {
+        let missing = |feature: &&Feature| feature.required && feature.verdict != Verdict::Supported;
+        self.criu.is_some() && !self.features.iter().any(|feature| missing(&feature))
+    }
+}
+
+fn answer(ask: &Ask, criu: &Result<Criu, CriuError>) -> Answer {
+    let criu = || criu.as_ref().map_err(|error| (error.to_string(), Help::Package("criu".to_owned())));
+    match ask {
+        Ask::Kernel(ask) => ask(),
+        Ask::Pair(ask) => ask(criu()?.version),
+        Ask::Criu(feature, help) => check(criu()?, *feature).map_err(|why| (why, help())),
+    }
+}
+
+/// `criu check`; why not.
+fn check(criu: &Criu, feature: Option<&str>) -> Result<(), String> {
+    let mut command = Command::new(&criu.path);
+    command.args(["check", "--no-default-config"]);
+    if let Some(feature) = feature {
+        command.args(["--feature", feature]);
+    }
+    let ended = child::run(&mut command, QUESTION_LIMIT).map_err(|error| error.to_string())?;
+    match ended.status {
+        Some(status) if status.success() => Ok(()),
+        Some(_) => {
+            let reasons = crate::criu::reasons(&ended.output);
+            let said = ended.output.lines().last().unwrap_or("it says nothing");
+            // `Warn  (criu/cr-check.c:824): text`.
+            let said = said.split_once("): ").map_or(said, |(_, text)| text).trim().to_owned();
+            Err(reasons.into_iter().next().unwrap_or(said))
+        }
+        None => Err(format!("CRIU did not answer within {} s", QUESTION_LIMIT.as_secs())),
+    }
+}
+
+impl From<Answer> for Verdict {
+    fn from(answer: Answer) -> Self {
+        match answer {
+            Ok(()) => Self::Supported,
+            Err((why, help)) => Self::Missing { why, help },
+        }
+    }
+}
+
+impl fmt::Display for Help {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Module(name) => write!(f, "load the kernel module {name}"),
+            Self::Option(name) => write!(f, "a kernel with {name}"),
+            Self::Package(name) => write!(f, "install {name}"),
+            Self::Right(name) => write!(f, "run it with {name}"),
+        }
+    }
+}
+
+/// One line for each feature.
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.criu {
+            Some(Found { path, version }) => writeln!(f, "CRIU {version} at {}", path.display())?,
+            None => writeln!(f, "no CRIU")?,
+        }
+        let width = self.features.iter().map(|feature| feature.name.len()).max().unwrap_or(0);
+        for Feature { name, purpose, required, verdict } in &self.features {
+            match verdict {
+                Verdict::Supported => writeln!(f, "{name:width$}  yes  {purpose}")?,
+                Verdict::Missing { why, help } => {
+                    let need = if *required { "needed" } else { "for" };
+                    writeln!(f, "{name:width$}  NO   {need} {purpose}: {why}; what would help: {help}")?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// In words, with what it means here.
+fn said(error: Errno) -> String {
+    std::io::Error::from(error).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(verdicts: &[(bool, bool)]) -> Report {
+        let features = verdicts.iter().map(|(required, supported)| Feature {
+            name: "x".to_owned(),
+            purpose: "tests".to_owned(),
+            required: *required,
+            verdict: if *supported {
+                Verdict::Supported
+            } else {
+                Verdict::Missing { why: "none".to_owned(), help: Help::Module("x_diag".to_owned()) }
+            },
+        });
+        let features = features.collect();
+        let version = Version { major: 4, minor: 2, patch: 1 };
+        let criu = Some(Found { path: "/usr/sbin/criu".into(), version });
+        Report { key: Key::now(Path::new("/usr/sbin/criu")), criu, features }
+    }
+
+    #[test]
+    fn only_what_is_required_makes_it_unusable() {
+        assert!(report(&[(true, true), (false, false)]).is_usable());
+        assert!(!report(&[(true, false), (false, true)]).is_usable());
+        assert!(!Report { criu: None, ..report(&[]) }.is_usable());
+    }
+
+    #[test]
+    fn what_would_help_is_told() {
+        let text = report(&[(false, true), (true, false)]).to_string();
+        assert_eq!(
+            text,
+            "CRIU 4.2.1 at /usr/sbin/criu\nx  yes  tests\n\
+             x  NO   needed tests: none; what would help: load the kernel module x_diag\n"
+        );
+    }
+
+    #[test]
+    fn without_criu_the_kernel_is_judged_all_the_same() {
+        let report = Report::make(Path::new("/nowhere/criu"));
+        assert!(report.criu.is_none() && !report.is_usable());
+        assert_eq!(report.features.len(), QUESTIONS.len());
+        for (feature, question) in report.features.iter().zip(&QUESTIONS) {
+            let about_criu = matches!(
+                &feature.verdict,
+                Verdict::Missing { why, help: Help::Package(_) } if why.contains("/nowhere/criu")
+            );
+            assert_eq!(about_criu, !matches!(question.ask, Ask::Kernel(_)), "{feature:?}");
+        }
+    }
+}
