@@ -262,27 +262,6 @@ impl fmt::Display for Help {
     }
 }
 
-/// One line for each feature.
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.criu {
-            Some(Found { path, version }) => writeln!(f, "CRIU {version} at {}", path.display())?,
-            None => writeln!(f, "no CRIU")?,
-        }
-        let width = self.features.iter().map(|feature| feature.name.len()).max().unwrap_or(0);
-        for Feature { name, purpose, required, verdict } in &self.features {
-            match verdict {
-                Verdict::Supported => writeln!(f, "{name:width$}  yes  {purpose}")?,
-                Verdict::Missing { why, help } => {
-                    let need = if *required { "needed" } else { "for" };
-                    writeln!(f, "{name:width$}  NO   {need} {purpose}: {why}; what would help: {help}")?;
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
 /// In words, with what it means here.
 fn said(error: Errno) -> String {
     std::io::Error::from(error).to_string()
@@ -314,16 +293,6 @@ mod tests {
         assert!(report(&[(true, true), (false, false)]).is_usable());
         assert!(!report(&[(true, false), (false, true)]).is_usable());
         assert!(!Report { criu: None, ..report(&[]) }.is_usable());
-    }
-
-    #[test]
-    fn what_would_help_is_told() {
-        let text = report(&[(false, true), (true, false)]).to_string();
-        assert_eq!(
-            text,
-            "CRIU 4.2.1 at /usr/sbin/criu\nx  yes  tests\n\
-             x  NO   needed tests: none; what would help: load the kernel module x_diag\n"
-        );
     }
 
     #[test]

@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand};
 use yakiros_core::component::Strategy;
 use yakiros_core::control::SOCKET;
 
+use crate::checkpoints::arguments::CheckpointCommand;
 use crate::files::arguments::FileCommand;
 use crate::graph::arguments::Question;
 use crate::manual::Shell;
@@ -33,6 +34,7 @@ Examples:
   graphctl dot | dot -Tsvg > graph.svg    a picture, drawn by Graphviz
   graphctl lint                           check /etc/graph.d, without a supervisor
   graphctl explain Y0102                  what a code in its findings means
+  graphctl checkpoint --check             whether processes can be put away here, and what would help
 
 Exit codes: 0 done, 1 refused or failed, 2 usage, 3 no supervisor.";
 
@@ -204,6 +206,9 @@ pub enum Command {
     /// About component files
     #[command(flatten)]
     Files(FileCommand),
+    /// About checkpoints
+    #[command(flatten)]
+    Checkpoints(CheckpointCommand),
     /// Stop everything and switch the machine off
     Poweroff,
     /// Execute the supervisor's program again, as it is on the disk now: an upgrade of process 1 in

@@ -6,6 +6,7 @@
 
 mod arguments;
 mod audit;
+mod checkpoints;
 mod client;
 mod clock;
 mod files;
@@ -156,6 +157,7 @@ fn run(arguments: &Arguments, output: &Output) -> Result<ExitCode, Failure> {
         }
         Command::Graph(question) => return graph::run(question, &mut client, output),
         Command::Files(command) => return files::run(command, output),
+        Command::Checkpoints(command) => return checkpoints::run(command, output),
         Command::Reexec => act(&mut client, output, Request::Reexec, Duration::ZERO)?,
         Command::Poweroff => act(&mut client, output, Request::Poweroff, Duration::ZERO)?,
         Command::Reboot => act(&mut client, output, Request::Reboot, Duration::ZERO)?,
