@@ -46,7 +46,7 @@ pub use network::Network;
 pub use process::{
     IoClass, IoClassKind, ProcessLimits, Rlimit, RlimitResource, Scheduling, SchedulingPolicy,
 };
-pub use resources::{CpuMax, IoMax, OnOom, Pressure, Resources};
+pub use resources::{Controller, CpuMax, IoMax, OnOom, Pressure, Resources};
 pub use seccomp::SeccompAction;
 pub use security::{Account, Restriction, SecureBit, Security};
 pub use sockets::{Listen, Socket, SocketKind};
@@ -135,6 +135,7 @@ impl Component {
             (self.kind != other.kind, "component.type"),
             (self.resources.slice != other.resources.slice, "resources.slice"),
             (self.cgroup() != other.cgroup(), "resources.cgroup"),
+            (self.resources.delegate != other.resources.delegate, "resources.delegate"),
             (self.isolation != other.isolation, "isolation"),
             (self.security != other.security, "security"),
             (self.environment != other.environment, "environment"),

@@ -165,6 +165,12 @@ fn samples(shape: Shape) -> (Vec<String>, Vec<String>) {
                 "1",
             ],
         ),
+        Shape::Controllers(words) => {
+            let mut good = quoted(&words());
+            good.push(format!("[{}]", good.join(", ")));
+            good.extend(["true".to_owned(), "\"memory, pids\"".to_owned()]);
+            (good, owned(&["\"rdma\"", "[\"disk\"]", "3", "[1]"]))
+        }
         Shape::Text => both(&["\"for b\""], &["\"\"", "\"\\u0000\"", "1", "[]"]),
         Shape::Word(words) => (quoted(&words()), owned(&["\"nonsense\"", "\"\"", "true", "3"])),
         Shape::Words(words) => {

@@ -42,6 +42,7 @@ fn takes(shape: Shape) -> String {
         Shape::Path => "absolute path".to_owned(),
         Shape::CgroupPath => "relative path".to_owned(),
         Shape::SlicePath => "names with `/` between them, as `\"batch/reports\"`".to_owned(),
+        Shape::Controllers(words) => format!("`true`, `false`, or array or comma-separated text of {}", all(words)),
         Shape::Text => "text".to_owned(),
         Shape::Word(words) => all(words),
         Shape::Words(words) => format!("array or comma-separated text of {}", all(words)),

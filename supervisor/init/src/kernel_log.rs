@@ -30,6 +30,8 @@ pub struct Kill {
 pub enum Scope {
     /// A slice that the group lies in, by the end of its group's path.
     Slice(Rc<str>),
+    /// A group inside of the one that is asked about, by its path.
+    Inner(Rc<str>),
     /// Another group, by its path.
     Group(Rc<str>),
     /// The nodes of memory that it may use.
@@ -44,6 +46,7 @@ impl Scope {
         let around = slice::path_to(group).filter(|around| slice::is_slice(around));
         match around.filter(|around| ends_with(full, around)).last() {
             Some(slice) => Self::Slice(slice.into()),
+            None if is_within(full, group) => Self::Inner(full.into()),
             None => Self::Group(full.into()),
         }
     }

@@ -24,7 +24,9 @@ Options:
                          what changes things is root's alone all the same
                                                    [default: everybody may]
   --state-dir DIR        logs and readiness sockets [default: /run/graph]
-  --cgroup-root PATH     cgroup v2 directory; components go to PATH/graph
+  --cgroup-root PATH     cgroup v2 directory; components go to PATH/graph, and
+                         the supervisor, if it is in PATH itself, to
+                         PATH/supervisor
                                                     [default: /sys/fs/cgroup]
   --log kmsg|stderr      where messages go    [default: kmsg as process 1, else stderr]
   --help                 this text

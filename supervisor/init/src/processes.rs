@@ -52,6 +52,8 @@ struct Process {
     pid: Option<i32>,
     name: Rc<str>,
     cgroup: Option<Cgroup>,
+    /// The group is its own to divide: what is limited in it is nobody else's business.
+    delegated: bool,
     /// Of its group, once its end is near.
     events: Option<cgroup::Events>,
     /// Where exec reports; `None` once it has.

@@ -21,6 +21,7 @@ use std::collections::HashSet;
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd as _, OwnedFd, RawFd};
+use std::path::PathBuf;
 use std::rc::Rc;
 
 use nix::fcntl::OFlag;
@@ -150,9 +151,9 @@ impl Image {
     }
 }
 
-/// What the child of a component does to itself before exec.
-pub fn steps(component: &Component) -> Result<Steps, NotCompiled> {
-    sandbox::compile(component, sandbox::Kernel::own())
+/// What the child of a component does to itself before exec; these parts of its control group are given to its user.
+pub fn steps(component: &Component, given: &[PathBuf]) -> Result<Steps, NotCompiled> {
+    sandbox::compile(component, given, sandbox::Kernel::own())
 }
 
 /// Whether nothing that becomes of the child before exec becomes of the supervisor, too. The kernel ends all who have the

@@ -18,8 +18,8 @@ use super::values::{
     variables, word,
 };
 use super::{
-    Check, CheckpointPolicy, Component, Handoff, Health, HotSwap, KERNEL, Kind, Lifecycle, NAME_LIMIT,
-    Readiness, Resources, Signal, Strategy,
+    Check, CheckpointPolicy, Component, Handoff, Health, HotSwap, Isolation, KERNEL, Kind, Lifecycle,
+    NAME_LIMIT, Namespace, Readiness, Resources, Signal, Strategy,
 };
 use crate::diagnostic::rules;
 
@@ -100,6 +100,7 @@ pub(super) fn component(r: &mut Reader<'_>) -> Option<Component> {
     group(r, name.as_deref(), &resources);
     let isolation = isolation(r);
     let security = security(r);
+    delegation(r, &resources, &isolation);
     let environment = environment(r);
     let checkpoint = checkpoint(r);
     let hotswap = hotswap(r, kind == Kind::Service && lifecycle.handoff.passes_descriptors());
@@ -157,6 +158,16 @@ fn group(r: &mut Reader<'_>, name: Option<&str>, resources: &Resources) {
         let help =
             "give `resources.cgroup` another name, and write `resources.slice = \"NAME\"` to lie in a slice";
         r.report(&rules::GROUP_OF_SLICE, section, key, &message, Some(help.to_owned()));
+    }
+}
+
+/// Who is in a user namespace may not give away what is outside of it, and its numbers are not those outside.
+fn delegation(r: &mut Reader<'_>, resources: &Resources, isolation: &Isolation) {
+    if resources.delegate.is_some() && isolation.has(Namespace::User) {
+        let message =
+            "`resources.delegate` gives the control group to a user of the machine, not of a user namespace";
+        let help = "leave the namespace \"user\" to what runs in the group, or leave `delegate` out";
+        r.report(&rules::DELEGATED_TO_NOBODY, "resources", "delegate", message, Some(help.to_owned()));
     }
 }
 

@@ -75,6 +75,8 @@ pub enum Shape {
     CgroupPath,
     /// The name of a slice.
     SlicePath,
+    /// `true` or `false`, or controllers of control groups.
+    Controllers(fn() -> Vec<&'static str>),
     /// Any text that is not empty.
     Text,
     /// One of some words.

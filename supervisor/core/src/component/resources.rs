@@ -14,7 +14,7 @@ use super::process::{ProcessLimits, process_limits};
 use super::reader::Reader;
 use super::slice;
 use super::values::{
-    Problem, arguments, bytes, bytes_or_none, cgroup_path, size, text, truth, with_unit, word,
+    Problem, arguments, bytes, bytes_or_none, cgroup_path, size, text, truth, with_unit, word, words,
 };
 use crate::diagnostic::rules;
 
@@ -38,6 +38,8 @@ pub struct Resources {
     pub cgroup: Option<String>,
     /// The name of the slice that it lies in.
     pub slice: Option<String>,
+    /// The group is given to the component's user, and has these controllers besides those that every group has.
+    pub delegate: Option<Vec<Controller>>,
     /// `memory.max`, bytes.
     pub memory_max: Option<u64>,
     /// `memory.high`, bytes.
@@ -101,6 +103,49 @@ impl Resources {
             ("cpuset.mems", self.cpuset_mems.clone(), "\n"),
             ("pids.max", text(self.pids_max), "max"),
         ]
+    }
+}
+
+/// A controller of control groups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Controller {
+    /// Shares of processors.
+    Cpu,
+    /// Which processors and nodes of memory there are.
+    Cpuset,
+    /// What is read from and written to disks.
+    Io,
+    /// Memory.
+    Memory,
+    /// Numbers of processes.
+    Pids,
+}
+
+impl Controller {
+    /// What the kernel calls it.
+    pub fn name(self) -> &'static str {
+        <Self as Word>::name(self)
+    }
+}
+
+impl Word for Controller {
+    const WHAT: &'static str = "controller";
+
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("cpu", Self::Cpu),
+        ("cpuset", Self::Cpuset),
+        ("io", Self::Io),
+        ("memory", Self::Memory),
+        ("pids", Self::Pids),
+    ];
+}
+
+/// Whether a group is given away, and with which controllers.
+fn controllers(value: &DeValue<'_>) -> Result<Option<Vec<Controller>>, Problem> {
+    match value {
+        DeValue::Boolean(given) => Ok(given.then(Vec::new)),
+        several => words(several).map(Some),
     }
 }
 
@@ -219,6 +264,7 @@ pub(super) fn resources(r: &mut Reader<'_>) -> Resources {
     let found = Resources {
         cgroup: r.get(S, "cgroup", cgroup_path),
         slice: r.get(S, "slice", slice::path),
+        delegate: r.get(S, "delegate", controllers).flatten(),
         memory_max: r.get(S, "memory_max", bytes),
         memory_high: r.get(S, "memory_high", bytes),
         memory_swap_max: r.get(S, "memory_swap_max", bytes_or_none),

@@ -172,6 +172,11 @@ fn shape(shape: Shape) -> Value {
         Shape::CgroupPath => text(CGROUP),
         Shape::SlicePath => json!({"type": "string", "pattern": SLICE, "maxLength": slice::PATH_LIMIT}),
         Shape::Text => text(TEXT),
+        Shape::Controllers(words) => {
+            let one = format!("^({})$", words().join("|"));
+            let several = format!("^\\s*(({0})\\s*(,\\s*(({0})\\s*)?)*)?$", words().join("|"));
+            json!({"anyOf": [{"type": "boolean"}, array(text(&one)), text(&several)]})
+        }
         Shape::Word(words) => json!({"enum": words()}),
         Shape::Words(words) => {
             let words = words();

@@ -532,6 +532,12 @@ rules! {
         bad File(web!("[resources]" "cgroup = \"batch.slice/web\""));
         good File(web!("[resources]" "cgroup = \"web\""));
 
+    DELEGATED_TO_NOBODY Error "Y0334" "control group of a user namespace"
+        "A control group is given to the component's user, by a number of the machine. In a user namespace numbers are \
+         others, and nobody in it may give away what is outside."
+        bad File(web!("[isolation]" "namespaces = [\"user\"]" "[resources]" "delegate = true"));
+        good File(web!("[security]" "user = 33" "[resources]" "delegate = true"));
+
     DUPLICATE_NAME Error "Y0401" "two files declare one component"
         "A component, or a slice, is declared by one file. The one that was there first stays in force, the \
          other is refused until one of the two is renamed or goes."

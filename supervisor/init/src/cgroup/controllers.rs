@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use nix::libc;
+use yakiros_core::component::Controller;
 
 use super::limit::Limit;
 use super::tree;
@@ -50,9 +51,16 @@ struct Circumstances<'a> {
     refused: Option<(PathBuf, io::Error)>,
 }
 
-/// See to it that a group has the controllers that these limits need.
-pub(super) fn ensure(subtree: &Path, group: &Path, limits: &[Limit]) -> Result<(), Refusal> {
-    let mut needed = limits.iter().filter_map(|limit| Some((limit.needs()?, limit))).peekable();
+/// See to it that a group has the controllers that these limits need, and those that are to be given away with it.
+pub(super) fn ensure(
+    subtree: &Path,
+    group: &Path,
+    limits: &[Limit],
+    delegate: Option<&[Controller]>,
+) -> Result<(), Refusal> {
+    let limits = limits.iter().filter_map(|limit| Some((limit.needs()?, Some(limit))));
+    let delegated = delegate.into_iter().flatten().map(|controller| (controller.name(), None));
+    let mut needed = limits.chain(delegated).peekable();
     if needed.peek().is_none() {
         return Ok(());
     }
@@ -66,12 +74,11 @@ pub(super) fn ensure(subtree: &Path, group: &Path, limits: &[Limit]) -> Result<(
         has = sys::read_small(&file)?;
         if !lists(&has, controller) {
             let reason = look_around(subtree, controller, refused).reason();
-            let step = format!(
-                "set {} for {}: the controller {controller} is not in {}: {reason}",
-                limit.file,
-                limit.key(),
-                file.display()
+            let act = limit.map_or_else(
+                || format!("delegate {controller}"),
+                |limit| format!("set {} for {}", limit.file, limit.key()),
             );
+            let step = format!("{act}: the controller {controller} is not in {}: {reason}", file.display());
             return Err(Refusal { step: step.into(), error: io::Error::from_raw_os_error(libc::ENOENT) });
         }
     }
@@ -247,6 +254,14 @@ mod tests {
         assert!(
             said.contains(&format!("it is not in {}, which cannot be changed", root.display())),
             "{said}"
+        );
+        // So is a start of one that is to give it away.
+        let delegating = component("web", "shop/web", "delegate = [\"pids\"]");
+        let refusal = bench.all.prepare(&delegating, &[]).expect_err("no controller");
+        assert!(
+            refusal.step.starts_with("delegate pids: the controller pids is not in "),
+            "{}",
+            refusal.step
         );
         // With it, the limit is set; each group above was told.
         for group in ["..", ".", "shop"] {

@@ -51,17 +51,19 @@ impl Cgroups {
 
 /// The group at `path`, or that of a process inside of it, that has `pid` as a member.
 pub(super) fn find(path: &Path, component: &Component, pid: i32) -> io::Result<Option<Cgroup>> {
-    if has_member(path, pid)? {
-        return Ok(Some(Cgroup { path: path.into() }));
-    }
+    // What a group is given to may live in any that it has made there.
+    let is_in = |group: &Path| match component.resources.delegate {
+        None => has_member(group, pid),
+        Some(_) => Ok(tree::all(group)?.iter().any(|inner| has_member(inner, pid).unwrap_or(false))),
+    };
     let prefix = format!("{}{MARK}", component.name);
     for entry in fs::read_dir(path)?.flatten() {
         let own = entry.file_name().to_str().is_some_and(|name| name.starts_with(&prefix));
-        if own && has_member(&entry.path(), pid).unwrap_or(false) {
+        if own && is_in(&entry.path()).unwrap_or(false) {
             return Ok(Some(Cgroup { path: entry.path().into() }));
         }
     }
-    Ok(None)
+    Ok(is_in(path)?.then(|| Cgroup { path: path.into() }))
 }
 
 fn has_member(path: &Path, pid: i32) -> io::Result<bool> {
@@ -127,5 +129,9 @@ mod tests {
         assert_eq!(found(7).as_deref(), Some(&*bench.path("shop")));
         assert_eq!(found(8).as_deref(), Some(&*bench.path("shop/web.gen-3")));
         assert_eq!(found(9), None, "another component's");
+        // One that divides its group may live in a part of it.
+        let nest = component("web", "shop", "delegate = true");
+        let found = find(&bench.path("shop"), &nest, 9).expect("a group").map(|own| own.path);
+        assert_eq!(found.as_deref(), Some(&*bench.path("shop")));
     }
 }

@@ -117,7 +117,7 @@ impl Cgroups {
         let unknown = Group::default();
         let plan = || {
             let (limits, after) = self.groups.get(&path).unwrap_or(&unknown).plan(&path, &slice.resources)?;
-            controllers::ensure(subtree, &path, &limits)?;
+            controllers::ensure(subtree, &path, &limits, None)?;
             Ok((limits, after))
         };
         let work = plan();
@@ -130,7 +130,7 @@ impl Cgroups {
         let plan = self.groups.get(&path).map(|group| group.plan(&path, resources)).transpose()?;
         let (limits, after) = plan.unwrap_or_default();
         if let Some(subtree) = &self.subtree {
-            controllers::ensure(subtree, &path, &limits)?;
+            controllers::ensure(subtree, &path, &limits, resources.delegate.as_deref())?;
         }
         Ok(Work { path, limits, after, number: 0 })
     }
@@ -170,7 +170,7 @@ impl Group {
         whose: &str,
     ) -> Result<Prepared, Refusal> {
         let (limits, after) = self.plan(&path, resources)?;
-        controllers::ensure(subtree, &path, &limits)?;
+        controllers::ensure(subtree, &path, &limits, resources.delegate.as_deref())?;
         if !new && limits.iter().any(Limit::may_reclaim) {
             return Ok(Prepared::Unwritten(Work { path, limits, after, number: 0 }));
         }

@@ -7,8 +7,13 @@ use std::path::{Path, PathBuf};
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 use tracing::info;
 
+use crate::sys;
+
 /// The directory of all components below the root.
 pub(super) const SUBTREE: &str = "graph";
+
+/// The directory of a supervisor whose root is a group that it was started in.
+const ASIDE: &str = "supervisor";
 
 /// Controllers that the keys of `[resources]` need.
 const CONTROLLERS: &[&str] = &["cpu", "io", "memory", "pids"];
@@ -21,6 +26,10 @@ pub fn set_up(root: &Path) -> io::Result<PathBuf> {
     let kind = statfs(root)?.filesystem_type();
     if kind != CGROUP2_SUPER_MAGIC {
         return Err(io::Error::other("not a cgroup v2 hierarchy"));
+    }
+    // Where that is not possible, it is told what cannot be handed down.
+    if let Err(error) = step_aside(root) {
+        info!("{} keeps its processes: {error}", root.display());
     }
     let subtree = root.join(SUBTREE);
     match fs::create_dir(&subtree) {
@@ -35,6 +44,22 @@ pub fn set_up(root: &Path) -> io::Result<PathBuf> {
         info!("cgroup controllers not available: {}", missing.join(", "));
     }
     Ok(subtree)
+}
+
+/// Leave a group for one in it: a group that has processes hands no controllers down ("No Internal Process Constraint" in
+/// the kernel's cgroup-v2.rst). That of the whole machine may, and stays.
+fn step_aside(root: &Path) -> io::Result<()> {
+    let is_machine = !root.join("cgroup.type").exists();
+    let own = std::process::id().to_string();
+    if is_machine || !sys::read_small(&root.join("cgroup.procs"))?.lines().any(|pid| pid == own) {
+        return Ok(());
+    }
+    let aside = root.join(ASIDE);
+    match fs::create_dir(&aside) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    write(&aside.join("cgroup.procs"), &own)
 }
 
 /// Write to a file of the kernel's. It is never created, so that a missing one is told as missing.
@@ -97,6 +122,27 @@ pub fn all(path: &Path) -> io::Result<Vec<PathBuf>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_supervisor_leaves_the_group_that_it_divides() {
+        let root = tempfile::tempdir().expect("temporary directory");
+        let file = |path: &str, text: &str| fs::write(root.path().join(path), text).expect("file");
+        let own = std::process::id().to_string();
+        file("cgroup.procs", &format!("7\n{own}\n"));
+        step_aside(root.path()).expect("the machine's own group");
+        assert!(!root.path().join(ASIDE).exists());
+        file("cgroup.type", "domain\n");
+        // No kernel puts the file there.
+        assert_eq!(step_aside(root.path()).expect_err("no kernel").kind(), io::ErrorKind::NotFound);
+        file("supervisor/cgroup.procs", "");
+        step_aside(root.path()).expect("a group");
+        assert_eq!(fs::read_to_string(root.path().join("supervisor/cgroup.procs")).expect("file"), own);
+        // It is not in there any more.
+        file("cgroup.procs", "7\n");
+        file("supervisor/cgroup.procs", "");
+        step_aside(root.path()).expect("nothing to do");
+        assert_eq!(fs::read_to_string(root.path().join("supervisor/cgroup.procs")).expect("file"), "");
+    }
 
     #[test]
     fn a_group_is_new_once() {

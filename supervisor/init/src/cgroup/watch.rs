@@ -203,7 +203,7 @@ impl Cgroups {
                 let name = group.split_once('/').map_or(&**group, |(_, inner)| inner);
                 format!("the limit of slice {}{limit}", slice::name_of(name)).into()
             }
-            Scope::Group(path) => format!("the group {path}").into(),
+            Scope::Inner(path) | Scope::Group(path) => format!("the group {path}").into(),
             Scope::Nodes => "the nodes that it may use".into(),
             Scope::Machine => "the machine".into(),
         }

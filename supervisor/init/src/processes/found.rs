@@ -104,6 +104,7 @@ pub fn take(
         pid: Some(pid),
         name: component.name.as_str().into(),
         cgroup,
+        delegated: component.resources.delegate.is_some(),
         events: None,
         report: None,
         steps: Rc::default(),

@@ -14,7 +14,7 @@ use yakiros_core::journal::{Exit, OutOfMemory};
 
 use super::{Process, Processes};
 use crate::cgroup::Counts;
-use crate::kernel_log::{self, Kill};
+use crate::kernel_log::{self, Kill, Scope};
 use crate::supervisor::Supervisor;
 use crate::sys;
 
@@ -97,11 +97,20 @@ impl Processes {
             return events;
         }
         let kills = self.cgroups.kills(path, &kernel_log::tail(), happened.kills);
-        let hit = members.iter().find(|member| member.was_killed(&kills, happened.kills)).copied();
+        let is_own = |member: &Member| self.runs.get(&member.run).is_some_and(|process| process.delegated);
+        let (kills, count) = if !members.is_empty() && members.iter().all(is_own) {
+            without_inner(kills, happened.kills)
+        } else {
+            (kills, happened.kills)
+        };
+        if count == 0 {
+            return events;
+        }
+        let hit = members.iter().find(|member| member.was_killed(&kills, count)).copied();
         let shared = hit.is_none() && members.iter().any(|member| self.shares(member.run));
         let told = hit.map_or(members, |hit| vec![hit]);
         let event = |member: &Member| {
-            let what = self.describe(member, hit.is_some(), happened.kills, &kills);
+            let what = self.describe(member, hit.is_some(), count, &kills);
             Event::OutOfMemory(member.run, OutOfMemory { shared, ..what })
         };
         events.extend(told.iter().map(event));
@@ -133,6 +142,14 @@ impl Processes {
     }
 }
 
+/// Kills without those for a limit of a group inside: whoever has made that group knows of them.
+fn without_inner(mut kills: Vec<Kill>, count: u64) -> (Vec<Kill>, u64) {
+    let all = kills.len();
+    kills.retain(|kill| !matches!(kill.scope, Some(Scope::Inner(_))));
+    let inner = all - kills.len();
+    (kills, count.saturating_sub(inner as u64))
+}
+
 /// Limits that were reached, and nobody was killed for.
 fn strains(happened: Counts, members: &[Member]) -> Vec<Event> {
     let counted = [("memory.high", happened.high), ("pids.max", happened.pids)];
@@ -161,6 +178,8 @@ mod tests {
     #[test]
     fn whether_it_was_the_process_itself_is_told_by_the_log_or_by_its_end() {
         let kill = |pid| Kill { victim: Victim { pid, name: "a".into() }, scope: None, time_us: None };
+        let inner = Kill { scope: Some(Scope::Inner("/graph/a/b".into())), ..kill(9) };
+        assert_eq!(without_inner(vec![inner, kill(7)], 3), (vec![kill(7)], 2), "of one nothing is known");
         let member = |ended| Member { run: RunId(1), pid: Some(7), ended };
         let (lives, killed) = (None, Some(Exit::Signal(libc::SIGKILL)));
         let cases = [

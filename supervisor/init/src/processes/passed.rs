@@ -33,6 +33,8 @@ struct Passed {
     pid: Option<i32>,
     name: Rc<str>,
     cgroup: Option<Cgroup>,
+    #[serde(default)]
+    delegated: bool,
     report: Option<RawFd>,
     /// Names of its own steps, while one of them may still be told.
     #[serde(default)]
@@ -115,6 +117,7 @@ impl Process {
             pid: self.pid,
             name: Rc::clone(&self.name),
             cgroup: self.cgroup.clone(),
+            delegated: self.delegated,
             report: self.report.as_ref().map(AsRawFd::as_raw_fd),
             steps: Rc::clone(&self.steps),
             failure: self.failure.clone(),
@@ -214,6 +217,7 @@ fn adopt(supervisor: &Rc<Supervisor>, passed: Passed, luggage: &mut Luggage) {
         pid: passed.pid,
         name: passed.name,
         cgroup: passed.cgroup,
+        delegated: passed.delegated,
         events: None,
         report,
         steps: passed.steps,

@@ -32,12 +32,14 @@ impl Processes {
         Ok(())
     }
 
-    /// Start a command that asks about a component, in its cgroup.
+    /// Start a command that asks about a component, in its cgroup unless that is given away.
     fn start_command(&mut self, run: RunId, words: &[&str], role: Role) -> io::Result<(i32, OwnedFd)> {
         let process = self.runs.get(&run).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
         let image = Image::probe(words, &process.name)?;
         let (read, report) = sys::pipe()?;
-        let directory = process.cgroup.as_ref().map(Cgroup::open).transpose()?;
+        // Into one that is given away nothing of ours goes: it may hand controllers down, and then takes no process.
+        let cgroup = process.cgroup.as_ref().filter(|_| !process.delegated);
+        let directory = cgroup.map(Cgroup::open).transpose()?;
         let fds = Descriptors {
             log: &self.common.null,
             given: &[],

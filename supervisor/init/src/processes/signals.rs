@@ -117,6 +117,7 @@ mod tests {
             pid,
             name: "a".into(),
             cgroup: None,
+            delegated: false,
             events: None,
             report: None,
             steps: std::rc::Rc::default(),

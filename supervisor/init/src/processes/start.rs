@@ -187,7 +187,9 @@ fn try_spawn(
 ) -> Result<i32, StepError> {
     let at = |step: &'static str| move |error| (step.into(), error);
     let named = |(step, errno): spawn::NotCompiled| (step.into(), io::Error::from_raw_os_error(errno));
-    let steps = spawn::steps(component).map_err(named)?;
+    let delegated = component.resources.delegate.is_some();
+    let given = cgroup.as_ref().filter(|_| delegated).map(Cgroup::delegated).unwrap_or_default();
+    let steps = spawn::steps(component, &given).map_err(named)?;
     let step_names = spawn::step_names(&steps);
     let mut own = supervisor.processes.borrow_mut();
     let own = &mut *own;
@@ -240,6 +242,7 @@ fn try_spawn(
         pid: Some(pid),
         name: component.name.as_str().into(),
         cgroup,
+        delegated,
         events: None,
         report: Some(Rc::new(report)),
         steps: step_names,

@@ -3,6 +3,7 @@
 //! Not every machine has version 2, or a right to make groups; limits are tried by the suite `isolation`, in a machine.
 
 use std::fs;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
@@ -20,7 +21,11 @@ impl Groups {
         let places = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"].map(Path::new);
         let is_v2 =
             |place: &&Path| statfs(*place).is_ok_and(|it| it.filesystem_type() == CGROUP2_SUPER_MAGIC);
-        let own = places.into_iter().find(is_v2)?.join(format!("yakiros-test-{name}-{}", std::process::id()));
+        let Some(place) = places.into_iter().find(is_v2) else {
+            eprintln!("not tried: there are no control groups of version 2");
+            return None;
+        };
+        let own = place.join(format!("yakiros-test-{name}-{}", std::process::id()));
         if let Err(error) = fs::create_dir(&own) {
             eprintln!("not tried: {}: {error}", own.display());
             return None;
@@ -59,8 +64,14 @@ impl Drop for Groups {
     }
 }
 
-/// A supervisor that is root of the machine, with the groups that it has.
-fn start(name: &str) -> Option<(Guest, Groups)> {
+/// A supervisor and the groups that it has; it ends before they go.
+struct World {
+    guest: Guest,
+    groups: Groups,
+}
+
+/// A supervisor that is root of the machine.
+fn start(name: &str) -> Option<World> {
     if !nix::unistd::geteuid().is_root() {
         eprintln!("not tried: groups are root's");
         return None;
@@ -68,10 +79,10 @@ fn start(name: &str) -> Option<(Guest, Groups)> {
     let groups = Groups::make(name)?;
     let dir = tempfile::tempdir().expect("temporary directory");
     fs::create_dir(dir.path().join("graph.d")).expect("configuration directory");
-    fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("its mode");
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("its mode");
     let program = Path::new(env!("CARGO_BIN_EXE_graph-resolver"));
     let guest = Guest::start_below(dir, "-pmf", program, &groups.0);
-    Some((guest, groups))
+    Some(World { guest, groups })
 }
 
 fn sleeper(name: &str, more: &str) -> String {
@@ -80,7 +91,8 @@ fn sleeper(name: &str, more: &str) -> String {
 
 #[test]
 fn slices_hold_what_lies_in_them_and_go_with_it() {
-    let Some((guest, groups)) = start("slices") else { return };
+    let Some(world) = start("slices") else { return };
+    let World { guest, groups } = &world;
     guest.declare("web.toml", &sleeper("web", "[resources]\nslice = \"shop/back\""));
     guest.declare("inner.toml", "[slice]\nname = \"shop/back\"\n");
     until("the declaration", || guest.status().0.iter().any(|c| &*c.name == "web").then_some(()));
@@ -103,4 +115,64 @@ fn slices_hold_what_lies_in_them_and_go_with_it() {
     guest.undeclare("web.toml");
     guest.wait("web", State::Removed, None);
     until("the slices to be gone", || (!groups.has("shop.slice")).then_some(()));
+}
+
+/// Who has nothing but what is given to it.
+const NOBODY: u32 = 65534;
+
+/// A supervisor of nobody, in a group that is given to it, with a component of its own.
+fn declare_nest(guest: &Guest, groups: &Groups) {
+    let home = guest.dir.path().join("nest");
+    let program = guest.dir.path().join("nested-resolver");
+    // Where the program was built, nobody may have no way to.
+    fs::copy(env!("CARGO_BIN_EXE_graph-resolver"), &program).expect("a copy");
+    fs::create_dir_all(home.join("graph.d")).expect("directories");
+    fs::write(home.join("graph.d/inner.toml"), sleeper("inner", "")).expect("a component file");
+    fs::create_dir(home.join("state")).expect("a directory");
+    for path in [home.clone(), home.join("graph.d"), home.join("state")] {
+        std::os::unix::fs::chown(path, Some(NOBODY), Some(NOBODY)).expect("its owner");
+    }
+    let path = |path: PathBuf| path.display().to_string();
+    let args = [
+        ("--config-dir", path(home.join("graph.d"))),
+        ("--control-socket", path(home.join("sock"))),
+        ("--state-dir", path(home.join("state"))),
+        ("--cgroup-root", path(groups.0.join("graph/nest"))),
+        ("--log", "stderr".to_owned()),
+    ];
+    let args: Vec<_> = args.iter().flat_map(|(flag, value)| [(*flag).to_owned(), value.clone()]).collect();
+    let text = format!(
+        "[component]\nname = \"nest\"\nbinary = \"{}\"\nargs = {args:?}\n\
+         [security]\nuser = {NOBODY}\n[resources]\ndelegate = true\n",
+        program.display()
+    );
+    guest.declare("nest.toml", &text);
+}
+
+#[test]
+fn a_supervisor_divides_the_group_that_it_is_given() {
+    let Some(world) = start("nest") else { return };
+    let World { guest, groups } = &world;
+    declare_nest(guest, groups);
+    let inner = "nest/graph/inner";
+    until("a component of the inner supervisor", || (groups.members(inner).len() == 1).then_some(()));
+    let owner =
+        |file: &str| fs::metadata(groups.0.join("graph").join(file)).expect("a file of a group").uid();
+    for given in ["nest", "nest/cgroup.procs", "nest/cgroup.threads", "nest/cgroup.subtree_control", inner] {
+        assert_eq!(owner(given), NOBODY, "{given}");
+    }
+    for kept in ["nest/cgroup.max.descendants", "nest/cgroup.freeze", "cgroup.procs"] {
+        assert_eq!(owner(kept), 0, "{kept}");
+    }
+    // A group with processes could hand nothing down.
+    assert_eq!(groups.members("nest"), [0; 0]);
+    assert!(!groups.members("nest/supervisor").is_empty());
+    let processes = || (guest.component("nest").pid, groups.members(inner));
+    let before = processes();
+    guest.ask(Request::Reexec);
+    guest.wait("nest", State::Active, None);
+    assert_eq!(processes(), before, "the outer supervisor is another image, and nothing else is");
+    guest.undeclare("nest.toml");
+    guest.wait("nest", State::Removed, None);
+    until("all that was given to be gone", || (!groups.has("nest")).then_some(()));
 }

@@ -1,7 +1,7 @@
 //! Keys of the control group and of limits.
 
 use super::{EMPTY, FALSE, Fallback, Key, NO_LIMIT, NONE, OWN, Shape, key, words};
-use crate::component::OnOom;
+use crate::component::{Controller, OnOom};
 
 /// The highest weight that the kernel takes.
 const WEIGHT_MAX: u64 = 10_000;
@@ -29,6 +29,14 @@ pub(super) const RESOURCES: &[Key] = &[
         NONE,
         "The slice that its control group lies in. All limits of the slice, and of those that it lies in, hold for it too. \
          While no file declares them, the component waits.",
+    ),
+    key(
+        "delegate",
+        Shape::Controllers(words::<Controller>),
+        FALSE,
+        "Whether its control group is given to its user, to make groups in it and to distribute there what the group has. \
+         Limits of the group itself stay the supervisor's. With a list, these controllers have to be there; with `true`, \
+         those that every group has.",
     ),
     key("memory_max", Shape::Bytes, NO_LIMIT, "Memory above which the kernel kills (`memory.max`)."),
     key("memory_high", Shape::Bytes, NO_LIMIT, "Memory above which the kernel throttles (`memory.high`)."),

@@ -102,6 +102,11 @@ pub unsafe fn apply(op: &Op, registers: &mut Registers) -> Result<(), Errno> {
             Op::FindGroup(name) => registers.group = account::find(account::GROUPS, name)?.0,
             Op::OtherGroup(group) => registers.add_group(*group)?,
             Op::FindOtherGroup(name) => registers.add_group(account::find(account::GROUPS, name)?.0)?,
+            Op::Own(path) => {
+                let (user, group) = (registers.user, registers.group);
+                let flags = libc::AT_SYMLINK_NOFOLLOW;
+                syscall!(Sysno::fchownat, libc::AT_FDCWD, path.as_ptr(), user, group, flags)?;
+            }
             Op::Unshare(flags) => drop(syscall!(Sysno::unshare, *flags)?),
             Op::Write { path, text } => write_file(path, text)?,
             Op::HostName(name) => drop(syscall!(Sysno::sethostname, name.as_ptr(), name.count_bytes())?),

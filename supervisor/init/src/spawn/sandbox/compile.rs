@@ -10,6 +10,8 @@ mod privilege;
 mod process;
 
 use std::ffi::CString;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use nix::libc;
@@ -48,11 +50,18 @@ struct Compiler<'a> {
     steps: Steps,
 }
 
-/// The steps of a component's child.
-pub fn compile(component: &Component, kernel: Kernel) -> Result<Steps, NotCompiled> {
+/// The steps of a component's child. To be given to its user are these parts of its control group.
+pub fn compile(component: &Component, given: &[PathBuf], kernel: Kernel) -> Result<Steps, NotCompiled> {
     let (security, isolation) = (&*component.security, &*component.isolation);
     let mut compiler = Compiler { security, isolation, steps: Steps::new() };
     account::find(&mut compiler)?;
+    for path in given {
+        let op = Op::Own(
+            CString::new(path.as_os_str().as_bytes())
+                .map_err(|_| ("name its control group".to_owned(), libc::EINVAL))?,
+        );
+        compiler.must(format!("give {} to its user", path.display()), op);
+    }
     compiler.namespaces()?;
     process::schedule(&mut compiler, &component.resources.process);
     let sources = mounts::open_sources(&mut compiler)?;

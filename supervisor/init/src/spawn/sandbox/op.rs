@@ -40,6 +40,8 @@ pub enum Op {
     OtherGroup(u32),
     /// The same by its name in `/etc/group`.
     FindOtherGroup(CString),
+    /// lchown(2) to the user and the group that were found.
+    Own(CString),
     /// unshare(2).
     Unshare(libc::c_int),
     /// Write a text to a file of the kernel's, at once.

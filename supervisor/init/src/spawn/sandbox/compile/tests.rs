@@ -13,7 +13,7 @@ fn component(more: &str) -> Component {
 
 /// The steps of a component with these lines.
 fn steps(more: &str) -> Steps {
-    compile(&component(more), KERNEL).expect("steps")
+    compile(&component(more), &[], KERNEL).expect("steps")
 }
 
 fn ops(more: &str) -> Vec<Op> {
@@ -47,8 +47,26 @@ fn names_are_found_before_anything_is_changed_and_the_user_goes_last() {
     assert_eq!(ops("[security]\ngroups = [3]"), [Op::OtherGroup(3), Op::SetGroups]);
     let many = vec!["1"; GROUPS_LIMIT + 1].join(", ");
     let refused =
-        compile(&component(&format!("[security]\ngroups = [{many}]")), KERNEL).expect_err("too many");
+        compile(&component(&format!("[security]\ngroups = [{many}]")), &[], KERNEL).expect_err("too many");
     assert_eq!(refused.1, libc::E2BIG);
+}
+
+#[test]
+fn a_group_is_given_away_while_the_right_to_is_there() {
+    let given = [PathBuf::from("/c/graph/a"), PathBuf::from("/c/graph/a/cgroup.procs")];
+    let component = component("[security]\nuser = 33\n[resources]\ndelegate = true");
+    let steps = compile(&component, &given, KERNEL).expect("steps");
+    assert_eq!(&*steps[1].name, "give /c/graph/a to its user");
+    let ops: Vec<_> = steps.into_iter().map(|step| step.op).collect();
+    let expected = [
+        Op::User(33),
+        Op::Own(c"/c/graph/a".into()),
+        Op::Own(c"/c/graph/a/cgroup.procs".into()),
+        Op::SetGroups,
+        Op::SetGroup,
+        Op::SetUser,
+    ];
+    assert_eq!(ops, expected);
 }
 
 #[test]
@@ -79,7 +97,7 @@ fn capabilities_are_given_back_after_the_change_of_user_and_taken_after_that() {
 #[test]
 fn a_capability_that_the_kernel_does_not_have_is_named() {
     let component = component("[security]\ncapabilities = [\"CAP_BPF\", \"CAP_CHOWN\"]");
-    let refused = compile(&component, Kernel { last_capability: 37 }).expect_err("unknown");
+    let refused = compile(&component, &[], Kernel { last_capability: 37 }).expect_err("unknown");
     assert_eq!(refused, ("give it CAP_BPF, which this kernel does not have".to_owned(), libc::EINVAL));
 }
 
@@ -156,7 +174,7 @@ fn what_comes_from_outside_is_opened_before_anything_is_mounted_and_parts_come_a
 fn too_much_from_outside_is_refused() {
     let binds: Vec<_> = (0..64).map(|number| format!("\"/a:/b{number}\"")).collect();
     let more = format!("[isolation]\nnamespaces = [\"mount\"]\nbinds = [{}]", binds.join(", "));
-    assert_eq!(compile(&component(&more), KERNEL).expect_err("too many").1, libc::E2BIG);
+    assert_eq!(compile(&component(&more), &[], KERNEL).expect_err("too many").1, libc::E2BIG);
 }
 
 /// The last step of a component with this filter.
@@ -168,7 +186,7 @@ fn filter(more: &str) -> Op {
 fn a_filter_is_the_last_step_and_kept_with_its_declaration() {
     let component =
         component("[isolation]\nnamespaces = [\"pid\"]\ninit = true\n[security]\nseccomp = [\"@service\"]");
-    let compiled = || compile(&component, KERNEL).expect("steps");
+    let compiled = || compile(&component, &[], KERNEL).expect("steps");
     let (first, second) = (compiled(), compiled());
     let names: Vec<_> = first.iter().map(|step| &*step.name).collect();
     let expected = [
