@@ -3,6 +3,8 @@
 //! The rules, each a function of the table [`RULES`]:
 //! - a **process** belongs to the component that runs in its control group, to the agent, to the kernel, or was there before
 //!   outside of the supervisor's groups. A zombie that process 1 should have reaped belongs to nobody;
+//! - a **watch** (inotify) of a control group's file has a group that is there: the kernel keeps those of groups that
+//!   are gone until they are taken away;
 //! - a **control group** below the supervisor's belongs to a component that is declared (it goes with the declaration, not
 //!   with the process); that of one process of a component that hands over goes with the process;
 //! - a **descriptor of process 1** is its own, or one of those that a component has by what it is (see
@@ -11,7 +13,10 @@
 //! - a **socket** is held by a process;
 //! - a **file** of the supervisor's directory is a log, or a socket, of a component that is declared;
 //! - a **timer** is process 1's one;
-//! - what the **kernel** holds for itself grows by no more than a part that is explained.
+//! - what the **kernel** holds for itself grows by no more than a part that is explained. Control groups that are removed and
+//!   still *dying* are counted and not judged: the kernel keeps each until the last page that is charged to it is used by
+//!   nobody, which may be the page cache of a program that others run too, and no process can have it wait for less
+//!   (`Documentation/admin-guide/cgroup-v2.rst`, `nr_dying_descendants`).
 
 use yakiros_guest::ledger::{DescriptorKind, Ledger};
 use yakiros_reports::event::LedgerRow;
@@ -32,6 +37,8 @@ pub enum What {
     Pidfds,
     /// Of process 1: descriptors of timers, and POSIX timers.
     Timers,
+    /// Of process 1: files that it has the kernel tell of.
+    Watches,
     /// All below the root.
     Groups,
     /// Of process 1.
@@ -56,7 +63,7 @@ struct Row {
 }
 
 /// In the order of the report.
-const ROWS: [Row; 11] = [
+const ROWS: [Row; 12] = [
     Row { what: What::Processes, name: "processes", count: processes },
     Row {
         what: What::Descriptors,
@@ -69,6 +76,7 @@ const ROWS: [Row; 11] = [
         name: "timers of process 1",
         count: |all| of_kind(all, DescriptorKind::Timerfd) + all.posix_timers,
     },
+    Row { what: What::Watches, name: "watches of process 1", count: |all| all.watches.len() as u64 },
     Row { what: What::Groups, name: "control groups", count: |all| all.groups.len() as u64 },
     Row {
         what: What::Mounts,
@@ -115,7 +123,7 @@ impl Finding {
 
     /// Whether it depends on which groups are declared.
     pub fn is_about_groups(&self) -> bool {
-        matches!(self.what, Some(What::Groups | What::Processes))
+        matches!(self.what, Some(What::Groups | What::Processes | What::Watches))
     }
 }
 
@@ -132,9 +140,10 @@ pub struct Balance {
 type Rule = fn(&Owners<'_>, &Owners<'_>) -> Vec<Finding>;
 
 /// All rules.
-const RULES: [Rule; 8] = [
+const RULES: [Rule; 9] = [
     things::processes,
     things::groups,
+    things::watches,
     descriptors::all,
     things::mounts,
     things::sockets,

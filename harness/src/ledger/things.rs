@@ -89,6 +89,20 @@ pub fn groups(was: &Owners<'_>, is: &Owners<'_>) -> Vec<Finding> {
         .collect()
 }
 
+/// Process 1 watches files of control groups that are there, and of a component that is declared.
+pub fn watches(_: &Owners<'_>, is: &Owners<'_>) -> Vec<Finding> {
+    let nobodys = is.account.ledger.watches.iter().filter(|watch| watch.of_groups).filter_map(|watch| {
+        let Some(file) = &watch.file else {
+            return Some("of a file of a control group that is gone".to_owned());
+        };
+        let why = "which belongs to no component that is declared";
+        is.of_group(file).is_none().then(|| format!("of {file}, {why}"))
+    });
+    nobodys
+        .map(|what| Finding::new(What::Watches, format!("a watch of process 1 too much: {what}")))
+        .collect()
+}
+
 /// Process 1 has the mounts that it had.
 pub fn mounts(was: &Owners<'_>, is: &Owners<'_>) -> Vec<Finding> {
     let (before, after) = (of_init(&was.account.ledger), of_init(&is.account.ledger));

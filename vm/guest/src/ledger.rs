@@ -15,6 +15,8 @@ pub struct Ledger {
     pub processes: Vec<Process>,
     /// What process 1 has open, by number.
     pub descriptors: Vec<Descriptor>,
+    /// Files that process 1 has the kernel tell of (inotify).
+    pub watches: Vec<Watch>,
     /// Control groups below the root, as paths without a slash at the start, sorted.
     pub groups: Vec<String>,
     /// Mounts of each distinct mount namespace, that of process 1 first.
@@ -104,6 +106,15 @@ pub enum DescriptorKind {
     Namespace,
     /// Another one without a name.
     Other,
+}
+
+/// One file that process 1 has the kernel tell of.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Watch {
+    /// It is on the file system of control groups.
+    pub of_groups: bool,
+    /// A file of a control group that is there, as a path like those of [`Ledger::groups`].
+    pub file: Option<String>,
 }
 
 /// The mounts of one namespace.

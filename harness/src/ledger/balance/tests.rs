@@ -1,6 +1,6 @@
 //! A small machine, one thing too much or too little at a time, and the line that names it.
 
-use yakiros_guest::ledger::{Descriptor, DescriptorKind, File, Mounts, Process, Socket};
+use yakiros_guest::ledger::{Descriptor, DescriptorKind, File, Mounts, Process, Socket, Watch};
 
 use super::*;
 use crate::vm::{Component, HeldDescriptors};
@@ -28,6 +28,10 @@ fn socket(inode: u64, name: &str, holder: i32) -> Socket {
 
 fn component(name: &str, state: &str, pid: Option<i32>) -> Component {
     Component { name: name.into(), state: state.into(), pid, ..Component::default() }
+}
+
+fn watch(file: &str) -> Watch {
+    Watch { of_groups: true, file: Some(file.into()) }
 }
 
 fn file(path: &str) -> File {
@@ -79,6 +83,8 @@ fn machine() -> Account {
     ledger.files = ["/run/graph", "/run/graph/log.log", "/run/graph/notify", "/run/graph/notify/secret"]
         .map(file)
         .to_vec();
+    // One is of no group: the directory of component files.
+    ledger.watches = vec![Watch::default(), watch("graph/log/memory.events")];
     ledger.kernel = [("slab_kb".to_owned(), 20_000)].into();
     account
 }
@@ -115,6 +121,7 @@ fn a_component_comes_and_goes_with_all_that_is_its_own() {
             "/sys/fs/cgroup/graph/new/memory.events",
         ));
         ledger.files.push(file("/run/graph/new.log.1"));
+        ledger.watches.push(watch("graph/new/memory.events"));
     };
     assert_eq!(found(more), Vec::<String>::new());
     let mut before = machine();
@@ -131,6 +138,7 @@ fn a_component_comes_and_goes_with_all_that_is_its_own() {
             "process 31 (worker) too much: graph/new/inner belongs to no component that is declared",
             "control group graph/new too much: it belongs to no component that is declared",
             "control group graph/new/inner too much: it belongs to no component that is declared",
+            "a watch of process 1 too much: of graph/new/memory.events, which belongs to no component that is declared",
             "a descriptor of process 1 too much: number 30, pipe:[70]: shared with process 30 (new), 31 (worker)",
             "a descriptor of process 1 too much: number 31, /run/graph/new.log (deleted): it belongs to no component",
             "a descriptor of process 1 too much: number 32, /sys/fs/cgroup/graph/new/memory.events: it belongs to no component",
@@ -143,7 +151,7 @@ fn a_component_comes_and_goes_with_all_that_is_its_own() {
 #[test]
 fn each_thing_is_named() {
     type Change = fn(&mut Account);
-    let table: [(Change, &str); 23] = [
+    let table: [(Change, &str); 25] = [
         (
             |account| account.ledger.processes.push(process(40, 1, "lost", "")),
             "process 40 (lost) too much: of parent 1, in the control group the root",
@@ -167,6 +175,14 @@ fn each_thing_is_named() {
         (
             |account| account.ledger.groups.push("graph/left".into()),
             "control group graph/left too much: it belongs to no component that is declared",
+        ),
+        (
+            |account| account.ledger.watches.push(Watch { of_groups: true, file: None }),
+            "a watch of process 1 too much: of a file of a control group that is gone",
+        ),
+        (
+            |account| account.ledger.watches.push(watch("graph/left/memory.events")),
+            "a watch of process 1 too much: of graph/left/memory.events, which belongs to no component that is declared",
         ),
         (
             |account| account.ledger.groups.push("other".into()),

@@ -5,6 +5,7 @@
 mod files;
 mod processes;
 mod sockets;
+mod watches;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -55,9 +56,11 @@ fn count() -> Ledger {
     let files = files::all();
     let speaking = files.iter().any(|file| file.path.starts_with(NOTIFY));
     let processes = processes::all(&mut holders, speaking);
+    let (descriptors, groups) = (processes::of_init(&holders), groups());
     Ledger {
-        descriptors: processes::of_init(&holders),
-        groups: groups(),
+        watches: watches::all(&descriptors, &groups),
+        descriptors,
+        groups,
         mounts: mounts(&processes),
         sockets: sockets::all(&processes, &holders),
         files,
@@ -68,7 +71,7 @@ fn count() -> Ledger {
 }
 
 /// The lines of a file; none if it cannot be read.
-fn lines(path: &str) -> impl Iterator<Item = String> {
+fn lines(path: &str) -> impl Iterator<Item = String> + use<> {
     let text = fs::read(path).unwrap_or_default();
     String::from_utf8_lossy(&text).lines().map(str::to_owned).collect::<Vec<_>>().into_iter()
 }
