@@ -37,6 +37,14 @@ pub async fn cpu_share(vm: &Vm, span: Duration) -> Result<CpuShare, Failure> {
     })
 }
 
+/// The sample that so many of a hundred are not above, by nearest rank: one that was really measured. Of none it is 0.
+pub fn percentile(samples: &[f64], hundredths: usize) -> f64 {
+    let mut sorted = samples.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let rank = (sorted.len() * hundredths).div_ceil(100);
+    sorted.get(rank.saturating_sub(1)).copied().unwrap_or(0.0)
+}
+
 /// How often the smallest program is started to learn what a start costs.
 const SPAWNS: u32 = 100;
 
@@ -53,5 +61,19 @@ pub async fn spawn_cost(vm: &Vm) -> Result<Duration, Failure> {
     match times[..] {
         [from, to] if to > from => Ok(Duration::from_secs_f64(to - from) / SPAWNS),
         _ => Err(Failure::harness(format!("the guest's clock says {text}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::percentile;
+
+    #[test]
+    fn percentiles_are_samples() {
+        let hundred: Vec<f64> = (1..=100).rev().map(f64::from).collect();
+        let found = [50, 99, 100].map(|hundredths| percentile(&hundred, hundredths));
+        assert_eq!(format!("{found:?}"), "[50.0, 99.0, 100.0]");
+        let few = [percentile(&[], 99), percentile(&[7.0], 1)];
+        assert_eq!(format!("{few:?}"), "[0.0, 7.0]");
     }
 }

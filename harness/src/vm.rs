@@ -349,6 +349,19 @@ impl Vm {
         Ok(String::from_utf8_lossy(&content).into_owned())
     }
 
+    /// Waits until a condition of the shell holds in the guest, for what has no other sign. Gives what it printed last.
+    pub async fn until(&self, what: &str, condition: &str, limit: Duration) -> Result<String, Failure> {
+        let limit = self.limit(limit);
+        let script = format!("until {condition}; do sleep 0.02; done");
+        let seconds = limit.as_secs().to_string();
+        let output = self.run(&["timeout", &seconds, "/bin/sh", "-c", &script], limit * 2).await?;
+        if output.success() {
+            return Ok(output.text());
+        }
+        let said = output.error_text();
+        Err(Failure::supervisor(format!("{what}: not within {limit:.0?} ({condition}): {}", said.trim())))
+    }
+
     /// Waits until a path exists.
     pub async fn wait_path(&self, path: &str, limit: Duration) -> Result<(), Failure> {
         let limit = self.limit(limit);

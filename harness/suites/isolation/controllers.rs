@@ -1,7 +1,7 @@
 //! A kernel that lacks a controller: what needs it does not run without, and everything else does.
 
 use super::hogs::untouched;
-use super::{GROUPS, REACTION, component, hog, until};
+use super::{GROUPS, REACTION, component, hog};
 use crate::check;
 use crate::failure::Failure;
 use crate::vm::Vm;
@@ -64,7 +64,7 @@ async fn others_run(vm: &Vm) -> Result<(), Failure> {
     vm.declare("bomb.toml", &hog("bomb", "processes", "[resources]\npids_max = 10")).await?;
     vm.wait_state("bomb", "ACTIVE", None, REACTION).await?;
     let full = format!("[ $(cat {GROUPS}/bomb/pids.current) -eq 10 ]");
-    until(vm, "a fork bomb is held", &full, 2 * REACTION).await?;
+    vm.until("a fork bomb is held", &full, 2 * REACTION).await?;
     vm.graphctl(&["stop", "bomb"]).await.map(drop)
 }
 
@@ -77,7 +77,7 @@ async fn limit_comes(vm: &Vm) -> Result<(), Failure> {
     let told = format!(
         "graphctl events --since {since} | grep neighbour | grep -q 'memory.high for resources.memory_high: the controller memory is not in'"
     );
-    until(vm, "a limit that cannot be set is told", &told, REACTION).await?;
+    vm.until("a limit that cannot be set is told", &told, REACTION).await?;
     let status = vm.status().await?;
     let neighbour = status.component("neighbour")?;
     check!(

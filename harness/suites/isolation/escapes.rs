@@ -4,7 +4,7 @@
 //! program says so *and* it shows outside, where only that tells: a host name that is changed inside of a namespace is no
 //! escape. And it counts as tried only if the program ran: a component that was not started proves nothing.
 
-use super::{REACTION, component, until};
+use super::{REACTION, component};
 use crate::check;
 use crate::failure::Failure;
 use crate::vm::Vm;
@@ -112,7 +112,7 @@ async fn attempt(vm: &Vm, escapes: &[Escape], pid: i32, restricted: bool) -> Res
             done = if restricted {
                 vm.run(&["/bin/sh", "-c", escape.outside], REACTION).await?.success()
             } else {
-                until(vm, escape.attempt, escape.outside, REACTION).await.is_ok()
+                vm.until(escape.attempt, escape.outside, REACTION).await.is_ok()
             };
         }
         let Escape { attempt, target, restriction, .. } = escape;

@@ -1,6 +1,6 @@
 //! Control groups: there, with what is declared, and gone when they should be.
 
-use super::{GROUPS, REACTION, component, group_number, hog, until};
+use super::{GROUPS, REACTION, component, group_number, hog};
 use crate::check;
 use crate::failure::Failure;
 use crate::vm::Vm;
@@ -82,9 +82,9 @@ pub async fn groups_with_zombies_and_the_stubborn(vm: &Vm) -> Result<(), Failure
         vm.wait_state(name, "ACTIVE", None, REACTION).await?;
     }
     let dead = "[ $(grep -l '^State:.Z' /proc/[0-9]*/status 2>/dev/null | wc -l) -ge 5 ]";
-    until(vm, "five zombies that nobody reaps", dead, REACTION).await?;
+    vm.until("five zombies that nobody reaps", dead, REACTION).await?;
     let children = format!("[ $(wc -l < {GROUPS}/stubborn/cgroup.procs) -ge 6 ]");
-    until(vm, "five children that ignore SIGTERM", &children, REACTION).await?;
+    vm.until("five children that ignore SIGTERM", &children, REACTION).await?;
     for name in ["zombies", "stubborn"] {
         vm.undeclare(&format!("{name}.toml")).await?;
         vm.wait_state(name, "REMOVED", None, REACTION).await?;
@@ -100,12 +100,12 @@ pub async fn limits_change_while_used(vm: &Vm) -> Result<(), Failure> {
     for held_at in [10, 30] {
         vm.declare("bomb.toml", &hog("bomb", "processes", &limits(held_at))).await?;
         let full = format!("[ $(cat {GROUPS}/bomb/pids.current) -eq {held_at} ]");
-        until(vm, &format!("a fork bomb is held at {held_at} processes"), &full, 2 * REACTION).await?;
+        vm.until(&format!("a fork bomb is held at {held_at} processes"), &full, 2 * REACTION).await?;
     }
     // Below what there is: those that are there stay, and no more come.
     vm.declare("bomb.toml", &hog("bomb", "processes", &limits(5))).await?;
     let set = format!("[ $(cat {GROUPS}/bomb/pids.max) = 5 ]");
-    until(vm, "a limit below what there is", &set, REACTION).await?;
+    vm.until("a limit below what there is", &set, REACTION).await?;
     let count = group_number(vm, "bomb", "pids.current", None).await?;
     check!(count <= 30, "with a limit of 5 there are {count} processes, and there were 30");
     vm.graphctl(&["stop", "bomb"]).await?;
@@ -157,7 +157,7 @@ pub async fn nested_groups_are_the_components(vm: &Vm) -> Result<(), Failure> {
     vm.declare("nesting.toml", NESTING).await?;
     vm.wait_state("nesting", "ACTIVE", None, 2 * REACTION).await?;
     let full = format!("[ $(cat {GROUPS}/nesting/worker/pids.current) -eq 8 ]");
-    until(vm, "the inner limit holds", &full, 2 * REACTION).await?;
+    vm.until("the inner limit holds", &full, 2 * REACTION).await?;
     let outer = group_number(vm, "nesting", "pids.current", None).await?;
     check!((9..=40).contains(&outer), "the outer group has {outer} processes");
     vm.undeclare("nesting.toml").await?;
@@ -169,10 +169,10 @@ pub async fn nested_groups_are_the_components(vm: &Vm) -> Result<(), Failure> {
         "[ \"$(cat {GROUPS}/delegating/cgroup.subtree_control)\" = memory ] && \
          [ $(wc -l < {GROUPS}/delegating/leader/cgroup.procs) -eq 1 ]"
     );
-    until(vm, "a controller is handed down", &delegates, 2 * REACTION).await?;
+    vm.until("a controller is handed down", &delegates, 2 * REACTION).await?;
     let first = vm.status().await?.component("delegating")?.running_pid()?;
     vm.graphctl_within(&["restart", "delegating"], REACTION).await?;
-    until(vm, "a controller is handed down again", &delegates, 2 * REACTION).await?;
+    vm.until("a controller is handed down again", &delegates, 2 * REACTION).await?;
     let after = vm.status().await?;
     let after = after.component("delegating")?;
     check!(

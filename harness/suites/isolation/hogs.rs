@@ -1,19 +1,14 @@
 //! Components that take as much as they can get, beside one that is to notice nothing.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use serde::Deserialize;
-
-use super::{GROUPS, REACTION, component, group_number, hog, until};
+use super::{GROUPS, REACTION, component, group_number, hog};
 use crate::check;
 use crate::failure::Failure;
 use crate::vm::Vm;
 
 /// For megabytes to be touched, and hundreds of processes to be made, on an emulated processor.
-const SLOW: Duration = Duration::from_secs(20);
-/// How often the supervisor is asked beside hogs.
-const QUESTIONS: usize = 30;
-
+pub const SLOW: Duration = Duration::from_secs(20);
 pub async fn memory_limit_enforcement(vm: &Vm) -> Result<(), Failure> {
     const LIMIT: u64 = 24 << 20;
     let before = vm.status().await?.revision;
@@ -52,7 +47,7 @@ pub async fn process_limits(vm: &Vm) -> Result<(), Failure> {
     vm.declare("bomb.toml", &hog("bomb", "processes", &limits)).await?;
     vm.wait_state("bomb", "ACTIVE", None, REACTION).await?;
     let full = format!("[ $(cat {GROUPS}/bomb/pids.current) -eq {LIMIT} ]");
-    until(vm, "a fork bomb is held at its limit", &full, SLOW).await?;
+    vm.until("a fork bomb is held at its limit", &full, SLOW).await?;
     let held = group_number(vm, "bomb", "pids.events", Some("max")).await?;
     check!(held > 0, "the kernel says that the bomb was never held");
     untouched(vm).await?;
@@ -62,51 +57,6 @@ pub async fn process_limits(vm: &Vm) -> Result<(), Failure> {
     Ok(())
 }
 
-pub async fn hogs_leave_their_neighbours_alone(vm: &Vm) -> Result<(), Failure> {
-    let quiet = answers(vm).await?;
-    let bomb = "[resources]\npids_max = 60\nmemory_max = \"64M\"\ncpu_weight = 10";
-    let glutton = "[lifecycle]\nrestart_max = 100\n[resources]\nmemory_max = \"32M\"\ncpu_weight = 10";
-    vm.declare("bomb.toml", &hog("bomb", "processes", bomb)).await?;
-    vm.declare("glutton.toml", &hog("glutton", "memory", glutton)).await?;
-    let full = format!("[ $(cat {GROUPS}/bomb/pids.current) -eq 60 ]");
-    until(vm, "a fork bomb is held at its limit", &full, SLOW).await?;
-    let busy = vm.step("the supervisor is asked, and a neighbour", answers(vm)).await?;
-    vm.samples("status_quiet", "ms", quiet);
-    vm.samples("status_beside_hogs", "ms", busy);
-    untouched(vm).await?;
-    let status = vm.status().await?;
-    for name in ["test-isolated-service", "neighbour", "bomb"] {
-        let component = status.component(name)?;
-        check!(component.state == "ACTIVE" && component.restarts == 0, "beside hogs {name} is {component:?}");
-    }
-    for name in ["bomb", "glutton"] {
-        vm.graphctl_within(&["stop", name], SLOW).await?;
-    }
-    Ok(())
-}
-
-/// Milliseconds that the supervisor takes to answer, by the guest's clock, and a neighbour's answer beside each.
-async fn answers(vm: &Vm) -> Result<Vec<f64>, Failure> {
-    let mut connection = vm.connect("127.0.0.1:8080").await?;
-    let mut times = Vec::new();
-    for number in 0..QUESTIONS {
-        let start = Instant::now();
-        vm.status().await?;
-        times.push(start.elapsed().as_secs_f64() * 1000.0);
-        let question = format!("question {number}");
-        let answer = async {
-            connection.send(question.as_bytes()).await?;
-            connection.receive(vm.limit(REACTION)).await
-        };
-        let answer = vm.ask("ask the neighbour", REACTION, answer).await?;
-        check!(
-            answer.as_deref() == Some(question.as_bytes()),
-            "asked {question:?}, the neighbour said {answer:?}"
-        );
-    }
-    Ok(times)
-}
-
 pub async fn processor_hog(vm: &Vm) -> Result<(), Failure> {
     /// A fifth of one processor.
     const SHARE: f64 = 0.2;
@@ -114,22 +64,15 @@ pub async fn processor_hog(vm: &Vm) -> Result<(), Failure> {
     let spinner = |limits: &str| {
         component("spinner", "/usr/local/bin/test-hog", &["--kind", "cpu", "--threads", "4"], limits)
     };
-    // The first time everything is slow, the client itself too.
-    latency(vm).await?;
-    let quiet = vm.step("a neighbour is asked", latency(vm)).await?;
     vm.declare("spinner.toml", &spinner("")).await?;
     vm.wait_state("spinner", "ACTIVE", None, REACTION).await?;
     let free = vm.step("what spins without a limit", share(vm, SPAN)).await?;
-    let beside_free = vm.step("a neighbour is asked beside it", latency(vm)).await?;
     vm.declare("spinner.toml", &spinner("[resources]\ncpu_max = \"20000 100000\"\ncpu_weight = 1")).await?;
     let set = format!("grep -q '^20000 100000' {GROUPS}/spinner/cpu.max");
-    until(vm, "the limit is set", &set, REACTION).await?;
+    vm.until("the limit is set", &set, REACTION).await?;
     let held = vm.step("what spins with a limit", share(vm, SPAN)).await?;
-    let beside_held = vm.step("a neighbour is asked beside that", latency(vm)).await?;
     vm.metric("spinner_share_free", "ratio", free);
     vm.metric("spinner_share_held", "ratio", held);
-    vm.metric("neighbour_p99_beside_free", "ratio", beside_free / quiet);
-    vm.metric("neighbour_p99_beside_held", "ratio", beside_held / quiet);
     // A period that had begun may end without the limit, and its slices are counted when they end.
     let fair = held < SHARE * 1.5;
     check!(fair, "with a fifth of a processor it used {held:.2} of one");
@@ -137,36 +80,6 @@ pub async fn processor_hog(vm: &Vm) -> Result<(), Failure> {
     check!(is_hog, "without a limit it used only {free:.2} of a processor: it is no hog");
     untouched(vm).await?;
     vm.graphctl(&["stop", "spinner"]).await.map(drop)
-}
-
-/// The 99th percentile of the neighbour's answers to clients in the guest, in nanoseconds. None of them is lost.
-async fn latency(vm: &Vm) -> Result<f64, Failure> {
-    #[derive(Deserialize)]
-    struct Verdict {
-        clean: bool,
-        latency_ns: Times,
-    }
-    #[derive(Deserialize)]
-    struct Times {
-        p99: f64,
-    }
-    let load = [
-        "test-load",
-        "run",
-        "tcp:127.0.0.1:8080",
-        "--connections",
-        "4",
-        "--rate",
-        "100",
-        "--for",
-        "1",
-        "--json",
-    ];
-    let text = vm.succeed(&load, SLOW).await?;
-    let verdict: Verdict = serde_json::from_str(&text)
-        .map_err(|error| Failure::harness(format!("test-load printed {text}: {error}")))?;
-    check!(verdict.clean, "clients of the neighbour saw it: {text}");
-    Ok(verdict.latency_ns.p99)
 }
 
 /// What the spinner uses of one processor, both by the guest's clock.
@@ -192,7 +105,7 @@ pub async fn file_hog(vm: &Vm) -> Result<(), Failure> {
     );
     vm.declare("writer.toml", &writer).await?;
     vm.wait_state("writer", "ACTIVE", None, REACTION).await?;
-    until(vm, "it writes", "[ $(stat -c %s /var/hog 2>/dev/null || echo 0) -ge 4194304 ]", SLOW).await?;
+    vm.until("it writes", "[ $(stat -c %s /var/hog 2>/dev/null || echo 0) -ge 4194304 ]", SLOW).await?;
     untouched(vm).await?;
     let status = vm.status().await?;
     let writer = status.component("writer")?;
@@ -207,7 +120,7 @@ pub async fn descriptor_hog(vm: &Vm) -> Result<(), Failure> {
     const LIMIT: usize = 64;
     vm.declare("opener.toml", &hog("opener", "files", &format!("[resources]\nfiles_max = {LIMIT}"))).await?;
     vm.wait_state("opener", "ACTIVE", None, REACTION).await?;
-    until(vm, "it is held", "grep -q 'held at' /run/graph/opener.log", REACTION).await?;
+    vm.until("it is held", "grep -q 'held at' /run/graph/opener.log", REACTION).await?;
     let pid = vm.status().await?.component("opener")?.running_pid()?;
     let open = vm.sh(&format!("ls /proc/{pid}/fd | wc -l")).await?;
     check!(open.trim() == LIMIT.to_string(), "with a limit of {LIMIT} it has {} open", open.trim());

@@ -1,6 +1,6 @@
 //! What is told of a component's use, and what many components leave.
 
-use super::{GROUPS, LONG_BUDGET, REACTION, component, group_number, until};
+use super::{GROUPS, LONG_BUDGET, REACTION, component, group_number};
 use crate::check;
 use crate::failure::Failure;
 use crate::ledger;
@@ -13,7 +13,7 @@ pub async fn resource_monitoring(vm: &Vm) -> Result<(), Failure> {
         component("user", "/usr/local/bin/test-hog", &["--kind", "memory", "--mebibytes", "8"], limits);
     vm.declare("user.toml", &user).await?;
     vm.wait_state("user", "ACTIVE", None, REACTION).await?;
-    until(vm, "it has taken its memory", "grep -q 'has taken 8 MiB' /run/graph/user.log", 2 * REACTION)
+    vm.until("it has taken its memory", "grep -q 'has taken 8 MiB' /run/graph/user.log", 2 * REACTION)
         .await?;
     let memory = group_number(vm, "user", "memory.current", None).await?;
     check!(memory >= TAKEN, "8 MiB were taken, and {memory} bytes are in use");
@@ -53,7 +53,7 @@ pub async fn many_isolated_components_leave_nothing(vm: &Vm) -> Result<(), Failu
     // Groups that are removed while memory is charged to them go when that is taken back.
     vm.sh("sync; echo 3 > /proc/sys/vm/drop_caches").await?;
     let gone = "[ \"$(sed -n 's/^nr_dying_descendants //p' /sys/fs/cgroup/cgroup.stat)\" -le 5 ]";
-    until(vm, "removed groups give their memory back", gone, 2 * REACTION).await
+    vm.until("removed groups give their memory back", gone, 2 * REACTION).await.map(drop)
 }
 
 async fn round(vm: &Vm, count: usize) -> Result<(), Failure> {
@@ -77,5 +77,5 @@ async fn round(vm: &Vm, count: usize) -> Result<(), Failure> {
     vm.sh("rm /etc/graph.d/short-*.toml /run/short.toml").await?;
     vm.wait_state(&format!("short-{count}"), "REMOVED", None, REACTION).await?;
     let gone = format!("! ls -d {GROUPS}/short-* >/dev/null 2>&1");
-    until(vm, "their groups are gone", &gone, 2 * REACTION).await
+    vm.until("their groups are gone", &gone, 2 * REACTION).await.map(drop)
 }

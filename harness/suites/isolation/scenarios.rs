@@ -10,6 +10,7 @@ mod escapes;
 mod groups;
 mod hogs;
 mod namespaces;
+mod neighbours;
 mod numbers;
 
 use std::time::Duration;
@@ -30,11 +31,9 @@ use groups::{
     cgroup_availability, cgroup_cleanup, groups_with_zombies_and_the_stubborn, isolated_service_cgroups,
     limits_change_while_used, nested_groups_are_the_components,
 };
-use hogs::{
-    descriptor_hog, file_hog, hogs_leave_their_neighbours_alone, memory_limit_enforcement, process_limits,
-    processor_hog,
-};
+use hogs::{descriptor_hog, file_hog, memory_limit_enforcement, process_limits, processor_hog};
 use namespaces::namespace_isolation;
+use neighbours::hogs_leave_their_neighbours_alone;
 use numbers::{many_isolated_components_leave_nothing, resource_monitoring};
 
 /// For a component to start, be stopped or be noticed.
@@ -62,9 +61,9 @@ pub const SCENARIOS: [Scenario; 23] = [
     scenario!(cgroup_cleanup, "a group goes with the declaration, and what was made in it"),
     scenario!(resource_monitoring, "what is told of a component's use is what its group says"),
     scenario!(hogs_leave_their_neighbours_alone,
-        "beside a fork bomb and a memory hog the supervisor answers and a neighbour loses no request",
+        "beside hogs of processors, processes, memory and files the supervisor answers and a neighbour is served as before",
         start: Start::Clone, budget: LONG_BUDGET),
-    scenario!(processor_hog, "what spins gets no more than its share, and a neighbour's answers come as before",
+    scenario!(processor_hog, "what spins gets no more than its share, and a neighbour is answered",
         start: Start::Clone, budget: LONG_BUDGET),
     scenario!(
         file_hog,
@@ -128,19 +127,4 @@ async fn group_number(vm: &Vm, group: &str, file: &str, key: Option<&str>) -> Re
     line.and_then(|line| line.trim().parse().ok()).ok_or_else(|| {
         Failure::supervisor(format!("{file} of {group} has no number {}: {text}", key.unwrap_or("")))
     })
-}
-
-/// Waits until a shell's condition holds in the guest.
-async fn until(vm: &Vm, what: &str, condition: &str, limit: Duration) -> Result<(), Failure> {
-    let limit = vm.limit(limit);
-    let script = format!("until {condition}; do sleep 0.02; done");
-    let output =
-        vm.run(&["timeout", &limit.as_secs().to_string(), "/bin/sh", "-c", &script], limit * 2).await?;
-    if output.success() {
-        return Ok(());
-    }
-    Err(Failure::supervisor(format!(
-        "{what}: not within {limit:.0?} ({condition}): {}",
-        output.error_text().trim()
-    )))
 }

@@ -124,9 +124,7 @@ pub async fn killed_group_runs_again(vm: &Vm) -> Result<(), Failure> {
     vm.declare("leaver.toml", LEAVER).await?;
     vm.wait_state("leaver", "ACTIVE", None, REACTION).await?;
     for round in 1..=2 {
-        let child =
-            "n=0; until pgrep -fx 'sleep 10000'; do n=$((n+1)); [ $n -le 50 ] || exit 1; sleep 0.1; done";
-        let child = vm.sh(child).await?;
+        let child = vm.until("it has a child", "pgrep -fx 'sleep 10000'", REACTION).await?;
         let child = child.trim().parse().map_err(|_| Failure::harness(format!("pgrep said {child}")))?;
         kill(vm, "leaver", "ACTIVE").await?;
         vm.wait_process_gone(child, "what the killed service left behind", REACTION).await?;

@@ -27,7 +27,7 @@ use flood::flood_of_a_hundred_components;
 use groups::components_share_a_group;
 use internal_errors::{internal_error_is_survived, internal_errors_end_in_a_shell, lost_state_is_made_anew};
 use limits::{limits_change_live, memory_limits_at_a_start};
-use out_of_memory::kills_for_want_of_memory_are_named;
+use out_of_memory::{kills_are_told_at_once, kills_for_want_of_memory_are_named};
 use probes::two_hundred_probed_services;
 use readiness::{readiness_methods, readiness_timeouts};
 use reexecution::re_execution_under_load;
@@ -41,7 +41,7 @@ const REACTION: Duration = Duration::from_secs(5);
 const LONG_BUDGET: Duration = Duration::from_secs(120);
 
 /// All scenarios of the suite.
-pub const SCENARIOS: [Scenario; 18] = [
+pub const SCENARIOS: [Scenario; 19] = [
     scenario!(
         readiness_methods,
         "each method holds a component and its dependents back until it reports, and a stale file is no report"
@@ -103,6 +103,9 @@ pub const SCENARIOS: [Scenario; 18] = [
     scenario!(kills_for_want_of_memory_are_named,
         "a kill by the kernel is told with limit, usage and victim, counted once, and followed by what on_oom says",
         start: Start::Clone, budget: LONG_BUDGET),
+    scenario!(kills_are_told_at_once,
+        "from the kernel's kill for want of memory to the journal it takes milliseconds",
+        start: Start::Clone, budget: LONG_BUDGET),
 ];
 
 /// A record of the journal.
@@ -111,6 +114,14 @@ struct Record {
     time_ms: u64,
     component: String,
     to: String,
+    cause: serde_json::Value,
+}
+
+impl Record {
+    /// Whether the kernel killed for want of memory.
+    fn is_kill(&self) -> bool {
+        self.cause.get("out-of-memory").is_some()
+    }
 }
 
 /// The journal after a revision.

@@ -1,0 +1,95 @@
+//! Asks the supervisor for its state again and again, and tells how long each answer took by the clock of this machine.
+
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use yakiros_core::control::{ANSWER_LIMIT, Answer, AnswerLine, Request, encode_request};
+use yakiros_test_services::Error;
+use yakiros_test_services::args::{Opt, Program, Values};
+
+const PROGRAM: Program = Program {
+    name: "test-asker",
+    about: "Asks the supervisor for its state again and again, and prints how long each answer took, as a JSON list of \
+            nanoseconds: from connect(2) to the last byte of the last page or, with --command, from the start of that \
+            program to its end.",
+    options: &[
+        Opt { name: "--times", value: Some("N"), default: Some("100"), help: "how often" },
+        Opt {
+            name: "--socket",
+            value: Some("PATH"),
+            default: Some("/run/graph-resolver.sock"),
+            help: "the control socket",
+        },
+        Opt {
+            name: "--command",
+            value: Some("PATH"),
+            default: None,
+            help: "have `PATH status --json` ask in place of this program",
+        },
+        Opt { name: "--pause-ms", value: Some("N"), default: Some("5"), help: "time between two questions" },
+    ],
+};
+
+/// For the supervisor to answer. One that takes so long does not answer at all.
+const ANSWER_TIME: Duration = Duration::from_secs(60);
+
+fn main() -> ExitCode {
+    yakiros_test_services::main(&PROGRAM, run)
+}
+
+fn run(values: &Values<'_>) -> Result<ExitCode, Error> {
+    let times: usize = values.parse("--times")?;
+    let pause = Duration::from_millis(values.parse("--pause-ms")?);
+    let (socket, command) = (values.path("--socket")?, values.optional_path("--command"));
+    let mut all = Vec::with_capacity(times);
+    for _ in 0..times {
+        let taken = match &command {
+            Some(program) => by_command(program, &socket),
+            None => by_socket(&socket),
+        };
+        all.push(taken.map_err(Error::failed("get the supervisor's state"))?.as_nanos());
+        std::thread::sleep(pause);
+    }
+    let text = serde_json::to_string(&all).map_err(|error| Error::failed("print it")(error.into()))?;
+    writeln!(io::stdout(), "{text}").map_err(Error::failed("print it"))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// One conversation of its own, with all pages.
+fn by_socket(socket: &Path) -> io::Result<Duration> {
+    let mut request = encode_request(Request::Status { name: None, after: None })?;
+    let start = Instant::now();
+    let mut stream = BufReader::new(UnixStream::connect(socket)?);
+    stream.get_ref().set_read_timeout(Some(ANSWER_TIME))?;
+    loop {
+        stream.get_mut().write_all(&request)?;
+        let mut answer = Vec::new();
+        stream.by_ref().take(ANSWER_LIMIT as u64).read_until(b'\n', &mut answer)?;
+        let taken = start.elapsed();
+        let line: AnswerLine = serde_json::from_slice(&answer)?;
+        match line.answer {
+            Answer::Status(page) if page.next.is_none() => return Ok(taken),
+            Answer::Status(page) => {
+                request = encode_request(Request::Status { name: None, after: page.next })?;
+            }
+            other => return Err(io::Error::other(format!("{other:?} is no state"))),
+        }
+    }
+}
+
+fn by_command(program: &Path, socket: &Path) -> io::Result<Duration> {
+    let mut command = Command::new(program);
+    command.arg("--socket").arg(socket).args(["status", "--json"]);
+    command.stdin(Stdio::null()).stdout(Stdio::null());
+    let start = Instant::now();
+    let status = command.status()?;
+    let taken = start.elapsed();
+    if status.success() {
+        Ok(taken)
+    } else {
+        Err(io::Error::other(format!("{} {status}", program.display())))
+    }
+}
