@@ -5,6 +5,7 @@
 
 mod account;
 mod controllers;
+mod delegation;
 mod disks;
 mod escapes;
 mod groups;
@@ -12,6 +13,7 @@ mod hogs;
 mod namespaces;
 mod neighbours;
 mod numbers;
+mod slices;
 
 use std::time::Duration;
 
@@ -22,6 +24,7 @@ use crate::vm::Vm;
 
 use account::ledger_names_what_is_left;
 use controllers::missing_controller;
+use delegation::nested_delegation;
 use disks::io_hog;
 use escapes::{
     escapes_by_forbidden_system_calls, escapes_by_landlock, escapes_by_namespaces, escapes_by_privileges,
@@ -35,6 +38,7 @@ use hogs::{descriptor_hog, file_hog, memory_limit_enforcement, process_limits, p
 use namespaces::namespace_isolation;
 use neighbours::hogs_leave_their_neighbours_alone;
 use numbers::{many_isolated_components_leave_nothing, resource_monitoring};
+use slices::slice_limits;
 
 /// For a component to start, be stopped or be noticed.
 const REACTION: Duration = Duration::from_secs(5);
@@ -44,7 +48,7 @@ const LONG_BUDGET: Duration = Duration::from_secs(120);
 const GROUPS: &str = "/sys/fs/cgroup/graph";
 
 /// All scenarios of the suite.
-pub const SCENARIOS: [Scenario; 23] = [
+pub const SCENARIOS: [Scenario; 25] = [
     scenario!(
         cgroup_availability,
         "the supervisor's groups are there, with every controller that limits need"
@@ -96,6 +100,13 @@ pub const SCENARIOS: [Scenario; 23] = [
     scenario!(missing_controller,
         "without a controller, what needs it is not started and says so, and everything else runs",
         start: Start::with_arguments(&["cgroup_disable=memory"])),
+    scenario!(
+        slice_limits,
+        "what shares a slice has its limit together, which changes on what runs, and is told whose limit it was"
+    ),
+    scenario!(nested_delegation,
+        "a supervisor of an ordinary user divides the group that it is given, and gets no more than that",
+        start: Start::Clone, budget: LONG_BUDGET),
     scenario!(
         ledger_names_what_is_left,
         "a group, a mount, a file and a process that nobody owns are each named"
