@@ -8,6 +8,7 @@ mod controllers;
 mod delegation;
 mod disks;
 mod escapes;
+mod freezer;
 mod groups;
 mod hogs;
 mod namespaces;
@@ -30,6 +31,7 @@ use escapes::{
     escapes_by_forbidden_system_calls, escapes_by_landlock, escapes_by_namespaces, escapes_by_privileges,
     escapes_from_the_file_system,
 };
+use freezer::freeze_and_thaw;
 use groups::{
     cgroup_availability, cgroup_cleanup, groups_with_zombies_and_the_stubborn, isolated_service_cgroups,
     limits_change_while_used, nested_groups_are_the_components,
@@ -48,7 +50,7 @@ const LONG_BUDGET: Duration = Duration::from_secs(120);
 const GROUPS: &str = "/sys/fs/cgroup/graph";
 
 /// All scenarios of the suite.
-pub const SCENARIOS: [Scenario; 25] = [
+pub const SCENARIOS: [Scenario; 26] = [
     scenario!(
         cgroup_availability,
         "the supervisor's groups are there, with every controller that limits need"
@@ -107,6 +109,10 @@ pub const SCENARIOS: [Scenario; 25] = [
     scenario!(nested_delegation,
         "a supervisor of an ordinary user divides the group that it is given, and gets no more than that",
         start: Start::Clone, budget: LONG_BUDGET),
+    scenario!(
+        freeze_and_thaw,
+        "what is frozen uses no processor, loses no connection, answers after the thaw, and ends in order"
+    ),
     scenario!(
         ledger_names_what_is_left,
         "a group, a mount, a file and a process that nobody owns are each named"

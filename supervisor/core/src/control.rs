@@ -5,6 +5,7 @@
 //! Long lists come in pages: a page holds about [`PAGE_BYTES`] and names the cursor of the next,
 //! so neither side needs memory in proportion to the number of components, and no answer is cut.
 
+use std::fmt;
 use std::rc::Rc;
 
 use serde::{Deserialize, Serialize};
@@ -117,6 +118,18 @@ pub enum Request {
         /// Longest wait for the answer.
         timeout_ms: Option<u64>,
     },
+    /// Keep everything of a component from running, and answer when the kernel says that all of it stands still.
+    Freeze {
+        /// Component.
+        name: String,
+        /// The time for that, not more than [`crate::engine::FREEZE_LIMIT`]; what takes longer is undone and refused.
+        timeout_ms: Option<u64>,
+    },
+    /// Let it run again, and answer when it does.
+    Thaw {
+        /// Component.
+        name: String,
+    },
     /// How all components, or one, say that they are ready, and whether they have.
     Readiness {
         /// Only this one.
@@ -188,6 +201,8 @@ impl Request {
             Self::Stop { .. } => "stop",
             Self::Restart { .. } => "restart",
             Self::Upgrade { .. } => "upgrade",
+            Self::Freeze { .. } => "freeze",
+            Self::Thaw { .. } => "thaw",
             Self::Readiness { .. } => "readiness",
             Self::Slices { .. } => "slices",
             Self::Declaration { .. } => "declaration",
@@ -212,6 +227,8 @@ impl Request {
                 | Self::Restart { .. }
                 | Self::Upgrade { .. }
                 | Self::Reload { name: Some(_) }
+                | Self::Freeze { .. }
+                | Self::Thaw { .. }
                 | Self::Wait { .. }
         )
     }
@@ -373,6 +390,9 @@ pub struct ComponentStatus {
     pub status_text: Option<String>,
     /// What it has announced and not yet completed (sd_notify).
     pub announced: Option<Announced>,
+    /// Whether it is kept from running, by `freeze`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub freezer: Option<Freezer>,
     /// Descriptors that the supervisor holds for it, of a hundred names at most.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub descriptors: Vec<Held>,
@@ -400,6 +420,28 @@ pub enum Announced {
     Reloading,
     /// It is about to end by itself.
     Stopping,
+}
+
+/// Where a process stands that is kept from running, or was until now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Freezer {
+    /// It was asked for, and the kernel does not say yet that everything stands still.
+    Freezing,
+    /// Everything stands still.
+    Frozen,
+    /// It is to run again, and the kernel does not say yet that it does.
+    Thawing,
+}
+
+impl fmt::Display for Freezer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Freezing => "freezing",
+            Self::Frozen => "frozen",
+            Self::Thawing => "thawing",
+        })
+    }
 }
 
 /// Outcome of health checks.

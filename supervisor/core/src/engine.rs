@@ -15,6 +15,7 @@
 //!   place of SIGTERM) and started again by the restart rule.
 //! * A component that loses a process to want of memory is stopped and started again, left FAILED or let run on, as it
 //!   declares.
+//! * Of a component that is frozen nothing is expected: it is neither probed nor watched.
 //! * Health is probed only while a component is up, one probe at a time. DEGRADED follows exactly
 //!   when its threshold of consecutive failures is reached, ACTIVE when a probe passes again, a
 //!   restart when the second threshold is reached.
@@ -24,6 +25,7 @@
 
 mod declare;
 mod followers;
+mod freezer;
 mod handover;
 mod health;
 mod interface;
@@ -59,6 +61,7 @@ use request::Waiter;
 use timers::Timers;
 use unit::Unit;
 
+pub use freezer::FREEZE_LIMIT;
 pub use handover::LIMIT as HANDOVER_LIMIT;
 pub use interface::{
     COMM_BYTES, ClientId, Comm, Effect, Event, FileChange, FileContent, Halt, Peer, Place, ProbeId, Relayed,
@@ -336,6 +339,8 @@ impl Engine {
             Event::Strained(run, strain) => self.take_strain(run, strain),
             Event::Limited(run, outcome) => self.take_limited(run, outcome),
             Event::SliceLimited(slice, outcome) => self.take_slice_limited(&slice, outcome),
+            Event::Frozen(run, outcome) => self.take_frozen(run, outcome),
+            Event::Thawed(run, outcome) => self.take_thawed(run, outcome),
             Event::Notified(run, said) => self.take_notification(run, said),
             Event::Held(name, held) => self.take_held(&name, &held),
             Event::Listens(run) => self.note_listens(run),

@@ -29,6 +29,7 @@ Examples:
   graphctl top --sort memory              what each uses, now and again
   graphctl inspect web                    what the kernel says of web's process, next to its file
   graphctl audit                          how exposed each component is, and how to close it
+  graphctl freeze web                     nothing of web runs until graphctl thaw web
   graphctl simulate remove network        what would go down with it
   graphctl check-cycles                   1 if components wait for each other for ever
   graphctl dot | dot -Tsvg > graph.svg    a picture, drawn by Graphviz
@@ -148,6 +149,24 @@ pub enum Command {
         /// Seconds to wait for each
         #[arg(long, value_parser = seconds, default_value = "60", value_name = "SECONDS")]
         timeout: Duration,
+    },
+    /// Keep components from running until they are thawed, and return when they stand still
+    ///
+    /// Everything of a component stands still where it is: its memory, its descriptors and its connections stay, and who
+    /// asks it for something waits. What it provides stays up; it is neither probed nor expected to say that it is alive.
+    Freeze {
+        /// Components
+        #[arg(required = true)]
+        names: Vec<String>,
+        /// Seconds for each, 10 at most; one that does not stand still by then is thawed again
+        #[arg(long, value_parser = seconds, default_value = "10", value_name = "SECONDS")]
+        timeout: Duration,
+    },
+    /// Let components run again that were frozen, and return when they do
+    Thaw {
+        /// Components
+        #[arg(required = true)]
+        names: Vec<String>,
     },
     /// Show how components say that they are ready, and whether they have
     #[command(alias = "check-readiness")]

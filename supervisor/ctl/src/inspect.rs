@@ -56,10 +56,12 @@ pub fn run(client: &mut Client, output: &Output, name: &str) -> Result<ExitCode,
         let Some(facts) = pid.and_then(|pid| Facts::read(pid, &shown.component.cgroup()).ok()) else {
             continue;
         };
-        if declaration(client, name)?.pid != shown.pid || !facts.is_current() {
+        let again = declaration(client, name)?;
+        if (again.pid, again.freezer) != (shown.pid, shown.freezer) || !facts.is_current() {
             continue;
         }
-        let aspects = aspects::compare(&shown.component, &facts, &own, &Accounts::read());
+        let mut aspects = aspects::compare(&shown.component, &facts, &own, &Accounts::read());
+        aspects.extend(aspects::freezer(shown.freezer, &facts));
         return Ok(show(output, &shown, facts.pid, &aspects));
     }
     Err(Failure::Broken(format!("{name} had another process each time it was looked at")))

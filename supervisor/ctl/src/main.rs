@@ -10,6 +10,7 @@ mod checkpoints;
 mod client;
 mod clock;
 mod files;
+mod freeze;
 mod graph;
 mod inspect;
 mod journal;
@@ -125,6 +126,10 @@ fn run(arguments: &Arguments, output: &Output) -> Result<ExitCode, Failure> {
             let names = if *all { None } else { Some(&names[..]) };
             return upgrade::run(&mut client, output, names, &wish);
         }
+        Command::Freeze { names, timeout } => {
+            return freeze::run(&mut client, output, names, freeze::Wish::Freeze(*timeout));
+        }
+        Command::Thaw { names } => return freeze::run(&mut client, output, names, freeze::Wish::Thaw),
         Command::Readiness { name } => lifecycle::readiness(&mut client, output, name.as_deref())?,
         Command::Reload { name } => {
             let name = name.clone();

@@ -9,7 +9,7 @@ use std::io::{IsTerminal as _, Write as _};
 use anstyle::{AnsiColor, Style};
 use serde::Serialize;
 use serde_json::json;
-use yakiros_core::control::{CapabilityStatus, ComponentStatus, GraphNode, Health, VERSION};
+use yakiros_core::control::{CapabilityStatus, ComponentStatus, Freezer, GraphNode, Health, VERSION};
 use yakiros_core::journal::State;
 
 use crate::client::Status;
@@ -259,7 +259,7 @@ fn status_row(c: &ComponentStatus) -> Vec<Cell> {
     };
     vec![
         Cell::plain(&*c.name),
-        state_cell(c.state),
+        marked_state_cell(c.state, c.freezer),
         Cell::plain(c.pid.map_or_else(dash, |pid| pid.to_string())),
         Cell::plain(c.uptime_ms.map_or_else(dash, uptime)),
         Cell::plain(c.restarts.to_string()),
@@ -279,6 +279,19 @@ pub fn uptime(ms: u64) -> String {
         (0, _, _) => format!("{hours}h{minutes}m"),
         _ => format!("{days}d{hours}h"),
     }
+}
+
+/// A state in its colour, of one that may be kept from running, which no state tells.
+pub fn marked_state_cell(state: State, freezer: Option<Freezer>) -> Cell {
+    match freezer {
+        None => state_cell(state),
+        Some(mark) => Cell::styled(marked_state(state, Some(mark)), AnsiColor::Cyan.on_default()),
+    }
+}
+
+/// The same without colour.
+pub fn marked_state(state: State, freezer: Option<Freezer>) -> String {
+    freezer.map_or_else(|| state.to_string(), |mark| format!("{state} ({mark})"))
 }
 
 /// A state in its colour.

@@ -15,7 +15,7 @@ use anstyle::{AnsiColor, Style};
 use serde::Serialize;
 use serde_json::json;
 use yakiros_core::component::slice;
-use yakiros_core::control::{ComponentStatus, VERSION};
+use yakiros_core::control::{ComponentStatus, Freezer, VERSION};
 use yakiros_core::journal::{Bytes, State};
 
 pub use arguments::{Sort, Top};
@@ -23,7 +23,7 @@ pub use arguments::{Sort, Top};
 use crate::Failure;
 use crate::client::Client;
 use crate::inspect;
-use crate::output::Output;
+use crate::output::{Output, marked_state};
 use crate::tables::{Cell, draw};
 use crate::watch::Screen;
 use usage::Usage;
@@ -59,6 +59,9 @@ struct Row {
     /// A slice has none.
     #[serde(skip_serializing_if = "Option::is_none")]
     state: Option<State>,
+    /// Whether it is kept from running.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    freezer: Option<Freezer>,
     pid: Option<i32>,
     /// Of one processor.
     cpu_percent: Option<f64>,
@@ -139,6 +142,7 @@ fn rows(before: &Reading, now: &Reading, sort: Sort) -> Vec<Row> {
     let row = |one: &ComponentStatus| Row {
         slice: one.slice.as_deref().map(str::to_owned),
         state: Some(one.state),
+        freezer: one.freezer,
         pid: one.pid,
         ..Row::of(&one.name, before.usage.get(&*one.name), now.usage.get(&*one.name), elapsed)
     };
@@ -179,6 +183,7 @@ impl Row {
             name: name.to_owned(),
             slice: None,
             state: None,
+            freezer: None,
             pid: None,
             cpu_percent: rate(|usage| usage.cpu_usec).map(|rate| rate / 1e4),
             io_read: rate(|usage| usage.io_read_bytes),
@@ -283,7 +288,7 @@ fn cells(depth: usize, row: &Row) -> Vec<Cell> {
     let plain = |text: Option<String>| Cell::plain(text.unwrap_or_else(|| "-".to_owned()));
     vec![
         Cell::plain(format!("{:1$}{2}", "", depth * INDENT, row.shown())),
-        plain(row.state.map(|state| state.name().to_owned())),
+        plain(row.state.map(|state| marked_state(state, row.freezer))),
         plain(row.pid.map(|pid| pid.to_string())),
         plain(row.cpu_percent.map(|percent| format!("{percent:.1}%"))),
         plain(bytes(usage.memory_bytes)),

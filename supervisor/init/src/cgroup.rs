@@ -11,6 +11,7 @@ mod confine;
 mod controllers;
 #[cfg(test)]
 pub mod fake;
+mod freezer;
 mod generation;
 mod handle;
 mod limit;
@@ -19,7 +20,7 @@ mod prepare;
 mod tree;
 mod watch;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::ops::Bound::{Included, Unbounded};
 use std::path::{Path, PathBuf};
@@ -34,6 +35,7 @@ pub use limit::Limit;
 pub use prepare::{Prepared, Work};
 pub use watch::Counts;
 
+use crate::kernel_log::Told;
 use limit::Written;
 use watch::{Watch, Watched};
 
@@ -45,6 +47,8 @@ pub struct Cgroups {
     paths: HashMap<String, Rc<Path>>,
     /// Each group that a component or a run has.
     groups: BTreeMap<Rc<Path>, Group>,
+    /// Those that are frozen, as was asked for.
+    frozen: BTreeSet<Rc<Path>>,
     /// Where the kernel tells what happens in them.
     watch: Watch,
 }
@@ -69,8 +73,8 @@ struct Group {
     written: Option<Written>,
     /// What it had counted at the last look; `None` before the first at one that was there before.
     counts: Option<Counts>,
-    /// The newest kill that was told of it, by the time in the kernel's log: what is as old is not told for another.
-    told_us: Option<u64>,
+    /// The newest kill that was told of it: what is as old is not told for another.
+    told: Option<Told>,
     watched: Watched,
 }
 
@@ -90,7 +94,7 @@ impl Cgroups {
 
     fn below(subtree: Option<PathBuf>) -> Self {
         let watch = Watch::new(subtree.is_some());
-        Self { subtree, paths: HashMap::new(), groups: BTreeMap::new(), watch }
+        Self { subtree, paths: HashMap::new(), groups: BTreeMap::new(), frozen: BTreeSet::new(), watch }
     }
 
     /// The group of each component, for the next process image.

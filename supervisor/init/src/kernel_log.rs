@@ -5,6 +5,7 @@
 use std::rc::Rc;
 
 use nix::libc;
+use serde::{Deserialize, Serialize};
 use yakiros_core::component::slice;
 use yakiros_core::journal::Victim;
 
@@ -52,6 +53,29 @@ impl Scope {
     }
 }
 
+/// The newest kill that was told of a group: where the log has it, what stands before it was told, too.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Told {
+    pid: i32,
+    time_us: Option<u64>,
+}
+
+impl Kill {
+    /// What is known of it once it is told.
+    pub fn told(&self) -> Told {
+        Told { pid: self.victim.pid, time_us: self.time_us }
+    }
+
+    /// Whether it was told, or is older: by its time, or without times by who it was. What stands before it in the log is
+    /// not looked at then.
+    fn is_told(&self, told: &Told) -> bool {
+        match (self.time_us, told.time_us) {
+            (Some(own), Some(told)) => own <= told,
+            _ => self.victim.pid == told.pid,
+        }
+    }
+}
+
 /// What the log says last.
 pub fn tail() -> String {
     let mut buffer = vec![0_u8; WINDOW];
@@ -62,13 +86,25 @@ pub fn tail() -> String {
 }
 
 /// The last kills in the group whose path ends with `group`, or inside of it, the newest first; no more than `count`, and
-/// none that was told before: of the time `told_us` or older. The kernel does not write of each kill (`oom_rs` in
-/// `oom_kill_process`), so that the last it wrote of may be one of those.
-pub fn kills(log: &str, group: &str, count: u64, told_us: Option<u64>) -> Vec<Kill> {
+/// none that was told before. The kernel does not write of each kill (`oom_rs` in `oom_kill_process`), so that the last it
+/// wrote of may be one of those. It writes who is to be killed, counts it, and then writes that it is: where there are
+/// more than were counted, one of which the last is not written yet is the next count's.
+pub fn kills(log: &str, group: &str, count: u64, told: Option<&Told>) -> Vec<Kill> {
+    let count = usize::try_from(count).unwrap_or(usize::MAX);
     let lines = log.lines().rev().filter_map(|line| line.split_once("oom-kill:constraint="));
     let kills = lines.filter_map(|(before, fields)| kill(fields, group, time_us(before)));
-    let kills = kills.filter(|kill| kill.time_us.is_none() || kill.time_us > told_us);
-    kills.take(usize::try_from(count).unwrap_or(usize::MAX)).collect()
+    let mut new: Vec<_> = kills.take_while(|kill| told.is_none_or(|told| !kill.is_told(told))).collect();
+    while new.len() > count && new.first().is_some_and(|newest| !is_done(log, newest)) {
+        new.remove(0);
+    }
+    new.truncate(count);
+    new
+}
+
+/// Whether the log has the last line of a kill: `Killed process NUMBER (NAME) …` (`__oom_kill_process`).
+fn is_done(log: &str, kill: &Kill) -> bool {
+    let done = format!("Killed process {} (", kill.victim.pid);
+    log.lines().rev().any(|line| line.contains(&done))
 }
 
 /// `CONSTRAINT_…,nodemask=…,…,oom_memcg=PATH,task_memcg=PATH,task=NAME,pid=NUMBER,uid=NUMBER`, or `global_oom` in place of
@@ -121,7 +157,9 @@ mod tests {
 <6>[  123.456790] oom-kill:constraint=CONSTRAINT_MEMCG,nodemask=(null),cpuset=hog,mems_allowed=0,oom_memcg=/graph/hog,task_memcg=/graph/hog,task=test-hog,pid=211,uid=0
 <3>[  123.456791] Memory cgroup out of memory: Killed process 211 (test-hog) total-vm:98304kB, anon-rss:64512kB
 <6>[  124.000000] oom-kill:constraint=CONSTRAINT_MEMCG,nodemask=(null),cpuset=/,mems_allowed=0,oom_memcg=/graph/web.slice,task_memcg=/graph/web.slice/shop,task=a,pid=1,uid=0,pid=300,uid=1000
+<3>[  124.000001] Memory cgroup out of memory: Killed process 300 (a,pid=1,uid=0) total-vm:8kB, anon-rss:4kB
 <6>[  125.000000] oom-kill:constraint=CONSTRAINT_NONE,nodemask=(null),cpuset=/,mems_allowed=0,global_oom,task_memcg=/graph/hog/inner,task=sh,pid=400,uid=0
+<3>[  125.000001] Out of memory: Killed process 400 (sh) total-vm:8kB, anon-rss:4kB
 ";
 
     fn named(kill: &Kill) -> (i32, &str, Option<Scope>) {
@@ -141,15 +179,55 @@ mod tests {
 
     #[test]
     fn what_is_as_old_as_a_kill_that_was_told_is_not_told_again() {
-        let newest =
-            |told| kills(LOG, "graph/hog", 1, told).first().map(|kill| (kill.victim.pid, kill.time_us));
-        assert_eq!(newest(Some(123_456_790)), Some((400, Some(125_000_000))));
-        assert_eq!(kills(LOG, "graph/hog", 5, Some(123_456_790)).len(), 1);
-        assert_eq!(newest(Some(125_000_000)), None);
-        // Of a log without times nothing is known to be old.
-        let timeless = "<6>oom-kill:constraint=CONSTRAINT_MEMCG,oom_memcg=/graph/a,task_memcg=/graph/a,task=b,pid=5,uid=0";
-        let found = kills(timeless, "graph/a", 1, Some(u64::MAX));
-        assert_eq!(found.iter().map(|kill| kill.time_us).collect::<Vec<_>>(), [None]);
+        let at = |pid, time_us| Told { pid, time_us: Some(time_us) };
+        let newest = |told: Option<Told>| {
+            let found = kills(LOG, "graph/hog", 1, told.as_ref());
+            found.first().map(|kill| (kill.victim.pid, kill.time_us))
+        };
+        assert_eq!(newest(Some(at(211, 123_456_790))), Some((400, Some(125_000_000))));
+        assert_eq!(kills(LOG, "graph/hog", 5, Some(&at(211, 123_456_790))).len(), 1);
+        assert_eq!(newest(Some(at(400, 125_000_000))), None);
+    }
+
+    /// Two kills one after the other, as far as the kernel has come with the second: each is told with its own count.
+    #[test]
+    fn a_kill_soon_after_another_is_told_with_its_own_count() {
+        let chosen = |second: u32, pid: u32| {
+            format!(
+                "<6>[    {second}.0] oom-kill:constraint=CONSTRAINT_MEMCG,oom_memcg=/graph/a,task_memcg=/graph/a,task=b,pid={pid},uid=0\n"
+            )
+        };
+        let done = |second: u32, pid: u32| {
+            format!(
+                "<3>[    {second}.1] Memory cgroup out of memory: Killed process {pid} (b) total-vm:1kB\n"
+            )
+        };
+        let timeless = |log: &str| {
+            let lines = log.lines().map(|line| line.split_once("] ").map_or(line, |(_, rest)| rest));
+            lines.flat_map(|line| ["<6>", line, "\n"]).collect::<String>()
+        };
+        let first = chosen(1, 5) + &done(1, 5);
+        let begun = first.clone() + &chosen(2, 7);
+        let both = begun.clone() + &done(2, 7);
+        for read in [str::to_owned as fn(&str) -> String, timeless] {
+            let mut told = None;
+            let mut named = |log: &str, count| {
+                let found = kills(&read(log), "graph/a", count, told.as_ref());
+                told = found.first().map(Kill::told).or(told.take());
+                found.iter().map(|kill| kill.victim.pid).collect::<Vec<_>>()
+            };
+            // The second is chosen when the first is looked up, and is not counted.
+            assert_eq!(named(&begun, 1), [5]);
+            assert_eq!(named(&both, 1), [7]);
+            assert_eq!(named(&both, 1), [0; 0], "of the third the kernel did not write");
+            // Both were counted.
+            assert_eq!(kills(&read(&both), "graph/a", 2, None).len(), 2);
+            assert_eq!(kills(&read(&begun), "graph/a", 2, None).len(), 2);
+        }
+    }
+
+    #[test]
+    fn the_time_of_a_line_is_read_if_it_has_one() {
         let cases = [
             ("<6>[    0.000007] ", Some(7)),
             ("<6>[123456.000001][  T311] ", Some(123_456_000_001)),

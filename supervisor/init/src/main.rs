@@ -13,6 +13,7 @@ mod control;
 mod declarations;
 mod emergency;
 mod faults;
+mod freezer;
 mod handover;
 mod health;
 mod kernel_log;

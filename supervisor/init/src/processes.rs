@@ -8,6 +8,7 @@
 
 mod exec;
 mod found;
+mod freezer;
 mod limits;
 mod memory;
 mod passed;

@@ -27,6 +27,7 @@ use yakiros_handoff::message::{Order, Report};
 use crate::cgroup::Cgroups;
 use crate::control::{Connections, Pending};
 use crate::declarations::Declarations;
+use crate::freezer::{self, Freezers};
 use crate::handover::relay::{self, Relays};
 use crate::handover::{Handovers, released};
 use crate::health::{self, Probes};
@@ -54,6 +55,8 @@ pub struct Supervisor {
     pub probes: RefCell<Probes>,
     /// Limits that are changed on what runs.
     pub changes: Changes,
+    /// What is being frozen or thawed.
+    pub freezers: Freezers,
     /// Channels of hot swaps.
     pub handovers: Handovers,
     /// What is passed on there from one process to another.
@@ -98,6 +101,7 @@ impl Supervisor {
             processes: RefCell::new(Processes::new(cgroups, common, logs)),
             probes: RefCell::default(),
             changes: Changes::default(),
+            freezers: Freezers::default(),
             handovers: Handovers::default(),
             relays: Relays::default(),
             stores: Stores::default(),
@@ -273,6 +277,8 @@ impl Supervisor {
             Effect::Probe { probe, run, component } => health::begin(self, probe, run, &component),
             Effect::Limit { run, component } => limits::begin(self, run, &component),
             Effect::LimitSlice(slice) => limits::begin_slice(self, &slice),
+            Effect::Freeze { run, limit } => freezer::begin(self, run, true, limit),
+            Effect::Thaw(run) => freezer::thaw(self, run),
             Effect::CancelProbe(probe) => health::cancel(self, probe),
             Effect::Terminate(run) => {
                 let declared = self.started_with(run).and_then(|component| component.lifecycle.stop_signal);

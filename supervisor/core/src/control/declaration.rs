@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Freezer;
 use crate::component::Component;
 use crate::journal::State;
 
@@ -19,4 +20,7 @@ pub struct Declaration {
     pub outdated: Option<String>,
     /// Number of its start, from 1; 0 before the first.
     pub generation: u64,
+    /// Whether that process is kept from running.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub freezer: Option<Freezer>,
 }

@@ -121,7 +121,8 @@ impl Engine {
     pub(super) fn begin_watch(&mut self, id: NodeId) {
         let now = self.now;
         // Who gives to another does not serve.
-        let Some(unit) = self.unit_mut(id).filter(|unit| unit.handover.is_over()) else {
+        let is_expected = !self.is_frozen(id) || broken(Mutation::ProbeFrozen);
+        let Some(unit) = self.unit_mut(id).filter(|unit| unit.handover.is_over() && is_expected) else {
             return;
         };
         unit.watch = Watch { since: now, ..Watch::default() };

@@ -152,6 +152,10 @@ pub enum Event {
     Limited(RunId, Result<(), Rc<str>>),
     /// What [`Effect::LimitSlice`] asked for is done for the slice whose group has this path, or why it could not be.
     SliceLimited(Rc<str>, Result<(), Rc<str>>),
+    /// What [`Effect::Freeze`] asked for is done, by the kernel's word; or why it could not be, and everything runs.
+    Frozen(RunId, Result<(), Rc<str>>),
+    /// What [`Effect::Thaw`] asked for is done, by the kernel's word; or why it could not be.
+    Thawed(RunId, Result<(), Rc<str>>),
     /// The kernel has killed for want of memory, in the group of this process. If it was the process itself, this comes
     /// before [`Event::Ended`].
     OutOfMemory(RunId, OutOfMemory),
@@ -275,6 +279,16 @@ pub enum Effect {
     /// Give the group of a slice, if there is one, the limits that are declared now, and report [`Event::SliceLimited`],
     /// once.
     LimitSlice(Rc<Component>),
+    /// Keep everything of the process's component from running, and report [`Event::Frozen`], once, within the limit,
+    /// unless the process ends first or it is to be thawed.
+    Freeze {
+        /// The process.
+        run: RunId,
+        /// The time for all of them to stop; what takes longer is undone.
+        limit: Duration,
+    },
+    /// Let it run again, and report [`Event::Thawed`], once, unless the process ends first or it is to be frozen.
+    Thaw(RunId),
     /// Ask whether the component is well, and report [`Event::Probed`], once.
     Probe {
         /// The new probe.

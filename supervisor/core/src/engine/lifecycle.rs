@@ -162,6 +162,9 @@ impl Engine {
             | Cause::TooManyRestarts { .. }
             | Cause::CycleClosed { file: None, .. }
             | Cause::Handover { .. }
+            | Cause::Frozen
+            | Cause::NotFrozen { .. }
+            | Cause::NotThawed { .. }
             | Cause::Cycle => own,
         }
     }
@@ -479,7 +482,11 @@ impl Engine {
         let grace = unit.component.hotswap.shutdown_grace;
         let word = word_of_end(unit, run);
         let aborted = matches!(word, Effect::Signal(..));
+        if broken(Mutation::ThawEarly) {
+            self.thaw_told(run);
+        }
         self.effects.push(word);
+        self.thaw_told(run);
         if aborted && broken(Mutation::TerminateTheAborted) {
             self.effects.push(Effect::Terminate(run));
         }

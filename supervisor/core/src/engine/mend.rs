@@ -48,6 +48,8 @@ pub struct Facts {
     pub probes: Vec<ProbeId>,
     /// Processes whose limits are being changed, where that goes on by itself.
     pub limits: Vec<RunId>,
+    /// Processes that are being frozen or thawed, where that goes on by itself.
+    pub freezing: Vec<RunId>,
     /// Clients that wait for an answer.
     pub clients: Vec<ClientId>,
 }
@@ -66,6 +68,7 @@ impl Engine {
             processes: processes.map(|process| (process.run, alive(process.pid))).collect(),
             probes: self.probes.keys().copied().collect(),
             limits: self.limiting(),
+            freezing: self.freezing(),
             clients: self.waiters.iter().map(|waiter| waiter.client).collect(),
         }
     }
@@ -86,6 +89,8 @@ impl Engine {
             self.mend(facts);
         }
         self.bury(facts, gone);
+        // What was told to end again is thawed after that.
+        self.freeze_again(&facts.freezing);
         if let Some(halting) = self.halting.filter(|halting| halting.sent) {
             self.effects.push(Effect::Halt(halting.halt));
         }

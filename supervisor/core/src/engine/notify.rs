@@ -217,7 +217,8 @@ impl Engine {
         if broken(Mutation::DropWatchdog) {
             return;
         }
-        let unit = self.unit(id).filter(|unit| unit.handover.is_over());
+        let is_expected = !self.is_frozen(id) || broken(Mutation::WatchFrozen);
+        let unit = self.unit(id).filter(|unit| unit.handover.is_over() && is_expected);
         let Some(interval) = unit.and_then(Unit::watchdog_interval) else {
             return;
         };
@@ -229,8 +230,8 @@ impl Engine {
 
     /// A component that is up and has announced its end has its grace for that.
     pub(super) fn await_announced_end(&mut self, id: NodeId) {
-        let Some(unit) = self.unit(id).filter(|unit| unit.state.is_up() && unit.has_announced_its_end())
-        else {
+        let ends = |unit: &&Unit| unit.state.is_up() && unit.has_announced_its_end();
+        let Some(unit) = self.unit(id).filter(ends).filter(|_| !self.is_frozen(id)) else {
             return;
         };
         let grace = unit.component.hotswap.shutdown_grace;

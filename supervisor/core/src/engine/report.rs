@@ -95,6 +95,7 @@ impl Engine {
                 .and_then(|process| unit.component.restart_key(&process.component))
                 .map(str::to_owned),
             generation: unit.generation,
+            freezer: process.and_then(|process| process.freezer),
         })
     }
 
@@ -118,6 +119,7 @@ impl Engine {
             detail: self.detail(unit),
             status_text: process.and_then(|process| process.said.status.clone()),
             announced: process.and_then(|process| process.said.announced()),
+            freezer: process.and_then(|process| process.freezer),
             descriptors: held.take(HELD_SHOWN).cloned().collect(),
         }
     }
@@ -125,6 +127,8 @@ impl Engine {
     /// Why a component is where it is: what was noted, or what an inactive one waits for.
     pub(super) fn detail(&self, unit: &Unit) -> Option<String> {
         if unit.state != State::Inactive || unit.held {
+            let frozen =
+                unit.process.as_ref().and_then(|process| process.freezer).map(|mark| mark.to_string());
             let noted = unit.watch.complaint().or_else(|| unit.detail.clone());
             let limits = unit.process.as_ref().and_then(|process| process.limits.complaint());
             // Of most components none is asked for, and each look at the waiting clients costs.
@@ -137,8 +141,12 @@ impl Engine {
             let strains = unit.process.as_ref().and_then(|_| unit.strains.complaint(self.now));
             let slices = unit.process.iter().flat_map(|_| self.complaints_about_slices(&unit.component));
             let limits = limits.into_iter().chain(slices).chain(strains);
-            let noted =
-                noted.into_iter().chain(limits).chain(queued).reduce(|one, other| format!("{one}; {other}"));
+            let noted = frozen
+                .into_iter()
+                .chain(noted)
+                .chain(limits)
+                .chain(queued)
+                .reduce(|one, other| format!("{one}; {other}"));
             let said = unit.process.as_ref().and_then(|process| process.said.summary());
             return match (noted, said) {
                 (Some(noted), Some(said)) => Some(format!("{noted}; {said}")),

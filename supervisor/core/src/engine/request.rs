@@ -64,6 +64,16 @@ pub(super) enum Goal {
         name: Rc<str>,
         run: Option<RunId>,
     },
+    /// All of this process's component is frozen.
+    Frozen {
+        name: Rc<str>,
+        run: RunId,
+    },
+    /// It is thawed, or gone.
+    Thawed {
+        name: Rc<str>,
+        run: RunId,
+    },
     /// This process of it, which got its reload signal then, has reloaded.
     Reloaded {
         name: Rc<str>,
@@ -139,6 +149,10 @@ impl Engine {
                 let wish = Wish { fallback, queue, strategy, timeout_ms };
                 self.upgrade(client, peer.uid, &name, wish, cause);
             }
+            Request::Freeze { name, timeout_ms } => {
+                self.freeze(client, peer.uid, &name, timeout_ms, cause);
+            }
+            Request::Thaw { name } => self.thaw(client, peer.uid, &name, cause),
             Request::Readiness { name, after } => {
                 self.show_readiness(client, name.as_deref(), after.as_deref());
             }
@@ -185,7 +199,7 @@ impl Engine {
         self.effects.push(Effect::Reply(client, answer));
     }
 
-    fn done(&mut self, client: ClientId, message: impl Into<String>) {
+    pub(super) fn done(&mut self, client: ClientId, message: impl Into<String>) {
         let revision = self.journal.revision();
         let message = message.into();
         self.reply(client, Answer::Done { message, revision });
@@ -303,6 +317,9 @@ impl Engine {
         let Some(process) = &unit.process else {
             return self.refuse(client, format!("{name} is not running"));
         };
+        if process.freezer.is_some() {
+            return self.refuse(client, format!("{name} is frozen; thaw it first: graphctl thaw {name}"));
+        }
         let (run, tells) = (process.run, process.component.has_notify_socket());
         self.effects.push(Effect::Signal(run, signal));
         if !tells {
@@ -366,6 +383,15 @@ impl Engine {
         for client in readers.into_iter().filter(|_| !broken(Mutation::ForgetReaders)) {
             self.forget_waiter(client);
             self.done(client, "the log has grown");
+        }
+    }
+
+    /// Refuse every client with such a goal.
+    pub(super) fn refuse_all(&mut self, which: impl Fn(&Goal) -> bool, message: &str) {
+        let asked = self.waiters.iter().filter(|waiter| which(&waiter.goal)).map(|waiter| waiter.client);
+        for client in asked.collect::<Vec<_>>() {
+            self.forget_waiter(client);
+            self.refuse(client, message.to_owned());
         }
     }
 
@@ -462,6 +488,8 @@ impl Engine {
             Goal::Running { name, .. }
             | Goal::HandedOver { name, .. }
             | Goal::Stopped { name, .. }
+            | Goal::Frozen { name, .. }
+            | Goal::Thawed { name, .. }
             | Goal::Reloaded { name, .. } => self.describe(name),
             Goal::Until(Until::Rejected { file }) => format!("{file} is not rejected"),
             Goal::Until(Until::Log { name, .. }) => format!("{name} wrote nothing"),
@@ -521,6 +549,8 @@ impl Engine {
             // Answered where it ends.
             Goal::HandedOver { .. } | Goal::NextUpgrade(_) => None,
             Goal::Reloaded { name, run, sent } => self.judge_reloaded(name, *run, *sent),
+            Goal::Frozen { name, run } => self.judge_frozen(name, *run),
+            Goal::Thawed { name, run } => self.judge_thawed(name, *run),
             Goal::Stopped { name, run } => {
                 let process = self.find(name).and_then(|unit| unit.process.as_ref());
                 let gone = process.is_none_or(|process| Some(process.run) != *run);
@@ -582,6 +612,7 @@ impl Engine {
             State::Active | State::Degraded | State::Done if renewed => Some(Answer::Done {
                 message: match (unit.component.kind, run) {
                     (Kind::Oneshot, _) => format!("{name} is done"),
+                    _ if unit.is_frozen() => format!("{name} runs and is frozen: graphctl thaw {name}"),
                     _ => format!("{name} is running"),
                 },
                 revision: self.journal.revision(),
@@ -590,7 +621,10 @@ impl Engine {
             State::Inactive if self.halting.is_some() => refused("everything is being stopped".to_owned()),
             State::Inactive => {
                 let id = *self.names.get(name)?;
-                if self.graph.has_hope(id) {
+                // A ring of alternative providers may keep each other's hope (see `graph::places`): once everything rests,
+                // nobody comes up by itself any more.
+                let all_rest = self.moving() == 0 && self.seconds.is_empty();
+                if self.graph.has_hope(id) && !all_rest {
                     return None;
                 }
                 refused(self.describe(name))

@@ -5,6 +5,7 @@ mod canary;
 mod capabilities;
 mod causes;
 mod cycles;
+mod freezer;
 mod handover;
 mod health;
 mod lifecycle;

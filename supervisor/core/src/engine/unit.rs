@@ -14,6 +14,7 @@ use super::notify::{Said, Watchdog};
 use super::strain::Strains;
 use super::timers::TimerKey;
 use crate::component::Component;
+use crate::control::Freezer;
 use crate::descriptors::Held;
 use crate::graph::NodeId;
 use crate::journal::{Cause, OutOfMemory, State};
@@ -46,6 +47,9 @@ pub(super) struct Process {
     /// Limits that are changed while it runs.
     #[serde(default)]
     pub(super) limits: Limits,
+    /// Whether it is kept from running.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) freezer: Option<Freezer>,
     /// Whether it has said that it can hand over.
     #[serde(default)]
     pub(super) greeting: Greeting,
@@ -71,6 +75,7 @@ impl Process {
             said: Said::default(),
             answer: None,
             limits: Limits::default(),
+            freezer: None,
             greeting: Greeting::None,
             splits: false,
             heir: None,
@@ -183,6 +188,11 @@ impl Unit {
     pub(super) fn readiness_limit(&self) -> Duration {
         let extended = self.process.as_ref().map_or(Duration::ZERO, |process| process.said.extended);
         self.component.lifecycle.readiness_timeout.saturating_add(extended)
+    }
+
+    /// Whether its process is kept from running, or was until now.
+    pub(super) fn is_frozen(&self) -> bool {
+        self.process.as_ref().is_some_and(|process| process.freezer.is_some())
     }
 
     /// A cause, and what the process said about its end.

@@ -16,7 +16,7 @@ use super::{ClientId, Engine, Input, RunId};
 use crate::component::{Handoff, Strategy};
 use crate::control::{Answer, PassedOver, UpgradeLevel, Upgraded};
 use crate::graph::NodeId;
-use crate::journal::Cause;
+use crate::journal::{Cause, State};
 use crate::mutation::{Mutation, broken};
 
 /// Why the highest step is not taken.
@@ -82,6 +82,9 @@ impl Engine {
         }
         let Some(unit) = self.unit(id) else { return };
         let handoff = unit.component.lifecycle.handoff;
+        if unit.is_frozen() && unit.state != State::Stopping {
+            return self.refuse(client, format!("{name} is frozen; thaw it first: graphctl thaw {name}"));
+        }
         if unit.state.is_up() && unit.process.as_ref().is_some_and(|process| process.heir.is_some()) {
             let message = format!("the process of {name} has taken over and does not serve yet");
             return self.refuse(client, message);

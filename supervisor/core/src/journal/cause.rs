@@ -44,6 +44,18 @@ pub enum Cause {
         /// Times.
         times: u64,
     },
+    /// It is kept from running, all of it, as was asked for. The state stays as it was.
+    Frozen,
+    /// It was to be kept from running, and could not be: it runs. The state stays as it was.
+    NotFrozen {
+        /// Why not.
+        reason: Rc<str>,
+    },
+    /// It was to run again, and could not be made to. The state stays as it was.
+    NotThawed {
+        /// Why not.
+        reason: Rc<str>,
+    },
     /// The next generation takes over without a stop. The state stays as it was.
     Handover {
         /// The next generation.
@@ -175,6 +187,8 @@ impl Cause {
             | Self::NotServing { reason: text }
             | Self::NotReady { last: Some(text), .. }
             | Self::LimitsNotSet { reason: text }
+            | Self::NotFrozen { reason: text }
+            | Self::NotThawed { reason: text }
             | Self::TookOver { failure: text }
             | Self::StateLost { reason: text, .. } => shorten(text),
             // Others name components, files, keys, requests and clients: each has a limit of its own.
@@ -188,6 +202,9 @@ impl Cause {
             self,
             Self::LimitsNotSet { .. }
                 | Self::Strained { .. }
+                | Self::Frozen
+                | Self::NotFrozen { .. }
+                | Self::NotThawed { .. }
                 | Self::Handover { .. }
                 | Self::TookOver { .. }
                 | Self::StateLost { .. }
@@ -207,6 +224,9 @@ impl fmt::Display for Cause {
             Self::Strained { what, times } => write!(f, "{what} was reached {times} times"),
             Self::LimitsNotSet { reason } => write!(f, "the new limits do not hold: {reason}"),
             Self::Handover { generation, progress } => write!(f, "generation {generation} {progress}"),
+            Self::Frozen => f.write_str("frozen"),
+            Self::NotFrozen { reason } => write!(f, "not frozen: {reason}"),
+            Self::NotThawed { reason } => write!(f, "not thawed: {reason}"),
             Self::Undeclared => f.write_str("no longer declared"),
             Self::RequirementsUp => f.write_str("requirements are up"),
             Self::RequirementLost { capability } => write!(f, "capability {capability} is down"),

@@ -6,6 +6,7 @@
 mod answers;
 mod convergence;
 mod declarations;
+mod freezer;
 mod grace;
 mod handover;
 mod health;
@@ -62,10 +63,11 @@ pub(super) trait Checker {
 type Row = (&'static str, fn() -> Box<dyn Checker>);
 
 /// All checkers by name, in alphabetical order.
-const ALL: [Row; 20] = [
+const ALL: [Row; 21] = [
     ("answers", || Box::<answers::Answers>::default()),
     ("convergence", || Box::new(convergence::Convergence)),
     ("declarations", || Box::<declarations::Declarations>::default()),
+    ("freezer", || Box::<freezer::Freezers>::default()),
     ("grace", || Box::new(grace::Grace)),
     ("handover", || Box::<handover::Handovers>::default()),
     ("health", || Box::<health::Probes>::default()),

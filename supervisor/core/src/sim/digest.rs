@@ -62,6 +62,8 @@ impl Digest {
             Event::Relayed(run, Relayed::Whole(_)) => 27 + (run.0 << 8),
             Event::Relayed(run, Relayed::NotGiven(_)) => 28 + (run.0 << 8),
             Event::Relayed(run, Relayed::NotTaken(_)) => 29 + (run.0 << 8),
+            Event::Frozen(run, outcome) => 34 + u64::from(outcome.is_ok()) + (run.0 << 8),
+            Event::Thawed(run, outcome) => 36 + u64::from(outcome.is_ok()) + (run.0 << 8),
             Event::Strained(run, _) => 32 + (run.0 << 8),
             Event::OutOfMemory(run, what) => 30 + u64::from(what.main) + (run.0 << 8),
         });
@@ -94,6 +96,8 @@ impl Digest {
                 self.text(&order.to_string());
             }
             Effect::Relay { giver, taker, .. } => self.number(14 + (giver.0 << 8) + (taker.0 << 32)),
+            Effect::Freeze { run, .. } => self.number(15 + (run.0 << 8)),
+            Effect::Thaw(run) => self.number(16 + (run.0 << 8)),
             Effect::Unconfine(run) => self.number(13 + (run.0 << 8)),
             Effect::Forget(name) => self.text(name),
             Effect::Reply(client, answer) => {

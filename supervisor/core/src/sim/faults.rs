@@ -4,6 +4,7 @@
 
 pub(super) mod clients;
 pub(super) mod files;
+mod freezer;
 pub(super) mod handovers;
 mod notifications;
 mod probes;
@@ -21,7 +22,7 @@ pub(super) struct Fault {
 }
 
 /// All of them.
-pub(super) const FAULTS: [Fault; 14] = [
+pub(super) const FAULTS: [Fault; 15] = [
     Fault { weight: |options| options.kill_weight, act: World::kill_one },
     Fault { weight: |options| options.early_kill_weight, act: World::kill_the_newest },
     Fault { weight: |options| options.massacre_weight, act: World::kill_many },
@@ -31,6 +32,7 @@ pub(super) const FAULTS: [Fault; 14] = [
     Fault { weight: |options| options.log_weight, act: World::write_to_a_log },
     Fault { weight: |options| options.change_weight, act: World::ask_for_change },
     Fault { weight: |options| options.upgrade_weight, act: World::ask_for_upgrade },
+    Fault { weight: |options| options.freeze_weight, act: World::ask_to_freeze },
     Fault { weight: |options| options.question_weight, act: World::ask_a_question },
     Fault { weight: |options| options.wait_weight, act: World::ask_to_wait },
     Fault { weight: |options| options.leave_weight, act: World::hang_up },

@@ -8,6 +8,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use crate::component::{Component, Readiness, Signal, Strategy};
+use crate::control::Freezer;
 use crate::engine::{Effect, Place, RunId};
 use crate::journal::{Cause, Progress, Record, State};
 use crate::notify::Notification;
@@ -139,6 +140,8 @@ pub(super) struct Process {
     pub(super) extended: Duration,
     /// It has announced its end.
     pub(super) announced: bool,
+    /// It stands still, or is on the way to or from that.
+    pub(super) freezer: Option<Freezer>,
     /// It does not hear SIGTERM.
     pub(super) deaf: bool,
     /// It was asked to give to this process, and does not serve meanwhile.
@@ -468,6 +471,12 @@ impl Model {
                     process.due = Some(now + KILL_AGAIN);
                 }
             }
+            Effect::Freeze { run, .. } => self.freeze(*run),
+            Effect::Thaw(run) => {
+                if let Some(process) = self.process_mut(*run) {
+                    process.freezer = Some(Freezer::Thawing);
+                }
+            }
             Effect::Changed(record) => self.change(record),
             Effect::Halt(_) => self.halted = true,
             _ => {}
@@ -498,6 +507,7 @@ impl Model {
             due: None,
             extended: Duration::ZERO,
             announced: false,
+            freezer: None,
             deaf: false,
             gives_to: None,
             lends_to: None,
@@ -533,6 +543,32 @@ impl Model {
         }
     }
 
+    /// A process is to stand still: what it has announced need not come meanwhile.
+    fn freeze(&mut self, run: RunId) {
+        let Some(number) = self.owner(run) else { return };
+        let up = self.slots[number].state.is_up();
+        let Some(process) = self.process_mut(run) else { return };
+        process.freezer = Some(Freezer::Freezing);
+        if up {
+            process.due = None;
+        }
+    }
+
+    /// The kernel has done what it was asked for with a process, or not. Whether that was asked for.
+    pub(super) fn mark(&mut self, run: RunId, asked: Freezer, mark: Option<Freezer>) -> bool {
+        let now = self.now;
+        let Some(number) = self.owner(run) else { return false };
+        let Slot { declared, process, state, .. } = &mut self.slots[number];
+        let asked = |process: &&mut Process| process.run == run && process.freezer == Some(asked);
+        let Some(process) = process.as_mut().filter(asked) else { return false };
+        process.freezer = mark;
+        if mark.is_none() && state.is_up() && process.announced {
+            let declared = declared.as_ref().unwrap_or(&process.declared);
+            process.due = Some(now + declared.component.hotswap.shutdown_grace);
+        }
+        true
+    }
+
     /// A process says something about itself: that it is about to end, or that the limit under way
     /// is not to be over before so much time has passed.
     pub(super) fn hear(&mut self, run: RunId, said: &Notification) {
@@ -540,7 +576,8 @@ impl Model {
         let Some(number) = self.owner(run) else { return };
         let up = self.slots[number].state.is_up();
         let Some(process) = self.process_mut(run) else { return };
-        if said.stopping && !std::mem::replace(&mut process.announced, true) && up {
+        let expected = up && process.freezer.is_none();
+        if said.stopping && !std::mem::replace(&mut process.announced, true) && expected {
             process.due = Some(now + process.declared.component.hotswap.shutdown_grace);
         }
         if let (Some(due), Some(by)) = (&mut process.due, said.extend_timeout) {

@@ -128,6 +128,8 @@ options! {
     probe_hangs = Sometimes(40, 1, 30);
     /// Percent of changes of limits that fail, while faults last.
     limit_failures = Sometimes(40, 1, 60);
+    /// Percent of processes that cannot be frozen, or thawed, each time, while faults last.
+    freeze_failures = Sometimes(40, 1, 40);
     /// Percent of the steps of a hot swap that go wrong, while faults last.
     handover_failures = Sometimes(70, 1, 40);
     /// Percent of processes that could hand over and never say so, as programs that know nothing of it.
@@ -180,6 +182,8 @@ options! {
     change_weight = Sometimes(80, 1, 10);
     /// How often a client asks for the upgrade of what can hand over.
     upgrade_weight = Sometimes(50, 1, 8);
+    /// How often a client freezes a component, or thaws it.
+    freeze_weight = Sometimes(50, 1, 8);
     /// How often a client asks a question.
     question_weight = Sometimes(50, 1, 4);
     /// How often a client waits for something.

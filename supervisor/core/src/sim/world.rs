@@ -59,6 +59,10 @@ pub(super) enum Plan {
     Answer(ProbeId, bool),
     /// A change of limits is done, or has failed.
     Limit(RunId, bool),
+    /// A process stands still, or cannot be made to.
+    Frozen(RunId, bool),
+    /// It goes on, or cannot be made to.
+    Thawed(RunId, bool),
     /// A process speaks on the channel of its hot swap.
     Say(RunId, Word),
     /// It listens for the signal that asks for what it serves.
@@ -184,6 +188,7 @@ impl World {
     fn come_up(&mut self) -> Step {
         self.phase = Phase::Liveness;
         self.model.calm = true;
+        self.thaw_everything()?;
         self.want_everything()?;
         // A limit that was put off ends in its own time.
         let last = self.model.processes().filter_map(|(_, process)| process.due).max();
@@ -283,6 +288,9 @@ impl World {
     }
 
     fn carry_out(&mut self, plan: Plan) -> Step {
+        if self.stands_still(plan) {
+            return Ok(());
+        }
         match plan {
             Plan::Execute(run) => self.execute(run),
             Plan::Ready(run) => self.report_ready(run),
@@ -293,6 +301,8 @@ impl World {
             Plan::End(run, exit) => self.end(run, exit),
             Plan::Answer(probe, passes) => self.answer_probe(probe, passes),
             Plan::Limit(run, done) => self.report_limits(run, done),
+            Plan::Frozen(run, done) => self.report_frozen(run, done),
+            Plan::Thawed(run, done) => self.report_thawed(run, done),
             Plan::Say(run, _) if self.frozen.is_hung(run) => Ok(()),
             Plan::Say(run, word) => match self.frozen.silence(self.model.now) {
                 None => self.say_on_channel(run, word),
@@ -410,6 +420,8 @@ impl World {
             Effect::Kill(run) => self.plan_death(*run),
             Effect::Probe { probe, .. } => self.plan_answer(*probe),
             Effect::Limit { run, .. } => self.plan_limits(*run),
+            Effect::Freeze { run, limit } => self.plan_frozen(*run, *limit),
+            Effect::Thaw(run) => self.plan_thawed(*run),
             Effect::CancelProbe(probe) => self.plan(200, Plan::Vanish(*probe)),
             Effect::Reply(client, _) => self.clients.leave(*client),
             Effect::Connect { giver, generation, .. } => self.plan_offer(*giver, *generation),

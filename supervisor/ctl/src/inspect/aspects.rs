@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use yakiros_core::component::{Component, Namespace, Restriction};
+use yakiros_core::control::Freezer;
 
 use super::accounts::Accounts;
 use super::facts::{Facts, NAMESPACES};
@@ -66,6 +67,21 @@ pub fn compare(
     scene.process_limits();
     scene.group_limits();
     scene.aspects
+}
+
+/// Whether it is kept from running, next to what the supervisor was asked for; nothing where no group tells, or while that
+/// changes.
+pub fn freezer(asked: Option<Freezer>, facts: &Facts) -> Option<Aspect> {
+    let text = |frozen: bool| if frozen { "frozen" } else { "thawed" }.to_owned();
+    let events = facts.group_file("cgroup.events")?;
+    let applies = text(events.lines().any(|line| line == "frozen 1"));
+    let asked = match asked {
+        None => text(false),
+        Some(Freezer::Frozen) => text(true),
+        Some(Freezer::Freezing | Freezer::Thawing) => return None,
+    };
+    let verdict = if asked == applies { Verdict::Holds } else { Verdict::Differs };
+    Some(Aspect { what: "freezer".to_owned(), asked: Some(asked), applies: Some(applies), verdict })
 }
 
 impl Scene<'_> {

@@ -89,6 +89,30 @@ process serves on. With a probation or a canary --timeout has to be longer than 
 Exit codes: 0 the new process runs, 1 it does not, or --no-fallback forbade what could be done.",
     ),
     (
+        "freeze",
+        "\
+Examples:
+  graphctl freeze web                     returns when all of web stands still
+  graphctl freeze web db && backup; graphctl thaw db web
+  graphctl freeze web --timeout 2 --json
+
+What needs web stays up and waits for it. A start or an upgrade under way is not interrupted: freeze it
+when that is over. web is not upgraded while it is frozen; graphctl stop and restart end it as ever: it
+is told to end, then thawed, and has its grace from there. A process that hangs in the kernel cannot be
+frozen: it is named, and web is thawed again.
+Exit codes: 0 all are frozen, 1 one is not.",
+    ),
+    (
+        "thaw",
+        "\
+Examples:
+  graphctl thaw web
+  graphctl thaw db web --json
+
+Health probes, the watchdog and the time for an announced end begin anew.
+Exit codes: 0 none of them is frozen, 1 one is.",
+    ),
+    (
         "inspect",
         "\
 Examples:

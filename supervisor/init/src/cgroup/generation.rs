@@ -5,9 +5,11 @@
 //!
 //! No such group is ever used twice: in one that was killed nothing could be started (see [`Cgroups::kill`]).
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::rc::Rc;
 
 use yakiros_core::component::Component;
 
@@ -42,11 +44,22 @@ impl Cgroups {
         Err(io::ErrorKind::AlreadyExists.into())
     }
 
+    /// The group of the component that the group at `path` was made in for one of its processes, if it was.
+    pub(super) fn whole_of(&self, path: &Path) -> Option<Rc<Path>> {
+        let whole = path.parent().filter(|_| path.file_name().is_some_and(is_generation))?;
+        let (whole, group) = self.groups.get_key_value(whole)?;
+        (group.components > 0).then(|| Rc::clone(whole))
+    }
+
     /// The group of the component that the group of one of its processes is in, or is.
     pub fn whole(&self, component: &str, own: &Cgroup) -> Cgroup {
         let whole = self.paths.get(component).filter(|path| own.path.starts_with(path));
         whole.map_or_else(|| own.clone(), |path| Cgroup { path: path.clone() })
     }
+}
+
+fn is_generation(name: &OsStr) -> bool {
+    name.to_str().is_some_and(|name| name.contains(MARK))
 }
 
 /// The group at `path`, or that of a process inside of it, that has `pid` as a member.

@@ -31,12 +31,17 @@ impl Cgroups {
     pub fn hold(&mut self, cgroup: &Cgroup) {
         self.groups.entry(Rc::clone(&cgroup.path)).or_default().runs += 1;
         self.watch(&cgroup.path);
+        // What the limits of all hold up is told of the group that has them.
+        if let Some(whole) = self.whole_of(&cgroup.path) {
+            self.watch(&whole);
+        }
     }
 
     /// The run that had this group is over.
     pub fn let_go(&mut self, cgroup: &Cgroup) {
         if let Some(group) = self.groups.get_mut(&cgroup.path) {
             group.runs = group.runs.saturating_sub(1);
+            self.thaw_left(&cgroup.path);
             self.tidy(&cgroup.path);
         }
     }

@@ -47,6 +47,8 @@ impl Cgroups {
         };
         let relative = &*component.cgroup();
         let path: Rc<Path> = subtree.join(relative).into();
+        self.refuse_frozen(&path)?;
+        let is_known = self.groups.contains_key(&path);
         self.assign(&component.name, &path);
         for slice in slices {
             match self.prepare_slice(&subtree, slice)? {
@@ -60,6 +62,10 @@ impl Cgroups {
             return Ok(Prepared::Busy);
         }
         let mut new = tree::make(&subtree, relative)?;
+        if !new && !is_known {
+            self.thaw_for_good(&path);
+        }
+        let group = self.groups.entry(Rc::clone(&path)).or_default();
         // What has run in it may have handed controllers down to groups of its own. A process that hands over gets a
         // group inside of it.
         if !new && is_empty && !component.hands_over() && controllers::are_handed_down(&path) {
@@ -152,7 +158,8 @@ impl Cgroups {
         if done && group.works == work.number && group.writers == 0 {
             group.written = work.after;
         }
-        if group.runs > 0 {
+        let group = self.groups.get(&work.path);
+        if group.is_some_and(|group| self.is_in_use(&work.path, group)) {
             self.watch(&work.path);
         }
         self.tidy(&work.path);

@@ -19,7 +19,7 @@ use yakiros_core::component::slice;
 use yakiros_core::journal::Bytes;
 
 use super::{Cgroup, Cgroups, Group};
-use crate::kernel_log::{self, Kill, Scope};
+use crate::kernel_log::{self, Kill, Scope, Told};
 use crate::sys;
 
 /// Reads of the descriptor before everybody else gets a chance; each gives many changes.
@@ -38,6 +38,14 @@ pub struct Counts {
     pub high: u64,
     /// Processes that could not be created for `pids.max`.
     pub pids: u64,
+}
+
+impl std::ops::Add for Counts {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self { kills: self.kills + other.kills, high: self.high + other.high, pids: self.pids + other.pids }
+    }
 }
 
 impl Counts {
@@ -72,6 +80,8 @@ pub(super) struct Watch {
 pub(super) struct Watched {
     memory: Option<WatchDescriptor>,
     pids: Option<WatchDescriptor>,
+    /// Whether it is frozen, while somebody waits for that.
+    pub(super) events: Option<WatchDescriptor>,
 }
 
 impl Watch {
@@ -83,7 +93,7 @@ impl Watch {
         Self { inotify: inotify.and_then(|made| made.inspect_err(told).ok()), groups: HashMap::new() }
     }
 
-    fn add(&mut self, group: &Rc<Path>, file: &str) -> Option<WatchDescriptor> {
+    pub(super) fn add(&mut self, group: &Rc<Path>, file: &str) -> Option<WatchDescriptor> {
         match self.inotify.as_ref()?.add_watch(&group.join(file), AddWatchFlags::IN_MODIFY) {
             Ok(watch) => {
                 self.groups.insert(watch, Rc::clone(group));
@@ -101,11 +111,17 @@ impl Watch {
     /// Be told of a group no longer. The kernel tells nothing of the end of a group's files, and keeps what watches them
     /// until it is removed (see inotify(7); kernfs marks no inode as deleted).
     pub(super) fn remove(&mut self, watched: Watched) {
-        for watch in [watched.memory, watched.pids].into_iter().flatten() {
-            self.groups.remove(&watch);
-            // The kernel may have removed it by itself: then there is nothing to do.
-            let _ = self.inotify.as_ref().map(|inotify| inotify.rm_watch(watch));
+        for watch in [watched.memory, watched.pids, watched.events] {
+            self.remove_one(watch);
         }
+    }
+
+    /// The same of one file.
+    pub(super) fn remove_one(&mut self, watch: Option<WatchDescriptor>) {
+        let Some(watch) = watch else { return };
+        self.groups.remove(&watch);
+        // The kernel may have removed it by itself: then there is nothing to do.
+        let _ = self.inotify.as_ref().map(|inotify| inotify.rm_watch(watch));
     }
 }
 
@@ -117,8 +133,22 @@ impl Cgroups {
 
     /// What every group with a run has counted so far, for the next process image.
     pub fn counts(&self) -> Vec<(Rc<Path>, Counts)> {
-        let known = self.groups.iter().filter(|(_, group)| group.runs > 0);
+        let known = self.groups.iter().filter(|(path, group)| self.is_in_use(path, group));
         known.filter_map(|(path, group)| Some((Rc::clone(path), group.counts?))).collect()
+    }
+
+    /// The newest kill that was told of each group, for the next process image.
+    pub fn told(&self) -> Vec<(Rc<Path>, Told)> {
+        let told =
+            self.groups.iter().filter_map(|(path, group)| Some((Rc::clone(path), group.told.clone()?)));
+        told.collect()
+    }
+
+    /// From the process image before.
+    pub fn take_told(&mut self, told: Vec<(Rc<Path>, Told)>) {
+        for (path, told) in told {
+            self.groups.entry(path).or_default().told = Some(told);
+        }
     }
 
     /// From the process image before.
@@ -160,16 +190,25 @@ impl Cgroups {
         (changed, true)
     }
 
-    /// Groups with a run.
+    /// Groups with a run, or whose component has one in a group inside.
     pub fn in_use(&self) -> Vec<Rc<Path>> {
-        self.groups.iter().filter(|(_, group)| group.runs > 0).map(|(path, _)| Rc::clone(path)).collect()
+        let used = self.groups.iter().filter(|(path, group)| self.is_in_use(path, group));
+        used.map(|(path, _)| Rc::clone(path)).collect()
+    }
+
+    pub(super) fn is_in_use(&self, path: &Path, group: &Group) -> bool {
+        group.runs > 0 || (group.components > 0 && self.has_runs(path))
     }
 
     /// What has happened in a group since the last look; `None` if nothing has.
     pub fn look(&mut self, path: &Path) -> Option<Counts> {
         let group = self.groups.get_mut(path)?;
         let now = Counts::of(path);
-        let happened = now.since(group.counts.replace(now)?);
+        let mut happened = now.since(group.counts.replace(now)?);
+        if group.runs == 0 {
+            // Those were in the groups inside, and are told of them.
+            happened.kills = 0;
+        }
         (!happened.is_nothing()).then_some(happened)
     }
 
@@ -177,18 +216,19 @@ impl Cgroups {
     fn forget_watch(&mut self, watch: WatchDescriptor) {
         let Some(path) = self.watch.groups.remove(&watch) else { return };
         let Some(group) = self.groups.get_mut(&path) else { return };
-        for one in [&mut group.watched.memory, &mut group.watched.pids] {
+        let Watched { memory, pids, events } = &mut group.watched;
+        for one in [memory, pids, events] {
             one.take_if(|known| *known == watch);
         }
     }
 
     /// Kills in a group that the kernel's log has and that were not told before, the newest first; no more than `count`.
     pub fn kills(&mut self, path: &Path, log: &str, count: u64) -> Vec<Kill> {
-        let told = self.groups.get(path).and_then(|group| group.told_us);
+        let told = self.groups.get(path).and_then(|group| group.told.as_ref());
         let name = self.name_in_log(path).to_string_lossy();
         let kills = kernel_log::kills(log, &name, count, told);
-        if let Some(group) = self.groups.get_mut(path) {
-            group.told_us = kills.first().and_then(|newest| newest.time_us).or(told);
+        if let (Some(group), Some(newest)) = (self.groups.get_mut(path), kills.first()) {
+            group.told = Some(newest.told());
         }
         kills
     }
@@ -257,7 +297,8 @@ mod tests {
     use std::os::fd::AsRawFd as _;
 
     use super::*;
-    use crate::cgroup::fake::Bench;
+    use crate::cgroup::Prepared;
+    use crate::cgroup::fake::{Bench, component};
     use crate::cgroup::tree::SUBTREE;
 
     fn count(bench: &Bench, kills: u64, pids: u64) {
@@ -293,6 +334,32 @@ mod tests {
         let counts = bench.all.counts();
         bench.all.take_counts(counts);
         assert_eq!(bench.all.look(&group).map(|happened| happened.kills), Some(1));
+    }
+
+    #[test]
+    fn what_holds_a_component_up_that_hands_over_is_told_of_its_whole_group() {
+        let mut bench = Bench::new();
+        let web = component("web", "web", "[lifecycle]\nhandoff = \"fd-passing\"");
+        let Ok(Prepared::Ready(Some(whole))) = bench.all.prepare(&web, &[]) else { panic!("no group") };
+        count(&bench, 0, 0);
+        let own = bench.all.make_for(&whole, &web, 1).expect("a group");
+        bench.all.hold(&own);
+        let told = |bench: &mut Bench| {
+            let (changed, _) = bench.all.changed();
+            changed.iter().filter_map(|path| bench.all.look(path)).collect::<Vec<_>>()
+        };
+        assert_eq!(told(&mut bench), []);
+        // A kill is also counted in the group that it was in, and told of that one.
+        count(&bench, 2, 7);
+        let text = "high 5\noom_kill 2\n";
+        fs::write(bench.path("web").join(MEMORY), text).expect("file");
+        assert_eq!(told(&mut bench), [Counts { kills: 0, high: 5, pids: 7 }]);
+        // Another process image goes on from there.
+        let counts = bench.all.counts();
+        assert!(counts.iter().any(|(path, _)| path == whole.path()), "{counts:?}");
+        assert!(bench.all.in_use().contains(whole.path()));
+        bench.all.let_go(&own);
+        assert!(!bench.all.in_use().contains(whole.path()), "nobody is held up");
     }
 
     #[test]

@@ -121,6 +121,12 @@ pub fn take(
         ended: None,
     };
     own.pids.insert(pid, Role::Component(run));
+    let whole = process.cgroup.as_ref().map(|group| own.cgroups.whole(&process.name, group));
     own.keep(run, process);
+    if whole.is_some_and(|whole| own.cgroups.adopt_frozen(whole.path())) {
+        // After the event that it is there.
+        let supervisor = Rc::clone(supervisor);
+        spawn_local(async move { supervisor.dispatch(Event::Frozen(run, Ok(()))) });
+    }
     Event::Adopted { run, pid }
 }

@@ -3,6 +3,7 @@
 //! The kernel counts a kill before it sends the signal. So what an end shows is told before the end, and a kill that the
 //! end has told is not told again.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::rc::Rc;
 
@@ -14,6 +15,7 @@ use yakiros_core::journal::{Exit, OutOfMemory};
 
 use super::{Process, Processes};
 use crate::cgroup::Counts;
+use crate::freezer;
 use crate::kernel_log::{self, Kill, Scope};
 use crate::supervisor::Supervisor;
 use crate::sys;
@@ -57,6 +59,7 @@ fn look_at_changed(supervisor: &Rc<Supervisor>) -> bool {
     let (changed, more) = supervisor.processes.borrow_mut().cgroups.changed();
     for path in &changed {
         look(supervisor, path, None);
+        freezer::look(supervisor, path);
     }
     more
 }
@@ -74,15 +77,21 @@ pub(super) fn look_at_end(supervisor: &Rc<Supervisor>, run: RunId, pid: i32, exi
 
 /// Tell what has happened in a group since the last look.
 fn look(supervisor: &Rc<Supervisor>, path: &Path, ended: Option<Member>) {
-    let Some(happened) = supervisor.processes.borrow_mut().cgroups.look(path) else { return };
-    let events = supervisor.processes.borrow_mut().tell(path, happened, ended);
+    let Some(mut happened) = supervisor.processes.borrow_mut().cgroups.look(path) else { return };
+    let mut log = String::new();
+    if happened.kills > 0 {
+        log = kernel_log::tail();
+        // What the log has is counted by now.
+        happened = happened + supervisor.processes.borrow_mut().cgroups.look(path).unwrap_or_default();
+    }
+    let events = supervisor.processes.borrow_mut().tell(path, happened, &log, ended);
     for event in events {
         supervisor.dispatch(event);
     }
 }
 
 impl Processes {
-    fn tell(&mut self, path: &Path, happened: Counts, ended: Option<Member>) -> Vec<Event> {
+    fn tell(&mut self, path: &Path, happened: Counts, log: &str, ended: Option<Member>) -> Vec<Event> {
         let in_it = |process: &&Process| process.cgroup.as_ref().is_some_and(|own| **own.path() == *path);
         let members = self.runs.iter().filter(|(_, process)| in_it(&&***process));
         let mut members: Vec<_> = members
@@ -92,11 +101,11 @@ impl Processes {
             })
             .collect();
         members.sort_by_key(|member| member.run);
-        let mut events = strains(happened, &members);
+        let mut events = strains(happened, &self.held_up(path, &members));
         if happened.kills == 0 {
             return events;
         }
-        let kills = self.cgroups.kills(path, &kernel_log::tail(), happened.kills);
+        let kills = self.cgroups.kills(path, log, happened.kills);
         let is_own = |member: &Member| self.runs.get(&member.run).is_some_and(|process| process.delegated);
         let (kills, count) = if !members.is_empty() && members.iter().all(is_own) {
             without_inner(kills, happened.kills)
@@ -115,6 +124,24 @@ impl Processes {
         };
         events.extend(told.iter().map(event));
         events
+    }
+
+    /// Whom the limits of a group hold up: who is in it, or one process of each component whose processes are in groups
+    /// inside of it, for what holds one of them up is the component's.
+    fn held_up(&self, path: &Path, members: &[Member]) -> Vec<RunId> {
+        if !members.is_empty() {
+            return members.iter().map(|member| member.run).collect();
+        }
+        let of = |process: &Process| {
+            let own = process.cgroup.as_ref()?;
+            (**self.cgroups.whole(&process.name, own).path() == *path).then(|| Rc::clone(&process.name))
+        };
+        let inside = self.runs.iter().filter_map(|(run, process)| Some((of(process)?, *run)));
+        let mut first = BTreeMap::new();
+        for (name, run) in inside {
+            first.entry(name).and_modify(|known: &mut RunId| *known = run.min(*known)).or_insert(run);
+        }
+        first.into_values().collect()
     }
 
     /// Whether the group of a run is another's too.
@@ -151,12 +178,11 @@ fn without_inner(mut kills: Vec<Kill>, count: u64) -> (Vec<Kill>, u64) {
 }
 
 /// Limits that were reached, and nobody was killed for.
-fn strains(happened: Counts, members: &[Member]) -> Vec<Event> {
+fn strains(happened: Counts, runs: &[RunId]) -> Vec<Event> {
     let counted = [("memory.high", happened.high), ("pids.max", happened.pids)];
     let counted = counted.into_iter().filter(|(_, times)| *times > 0);
-    let event =
-        |member: &Member, what: &str, times| Event::Strained(member.run, Strain { what: what.into(), times });
-    counted.flat_map(|(what, times)| members.iter().map(move |member| event(member, what, times))).collect()
+    let event = |run: &RunId, what: &str, times| Event::Strained(*run, Strain { what: what.into(), times });
+    counted.flat_map(|(what, times)| runs.iter().map(move |run| event(run, what, times))).collect()
 }
 
 impl Member {

@@ -19,6 +19,7 @@ use super::exec::{listen, watch_exec};
 use super::reap::{drain, end_of};
 use super::{Process, Processes, Role, Start, pending};
 use crate::cgroup::{Cgroup, Counts};
+use crate::kernel_log::Told;
 use crate::notify::Socket;
 use crate::output::Log;
 use crate::readiness::{self, Channel};
@@ -58,9 +59,15 @@ pub struct PassedProcesses {
     /// Control groups in which nothing may be started.
     #[serde(default)]
     killed: Vec<Rc<Path>>,
+    /// Control groups that are frozen.
+    #[serde(default)]
+    frozen: Vec<Rc<Path>>,
     /// What control groups had counted at the last look.
     #[serde(default)]
     counts: Vec<(Rc<Path>, Counts)>,
+    /// The newest kill that was told of each.
+    #[serde(default)]
+    told: Vec<(Rc<Path>, Told)>,
     /// The limit of open files that the first image was started with.
     files: (u64, u64),
     /// Starts that wait, with their generation.
@@ -101,7 +108,9 @@ impl Processes {
             pids: self.pids.iter().map(|(pid, role)| (*pid, *role)).collect(),
             cgroups: self.cgroups.paths().clone(),
             killed: self.cgroups.killed(),
+            frozen: self.cgroups.all_frozen(),
             counts: self.cgroups.counts(),
+            told: self.cgroups.told(),
             files,
             pending: self.pending.iter().map(|(run, pending)| (*run, pending.start.generation)).collect(),
             successors: successors.map(|(run, _)| *run).collect(),
@@ -137,7 +146,9 @@ pub fn take_over(supervisor: &Rc<Supervisor>, passed: PassedProcesses, luggage: 
     {
         let mut own = supervisor.processes.borrow_mut();
         own.cgroups.take(passed.cgroups, passed.killed);
+        own.cgroups.take_frozen(passed.frozen);
         own.cgroups.take_counts(passed.counts);
+        own.cgroups.take_told(passed.told);
         own.common.files = libc::rlimit { rlim_cur: passed.files.0, rlim_max: passed.files.1 };
         for (pid, role) in passed.pids {
             match role {

@@ -17,6 +17,7 @@ use super::probes::answered;
 use super::start::not_executed;
 use super::{Process, Processes, Role};
 use crate::cgroup;
+use crate::freezer;
 use crate::handover::{relay, released};
 use crate::limits::{self, Writer};
 use crate::output::Log;
@@ -186,6 +187,7 @@ async fn wait_until(mut come: impl FnMut() -> bool) -> bool {
 }
 
 fn conclude(supervisor: &Rc<Supervisor>, run: RunId, event: Event) {
+    freezer::forget(supervisor, run);
     supervisor.handovers.forget(run);
     supervisor.relays.abandon(run);
     let released = supervisor.processes.borrow_mut().release(run);

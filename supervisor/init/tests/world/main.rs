@@ -12,6 +12,7 @@ mod canary;
 mod case;
 mod emergency;
 mod examples;
+mod freezer;
 mod graphctl;
 mod groups;
 mod guest;

@@ -204,7 +204,7 @@ impl Engine {
     }
 
     /// If the declaration changed meanwhile, begin another hot swap, or else a restart.
-    pub(super) fn follow_change(&mut self, id: NodeId) {
+    pub(in crate::engine) fn follow_change(&mut self, id: NodeId) {
         let again = self.unit_mut(id).and_then(|unit| unit.handover.take_again());
         let Some(cause) = again else { return };
         if !self.is_outdated(id) {

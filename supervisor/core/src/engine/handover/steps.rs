@@ -36,6 +36,9 @@ impl Engine {
             return Err("it is about to stop".to_owned());
         }
         let process = unit.process.as_ref().ok_or("it has no process")?;
+        if process.freezer.is_some() {
+            return Err("it is frozen".to_owned());
+        }
         if process.heir.is_some() {
             return Err("its process has taken over and does not serve yet".to_owned());
         }
@@ -81,11 +84,11 @@ impl Engine {
     }
 
     /// The declaration of a component that hands over has changed: begin a hot swap, now or when
-    /// the one under way is over; or say why there cannot be one.
+    /// the one under way is over, or what is frozen is thawed; or say why there cannot be one.
     pub(in crate::engine) fn hand_over_changed(&mut self, id: NodeId, cause: &Cause) -> Result<(), String> {
         let unit = self.unit_mut(id).ok_or("it is not declared")?;
         let inherits = unit.process.as_ref().is_some_and(|process| process.heir.is_some());
-        let under_way = unit.handover.second().is_some() || inherits;
+        let under_way = unit.handover.second().is_some() || inherits || unit.is_frozen();
         if under_way && matches!(unit.state, State::Active | State::Degraded) {
             unit.handover.repeat(cause.clone());
             return Ok(());

@@ -266,3 +266,35 @@ fn an_upgrade_says_which_way_was_taken_and_how_long_it_took() {
     assert!(matches!(bench.answer(), Some(Answer::Upgraded(done)) if done.gap_us.is_none()), "it was not up");
     assert!(matches!(bench.ask(1000, upgrade(true)), Some(Answer::Refused { .. })), "only for root");
 }
+
+#[test]
+fn who_hopes_for_itself_alone_is_not_waited_for() {
+    let provides = |own: &str, needs: &str| {
+        format!("[provides]\ncapabilities = [\"{own}\"]\n[requires]\ncapabilities = [{needs}]")
+    };
+    let mut bench = Bench::new(&[
+        &service("base", &provides("base", "")),
+        &service("other", &provides("six", "\"base\"")),
+        &service("own", &provides("six", "\"six\"")),
+    ]);
+    for name in ["base", "other", "own"] {
+        bench.execute(name);
+    }
+    bench.stop("base");
+    for name in ["own", "other", "base"] {
+        if bench.engine.process_of(name).is_some() {
+            bench.end(name);
+        }
+    }
+    bench.stop("own");
+    if bench.engine.process_of("own").is_some() {
+        bench.end("own");
+    }
+    let start = Request::Start { name: "own".to_owned(), timeout_ms: None };
+    let answer = bench.ask(0, start);
+    assert!(
+        matches!(&answer, Some(Answer::Refused { message, .. }) if message.contains("waits for six")),
+        "{answer:?}: {:?}",
+        bench.states(["base", "other", "own"])
+    );
+}

@@ -43,8 +43,10 @@ impl Checker for Declarations {
                 .declared
                 .as_ref()
                 .is_some_and(|declared| process.declared.component.same_process(&declared.component));
-            // Nobody can take over from one that is not known to serve.
-            let waits = slot.second.is_some() || process.stays || !process.said_serving;
+            // Nobody can take over from one that is not known to serve, or stands still.
+            let stands = process.freezer.is_some() && model.hands_over(&slot.name);
+            let able = process.said_serving && !stands;
+            let waits = slot.second.is_some() || process.stays || !able;
             if !same && !waits && slot.state != State::Stopping {
                 return Err(format!("{} runs on with a declaration that is no longer in force", slot.name));
             }

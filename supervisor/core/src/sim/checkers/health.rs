@@ -67,6 +67,13 @@ impl Checker for Probes {
                     self.answered = Some((open.number, outcome.is_ok()));
                 }
             }
+            // All begins anew when it runs again.
+            Event::Thawed(run, Ok(())) | Event::Frozen(run, Err(_)) => {
+                if let Some(number) = model.owner(*run) {
+                    let count = &mut self.counts[number];
+                    (count.failures, count.since, count.passed) = (0, model.now, false);
+                }
+            }
             _ => {}
         }
         Ok(())

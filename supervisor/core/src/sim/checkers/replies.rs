@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::{Checker, Verdict};
 use crate::control::{Answer, Request, Until, UpgradeLevel};
-use crate::engine::{ClientId, Effect, Engine, Event, RELOAD_NOTICE, RunId};
+use crate::engine::{ClientId, Effect, Engine, Event, FREEZE_LIMIT, RELOAD_NOTICE, RunId};
 use crate::journal::{CAPACITY, State};
 use crate::sim::model::{Model, SLOTS};
 
@@ -172,6 +172,7 @@ fn limit(model: &Model, request: &Request) -> Option<Duration> {
         | Request::Restart { timeout_ms, .. }
         | Request::Upgrade { timeout_ms, .. }
         | Request::Wait { timeout_ms, .. } => *timeout_ms,
+        Request::Freeze { .. } | Request::Thaw { .. } => return Some(FREEZE_LIMIT),
         // Everything else is answered at once.
         _ => Some(0),
     };

@@ -75,6 +75,12 @@ impl Checker for Watchdogs {
                     }
                 }
             }
+            // It has an interval from when it runs again.
+            Event::Thawed(run, Ok(())) | Event::Frozen(run, Err(_)) => {
+                if let Some(dog) = self.dog_mut(model, *run) {
+                    dog.last = model.now;
+                }
+            }
             Event::Ended(run, _) | Event::NotExecuted { run, .. } | Event::Unsupported { run, .. } => {
                 if let Some(number) = model.owner(*run)
                     && self.dogs[number].is_some_and(|dog| dog.run == *run)
@@ -145,7 +151,12 @@ impl Checker for Watchdogs {
             if let Some(due) = announced.and_then(|process| process.due).filter(|due| model.now >= *due) {
                 return Err(format!("{} has announced its end, by {due:?}, and runs on", slot.name));
             }
-            if announced.is_none() && !dog.interval.is_zero() && model.now >= dog.last + dog.interval {
+            let frozen = slot.process.as_ref().is_some_and(|process| process.freezer.is_some());
+            if announced.is_none()
+                && !frozen
+                && !dog.interval.is_zero()
+                && model.now >= dog.last + dog.interval
+            {
                 return Err(format!("{} is silent since {:?} and runs on", slot.name, dog.last));
             }
         }
