@@ -2,6 +2,7 @@
 
 use yakiros_core::journal::State;
 
+use super::privilege::allowed;
 use super::start;
 use crate::guest::{sleeper, until};
 
@@ -21,7 +22,9 @@ const MAPPED: &str = "[isolation]\nnamespaces = [\"user\", \"mount\", \"time\"]\
 #[test]
 fn whatever_a_component_asks_for_is_found_to_hold() {
     let Some(guest) = start() else { return };
-    for (name, more) in [("rich", RICH), ("mapped", MAPPED)] {
+    let (_, processor) = allowed();
+    let rich = RICH.replace("cpu_affinity = [0]", &format!("cpu_affinity = [{processor}]"));
+    for (name, more) in [("rich", &*rich), ("mapped", MAPPED)] {
         guest.declare(&format!("{name}.toml"), &sleeper(name, more));
         until("the declaration", || guest.status().0.iter().any(|c| *c.name == *name).then_some(()));
         guest.wait(name, State::Active, None);

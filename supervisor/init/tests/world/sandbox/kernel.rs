@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use yakiros_core::component::seccomp::meaning_of;
+
 use super::{Row, compare, compare_in, start};
 
 #[test]
@@ -34,6 +36,27 @@ fn system_calls_are_filtered() {
             with: "159",
         },
     ]);
+}
+
+/// A program that was never allowed to ask for its own number is told it with the descriptors that it is given.
+#[test]
+fn what_is_given_under_a_filter_is_known_to_be_the_programs_own() {
+    let calls = meaning_of(&["@service".to_owned()]).calls;
+    let calls: Vec<_> = calls.into_iter().filter(|call| *call != "getpid").collect();
+    let given = |name: &str| {
+        format!(
+            "[isolation]\nnamespaces = [\"pid\"]\n[[sockets]]\nname = \"web\"\nlisten = \"@DIR@/{name}.sock\"\n"
+        )
+    };
+    let bound = format!("{}[security]\nseccomp = {calls:?}", given("bound")).leak();
+    compare(&[Row {
+        name: "given",
+        free: given("free").leak(),
+        bound,
+        script: "echo $LISTEN_PID; grep Seccomp: /proc/self/status",
+        without: "1 Seccomp: 0",
+        with: "1 Seccomp: 2",
+    }]);
 }
 
 #[test]

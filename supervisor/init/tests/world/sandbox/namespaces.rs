@@ -49,6 +49,17 @@ fn namespaces_are_what_they_should_be() {
             with: "1",
         },
         Row {
+            // Exec enters it by itself since Linux 6.3 (timens_on_fork in exec); who never executes shows whether it
+            // was entered before.
+            name: "clock",
+            free: "[isolation]\nnamespaces = [\"pid\", \"mount\"]\ninit = true",
+            bound: "[isolation]\nnamespaces = [\"pid\", \"mount\", \"time\"]\ninit = true\ntime_offsets = { boottime = 1000000000 }",
+            script: "test $(readlink /proc/1/ns/time) = $(readlink /proc/self/ns/time) && echo same; \
+                     cut -d . -f 1 /proc/uptime | grep -c '^10........$'; true",
+            without: "same 0",
+            with: "same 1",
+        },
+        Row {
             name: "cgroup",
             free: "",
             bound: "[isolation]\nnamespaces = [\"cgroup\"]",
