@@ -70,15 +70,26 @@ pub fn process_descriptor(pid: i32) -> io::Result<OwnedFd> {
 
 /// Whether a process has a handler for a signal, or waits for it: sent to one that has neither it could be the end of it.
 pub fn handles(pid: i32, signal: Signal) -> bool {
-    let Ok(status) = read_small(std::path::Path::new(&format!("/proc/{pid}/status"))) else { return false };
-    // Sets of signals, as the kernel writes them: bits from signal 1 on, in hexadecimal.
-    let sets = status
-        .lines()
-        .filter_map(|line| line.strip_prefix("SigCgt:").or_else(|| line.strip_prefix("SigBlk:")));
-    let has =
-        |set: &str| u64::from_str_radix(set.trim(), 16).is_ok_and(|set| set >> (signal as i32 - 1) & 1 == 1);
-    sets.into_iter().any(has)
+    let status = read_small(std::path::Path::new(&format!("/proc/{pid}/status")));
+    status.is_ok_and(|status| is_handled(&status, signal))
 }
+
+fn is_handled(status: &str, signal: Signal) -> bool {
+    // Sets of signals, as the kernel writes them: bits from signal 1 on, in hexadecimal.
+    let set = |name| {
+        let text = status.lines().find_map(|line| line.strip_prefix(name));
+        text.and_then(|text| u64::from_str_radix(text.trim(), 16).ok()).unwrap_or(0)
+    };
+    let bit = |signal: i32| 1_u64 << (signal - 1);
+    let (caught, blocked) = (set("SigCgt:"), set("SigBlk:"));
+    // Who waits for a signal has it blocked. But a C library blocks all for a moment while it forks, its own ones among
+    // them, which no program blocks.
+    let waits = blocked & bit(OF_THE_C_LIBRARY) == 0 && blocked & bit(signal as i32) != 0;
+    waits || caught & bit(signal as i32) != 0
+}
+
+/// The first real-time signal, which glibc and musl both keep to themselves (signal(7)): `sigfillset` leaves it out.
+const OF_THE_C_LIBRARY: i32 = 32;
 
 /// Have the kernel refuse messages with descriptors to a socket, and to those that it accepts: the last
 /// close of one takes as long as its sender likes. Only Linux since 6.16 can (`SO_PASSRIGHTS`).
@@ -397,6 +408,21 @@ pub fn is_sealed(file: &File) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_waits_for_a_signal_handles_it_and_who_forks_does_not() {
+        let handles = |blocked: u64, caught: u64| {
+            let status =
+                format!("Name:\ta\nSigBlk:\t{blocked:016x}\nSigIgn:\t{:016x}\nSigCgt:\t{caught:016x}\n", 0);
+            is_handled(&status, Signal::SIGUSR1)
+        };
+        let usr1 = 1 << (Signal::SIGUSR1 as i32 - 1);
+        assert!(handles(usr1, 0) && handles(0, usr1) && handles(u64::MAX, usr1));
+        assert!(!handles(0, 0) && !handles(!usr1, !usr1));
+        // `sigfillset` of glibc, and what is blocked for a fork, as the kernel shows them: without SIGKILL and SIGSTOP.
+        assert!(handles(0xffff_fffe_7ffb_feff, 0));
+        assert!(!handles(0xffff_ffff_fffb_feff, 0));
+    }
 
     #[test]
     fn a_kernel_tells_its_version() {
