@@ -10,6 +10,7 @@ use yakiros_core::control::SOCKET;
 use crate::checkpoints::arguments::CheckpointCommand;
 use crate::files::arguments::FileCommand;
 use crate::graph::arguments::Question;
+use crate::kexec::{self, Kexec};
 use crate::manual::Shell;
 use crate::top::Top;
 
@@ -228,6 +229,9 @@ pub enum Command {
     /// About checkpoints
     #[command(flatten)]
     Checkpoints(CheckpointCommand),
+    /// Tell whether another kernel could be loaded here
+    #[command(after_help = kexec::EXAMPLES)]
+    Kexec(Kexec),
     /// Stop everything and switch the machine off
     Poweroff,
     /// Execute the supervisor's program again, as it is on the disk now: an upgrade of process 1 in

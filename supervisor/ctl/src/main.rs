@@ -14,6 +14,7 @@ mod freeze;
 mod graph;
 mod inspect;
 mod journal;
+mod kexec;
 mod lifecycle;
 mod log;
 mod manual;
@@ -163,6 +164,7 @@ fn run(arguments: &Arguments, output: &Output) -> Result<ExitCode, Failure> {
         Command::Graph(question) => return graph::run(question, &mut client, output),
         Command::Files(command) => return files::run(command, output),
         Command::Checkpoints(command) => return checkpoints::run(command, output),
+        Command::Kexec(wanted) => return Ok(kexec::run(wanted, output)),
         Command::Reexec => act(&mut client, output, Request::Reexec, Duration::ZERO)?,
         Command::Poweroff => act(&mut client, output, Request::Poweroff, Duration::ZERO)?,
         Command::Reboot => act(&mut client, output, Request::Reboot, Duration::ZERO)?,
