@@ -4,8 +4,9 @@
 //! The files are read and written here and by no library (cgroups-rs): a limit that cannot be set has to keep a component
 //! from starting, and to be named, and process 1 must not wait for a write that makes the kernel reclaim.
 //!
-//! Layout: `ROOT/graph/<cgroup or name>`, with `<slice>.slice/` before it for each slice around, and in that one for each process of a component that hands over. Without a usable hierarchy components run without
-//! groups, which is said once at the start; limits then do not hold.
+//! Layout: `ROOT/graph/<cgroup or name>`, with `<slice>.slice/` before it for each slice around, and in that one for each
+//! process of a component that hands over. Without a usable hierarchy components run without groups, which is said once at
+//! the start; limits then do not hold.
 
 mod confine;
 mod controllers;
@@ -20,7 +21,7 @@ mod prepare;
 mod tree;
 mod watch;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::ops::Bound::{Included, Unbounded};
 use std::path::{Path, PathBuf};
@@ -47,8 +48,8 @@ pub struct Cgroups {
     paths: HashMap<String, Rc<Path>>,
     /// Each group that a component or a run has.
     groups: BTreeMap<Rc<Path>, Group>,
-    /// Those that are frozen, as was asked for.
-    frozen: BTreeSet<Rc<Path>>,
+    /// Those that are frozen, each with the component for which that was asked.
+    frozen: BTreeMap<Rc<Path>, Rc<str>>,
     /// Where the kernel tells what happens in them.
     watch: Watch,
 }
@@ -94,7 +95,7 @@ impl Cgroups {
 
     fn below(subtree: Option<PathBuf>) -> Self {
         let watch = Watch::new(subtree.is_some());
-        Self { subtree, paths: HashMap::new(), groups: BTreeMap::new(), frozen: BTreeSet::new(), watch }
+        Self { subtree, paths: HashMap::new(), groups: BTreeMap::new(), frozen: BTreeMap::new(), watch }
     }
 
     /// The group of each component, for the next process image.

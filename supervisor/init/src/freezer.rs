@@ -34,7 +34,7 @@ pub fn begin(supervisor: &Rc<Supervisor>, run: RunId, frozen: bool, limit: Durat
     forget(supervisor, run);
     let group = supervisor.processes.borrow().group_to_freeze(run);
     let begun = group.and_then(|group| {
-        let set = supervisor.processes.borrow_mut().set_frozen(group.path(), frozen);
+        let set = supervisor.processes.borrow_mut().set_frozen(run, group.path(), frozen);
         set.map(|()| group.clone()).map_err(|error| refusal(&group, &error))
     });
     let group = match begun {
@@ -93,7 +93,7 @@ fn give_up(supervisor: &Rc<Supervisor>, run: RunId, limit: Duration) {
     let path = group.path().display();
     let reason = if frozen {
         let hanging = group.hanging();
-        let thawed = supervisor.processes.borrow_mut().set_frozen(group.path(), false);
+        let thawed = supervisor.processes.borrow_mut().set_frozen(run, group.path(), false);
         supervisor.processes.borrow_mut().expect_no_word(group.path());
         let then = thawed.map_or_else(|error| format!("; thawing it failed: {error}"), |()| String::new());
         format!("not all of {path} was frozen within {limit:?}, so it was thawed again; {hanging}{then}")

@@ -27,15 +27,15 @@ const LOOKED_AT: usize = 256;
 const NAMED: usize = 4;
 
 impl Cgroups {
-    /// Have the kernel freeze a group, or thaw it, and tell when that is done.
-    pub fn set_frozen(&mut self, path: &Rc<Path>, frozen: bool) -> io::Result<()> {
+    /// Have the kernel freeze the group of a component, or thaw it, and tell when that is done.
+    pub fn set_frozen(&mut self, path: &Rc<Path>, component: &Rc<str>, frozen: bool) -> io::Result<()> {
         let watch = self.watch.add(path, EVENTS);
         let before = mem::replace(&mut self.groups.entry(Rc::clone(path)).or_default().watched.events, watch);
         debug_assert!(before.is_none() || before == watch, "the kernel has one watch for a file");
         let file = path.join(FREEZE);
         tree::write(&file, if frozen { "1" } else { "0" }).inspect_err(|_| self.expect_no_word(path))?;
         if frozen {
-            self.frozen.insert(Rc::clone(path));
+            self.frozen.insert(Rc::clone(path), Rc::clone(component));
         } else {
             self.frozen.remove(path);
         }
@@ -55,22 +55,23 @@ impl Cgroups {
         Some(lines.next()?.trim() == "1")
     }
 
-    /// A process was found in this group, which may have been frozen before all was forgotten. Whether it is.
-    pub fn adopt_frozen(&mut self, path: &Rc<Path>) -> bool {
+    /// A process of a component was found in this group, which may have been frozen before all was forgotten. Whether it
+    /// is.
+    pub fn adopt_frozen(&mut self, path: &Rc<Path>, component: &Rc<str>) -> bool {
         let frozen = sys::read_small(&path.join(FREEZE)).is_ok_and(|text| text.trim() == "1");
         if frozen {
-            self.frozen.insert(Rc::clone(path));
+            self.frozen.insert(Rc::clone(path), Rc::clone(component));
         }
         frozen
     }
 
-    /// Groups that are frozen, for the next process image.
-    pub fn all_frozen(&self) -> Vec<Rc<Path>> {
-        self.frozen.iter().cloned().collect()
+    /// Groups that are frozen, each with the component for which that was asked, for the next process image.
+    pub fn all_frozen(&self) -> Vec<(Rc<Path>, Rc<str>)> {
+        self.frozen.iter().map(|(path, component)| (Rc::clone(path), Rc::clone(component))).collect()
     }
 
     /// From the process image before.
-    pub fn take_frozen(&mut self, frozen: Vec<Rc<Path>>) {
+    pub fn take_frozen(&mut self, frozen: Vec<(Rc<Path>, Rc<str>)>) {
         self.frozen.extend(frozen);
     }
 
@@ -79,7 +80,8 @@ impl Cgroups {
         if self.frozen.is_empty() {
             return;
         }
-        let around = path.ancestors().filter_map(|around| self.frozen.get(around).cloned());
+        let around = path.ancestors().filter_map(|around| self.frozen.get_key_value(around));
+        let around = around.map(|(frozen, _)| Rc::clone(frozen));
         for frozen in around.collect::<Vec<_>>() {
             if !self.has_runs(&frozen) {
                 self.thaw_for_good(&frozen);
@@ -89,11 +91,11 @@ impl Cgroups {
 
     /// Nothing may be started in a group that is frozen, or in one inside of it.
     pub(super) fn refuse_frozen(&self, path: &Path) -> Result<(), Refusal> {
-        let around = || path.ancestors().find(|around| self.frozen.contains(*around));
-        let Some(frozen) = Some(()).filter(|()| !self.frozen.is_empty()).and_then(|()| around()) else {
+        let around = || path.ancestors().find_map(|around| self.frozen.get_key_value(around));
+        let Some((frozen, owner)) = Some(()).filter(|()| !self.frozen.is_empty()).and_then(|()| around())
+        else {
             return Ok(());
         };
-        let owner = self.paths.iter().find(|(_, own)| ***own == *frozen).map_or("", |(name, _)| name);
         let step = format!("{PREPARE} {}: it is frozen (graphctl thaw {owner})", frozen.display());
         Err(Refusal { step: step.into(), error: io::Error::from_raw_os_error(libc::EBUSY) })
     }
@@ -163,10 +165,11 @@ mod tests {
     fn what_the_kernel_says_of_a_group_is_told_until_nobody_asks() {
         let mut bench = Bench::new();
         let web = bench.start("web", "web");
-        let refused = bench.all.set_frozen(web.path(), true).expect_err("no such file");
+        let name = Rc::from("web");
+        let refused = bench.all.set_frozen(web.path(), &name, true).expect_err("no such file");
         assert_eq!(refused.kind(), io::ErrorKind::NotFound);
         offer(&bench, "web");
-        bench.all.set_frozen(web.path(), true).expect("a file");
+        bench.all.set_frozen(web.path(), &name, true).expect("a file");
         assert_eq!((written(&bench, "web").as_str(), Cgroups::stands_still(web.path())), ("1", Some(false)));
         assert!(bench.all.changed().0.is_empty());
         fs::write(web.path().join(EVENTS), "populated 1\nfrozen 1\n").expect("file");
@@ -182,7 +185,12 @@ mod tests {
         let mut bench = Bench::new();
         let web = bench.start("web", "shop");
         offer(&bench, "shop");
-        bench.all.set_frozen(web.path(), true).expect("a file");
+        // Others have the same group, without a process in it now.
+        for name in ["a", "z"] {
+            let other = bench.start(name, "shop");
+            bench.all.let_go(&other);
+        }
+        bench.all.set_frozen(web.path(), &"web".into(), true).expect("a file");
         // The next process image knows.
         let (paths, frozen) = (bench.all.paths().clone(), bench.all.all_frozen());
         bench.all = Cgroups::below(bench.all.subtree.clone());

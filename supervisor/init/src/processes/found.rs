@@ -122,8 +122,9 @@ pub fn take(
     };
     own.pids.insert(pid, Role::Component(run));
     let whole = process.cgroup.as_ref().map(|group| own.cgroups.whole(&process.name, group));
+    let name = Rc::clone(&process.name);
     own.keep(run, process);
-    if whole.is_some_and(|whole| own.cgroups.adopt_frozen(whole.path())) {
+    if whole.is_some_and(|whole| own.cgroups.adopt_frozen(whole.path(), &name)) {
         // After the event that it is there.
         let supervisor = Rc::clone(supervisor);
         spawn_local(async move { supervisor.dispatch(Event::Frozen(run, Ok(()))) });

@@ -37,8 +37,9 @@ impl Processes {
     }
 
     /// See [`crate::cgroup::Cgroups::set_frozen`].
-    pub fn set_frozen(&mut self, path: &Rc<Path>, frozen: bool) -> io::Result<()> {
-        self.cgroups.set_frozen(path, frozen)
+    pub fn set_frozen(&mut self, run: RunId, path: &Rc<Path>, frozen: bool) -> io::Result<()> {
+        let name = self.runs.get(&run).map(|process| Rc::clone(&process.name)).unwrap_or_default();
+        self.cgroups.set_frozen(path, &name, frozen)
     }
 
     /// See [`crate::cgroup::Cgroups::expect_no_word`].

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::iter::repeat_with;
 use std::os::fd::{AsRawFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -62,6 +63,9 @@ pub struct PassedProcesses {
     /// Control groups that are frozen.
     #[serde(default)]
     frozen: Vec<Rc<Path>>,
+    /// The component for which that was asked, of each.
+    #[serde(default)]
+    frozen_for: Vec<Rc<str>>,
     /// What control groups had counted at the last look.
     #[serde(default)]
     counts: Vec<(Rc<Path>, Counts)>,
@@ -102,13 +106,15 @@ impl Processes {
         let mut runs: Vec<_> = self.runs.iter().map(|(run, process)| process.pass(*run)).collect();
         // The same processes give the same state.
         runs.sort_by_key(|passed| passed.run);
+        let (frozen, frozen_for) = self.cgroups.all_frozen().into_iter().unzip();
         let successors = self.pending.iter().filter(|(_, pending)| pending.start.is_successor());
         PassedProcesses {
             runs,
             pids: self.pids.iter().map(|(pid, role)| (*pid, *role)).collect(),
             cgroups: self.cgroups.paths().clone(),
             killed: self.cgroups.killed(),
-            frozen: self.cgroups.all_frozen(),
+            frozen,
+            frozen_for,
             counts: self.cgroups.counts(),
             told: self.cgroups.told(),
             files,
@@ -146,7 +152,8 @@ pub fn take_over(supervisor: &Rc<Supervisor>, passed: PassedProcesses, luggage: 
     {
         let mut own = supervisor.processes.borrow_mut();
         own.cgroups.take(passed.cgroups, passed.killed);
-        own.cgroups.take_frozen(passed.frozen);
+        let whose = passed.frozen_for.into_iter().chain(repeat_with(Rc::default));
+        own.cgroups.take_frozen(passed.frozen.into_iter().zip(whose).collect());
         own.cgroups.take_counts(passed.counts);
         own.cgroups.take_told(passed.told);
         own.common.files = libc::rlimit { rlim_cur: passed.files.0, rlim_max: passed.files.1 };
