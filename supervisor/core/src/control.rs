@@ -368,6 +368,9 @@ pub struct ComponentStatus {
     /// The slice that it lies in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slice: Option<Rc<str>>,
+    /// The path of its control group below the supervisor's own, if that is not its name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cgroup: Option<Rc<str>>,
     /// State.
     pub state: State,
     /// Process id while there is a process.

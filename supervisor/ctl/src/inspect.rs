@@ -30,10 +30,11 @@ use facts::Facts;
 /// restarted all the time.
 const ATTEMPTS: usize = 5;
 
-/// The control group of a component whose process has this number for the supervisor, which has this one here.
-pub fn group_of(pid: i32, supervisor: i32) -> Option<PathBuf> {
+/// The control group of a component, of this path below the supervisor's, whose process has this number for the
+/// supervisor, which has this one here.
+pub fn group_of(pid: i32, supervisor: i32, declared: &str) -> Option<PathBuf> {
     let pid = processes::seen_from_here(pid, supervisor)?;
-    facts::group(&std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?)
+    facts::group(&std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?, declared)
 }
 
 /// Compare, print, and fail if there is a difference.

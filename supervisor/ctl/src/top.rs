@@ -110,14 +110,17 @@ fn read(
 ) -> Result<Reading, Failure> {
     let supervisor = client.supervisor()?;
     let components = client.status(None)?.components;
-    let running: Vec<_> =
-        components.iter().filter_map(|one| Some((one.name.to_string(), one.pid?))).collect();
-    groups.retain(|known, _| running.contains(known));
+    let running: Vec<_> = components
+        .iter()
+        .filter_map(|one| Some(((one.name.to_string(), one.pid?), declared_group(one))))
+        .collect();
+    groups.retain(|known, _| running.iter().any(|(one, _)| one == known));
     let at = Instant::now();
     let mut usage = HashMap::new();
-    for (name, pid) in running {
-        let group = groups.entry((name.clone(), pid)).or_insert_with(|| inspect::group_of(pid, supervisor));
-        if let Some(group) = group {
+    for (one, declared) in running {
+        let (name, pid) = one.clone();
+        if let Some(group) = groups.entry(one).or_insert_with(|| inspect::group_of(pid, supervisor, declared))
+        {
             usage.insert(name, (group.clone(), Usage::read(group)));
         }
     }
@@ -135,6 +138,11 @@ fn read(
         }
     }
     Ok(Reading { at, components, usage, slices })
+}
+
+/// The path of a component's group below the supervisor's.
+fn declared_group(one: &ComponentStatus) -> &str {
+    one.cgroup.as_deref().unwrap_or(&one.name)
 }
 
 fn rows(before: &Reading, now: &Reading, sort: Sort) -> Vec<Row> {

@@ -103,9 +103,11 @@ impl Engine {
         let process = unit.process.as_ref();
         let since = process.and_then(|process| process.since);
         let held = unit.held_descriptors.iter().flat_map(|held| held.iter());
+        let cgroup = unit.component.cgroup();
         ComponentStatus {
             name: Rc::clone(&unit.name),
             slice: unit.component.resources.slice.as_deref().map(Rc::from),
+            cgroup: (*cgroup != *unit.component.name).then(|| cgroup.as_ref().into()),
             state: unit.state,
             pid: process.and_then(|process| process.pid),
             uptime_ms: since.map(|since| {

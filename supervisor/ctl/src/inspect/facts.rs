@@ -28,8 +28,8 @@ pub const NAMESPACES: [(Namespace, &str); 8] = [
     (Namespace::Time, "time"),
 ];
 
-/// The part of a group's name that is behind the component's: one generation of it has a group of its own.
-const GENERATION: &str = ".gen-";
+/// The directory of all groups of a supervisor.
+const SUBTREE: &str = "graph";
 
 /// See the module documentation.
 #[derive(Debug, Default)]
@@ -90,7 +90,7 @@ impl Facts {
             id_maps: maps,
             time_offsets: text("timens_offsets").ok().and_then(|lines| time_offsets(&lines)),
             host_name: host_name(&place),
-            group: group_around(&text("cgroup")?, declared),
+            group: group(&text("cgroup")?, declared),
             namespaces,
         };
         Ok(facts)
@@ -189,17 +189,16 @@ fn host_name(place: &Path) -> Option<String> {
     std::thread::spawn(visit).join().ok().flatten()
 }
 
-/// The component's group in the hierarchy of version 2: the process's own, or the one around it, when each generation
-/// has its own.
-pub fn group(text: &str) -> Option<PathBuf> {
-    let own = own_group(text)?;
-    let is_generation = own.file_name().is_some_and(|name| name.to_string_lossy().contains(GENERATION));
-    if is_generation { own.parent().map(Path::to_owned) } else { Some(own) }
+/// The component's group in the hierarchy of version 2, of this path below the supervisor's: the process may be in one
+/// inside of it, for each generation may have its own, and a component may have divided what was given to it.
+pub fn group(text: &str, declared: &str) -> Option<PathBuf> {
+    around(&own_group(text)?, declared).map(Path::to_owned)
 }
 
-/// The same by its name: a component may have made groups of its own in it.
-fn group_around(text: &str, declared: &str) -> Option<PathBuf> {
-    own_group(text)?.ancestors().find(|around| around.ends_with(declared)).map(Path::to_owned)
+/// The outermost is the declared one: what is inside of it may be called as the component likes.
+fn around<'a>(own: &'a Path, declared: &str) -> Option<&'a Path> {
+    let below = Path::new(SUBTREE).join(declared);
+    own.ancestors().filter(|around| around.ends_with(&below)).last()
 }
 
 /// The group that a process is in.
@@ -233,6 +232,22 @@ mod tests {
         assert_eq!(read["Max open files"], (Some(1024), Some(524_288)));
         assert_eq!(read["Max core file size"], (Some(0), None));
         assert_eq!(read["Max nice priority"], (Some(0), Some(0)));
+    }
+
+    #[test]
+    fn the_group_of_a_component_is_the_declared_one_however_it_is_divided() {
+        for (own, declared, group) in [
+            ("/c/graph/web", "web", Some("/c/graph/web")),
+            ("/c/graph/web/.gen-7", "web", Some("/c/graph/web")),
+            ("/c/graph/tenant/supervisor", "tenant", Some("/c/graph/tenant")),
+            ("/c/graph/supervisor/supervisor", "supervisor", Some("/c/graph/supervisor")),
+            ("/c/graph/graph", "graph", Some("/c/graph/graph")),
+            ("/c/graph/batch.slice/a/b/own", "batch.slice/a/b", Some("/c/graph/batch.slice/a/b")),
+            ("/c/graph/other", "web", None),
+            ("/c/web", "web", None),
+        ] {
+            assert_eq!(around(Path::new(own), declared), group.map(Path::new), "{own}");
+        }
     }
 
     #[test]

@@ -109,7 +109,8 @@ impl Scene<'_> {
         if self.facts.group.is_none() {
             return self.not_shown("control group", Some(self.component.cgroup().into_owned()));
         }
-        let slice = self.facts.group.as_deref().and_then(Path::parent).and_then(slice_of);
+        let depth = Path::new(&*self.component.cgroup()).components().count();
+        let slice = self.facts.group.as_deref().and_then(|group| slice_around(group, depth));
         self.compare("resources.slice", self.component.resources.slice.clone(), slice, None);
         for (file, asked, _) in self.component.resources.limit_files() {
             // The kernel keeps whole pages.
@@ -148,6 +149,12 @@ fn share(value: &str) -> f64 {
     let mut numbers = value.split_whitespace().map(|word| word.parse().unwrap_or(f64::INFINITY));
     let first: f64 = numbers.next().unwrap_or(f64::INFINITY);
     first / numbers.next().unwrap_or(1.0)
+}
+
+/// The name of the slice that a group lies in which has so many names in its path below the supervisor's groups. Between
+/// the two there may be groups of nobody.
+fn slice_around(group: &Path, depth: usize) -> Option<String> {
+    group.ancestors().take(depth).skip(1).find_map(slice_of)
 }
 
 /// The name of the slice whose group this is.
@@ -210,5 +217,16 @@ mod tests {
         assert_eq!(felt("memory.max"), None);
         assert_eq!(slice_of(group.parent().expect("a slice")).as_deref(), Some("shop/back"));
         assert_eq!(slice_of(&group), None);
+    }
+
+    #[test]
+    fn the_slice_around_a_group_is_the_next_one_among_the_supervisors_own() {
+        let around =
+            |group: &str, depth| slice_around(&Path::new("/c/outer.slice/tenant/graph").join(group), depth);
+        assert_eq!(around("batch.slice/web", 2).as_deref(), Some("batch"));
+        assert_eq!(around("batch.slice/a/b", 3).as_deref(), Some("batch"));
+        assert_eq!(around("batch.slice/in.slice/a/b", 4).as_deref(), Some("batch/in"));
+        // Those around the supervisor are no slices of its.
+        assert_eq!([around("web", 1), around("a/b", 2)], [None, None]);
     }
 }
