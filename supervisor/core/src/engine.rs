@@ -315,7 +315,10 @@ impl Engine {
                 self.propagate();
                 self.release_stops();
             }
-            Event::Created { run, pid } => self.note_pid(run, pid),
+            Event::Created { run, pid } => {
+                self.note_pid(run, pid);
+                self.note_limits_of_slices(run);
+            }
             Event::Adopted { run, pid } => {
                 self.note_pid(run, pid);
                 self.feed_run(run, Input::Executed, Cause::Adopted);

@@ -149,15 +149,18 @@ fn name(r: &mut Reader<'_>) -> Option<String> {
 
 /// Groups of slices have no processes, so no component has such a one.
 fn group(r: &mut Reader<'_>, name: Option<&str>, resources: &Resources) {
-    let (section, key) =
-        if resources.cgroup.is_some() { ("resources", "cgroup") } else { ("component", "name") };
-    if let Some(path) = resources.cgroup.as_deref().or(name)
-        && path.split('/').any(slice::is_slice)
-    {
+    let is_slices = |path: &&str| path.split('/').any(slice::is_slice);
+    if let Some(path) = resources.cgroup.as_deref().filter(is_slices) {
         let message = format!("the control group {path:?} would be that of a slice, or lie in one");
         let help =
             "give `resources.cgroup` another name, and write `resources.slice = \"NAME\"` to lie in a slice";
-        r.report(&rules::GROUP_OF_SLICE, section, key, &message, Some(help.to_owned()));
+        r.report(&rules::GROUP_OF_SLICE, "resources", "cgroup", &message, Some(help.to_owned()));
+    }
+    // Whatever its group is called: slices and components are told from each other by their names.
+    if let Some(name) = name.filter(is_slices) {
+        let message = format!("{name:?} is what the control group of a slice is called");
+        let help = format!("give the component a name that does not end in {}", slice::SUFFIX);
+        r.report(&rules::GROUP_OF_SLICE, "component", "name", &message, Some(help));
     }
 }
 

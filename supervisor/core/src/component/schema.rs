@@ -170,7 +170,9 @@ fn shape(shape: Shape) -> Value {
         Shape::HostName => json!({"type": "string", "pattern": TEXT, "maxLength": values::HOST_NAME_LIMIT}),
         Shape::Path => text(ABSOLUTE),
         Shape::CgroupPath => text(CGROUP),
-        Shape::SlicePath => json!({"type": "string", "pattern": SLICE, "maxLength": slice::PATH_LIMIT}),
+        Shape::SlicePath => {
+            json!({"type": "string", "pattern": SLICE, "maxLength": values::GROUP_LIMIT - slice::SUFFIX.len()})
+        }
         Shape::Text => text(TEXT),
         Shape::Controllers(words) => {
             let one = format!("^({})$", words().join("|"));

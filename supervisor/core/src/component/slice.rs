@@ -13,7 +13,7 @@ use toml::de::DeValue;
 use super::keys::SECTIONS;
 use super::reader::Reader;
 use super::resources::resources;
-use super::values::{Problem, is_cgroup_file, is_part_of_a_name, text};
+use super::values::{GROUP_LIMIT, Problem, is_cgroup_file, is_part_of_a_name, text};
 use super::{Component, Kind};
 use crate::diagnostic::rules;
 
@@ -21,10 +21,6 @@ const S: &str = "slice";
 
 /// The end of the name of each slice's directory.
 pub const SUFFIX: &str = ".slice";
-
-/// The longest name of a slice, in bytes, with those that it lies in: the path of a group is told to the kernel, which
-/// takes 4,096 bytes, and the component's own name follows.
-pub(super) const PATH_LIMIT: usize = 1024;
 
 /// The longest part of one, in bytes: with its end a name in a directory, which has at most 255.
 const PART_LIMIT: usize = 200;
@@ -90,13 +86,13 @@ pub(super) fn path(value: &DeValue<'_>) -> Result<String, Problem> {
             && !part.ends_with(SUFFIX)
             && !is_cgroup_file(&format!("{part}{SUFFIX}"))
     };
-    if path.len() <= PATH_LIMIT && path.split('/').all(fits) {
+    if group_of(&path).len() <= GROUP_LIMIT && path.split('/').all(fits) {
         return Ok(path);
     }
     let help = format!(
         "a slice is named by one or more parts with / between them, from the outermost on; each has letters, digits and \
          . _ - + @ :, does not begin with . or -, does not end in {SUFFIX}, is not the name of a controller and has at most \
-         {PART_LIMIT} bytes"
+         {PART_LIMIT} bytes; the directories of all parts, each with {SUFFIX}, have at most {GROUP_LIMIT} bytes"
     );
     Err(Problem::new(&rules::SLICE_NAME, format!("cannot be {path:?}")).help(help))
 }
@@ -160,6 +156,39 @@ impl Component {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_lies_in_a_slice_has_a_path_that_the_kernel_takes() {
+        let problems = |text: &str| {
+            let codes =
+                crate::component::parse(text).diagnostics.into_iter().map(|found| found.code.into_owned());
+            codes.collect::<Vec<_>>()
+        };
+        // Each part gets an end: 512 of one byte would be 4,095 bytes, and a slash.
+        let (most, more) = (vec!["a"; 128].join("/"), vec!["a"; 129].join("/"));
+        assert_eq!((group_of(&most).len(), group_of(&more).len()), (1023, 1031));
+        let slice = |name: &str| problems(&format!("[slice]\nname = \"{name}\"\n"));
+        assert_eq!((slice(&most), slice(&more)), (Vec::<String>::new(), vec!["Y0244".to_owned()]));
+        let web = |resources: &str| {
+            problems(&format!("[component]\nname = \"a\"\nbinary = \"/a\"\n[resources]\n{resources}\n"))
+        };
+        assert_eq!(web(&format!("slice = \"{more}\"")), ["Y0244"]);
+        let (most, more) = (vec!["x".repeat(255); 4].join("/"), vec!["x".repeat(255); 5].join("/"));
+        assert_eq!(web(&format!("cgroup = \"{most}\"")), Vec::<String>::new());
+        assert_eq!(web(&format!("cgroup = \"{more}\"")), ["Y0213"]);
+        assert_eq!(web(&format!("cgroup = \"{}\"", "x".repeat(256))), ["Y0213"]);
+    }
+
+    #[test]
+    fn neither_a_component_nor_its_group_is_called_as_the_group_of_a_slice() {
+        for (name, more) in [("x.slice", ""), ("x.slice", "cgroup = \"y\""), ("x", "cgroup = \"y.slice/x\"")]
+        {
+            let text = format!("[component]\nname = \"{name}\"\nbinary = \"/x\"\n[resources]\n{more}\n");
+            let parsed = crate::component::parse(&text);
+            let codes: Vec<_> = parsed.diagnostics.iter().map(|found| found.code.as_ref()).collect();
+            assert_eq!(codes, ["Y0333"], "{text}");
+        }
+    }
 
     #[test]
     fn a_group_and_a_name_stand_for_each_other() {

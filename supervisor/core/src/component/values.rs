@@ -502,7 +502,14 @@ pub(super) fn size(given: &str) -> Option<u64> {
     digits.trim().parse::<u64>().ok()?.checked_mul(1_u64 << shift?)
 }
 
-/// A relative path that stays inside the supervisor's own cgroup.
+/// The longest path of a control group below the supervisor's own or that of a slice, and that of a slice, in bytes: one
+/// after the other, behind the root of all groups and before the name of a file, they are a path for the kernel, which
+/// takes 4,096 bytes.
+pub(super) const GROUP_LIMIT: usize = 1024;
+
+/// The longest name in a directory, in bytes.
+const FILE_NAME_LIMIT: usize = 255;
+
 /// Whether a text can be a name, or a part of one with slashes, that becomes a control group or a file.
 pub(super) fn is_part_of_a_name(text: &str) -> bool {
     !text.is_empty()
@@ -510,8 +517,14 @@ pub(super) fn is_part_of_a_name(text: &str) -> bool {
         && text.chars().all(|c| c.is_alphanumeric() || "._-+@:".contains(c))
 }
 
+/// A relative path that stays inside the supervisor's own cgroup, and is short enough for the kernel.
 pub(super) fn cgroup_path(value: &DeValue<'_>) -> Result<String, Problem> {
     let path = text(value)?;
+    if path.len() > GROUP_LIMIT || path.split('/').any(|part| part.len() > FILE_NAME_LIMIT) {
+        let problem = Problem::new(&rules::CGROUP_ESCAPES, format!("is too long: {} bytes", path.len()));
+        let help = format!("{GROUP_LIMIT} bytes are the most, and {FILE_NAME_LIMIT} between two slashes");
+        return Err(problem.help(help));
+    }
     let inside = !path.starts_with('/')
         && path
             .split('/')

@@ -227,7 +227,7 @@ rules! {
 
     CGROUP_ESCAPES Error "Y0213" "control group leaves the supervisor's"
         "A component's group is a relative path below the supervisor's own, without `.`, `..` and \
-         names that the kernel uses there."
+         names that the kernel uses there. It has at most 1,024 bytes, and 255 between two slashes."
         bad File(web!("[resources]" "cgroup = \"../system\""));
         good File(web!("[resources]" "cgroup = \"front/web\""));
 
@@ -374,7 +374,8 @@ rules! {
     SLICE_NAME Error "Y0244" "unusable name of a slice"
         "A slice is named by where it lies: `batch/reports` lies in `batch`. Each part becomes the directory of a control \
          group, with .slice behind it: it has letters, digits and . _ - + @ :, does not begin with . or -, does not end in \
-         .slice and is not the name of a controller of the kernel."
+         .slice and is not the name of a controller of the kernel. With all directories that it lies in its path has at most \
+         1,024 bytes."
         bad File("[slice]\nname = \"batch.slice\"\n");
         good File("[slice]\nname = \"batch\"\n");
 
@@ -528,7 +529,7 @@ rules! {
 
     GROUP_OF_SLICE Error "Y0333" "control group of a slice"
         "Directories that end in .slice are those of slices, and hold no processes: the kernel does not give limits to groups \
-         in a group that has some. Name the slice in `resources.slice`."
+         in a group that has some. Name the slice in `resources.slice`. No component is called so either, whatever its group is."
         bad File(web!("[resources]" "cgroup = \"batch.slice/web\""));
         good File(web!("[resources]" "cgroup = \"web\""));
 

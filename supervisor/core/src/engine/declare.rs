@@ -114,9 +114,12 @@ impl Files {
         self.claims.get(name)?.owner.as_ref()
     }
 
-    /// Those of `names` that no file declares.
+    /// Those of `names` that no file declares as components.
     pub(super) fn undeclared<'n>(&self, names: impl Iterator<Item = &'n Rc<str>>) -> Vec<Rc<str>> {
-        names.filter(|name| self.in_force(name).is_none()).cloned().collect()
+        names
+            .filter(|name| self.in_force(name).is_none_or(|component| component.is_slice()))
+            .cloned()
+            .collect()
     }
 
     /// What a change is about to edit.
@@ -270,25 +273,31 @@ impl Engine {
             edits.push(self.files.edit(&change));
             self.files.apply(change, &mut names);
         }
-        let mut declared = Vec::new();
+        let (mut declared, mut slices) = (Vec::new(), Vec::new());
         for name in &names {
             match self.files.owner(name) {
+                Some((_, component)) if component.is_slice() => {
+                    // A slice has no process: one that the name was declared with before goes.
+                    self.undeclare(name);
+                    slices.push(component);
+                }
                 Some((file, component)) => declared.push((file, component)),
                 None => self.undeclare(name),
             }
         }
         let mut changed = Vec::new();
         for (file, component) in declared {
-            if component.is_slice() {
-                self.limit_slice(&component);
-            } else if component.name == KERNEL {
+            if component.name == KERNEL {
                 // What it provides follows from all files.
             } else if let Some(change) = self.declare(&file, component) {
                 changed.push(change);
             }
         }
+        for slice in &slices {
+            self.limit_slice(slice);
+        }
         if names.iter().any(|name| name == KERNEL || slice::is_slice(name)) {
-            self.slices.retain(|name, _| self.files.in_force(name).is_some());
+            self.forget_slices();
             self.graph.replace(self.kernel, &self.files.provided_by_kernel(), &[], &[]);
         }
         self.settle_graph(&edits);

@@ -44,6 +44,19 @@ impl Limits {
         again
     }
 
+    /// They were written by other means, and hold; what is under way has its own outcome.
+    fn are_written(&mut self) {
+        if !self.busy {
+            self.failed = None;
+        }
+    }
+
+    /// They are no longer declared. Whether a change is under way, whose end is still to be told.
+    fn end(&mut self) -> bool {
+        self.failed = None;
+        self.busy
+    }
+
     /// Whether they are sure to be those that the process was started with.
     pub(super) fn are_original(&self) -> bool {
         !self.changed
@@ -121,8 +134,12 @@ impl Engine {
 
     /// A change is done, or has failed: what is in the slice runs on, and it is said.
     pub(super) fn take_slice_limited(&mut self, group: &Rc<str>, outcome: Result<(), Rc<str>>) {
-        // One that is no longer declared needs nothing.
         let Some(limits) = self.slices.get_mut(group) else { return };
+        if self.files.in_force(group).is_none() {
+            // One that is no longer declared needs nothing.
+            self.slices.remove(group);
+            return;
+        }
         let outcome = outcome.map_err(|reason| format!("slice {}: {reason}", slice::name_of(group)).into());
         if limits.conclude(outcome) {
             if let Some(slice) = self.files.in_force(group).cloned() {
@@ -133,12 +150,29 @@ impl Engine {
         }
     }
 
+    /// Slices that are no longer declared are forgotten; what is being written for one ends first, or it would come
+    /// after what is written for the next of that name.
+    pub(super) fn forget_slices(&mut self) {
+        let files = &self.files;
+        self.slices.retain(|group, limits| files.in_force(group).is_some() || limits.end());
+    }
+
+    /// A process was created, for which the limits of all slices that it lies in were written: none of them is missing
+    /// any more, whatever became of the change that was made while others ran.
+    pub(super) fn note_limits_of_slices(&mut self, run: RunId) {
+        let inner = self.started_with(run).and_then(|component| component.slice());
+        for group in inner.iter().flat_map(|inner| slice::path_to(inner)) {
+            self.slices.get_mut(group).into_iter().for_each(Limits::are_written);
+        }
+    }
+
     /// Changes of slices that did not survive the performer before are asked for again.
     pub(super) fn limit_slices_again(&mut self) {
         let busy = |(group, limits): (&Rc<str>, &mut Limits)| {
             std::mem::take(&mut limits.busy).then(|| Rc::clone(group))
         };
         let groups: Vec<_> = self.slices.iter_mut().filter_map(busy).collect();
+        self.forget_slices();
         for slice in groups.iter().filter_map(|group| self.files.in_force(group).cloned()).collect::<Vec<_>>()
         {
             self.limit_slice(&slice);

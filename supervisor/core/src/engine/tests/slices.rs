@@ -136,6 +136,71 @@ fn limits_of_a_slice_are_changed_one_at_a_time_and_failures_are_told() {
 }
 
 #[test]
+fn what_was_a_component_goes_when_a_slice_gets_its_name() {
+    let mut bench = Bench::new(&[]);
+    // As no file may call one any more.
+    let mut component = parse(&service("x", "")).component.expect("a component");
+    component.name = "x.slice".to_owned();
+    let content = FileContent::Component(Box::new(component));
+    bench.give(Event::Files(vec![FileChange { file: "x.toml".to_owned(), content }]));
+    bench.execute("x.slice");
+    bench.change(&[("x.toml", Some(&slice("x", ""))), ("a.toml", Some(&inside("a", "x")))]);
+    assert_eq!(bench.states(["x.slice", "a"]), [State::Stopping, State::Starting]);
+    let snapshot = bench.engine.snapshot();
+    bench.engine = Engine::restore(Config::default(), snapshot).expect("an engine");
+    let facts = bench.engine.agreeing_facts();
+    bench.give(Event::Resumed(facts));
+    bench.end("x.slice");
+    assert!(bench.engine.find("x.slice").is_none());
+    assert_eq!(bench.engine.slices_page(None).slices[0].components, 1);
+}
+
+#[test]
+fn limits_that_were_written_for_a_start_are_no_longer_complained_of() {
+    let with = |limit: &str| slice("batch", &format!("memory_max = \"{limit}\""));
+    let mut bench = Bench::new(&[&with("1M"), &inside("a", "batch"), &inside("b", "batch/in")]);
+    let failed = |bench: &mut Bench, why: &str| {
+        bench.give(Event::SliceLimited("batch.slice".into(), Err(why.into())));
+    };
+    bench.execute("a");
+    failed(&mut bench, "memory.max: busy");
+    assert!(bench.told_of("a").contains("busy"), "{}", bench.told_of("a"));
+    // One that is found running proves nothing of the slice; one that is created does.
+    bench.declare("in.toml", &slice("batch/in", ""));
+    let run = bench.run("b");
+    bench.give(Event::Adopted { run, pid: 8 });
+    assert!(bench.told_of("a").contains("busy"), "{}", bench.told_of("a"));
+    bench.declare("c.toml", &inside("c", "batch/in"));
+    bench.execute("c");
+    assert_eq!(bench.told_of("a"), "");
+    assert_eq!(bench.engine.slices_page(None).slices[0].detail, None);
+    // What is under way has its own outcome.
+    bench.declare("0.toml", &with("2M"));
+    bench.declare("d.toml", &inside("d", "batch"));
+    bench.execute("d");
+    failed(&mut bench, "memory.max: still busy");
+    assert!(bench.told_of("a").contains("still busy"), "{}", bench.told_of("a"));
+}
+
+#[test]
+fn a_slice_that_is_removed_and_comes_back_has_one_writer_at_a_time() {
+    let with = |limit: &str| slice("batch", &format!("memory_max = \"{limit}\""));
+    let mut bench = Bench::new(&[&with("1M"), &inside("a", "batch")]);
+    bench.execute("a");
+    bench.limited_slices();
+    bench.change(&[("0.toml", None)]);
+    bench.declare("0.toml", &with("2M"));
+    assert_eq!(bench.limited_slices(), [], "the first one is under way");
+    bench.give(Event::SliceLimited("batch.slice".into(), Err("late".into())));
+    assert_eq!(bench.limited_slices(), [("batch.slice".to_owned(), Some(2 << 20))]);
+    bench.change(&[("0.toml", None)]);
+    bench.give(Event::SliceLimited("batch.slice".into(), Err("late".into())));
+    bench.declare("0.toml", &with("3M"));
+    assert_eq!(bench.limited_slices(), [("batch.slice".to_owned(), Some(3 << 20))]);
+    assert_eq!(bench.engine.slices_page(None).slices[0].detail, None);
+}
+
+#[test]
 fn slices_come_in_pages_each_before_those_in_it() {
     let long = "x".repeat(150);
     let files: Vec<_> = (0..800)
