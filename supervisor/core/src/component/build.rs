@@ -100,10 +100,11 @@ pub(super) fn component(r: &mut Reader<'_>) -> Option<Component> {
     group(r, name.as_deref(), &resources);
     let isolation = isolation(r);
     let security = security(r);
-    delegation(r, &resources, &isolation);
+    let hands_over = kind == Kind::Service && lifecycle.handoff.passes_descriptors();
+    delegation(r, &resources, &isolation, hands_over);
     let environment = environment(r);
     let checkpoint = checkpoint(r);
-    let hotswap = hotswap(r, kind == Kind::Service && lifecycle.handoff.passes_descriptors());
+    let hotswap = hotswap(r, hands_over);
     let sockets = sockets(r);
     Some(Component {
         name: name?,
@@ -164,13 +165,23 @@ fn group(r: &mut Reader<'_>, name: Option<&str>, resources: &Resources) {
     }
 }
 
-/// Who is in a user namespace may not give away what is outside of it, and its numbers are not those outside.
-fn delegation(r: &mut Reader<'_>, resources: &Resources, isolation: &Isolation) {
-    if resources.delegate.is_some() && isolation.has(Namespace::User) {
+/// Who is in a user namespace may not give away what is outside of it, and its numbers are not those outside. And of two
+/// processes each has a group that is its alone, inside of one that stays the supervisor's.
+fn delegation(r: &mut Reader<'_>, resources: &Resources, isolation: &Isolation, hands_over: bool) {
+    if resources.delegate.is_none() {
+        return;
+    }
+    if isolation.has(Namespace::User) {
         let message =
             "`resources.delegate` gives the control group to a user of the machine, not of a user namespace";
         let help = "leave the namespace \"user\" to what runs in the group, or leave `delegate` out";
         r.report(&rules::DELEGATED_TO_NOBODY, "resources", "delegate", message, Some(help.to_owned()));
+    }
+    if hands_over {
+        let message =
+            "`resources.delegate` gives the control group to one process, and one that hands over is two";
+        let help = "leave `delegate` out, or `lifecycle.handoff`";
+        r.report(&rules::DELEGATED_TWICE, "resources", "delegate", message, Some(help.to_owned()));
     }
 }
 

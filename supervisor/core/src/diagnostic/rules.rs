@@ -539,6 +539,12 @@ rules! {
         bad File(web!("[isolation]" "namespaces = [\"user\"]" "[resources]" "delegate = true"));
         good File(web!("[security]" "user = 33" "[resources]" "delegate = true"));
 
+    DELEGATED_TWICE Error "Y0335" "control group of two processes"
+        "While a component hands over it has two processes, and the supervisor divides its control group for them. So it \
+         cannot be given to be divided by either, with what is listed in `resources.delegate`."
+        bad File(web!("[lifecycle]" "handoff = \"fd-passing\"" "[resources]" "delegate = [\"memory\"]"));
+        good File(web!("[resources]" "delegate = [\"memory\"]"));
+
     DUPLICATE_NAME Error "Y0401" "two files declare one component"
         "A component, or a slice, is declared by one file. The one that was there first stays in force, the \
          other is refused until one of the two is renamed or goes."

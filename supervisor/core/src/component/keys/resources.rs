@@ -36,7 +36,7 @@ pub(super) const RESOURCES: &[Key] = &[
         FALSE,
         "Whether its control group is given to its user, to make groups in it and to distribute there what the group has. \
          Limits of the group itself stay the supervisor's. With a list, these controllers have to be there; with `true`, \
-         those that every group has.",
+         those that every group has. At most 1,023 groups can be made, in a depth of 8. Not for a component that hands over.",
     ),
     key("memory_max", Shape::Bytes, NO_LIMIT, "Memory above which the kernel kills (`memory.max`)."),
     key("memory_high", Shape::Bytes, NO_LIMIT, "Memory above which the kernel throttles (`memory.high`)."),
