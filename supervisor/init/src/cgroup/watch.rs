@@ -34,9 +34,9 @@ const PIDS: &str = "pids.events";
 pub struct Counts {
     /// Processes that were killed for want of memory, in it or inside of it.
     pub kills: u64,
-    /// Times that `memory.high` was exceeded.
+    /// Times that its own `memory.high` was exceeded.
     pub high: u64,
-    /// Processes that could not be created for `pids.max`.
+    /// Processes that could not be created for its own `pids.max`.
     pub pids: u64,
 }
 
@@ -50,8 +50,12 @@ impl std::ops::Add for Counts {
 
 impl Counts {
     fn of(group: &Path) -> Self {
-        let (memory, pids) = (read(group, MEMORY), read(group, PIDS));
-        Self { kills: value(&memory, "oom_kill"), high: value(&memory, "high"), pids: value(&pids, "max") }
+        let memory = read(group, MEMORY);
+        Self {
+            kills: value(&memory, "oom_kill"),
+            high: own_value(group, MEMORY, &memory, "high"),
+            pids: own_value(group, PIDS, &read(group, PIDS), "max"),
+        }
     }
 
     /// What came to it since `before`. A count does not go back, but for a group that was made anew behind our back.
@@ -291,6 +295,16 @@ fn value(text: &str, key: &str) -> u64 {
     lines.find(|(name, _)| *name == key).and_then(|(_, value)| value.trim().parse().ok()).unwrap_or(0)
 }
 
+/// The same, of the limits of the group itself and of none inside of it: those are the business of whoever has set them.
+/// Linux before 6.11 has no `pids.events.local`, and counts nothing in `pids.events` that was inside.
+fn own_value(group: &Path, file: &str, all: &str, key: &str) -> u64 {
+    let all = value(all, key);
+    if all == 0 {
+        return 0;
+    }
+    sys::read_small(&group.join(format!("{file}.local"))).map_or(all, |own| value(&own, key))
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -334,6 +348,19 @@ mod tests {
         let counts = bench.all.counts();
         bench.all.take_counts(counts);
         assert_eq!(bench.all.look(&group).map(|happened| happened.kills), Some(1));
+    }
+
+    #[test]
+    fn limits_of_groups_inside_are_not_told() {
+        let mut bench = Bench::new();
+        let web = bench.start("web", "web");
+        count(&bench, 0, 7);
+        fs::write(web.path.join("memory.events.local"), "high 0\noom_kill 0\n").expect("file");
+        fs::write(web.path.join("pids.events.local"), "max 0\n").expect("file");
+        assert_eq!(bench.all.look(&web.path), None);
+        fs::write(web.path.join("memory.events.local"), "high 1\noom_kill 0\n").expect("file");
+        fs::write(web.path.join("pids.events.local"), "max 3\n").expect("file");
+        assert_eq!(bench.all.look(&web.path), Some(Counts { kills: 0, high: 1, pids: 3 }));
     }
 
     #[test]
