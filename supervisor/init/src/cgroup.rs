@@ -10,6 +10,7 @@
 
 mod confine;
 mod controllers;
+mod delegate;
 #[cfg(test)]
 pub mod fake;
 mod freezer;
@@ -68,7 +69,7 @@ struct Group {
     /// Children that ever did.
     works: u32,
     /// Nothing may be started in it: it was killed since it was made, or one that it is in (see [`Cgroups::kill`]), or it
-    /// hands controllers down.
+    /// hands controllers down, or was given to somebody.
     killed: bool,
     /// The limits that it was given last, by this process image; `None` if they are not known.
     written: Option<Written>,

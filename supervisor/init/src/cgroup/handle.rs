@@ -4,7 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::rc::Rc;
 
 use memchr::memmem;
@@ -48,17 +48,6 @@ impl Cgroup {
         if let Err(error) = tree::remove(&self.path) {
             warn!("failed to remove {}: {error}", self.path.display());
         }
-    }
-
-    /// What of it belongs to whom it is given to: itself, and those files of which the kernel says that they are of no harm
-    /// (`/sys/kernel/cgroup/delegate`; "Delegation" in its cgroup-v2.rst). None of them is a limit.
-    pub fn delegated(&self) -> Vec<PathBuf> {
-        /// What every kernel has that has groups of version 2.
-        const LEAST: &str = "cgroup.procs\ncgroup.threads\ncgroup.subtree_control\n";
-        let files =
-            sys::read_small(Path::new("/sys/kernel/cgroup/delegate")).unwrap_or_else(|_| LEAST.to_owned());
-        let files = files.lines().map(|file| self.path.join(file)).filter(|file| file.exists());
-        [self.path.to_path_buf()].into_iter().chain(files).collect()
     }
 
     /// Whether a process is left in it, looked up by its name.

@@ -1,7 +1,7 @@
 //! Groups before a start: with the limits of the component, and not killed.
 //!
-//! Nothing is started in a group that was killed: it is made anew first, for which it has to be empty. So is one that
-//! hands controllers down: the kernel takes no process into it (`EBUSY`, "no internal processes" in its cgroup-v2.rst).
+//! Nothing is started in a group that was killed: it is made anew first, for which it has to be empty. So is one that was
+//! given to somebody, and one that hands controllers down: the kernel takes no process into it (`EBUSY`, "no internal processes" in its cgroup-v2.rst).
 //!
 //! Lowering a limit of memory makes the kernel reclaim before the write returns, for as long as that takes, and what the
 //! run before has read or written to files counts. So limits of memory are written here to new groups only. A group that
@@ -14,7 +14,7 @@ use yakiros_core::component::{Component, Resources, slice};
 
 use super::controllers::{self, Refusal};
 use super::limit::{Limit, Written};
-use super::{Cgroup, Cgroups, Group, tree};
+use super::{Cgroup, Cgroups, Group, delegate, tree};
 
 /// A group before a start.
 #[derive(Debug)]
@@ -66,9 +66,10 @@ impl Cgroups {
             self.thaw_for_good(&path);
         }
         let group = self.groups.entry(Rc::clone(&path)).or_default();
-        // What has run in it may have handed controllers down to groups of its own. A process that hands over gets a
-        // group inside of it.
-        if !new && is_empty && !component.hands_over() && controllers::are_handed_down(&path) {
+        // What has run in it may have handed controllers down to groups of its own (a process that hands over gets a group
+        // inside of it), or have it still: who it was given to is not to keep it.
+        let is_divided = || !component.hands_over() && controllers::are_handed_down(&path);
+        if !new && is_empty && (delegate::is_given_away(&path) || is_divided()) {
             group.killed = true;
         }
         let plan = || group.plan(&path, &component.resources);
@@ -84,7 +85,12 @@ impl Cgroups {
         } else if group.killed {
             return Ok(Prepared::Busy);
         }
-        group.set_limits(&subtree, path, &component.resources, new, "its control group")
+        let own = Rc::clone(&path);
+        let prepared = group.set_limits(&subtree, own, &component.resources, new, "its control group")?;
+        if component.resources.delegate.is_some() {
+            delegate::bound(&path)?;
+        }
+        Ok(prepared)
     }
 
     /// The same for a slice.

@@ -19,8 +19,8 @@ const ASIDE: &str = "supervisor";
 const CONTROLLERS: &[&str] = &["cpu", "io", "memory", "pids"];
 
 /// The most groups that are removed with a component's own: one that has made more is refused its next start rather
-/// than that the event loop is held up.
-const NESTED_LIMIT: usize = 1024;
+/// than that the event loop is held up. To whom a group is given can make no more (see [`super::delegate`]).
+pub(super) const NESTED_LIMIT: usize = 1024;
 
 pub fn set_up(root: &Path) -> io::Result<PathBuf> {
     let kind = statfs(root)?.filesystem_type();
@@ -108,12 +108,13 @@ pub fn remove(path: &Path) -> io::Result<()> {
 pub fn all(path: &Path) -> io::Result<Vec<PathBuf>> {
     let mut groups = vec![path.to_path_buf()];
     let mut next = 0;
-    while let Some(group) = groups.get(next) {
-        for entry in fs::read_dir(group)?.flatten() {
-            if groups.len() < NESTED_LIMIT && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                groups.push(entry.path());
-            }
-        }
+    while groups.len() < NESTED_LIMIT
+        && let Some(group) = groups.get(next)
+    {
+        let entries = fs::read_dir(group)?.flatten();
+        let inner = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        // No further is read: whoever makes groups may make any number.
+        groups.extend(inner.map(|entry| entry.path()).take(NESTED_LIMIT - groups.len()));
         next += 1;
     }
     Ok(groups)
@@ -142,6 +143,15 @@ mod tests {
         file("supervisor/cgroup.procs", "");
         step_aside(root.path()).expect("nothing to do");
         assert_eq!(fs::read_to_string(root.path().join("supervisor/cgroup.procs")).expect("file"), "");
+    }
+
+    #[test]
+    fn groups_that_are_too_many_are_not_all_read() {
+        let root = tempfile::tempdir().expect("temporary directory");
+        for number in 0..NESTED_LIMIT + 10 {
+            fs::create_dir(root.path().join(number.to_string())).expect("a directory");
+        }
+        assert_eq!(all(root.path()).expect("groups").len(), NESTED_LIMIT);
     }
 
     #[test]

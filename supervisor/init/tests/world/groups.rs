@@ -164,6 +164,10 @@ fn a_supervisor_divides_the_group_that_it_is_given() {
     for kept in ["nest/cgroup.max.descendants", "nest/cgroup.freeze", "cgroup.procs"] {
         assert_eq!(owner(kept), 0, "{kept}");
     }
+    for (file, bound) in [("cgroup.max.descendants", "1023"), ("cgroup.max.depth", "8")] {
+        let said = fs::read_to_string(groups.0.join("graph/nest").join(file)).expect("a file of a group");
+        assert_eq!(said.trim(), bound, "{file}");
+    }
     // A group with processes could hand nothing down.
     assert_eq!(groups.members("nest"), [0; 0]);
     assert!(!groups.members("nest/supervisor").is_empty());
@@ -175,4 +179,30 @@ fn a_supervisor_divides_the_group_that_it_is_given() {
     guest.undeclare("nest.toml");
     guest.wait("nest", State::Removed, None);
     until("all that was given to be gone", || (!groups.has("nest")).then_some(()));
+}
+
+#[test]
+fn a_group_that_was_given_away_comes_back() {
+    let Some(world) = start("back") else { return };
+    let World { guest, groups } = &world;
+    let owner =
+        |file: &str| fs::metadata(groups.0.join("graph").join(file)).expect("a file of a group").uid();
+    let given = ["tenant", "tenant/cgroup.procs", "tenant/cgroup.subtree_control"];
+    let lived = |more: &str| {
+        let before = guest.status().0.iter().find(|c| &*c.name == "tenant").and_then(|c| c.pid);
+        guest.declare("tenant.toml", &sleeper("tenant", more));
+        let is_another = || {
+            let now = guest.status().0.into_iter().find(|c| &*c.name == "tenant")?;
+            (now.state == State::Active && now.pid.is_some() && now.pid != before).then_some(())
+        };
+        until("the component as it is declared now", is_another);
+        let bound = fs::read_to_string(groups.0.join("graph/tenant/cgroup.max.descendants"));
+        (given.map(owner), bound.expect("a file of a group").trim().to_owned())
+    };
+    let user = format!("[security]\nuser = {NOBODY}\n");
+    let delegated = "[resources]\ndelegate = true\n";
+    assert_eq!(lived(&format!("{user}{delegated}")), ([NOBODY; 3], "1023".to_owned()));
+    assert_eq!(lived(delegated), ([0; 3], "1023".to_owned()), "it has no user");
+    assert_eq!(lived(&format!("{user}{delegated}")), ([NOBODY; 3], "1023".to_owned()));
+    assert_eq!(lived(&user), ([0; 3], "max".to_owned()), "it is not given away");
 }
