@@ -11,23 +11,26 @@ const HARMLESS: [&str; 1] = ["rlimit: Can't setup RLIMIT_NOFILE for self"];
 const AFTERWARDS: [&str; 4] =
     ["Dumping FAILED.", "Pre-dumping FAILED.", "Restoring FAILED.", "Dump files (pid:"];
 
-/// What part of an error means, and what would help.
-const MEANINGS: [(&str, &str); 9] = [
+/// What an error with all of these parts means, and what would help.
+const MEANINGS: [(&[&str], &str); 9] = [
     (
-        "sockets: Can't get 1:16 opt",
+        &["sockets: Can't get 1:16 opt"],
         "since Linux 6.16 sockets other than unix ones have no SO_PASSCRED: CRIU 4.2 or later is needed",
     ),
-    ("consider using --tcp-established", "it has connections that are up"),
-    ("Some file locks are hold", "it holds file locks"),
-    ("Unable to initialize Netlink socket", "the kernel module nfnetlink is needed"),
+    (&["consider using --tcp-established"], "it has connections that are up"),
+    (&["Some file locks are hold"], "it holds file locks"),
+    (&["Unable to initialize Netlink socket"], "the kernel module nfnetlink is needed"),
     (
-        "are not collected",
+        &["are not collected"],
         "a kernel module is needed: unix_diag, inet_diag, tcp_diag, udp_diag or netlink_diag",
     ),
-    ("Address already in use", "somebody else listens there, or connections of the old process still close"),
-    ("Can't fork for", "its process number is taken by another process"),
-    ("File exists", "its process number is taken by another process"),
-    ("No space left on device", "the disk is full"),
+    (
+        &["Address already in use"],
+        "somebody else listens there, or connections of the old process still close",
+    ),
+    (&["Can't fork for", "File exists"], "its process number is taken by another process"),
+    (&["do not match expected"], "its process number is taken by another process"),
+    (&["No space left on device"], "the disk is full"),
 ];
 
 /// The errors of a log, in words, the cause first.
@@ -54,7 +57,7 @@ fn error(line: &str) -> Option<&str> {
 fn explain(error: &str) -> String {
     let end = (0..=error.len().min(REASON_LIMIT)).rev().find(|end| error.is_char_boundary(*end)).unwrap_or(0);
     let error = &error[..end];
-    match MEANINGS.iter().find(|(part, _)| error.contains(part)) {
+    match MEANINGS.iter().find(|(parts, _)| parts.iter().all(|part| error.contains(part))) {
         Some((_, meaning)) => format!("{error} ({meaning})"),
         None => error.to_owned(),
     }
@@ -80,6 +83,17 @@ mod tests {
             found[0].starts_with("sockets: Can't get 1:16 opt: Operation not supported (since Linux 6.16 ")
         );
         assert!(found[0].ends_with("CRIU 4.2 or later is needed)"));
+    }
+
+    #[test]
+    fn only_a_process_number_can_be_taken() {
+        let of = |error: &str| reasons(&format!("(00.1) Error (criu/x.c:1): {error}\n")).concat();
+        let taken = "(its process number is taken by another process)";
+        assert!(of("Can't fork for 4711: File exists").ends_with(taken));
+        assert!(of("Pid 4712 do not match expected 4711").ends_with(taken));
+        for other in ["Can't link /x: File exists", "Can't fork for 4711: Cannot allocate memory"] {
+            assert_eq!(of(other), other);
+        }
     }
 
     #[test]
