@@ -11,10 +11,14 @@ use tar::{Archive, Builder, Entry, EntryType, Header};
 
 use crate::store::damage::Damage;
 use crate::store::metadata::FILE;
-use crate::store::{Checkpoint, Id, Metadata, SIZE_LIMIT, Store, StoreError};
+use crate::store::{Checkpoint, Id, Metadata, SIZE_LIMIT, Store, StoreError, now};
 
 /// Files are root's alone, wherever they are unpacked by hand.
 const MODE: u32 = 0o600;
+
+/// How far the clock of another machine may be ahead, in microseconds: one day, as time zones that are taken for UTC make
+/// it. A name from the future would be the newest until then, and the names of all that are made after it follow it.
+const FUTURE_LIMIT: i64 = 24 * 3600 * 1_000_000;
 
 /// What is not done, and why.
 #[derive(Debug)]
@@ -67,6 +71,11 @@ pub fn import(store: &Store, from: impl Read, quota: Option<u64>) -> Result<(Str
     let here = crate::store::architecture();
     if metadata.architecture != here {
         return Err(damaged(Damage::Architecture { found: metadata.architecture, here }));
+    }
+    let ahead = now().saturating_add(FUTURE_LIMIT);
+    if metadata.id.micros() > ahead || metadata.timestamp > ahead / 1_000_000 {
+        let why = format!("{} is in the future here: set the clock of this machine, or of that", metadata.id);
+        return Err(ArchiveError::Refused(why));
     }
     let (needed, free) = (metadata.image_size, store.room()?);
     if let Some(quota) = quota.filter(|quota| needed > *quota) {

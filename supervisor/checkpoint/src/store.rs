@@ -177,10 +177,13 @@ impl Store {
         for component in components {
             for id in self.ids(&component)? {
                 match self.find(&component, Some(&id)) {
-                    Ok(checkpoint) => outlines.push(checkpoint.outline()?),
+                    Ok(checkpoint) => outlines.push(checkpoint.outline()),
                     // It was removed meanwhile.
                     Err(StoreError::Absent { .. }) => {}
-                    Err(error) => return Err(error),
+                    Err(error) => {
+                        let (component, damage) = (component.clone(), Some(error.to_string()));
+                        outlines.push(Outline { component, id, bytes: 0, metadata: None, damage });
+                    }
                 }
             }
         }
@@ -261,17 +264,17 @@ impl Store {
                 }
                 let path = directory.path().join(&*name);
                 if entry.kind != Kind::Directory {
-                    directory.remove(&name).map_err(failed("remove", &path))?;
+                    directory.remove(&entry.name).map_err(failed("remove", &path))?;
                     swept.push(path);
                     continue;
                 }
                 // Held until it is removed, so that nobody takes it up meanwhile.
-                let held = match directory.child(&*name) {
+                let held = match directory.child(&entry.name) {
                     Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                     held => held.map_err(failed("open", &path))?,
                 };
                 if held.lock(true).map_err(failed("lock", &path))? {
-                    directory.remove(&name).map_err(failed("remove", &path))?;
+                    directory.remove(&entry.name).map_err(failed("remove", &path))?;
                     swept.push(path);
                 }
             }
@@ -280,11 +283,12 @@ impl Store {
         Ok(swept)
     }
 
-    /// Remove what is more than a policy allows: of one component, or of all and then by the quota, too.
+    /// Remove what is more than a policy allows: of one component, or of all and then by the quota, too. One that
+    /// cannot be removed is told when all others are.
     pub fn retain(&self, policy: &Policy, component: Option<&str>) -> Result<Vec<Removed>, StoreError> {
         let present: Vec<_> = self.sizes(component)?;
         let policy = Policy { quota: policy.quota.filter(|_| component.is_none()), ..*policy };
-        let mut removed = Vec::new();
+        let (mut removed, mut failure) = (Vec::new(), None);
         for ((id, component), why) in retention::excess(&policy, now(), &present) {
             let size = present.iter().find(|one| one.key.0 == id && one.component == component);
             let size = size.map_or(0, |one| one.size);
@@ -293,11 +297,14 @@ impl Store {
                 Err(StoreError::InUse(_)) => true,
                 // Somebody else was faster.
                 Err(StoreError::Absent { .. }) => continue,
-                Err(error) => return Err(error),
+                Err(error) => {
+                    failure.get_or_insert(error);
+                    continue;
+                }
             };
             removed.push(Removed { component, id, size, why, in_use });
         }
-        Ok(removed)
+        failure.map_or(Ok(removed), Err)
     }
 
     /// What the checkpoints of each component take.
@@ -313,6 +320,9 @@ impl Store {
     fn sizes(&self, component: Option<&str>) -> Result<Vec<retention::Present<(Id, String)>>, StoreError> {
         let present = self.list(component)?.into_iter().map(|outline| retention::Present {
             micros: outline.id.micros(),
+            begun: outline
+                .metadata
+                .map_or(outline.id.micros(), |metadata| metadata.timestamp.saturating_mul(1_000_000)),
             key: (outline.id, outline.component.clone()),
             component: outline.component,
             size: outline.bytes,
@@ -336,7 +346,7 @@ fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreErr
 }
 
 /// In microseconds since 1970.
-fn now() -> i64 {
+pub(crate) fn now() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }

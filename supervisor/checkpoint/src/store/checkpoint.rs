@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read as _};
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::Path;
 
 use serde::Serialize;
@@ -122,16 +123,23 @@ impl Checkpoint {
         Ok(bytes)
     }
 
-    /// For a list.
-    pub(super) fn outline(&self) -> Result<Outline, StoreError> {
+    /// The lock by which nobody removes it, as long as it is open.
+    pub(crate) fn lock(&self) -> BorrowedFd<'_> {
+        self.directory.as_fd()
+    }
+
+    /// For a list. Whatever is wrong with it is its own damage, and nobody else's.
+    pub(super) fn outline(&self) -> Outline {
         let (metadata, damage) = match self.metadata() {
             Ok(metadata) => (Some(metadata), None),
             Err(StoreError::Damaged { damage, .. }) => (None, Some(damage.to_string())),
-            Err(error) => return Err(error),
+            Err(error) => (None, Some(error.to_string())),
         };
-        let bytes = size_below(&self.directory).map_err(failed("list", self.path()))?;
+        let (bytes, unlisted) = size_below(&self.directory);
+        let unlisted = unlisted.map(|error| failed("list", self.path())(error).to_string());
         let (component, id) = (self.component.clone(), self.id.clone());
-        Ok(Outline { component, id, bytes, metadata, damage })
+        let metadata = metadata.filter(|_| unlisted.is_none());
+        Outline { component, id, bytes, metadata, damage: damage.or(unlisted) }
     }
 
     /// What is there and not listed, and links that lead elsewhere than CRIU made them.
@@ -196,7 +204,7 @@ fn scan_round(
         };
         match entry.kind {
             Kind::File => {
-                let size = directory.file(&name)?.metadata()?.len();
+                let size = directory.file(&entry.name)?.metadata()?.len();
                 found.insert(path, size);
             }
             Kind::Directory
@@ -216,22 +224,25 @@ fn scan_round(
     }
 }
 
-/// Bytes of all regular files, whatever they are called, of a directory and those in it.
-fn size_below(directory: &Directory) -> io::Result<u64> {
-    let mut bytes = 0;
-    for entry in directory.entries()? {
-        bytes += match entry.kind {
-            Kind::File => directory.file(&entry.text())?.metadata()?.len(),
-            Kind::Directory => {
-                let inner = directory.child(&entry.name)?;
-                let files = inner.entries()?.into_iter().filter(|entry| entry.kind == Kind::File);
-                let sizes = files.map(|entry| Ok(inner.file(&entry.text())?.metadata()?.len()));
-                sizes.sum::<io::Result<u64>>()?
+/// Bytes of all regular files, whatever they are called, of a directory and those in it; and why some are not counted.
+fn size_below(directory: &Directory) -> (u64, Option<io::Error>) {
+    let (mut bytes, mut failure) = (0, None);
+    let mut count = |directory: &Directory, inner: &mut Vec<Directory>| -> io::Result<()> {
+        for entry in directory.entries()? {
+            match entry.kind {
+                Kind::File => bytes += directory.file(&entry.name)?.metadata()?.len(),
+                Kind::Directory => inner.push(directory.child(&entry.name)?),
+                _ => {}
             }
-            _ => 0,
-        };
+        }
+        Ok(())
+    };
+    let mut inner = Vec::new();
+    failure = count(directory, &mut inner).err().or(failure);
+    for round in &inner {
+        failure = count(round, &mut Vec::new()).err().or(failure);
     }
-    Ok(bytes)
+    (bytes, failure)
 }
 
 /// Size and SHA-256 of what can be read of a file, up to one byte more than expected.

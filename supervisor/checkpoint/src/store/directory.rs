@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::ffi::{CStr, CString, OsStr, OsString};
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 
@@ -80,8 +80,8 @@ impl Directory {
     }
 
     /// A regular file in it, to be read.
-    pub fn file(&self, name: &str) -> io::Result<File> {
-        let file = File::from(fs::openat(&self.fd, name, ALWAYS | OFlags::RDONLY, Mode::empty())?);
+    pub fn file(&self, name: impl AsRef<OsStr>) -> io::Result<File> {
+        let file = File::from(fs::openat(&self.fd, name.as_ref(), ALWAYS | OFlags::RDONLY, Mode::empty())?);
         if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("not a regular file")) }
     }
 
@@ -181,7 +181,7 @@ impl Directory {
     }
 
     /// Remove something in it with all that is below.
-    pub fn remove(&self, name: &str) -> io::Result<()> {
+    pub fn remove(&self, name: impl AsRef<OsStr>) -> io::Result<()> {
         self.remove_below(name.as_ref(), DEPTH_LIMIT)
     }
 
@@ -203,6 +203,12 @@ impl Directory {
     pub fn room(&self) -> io::Result<u64> {
         let status = fs::fstatvfs(&self.fd)?;
         Ok(status.f_bavail.saturating_mul(status.f_frsize))
+    }
+}
+
+impl AsFd for Directory {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 }
 

@@ -1,6 +1,7 @@
 //! A checkpoint that is being made.
 
 use std::io::{self, Read, Write as _};
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::{Path, PathBuf};
 
 use super::checkpoint::{ScanError, architecture, hash_file, scan};
@@ -10,7 +11,7 @@ use super::id::Id;
 use super::metadata::{
     self, FORMAT, Facts, Image, Metadata, PARENT, ROUNDS_LIMIT, parent_of, round_directory,
 };
-use super::{NEW, StoreError, failed};
+use super::{NEW, StoreError, failed, now};
 
 /// Bytes that are read at once.
 const CHUNK: usize = 1 << 18;
@@ -33,6 +34,8 @@ pub struct Draft {
     images: Directory,
     component: String,
     id: Id,
+    /// In microseconds since 1970; its name may be later, so that it is the newest.
+    begun: i64,
     rounds: u32,
 }
 
@@ -82,7 +85,7 @@ impl Draft {
         let images = directory.child(IMAGES)?;
         let base = Directory::open(base.path())?;
         let component = component.to_owned();
-        Ok(Some(Self { base, parent, hidden: directory, images, component, id, rounds: 0 }))
+        Ok(Some(Self { base, parent, hidden: directory, images, component, id, begun: now(), rounds: 0 }))
     }
 
     /// What it will be called.
@@ -118,13 +121,23 @@ impl Draft {
         parent_of(None, self.rounds)
     }
 
+    /// What says that somebody is at work here, as long as it is open.
+    pub(crate) fn lock(&self) -> BorrowedFd<'_> {
+        self.hidden.as_fd()
+    }
+
     /// Everything is there: count and hash it, write it to the disk, and put it in its place.
     pub fn commit(self, facts: Facts, quota: Option<u64>) -> Result<Metadata, StoreError> {
+        self.keep(facts, quota)
+    }
+
+    /// The same while somebody still works beside the images.
+    pub(crate) fn keep(&self, facts: Facts, quota: Option<u64>) -> Result<Metadata, StoreError> {
         let images = self.seal_images()?;
         let image_size = images.iter().map(|image| image.size).sum();
         let metadata = Metadata {
             format: FORMAT,
-            timestamp: self.id.micros() / 1_000_000,
+            timestamp: self.begun / 1_000_000,
             id: self.id.clone(),
             component: self.component.clone(),
             original_pid: facts.original_pid,
@@ -245,7 +258,7 @@ impl Draft {
 impl Drop for Draft {
     fn drop(&mut self) {
         // What cannot be removed now is left to a sweep.
-        let _ = self.parent.remove(&format!("{NEW}{}", self.id));
+        let _ = self.parent.remove(format!("{NEW}{}", self.id));
         let _ = self.base.remove_empty(&self.component);
     }
 }

@@ -30,8 +30,11 @@ pub struct Present<K> {
     pub key: K,
     /// Whose it is.
     pub component: String,
-    /// When it was begun, in microseconds since 1970.
+    /// Its place among all, which is the time in its name, in microseconds since 1970: later than that of what was made
+    /// before, also when the clock was set back.
     pub micros: i64,
+    /// When it was begun by the clock of that time, in microseconds since 1970.
+    pub begun: i64,
     /// In bytes.
     pub size: u64,
 }
@@ -57,7 +60,7 @@ pub fn excess<K: Ord + Clone>(policy: &Policy, now: i64, present: &[Present<K>])
     let mut full = false;
     let judged = newest_first.into_iter().filter_map(|one| {
         let count = kept.entry(&one.component).or_default();
-        if limit.is_some_and(|limit| now.saturating_sub(one.micros) > limit) {
+        if limit.is_some_and(|limit| now.saturating_sub(one.begun) > limit) {
             return Some((one.key.clone(), Excess::Age));
         }
         if *count >= policy.per_component {
@@ -90,6 +93,7 @@ mod tests {
                 key,
                 component: format!("c{component}"),
                 micros,
+                begun: micros,
                 size,
             };
             all.into_iter().enumerate().map(of).collect()
@@ -144,6 +148,7 @@ mod tests {
             key,
             component: component.into(),
             micros,
+            begun: micros,
             size,
         };
         let present = [one(1, "a", 10, 5), one(2, "a", 20, 5), one(3, "b", 15, 5), one(4, "a", 30, 5)];
@@ -154,5 +159,8 @@ mod tests {
         assert_eq!(of(quota), [(3, Excess::Quota), (1, Excess::Quota)]);
         let age = Policy { max_age: Some(Duration::from_micros(20)), ..Policy::default() };
         assert_eq!(of(age), [(3, Excess::Age), (1, Excess::Age)]);
+        // One with a name from the future is as old as it is.
+        let ahead = [Present { begun: 10, ..one(5, "a", 4000, 5) }, one(6, "a", 4001, 5)];
+        assert_eq!(excess(&age, 40, &ahead), [(5, Excess::Age)]);
     }
 }

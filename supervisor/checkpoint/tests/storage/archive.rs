@@ -7,7 +7,7 @@ use crate::made::{keep, place};
 use proptest::prelude::*;
 use tar::{Builder, EntryType, Header};
 use yakiros_checkpoint::archive::{export, import};
-use yakiros_checkpoint::store::{Metadata, Store};
+use yakiros_checkpoint::store::{Id, Metadata, Store};
 
 const IMAGES: [(&str, &[u8]); 2] = [("core-1.img", b"registers"), ("pages-1.img", &[7; 5000])];
 
@@ -41,6 +41,25 @@ fn a_checkpoint_is_the_same_elsewhere() {
         assert_eq!(archive(&there, &kept), bytes);
     }
     assert_eq!(everything(here.path()), everything(there.path()));
+}
+
+#[test]
+fn what_comes_from_the_future_is_refused() {
+    let (_here, here) = store();
+    let kept = keep(&here, "web", &IMAGES);
+    let day = 24 * 3600 * 1_000_000;
+    for (ahead, is_refused) in [(2 * day, true), (day / 2, false)] {
+        let (_there, there) = store();
+        let id = Id::next(kept.id.micros() + ahead, None, 1);
+        let bytes = Metadata { id, images: Vec::new(), image_size: 0, ..kept.clone() }.to_bytes();
+        let archive = tar(&[("metadata.json", EntryType::Regular, &bytes)]);
+        let taken = import(&there, archive.as_slice(), None).map_err(|error| error.to_string());
+        let said = taken.as_ref().err().map(String::as_str).unwrap_or_default();
+        assert_eq!(
+            (taken.is_err(), said.contains("is in the future here: set the clock")),
+            (is_refused, is_refused)
+        );
+    }
 }
 
 #[test]

@@ -161,6 +161,25 @@ fn what_belongs_elsewhere_is_refused() {
 }
 
 #[test]
+fn a_damaged_one_is_in_nobody_elses_way() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let (_directory, store) = store();
+    let whole = keep(&store, "web", &IMAGES);
+    let odd = keep(&store, "web", &IMAGES);
+    let name = std::ffi::OsStr::from_bytes(b"core-\xff.img");
+    fs::write(place(&store, "web", &odd.id).join(name), "odd").unwrap();
+    let listed = store.list(None).unwrap();
+    let found: Vec<_> = listed.iter().map(|outline| (&outline.id, outline.bytes > 5009)).collect();
+    assert_eq!(found, [(&odd.id, true), (&whole.id, true)]);
+    assert!(listed[0].bytes == listed[1].bytes + 3, "{listed:?}");
+    assert!(matches!(damage(&store, "web", &odd.id), Damage::Unexpected(_)));
+    assert_eq!(store.usage().unwrap()[0].checkpoints, 2);
+    let one = Policy { per_component: 1, ..Policy::default() };
+    assert_eq!(store.retain(&one, None).unwrap().len(), 1);
+    store.remove("web", &odd.id).unwrap();
+}
+
+#[test]
 fn a_store_that_others_can_change_is_refused() {
     let (_directory, store) = store();
     for mode in [0o770, 0o702] {
@@ -241,7 +260,9 @@ fn names_never_clash() {
     fs::create_dir_all(place(&store, "web", &ahead)).unwrap();
     let kept = keep(&store, "web", &IMAGES);
     assert!(kept.id > ahead);
-    assert_eq!(store.ids("web").unwrap(), [kept.id, ahead]);
+    assert_eq!(store.ids("web").unwrap(), [kept.id.clone(), ahead]);
+    // Its name says when it comes, and it itself when it was made.
+    assert!(kept.timestamp < 4_000_000_000, "{}", kept.timestamp);
 }
 
 /// Something that is done to a store.
