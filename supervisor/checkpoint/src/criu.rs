@@ -4,21 +4,24 @@
 
 mod arguments;
 mod figures;
+pub mod gate;
 mod log;
 
 use std::ffi::OsString;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read as _};
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 pub use arguments::{Action, Cgroups, NetworkLock, Options, Paths, arguments};
 pub use figures::{DumpFigures, Figures, RestoreFigures};
+use gate::Gate;
 pub use log::reasons;
 
-use crate::child::{self, Ended};
+use crate::child::{self, Asked, Ended};
 use crate::store::Version;
 
 /// Its name, where no path is given.
@@ -41,6 +44,16 @@ pub struct Criu {
     pub path: PathBuf,
     /// What it says it is.
     pub version: Version,
+}
+
+/// How it is called.
+pub struct Call<'a> {
+    /// The time it has, without that for the answer at the gate.
+    pub limit: Duration,
+    /// The lock of what it works on, which it holds as long as it lives.
+    pub held: BorrowedFd<'a>,
+    /// Where it asks before it ends processes, and what answers.
+    pub gate: Option<(&'a Gate, &'a mut dyn FnMut() -> bool)>,
 }
 
 /// Why it did not do what it was told.
@@ -73,28 +86,34 @@ impl Criu {
         Ok(Self { path, version })
     }
 
-    /// Do something to a process or make one again.
+    /// Do something to a process or make one again. What it counted is none if that cannot be read: it decides nothing.
     pub fn run(
         &self,
         action: &Action,
         options: &Options,
         paths: &Paths,
-        limit: Duration,
+        call: Call<'_>,
     ) -> Result<Figures, CriuError> {
-        let failed = |path: &Path| {
-            let path = path.to_owned();
-            move |error| CriuError::Failed(path, error)
-        };
+        let Call { limit, held, gate } = call;
         let log = paths.work.join(LOG);
         let mut given = arguments(action, options, paths);
         given.extend(["--log-file", LOG].map(OsString::from));
-        let ended = child::run(Command::new(&self.path).args(given), limit).map_err(failed(&self.path))?;
+        let mut command = Command::new(&self.path);
+        command.args(given);
+        let ended = match gate {
+            None => child::run_with(&mut command, limit, Some(held), None),
+            Some((gate, answer)) => {
+                command.env(gate::DOOR, gate.work());
+                let mut answer = || gate.answer(&mut *answer);
+                let asked = Asked { by: gate.as_fd(), answer: &mut answer };
+                child::run_with(&mut command, limit, Some(held), Some(asked))
+            }
+        };
+        let ended = ended.map_err(|error| CriuError::Failed(self.path.clone(), error))?;
         match ended.status {
             None => Err(CriuError::Late(limit)),
             Some(status) if status.success() => {
-                let figures = paths.work.join(action.figures());
-                let bytes = read(&figures, FIGURES_LIMIT).map_err(failed(&figures))?;
-                // They are told and decide nothing.
+                let bytes = read(&paths.work.join(action.figures()), FIGURES_LIMIT).unwrap_or_default();
                 Ok(Figures::parse(&bytes).unwrap_or_default())
             }
             Some(status) => {
@@ -122,7 +141,8 @@ fn parse_version(text: &str) -> Option<Version> {
     Some(Version { major, minor, patch })
 }
 
-fn resolve(path: &Path) -> Option<PathBuf> {
+/// The program at this path; a name alone is looked for in `PATH`.
+pub(crate) fn resolve(path: &Path) -> Option<PathBuf> {
     use std::os::unix::fs::PermissionsExt as _;
     let is_program = |path: &PathBuf| {
         path.metadata().is_ok_and(|status| status.is_file() && status.permissions().mode() & 0o111 != 0)

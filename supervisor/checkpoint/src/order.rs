@@ -42,6 +42,8 @@ pub enum Job {
     },
     /// Find out what would make a dump fail.
     Preflight {
+        /// CRIU, as a path or a name: it depends on its version.
+        criu: PathBuf,
         /// The first process of the tree.
         pid: i32,
     },
@@ -163,6 +165,8 @@ pub enum Step {
     Dump,
     /// What was written is hashed, written to the disk and put in its place.
     Commit,
+    /// They are ended, if that was ordered: not before the checkpoint is in its place.
+    End,
     /// They are made again.
     Restore,
 }
@@ -265,12 +269,21 @@ impl<W: Write> Teller<W> {
         step: Step,
         work: impl FnOnce() -> Result<T, E>,
     ) -> Result<T, Failure> {
-        let broken = |error: io::Error| Failure { step, reason: format!("nobody listens: {error}") };
-        self.tell(Event::Begun { step }).map_err(broken)?;
-        let begun = Instant::now();
+        let begun = self.begin(step)?;
         let result = work().map_err(|error| Failure { step, reason: error.to_string() })?;
-        self.tell(Event::Ended { step, micros: micros(begun.elapsed()) }).map_err(broken)?;
+        self.end(step, begun)?;
         Ok(result)
+    }
+
+    /// Begin a step that ends elsewhere.
+    pub fn begin(&mut self, step: Step) -> Result<Instant, Failure> {
+        self.found(step, Event::Begun { step })?;
+        Ok(Instant::now())
+    }
+
+    /// End one that began then.
+    pub fn end(&mut self, step: Step, begun: Instant) -> Result<(), Failure> {
+        self.found(step, Event::Ended { step, micros: micros(begun.elapsed()) })
     }
 
     /// Tell what a step found.

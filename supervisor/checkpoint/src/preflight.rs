@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::criu::Options;
 
 pub use judge::judge;
-pub use read::read;
+pub use read::{read, resume};
 
 /// A process tree as the kernel shows it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -23,8 +23,6 @@ pub struct Tree {
     pub processes: Vec<Process>,
     /// Sockets of its network namespace, by inode.
     pub sockets: BTreeMap<u64, Socket>,
-    /// Processes with file locks.
-    pub lockers: Vec<i32>,
 }
 
 /// One process.
@@ -38,6 +36,8 @@ pub struct Process {
     pub tracer: i32,
     /// Its session.
     pub session: i32,
+    /// Whether a process with that number is there, in the tree or elsewhere.
+    pub has_leader: bool,
     /// Its user namespace, as the kernel writes it.
     pub user_namespace: String,
     /// What it has open.
@@ -59,6 +59,8 @@ pub struct Descriptor {
     pub is_unlinked: bool,
     /// Its size in bytes.
     pub size: u64,
+    /// There is a lock on it, of whatever kind, that is held by it or by the process.
+    pub is_locked: bool,
 }
 
 /// A part of the memory.

@@ -1,6 +1,7 @@
 //! What checkpoints can hold on this machine: asked of CRIU and of the kernel by trying, once for each of both.
 //!
-//! The verdict is kept under the run directory and asked for again only when the kernel, the boot or CRIU is another.
+//! The verdict is kept under the run directory and asked for again only when the kernel, its modules, the boot, the
+//! rights or CRIU are others.
 
 mod cache;
 mod diagnosis;

@@ -30,7 +30,7 @@ fn carry_out<W: Write>(order: &Order, teller: &mut Teller<W>) -> Result<Done, Fa
     let base = &order.base;
     match &order.job {
         Job::Check { criu, cache } => live::check(criu, cache.as_deref(), teller),
-        Job::Preflight { pid } => live::preflight(*pid, teller),
+        Job::Preflight { criu, pid } => live::preflight(criu, *pid, teller),
         Job::Dump(dump) => live::dump(base, dump, teller),
         Job::Restore(restore) => live::restore(base, restore, teller),
         Job::Verify { component, id } => stored::verify(base, component, id.as_ref(), teller),

@@ -2,15 +2,19 @@
 //! output.
 //!
 //! Exit codes: 0 done, 1 failed, 2 no order. It is for programs: process 1 starts it with a limit, so that nothing that
-//! takes time or can go wrong is done there.
+//! takes time or can go wrong is done there. CRIU runs it, too, to ask whether it may end what it has written.
 
 use std::io::{self, Read as _};
 use std::process::ExitCode;
 
+use yakiros_checkpoint::criu::gate;
 use yakiros_checkpoint::order::{ORDER_LIMIT, Order, Teller};
 use yakiros_checkpoint::worker;
 
 fn main() -> ExitCode {
+    if let Some(work) = std::env::var_os(gate::DOOR) {
+        return if gate::ask(&work) { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
     let order = match read() {
         Ok(order) => order,
         Err(message) => {

@@ -21,8 +21,8 @@ pub enum Action {
         pid: i32,
         /// The round before, as seen from the images' directory.
         parent: Option<String>,
-        /// Let it run on; otherwise it is ended.
-        leave_running: bool,
+        /// A program that CRIU has to ask before it ends the tree; without one the tree runs on.
+        end: Option<PathBuf>,
     },
     /// Make it again.
     Restore {
@@ -131,8 +131,11 @@ pub fn arguments(action: &Action, options: &Options, paths: &Paths) -> Vec<OsStr
     if let Action::Dump { parent: Some(_), .. } = action {
         add(&[&"--track-mem"]);
     }
-    if let Action::Dump { leave_running: true, .. } = action {
-        add(&[&"--leave-running"]);
+    if let Action::Dump { end, .. } = action {
+        match end {
+            Some(program) => add(&[&"--action-script", program]),
+            None => add(&[&"--leave-running"]),
+        }
     }
     let switches = [
         (options.tcp_established, "--tcp-established"),
@@ -178,14 +181,17 @@ mod tests {
     #[test]
     fn what_is_wanted_is_what_is_told() {
         let plain = Options::default();
-        let dump = |parent: Option<&str>, leave_running| Action::Dump {
+        let dump = |parent: Option<&str>, leave_running: bool| Action::Dump {
             pid: 7,
             parent: parent.map(str::to_owned),
-            leave_running,
+            end: (!leave_running).then(|| "/ask".into()),
         };
         let usual = "--no-default-config --verbosity=2 --images-dir /i --work-dir /w";
         let rest = "--network-lock nftables --manage-cgroups=ignore";
-        assert_eq!(line(&dump(None, false), &plain), format!("dump --tree 7 {usual} {rest}"));
+        assert_eq!(
+            line(&dump(None, false), &plain),
+            format!("dump --tree 7 {usual} --action-script /ask {rest}")
+        );
         assert_eq!(
             line(&dump(Some("pre-2"), true), &plain),
             format!("dump --tree 7 {usual} --prev-images-dir pre-2 --track-mem --leave-running {rest}")
@@ -210,7 +216,7 @@ mod tests {
             "--manage-cgroups=soft --cgroup-root /graph/web --external unix[9] --external mnt[/x]:x";
         assert_eq!(
             line(&dump(None, false), &all),
-            format!("dump --tree 7 {usual} {switches} --network-lock skip {outside}")
+            format!("dump --tree 7 {usual} --action-script /ask {switches} --network-lock skip {outside}")
         );
         let inherit = vec![(5, "pipe:[4711]".to_owned())];
         let restore = Action::Restore { pidfile: "/w/pid".into(), inherit };

@@ -2,21 +2,33 @@
 
 use super::{Descriptor, Finding, Mapping, Process, Socket, Tree, Verdict};
 use crate::criu::Options;
+use crate::store::Version;
 
 /// Largest file without a name that is put into the images, in bytes: what is larger is data that belongs to a disk.
 const GHOST_LIMIT: u64 = 256 << 20;
 /// What CRIU allows without being told.
 const GHOST_USUAL: u64 = 1 << 20;
 
-/// Kinds of anonymous inodes that CRIU knows.
-const KNOWN: [&str; 7] = ["eventfd", "eventpoll", "signalfd", "timerfd", "inotify", "fanotify", "pidfd"];
+/// Of any CRIU that is in use.
+const ALWAYS: Version = Version { major: 0, minor: 0, patch: 0 };
+/// Kinds of anonymous inodes that CRIU knows, and since when. Of tables of programs in the kernel it knows hashes and
+/// arrays, and says so itself of others.
+const KNOWN: [(&str, Version); 8] = [
+    ("eventfd", ALWAYS),
+    ("eventpoll", ALWAYS),
+    ("signalfd", ALWAYS),
+    ("timerfd", ALWAYS),
+    ("inotify", ALWAYS),
+    ("fanotify", ALWAYS),
+    ("bpf-map", Version { major: 3, minor: 16, patch: 0 }),
+    ("pidfd", Version { major: 4, minor: 1, patch: 0 }),
+];
 
 /// Kinds that it does not, with what is asked for by them.
-const UNKNOWN: [(&str, &str, &str); 7] = [
+const UNKNOWN: [(&str, &str, &str); 6] = [
     ("io_uring", "requests may be under way in the kernel", "have it use epoll while checkpoints are wanted"),
     ("userfaultfd", "page faults of it would be nobody's", "have it close that before"),
     ("bpf-prog", "programs in the kernel are not read back", "load them by another component"),
-    ("bpf-map", "tables of programs in the kernel are not read back", "load them by another component"),
     ("bpf-link", "what a program in the kernel hangs on is not read back", "load it by another component"),
     ("perf_event", "counters in the kernel are not read back", "have it stop measuring before"),
     ("kvm-vm", "a machine's state is in the kernel", "have its own means save it"),
@@ -40,25 +52,26 @@ const TERMINALS: &str = "/dev/pts/";
 /// What the kernel maps into every process.
 const KERNELS_OWN: [&str; 4] = ["[vdso]", "[vvar]", "[vvar_vclock]", "[vsyscall]"];
 
-/// Judge a tree; its first process is the first.
-pub fn judge(tree: &Tree) -> Verdict {
+/// Judge a tree for this version of CRIU; its first process is the first.
+pub fn judge(tree: &Tree, criu: Version) -> Verdict {
     let mut verdict = Verdict { processes: tree.processes.len(), ..Verdict::default() };
     for process in &tree.processes {
         process_itself(tree, process, &mut verdict);
         for descriptor in &process.descriptors {
-            if let Some((why, fix)) = open(tree, descriptor, &mut verdict.options) {
+            if let Some((why, fix)) = open(tree, descriptor, criu, &mut verdict.options) {
                 let what = format!("descriptor {} ({})", descriptor.number, descriptor.target);
                 verdict.findings.push(Finding { pid: process.pid, what, why, fix });
             }
         }
         for mapping in &process.mappings {
-            if let Some((why, fix)) = mapped(mapping) {
+            if let Some((why, fix)) = mapped(mapping, criu) {
                 let what = format!("memory at {} ({})", mapping.range, mapping.name);
                 verdict.findings.push(Finding { pid: process.pid, what, why, fix });
             }
         }
     }
-    verdict.options.file_locks = tree.processes.iter().any(|process| tree.lockers.contains(&process.pid));
+    let mut descriptors = tree.processes.iter().flat_map(|process| &process.descriptors);
+    verdict.options.file_locks = descriptors.any(|descriptor| descriptor.is_locked);
     verdict
 }
 
@@ -82,21 +95,24 @@ fn process_itself(tree: &Tree, process: &Process, verdict: &mut Verdict) {
         let why = format!("process {} traces it, and only one can", process.tracer);
         found("itself", (why, "end the debugger".into()));
     }
-    // A session of number 0 is one that this namespace does not see.
-    if process.state != 'Z' && !in_tree(process.session) {
+    // A session of number 0 is one that this namespace does not see. In place of a leader that has ended CRIU makes one
+    // again for the time of the restore, but not for the first process.
+    let is_made_again = process.session != 0 && !process.has_leader && process.pid != first.pid;
+    if process.state != 'Z' && !in_tree(process.session) && !is_made_again {
         let why = format!("the leader of its session, {}, is not among its processes", process.session);
         found("its session", (why, "have it begin a session of its own, as setsid does".into()));
     }
-    if process.user_namespace != first.user_namespace {
+    // What has ended is in none any more.
+    if process.state != 'Z' && process.user_namespace != first.user_namespace {
         let why = "it is in another user namespace than the first process".to_owned();
         found("its user namespace", (why, "have it use that of the component".into()));
     }
 }
 
-fn open(tree: &Tree, descriptor: &Descriptor, options: &mut Options) -> Option<Reason> {
+fn open(tree: &Tree, descriptor: &Descriptor, criu: Version, options: &mut Options) -> Option<Reason> {
     let target = descriptor.target.as_str();
     if let Some(kind) = target.strip_prefix("anon_inode:") {
-        return anonymous(kind);
+        return anonymous(kind, criu);
     }
     if let Some(inode) = target.strip_prefix("socket:[").and_then(|rest| rest.strip_suffix(']')) {
         let socket = inode.parse().ok().and_then(|inode: u64| tree.sockets.get(&inode));
@@ -126,11 +142,12 @@ fn open(tree: &Tree, descriptor: &Descriptor, options: &mut Options) -> Option<R
 }
 
 /// `[eventfd]`, `inotify`, `bpf-map`, `[eventfd:17]`.
-fn anonymous(kind: &str) -> Option<Reason> {
+fn anonymous(kind: &str, criu: Version) -> Option<Reason> {
     let kind = kind.trim_start_matches('[').trim_end_matches(']');
     let kind = kind.split(':').next().unwrap_or(kind);
-    if KNOWN.contains(&kind) {
-        return None;
+    if let Some((_, since)) = KNOWN.iter().find(|(name, _)| *name == kind) {
+        let why = || format!("CRIU knows this kind since {since}, and here is {criu}");
+        return (criu < *since).then(|| reason(why(), "install a newer CRIU, or have it close that before"));
     }
     Some(match UNKNOWN.iter().find(|(name, ..)| *name == kind) {
         Some((_, why, fix)) => reason(*why, *fix),
@@ -138,9 +155,9 @@ fn anonymous(kind: &str) -> Option<Reason> {
     })
 }
 
-fn mapped(mapping: &Mapping) -> Option<Reason> {
+fn mapped(mapping: &Mapping, criu: Version) -> Option<Reason> {
     if let Some(kind) = mapping.name.strip_prefix("anon_inode:") {
-        return anonymous(kind);
+        return anonymous(kind, criu);
     }
     if mapping.name == "[uprobes]" {
         return Some(reason("somebody traces its functions", "end what traces them"));
@@ -154,14 +171,31 @@ fn mapped(mapping: &Mapping) -> Option<Reason> {
 mod tests {
     use super::*;
 
+    const CRIU: Version = Version { major: 4, minor: 2, patch: 0 };
+
+    fn judge(tree: &Tree) -> Verdict {
+        super::judge(tree, CRIU)
+    }
+
     /// A process that leads its session.
     fn process(descriptors: Vec<Descriptor>, mappings: Vec<Mapping>) -> Process {
-        Process { pid: 7, state: 'S', session: 7, descriptors, mappings, ..Process::default() }
+        let user_namespace = "user:[1]".to_owned();
+        let (pid, state, session) = (7, 'S', 7);
+        Process {
+            pid,
+            state,
+            session,
+            has_leader: true,
+            user_namespace,
+            descriptors,
+            mappings,
+            ..Process::default()
+        }
     }
 
     fn with(descriptor: Descriptor) -> Verdict {
         let sockets = [(11, Socket::Tcp), (12, Socket::TcpConnected), (13, Socket::Unix)].into();
-        judge(&Tree { processes: vec![process(vec![descriptor], Vec::new())], sockets, lockers: Vec::new() })
+        judge(&Tree { processes: vec![process(vec![descriptor], Vec::new())], sockets })
     }
 
     fn target(target: &str) -> Descriptor {
@@ -181,6 +215,7 @@ mod tests {
             "anon_inode:inotify",
             "anon_inode:[eventpoll]",
             "anon_inode:[pidfd]",
+            "anon_inode:bpf-map",
             "/memfd:x (deleted)",
             "net:[4026531840]",
         ];
@@ -204,7 +239,6 @@ mod tests {
         let cases = [
             (target("anon_inode:[io_uring]"), "(anon_inode:[io_uring]): requests may be under way"),
             (target("anon_inode:[userfaultfd]"), "page faults"),
-            (target("anon_inode:bpf-map"), "tables of programs"),
             (target("anon_inode:bpf-prog"), "programs in the kernel"),
             (target("anon_inode:[fscontext]"), "CRIU knows nothing of this kind"),
             (device, "descriptor 3 (/dev/kvm): what a device knows"),
@@ -235,11 +269,24 @@ mod tests {
         assert!(with(terminal).options.shell_job);
         let ghost = Descriptor { is_unlinked: true, size: 5 << 20, ..target("/tmp/x (deleted)") };
         assert_eq!(with(ghost).options.ghost_limit, Some(5 << 20));
-        let mut tree =
-            Tree { processes: vec![process(Vec::new(), Vec::new())], lockers: vec![8], ..Tree::default() };
-        assert!(!judge(&tree).options.file_locks);
-        tree.lockers.push(7);
-        assert!(judge(&tree).options.file_locks);
+        assert!(!with(target("/run/lock")).options.file_locks);
+        assert!(with(Descriptor { is_locked: true, ..target("/run/lock") }).options.file_locks);
+    }
+
+    #[test]
+    fn what_is_known_depends_on_the_version() {
+        let of = |kind: &str, major, minor| {
+            let tree = Tree { processes: vec![process(vec![target(kind)], Vec::new())], ..Tree::default() };
+            let findings = super::judge(&tree, Version { major, minor, patch: 0 }).findings;
+            findings.iter().map(ToString::to_string).collect::<String>()
+        };
+        assert_eq!(of("anon_inode:[pidfd]", 4, 1), "");
+        assert!(
+            of("anon_inode:[pidfd]", 4, 0)
+                .contains("knows this kind since 4.1.0, and here is 4.0.0; install")
+        );
+        assert_eq!(of("anon_inode:bpf-map", 3, 16), "");
+        assert!(of("anon_inode:bpf-map", 3, 15).contains("since 3.16.0"));
     }
 
     #[test]
@@ -252,9 +299,14 @@ mod tests {
             judge(&tree).findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
         };
         assert_eq!(of(&|_| {}), "");
-        assert_eq!(of(&|p| p.state = 'Z'), "", "its parent is dumped, too");
+        let ended = |p: &mut Process| *p = Process { pid: 8, state: 'Z', session: 7, ..Process::default() };
+        assert_eq!(of(&ended), "", "its parent is dumped, too, and nothing else is known of it");
         assert!(of(&|p| p.tracer = 99).starts_with("process 8, itself: process 99 traces it"));
         assert!(of(&|p| p.session = 1).contains("the leader of its session, 1, is not among its processes"));
+        let dead = |p: &mut Process| (p.session, p.has_leader) = (6, false);
+        assert_eq!(of(&dead), "", "CRIU makes a leader again");
+        let unseen = |p: &mut Process| (p.session, p.has_leader) = (0, false);
+        assert!(of(&unseen).contains("the leader of its session, 0, is not among"));
         assert!(of(&|p| p.user_namespace = "user:[2]".into()).contains("another user namespace"));
         let dead = Process { state: 'Z', ..first.clone() };
         let dead = judge(&Tree { processes: vec![dead], ..Tree::default() });

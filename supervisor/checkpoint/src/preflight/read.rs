@@ -5,6 +5,8 @@ use std::io::{self, Read as _};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
 use super::{Descriptor, Mapping, Process, Socket, Tree};
 
 /// Most processes of a tree that are looked at.
@@ -14,6 +16,9 @@ const FILE_LIMIT: u64 = 64 << 20;
 /// The state of a TCP socket that listens, and of one that is nothing yet.
 const LISTEN: &str = "0A";
 const CLOSED: &str = "07";
+
+/// The letter of a process that was stopped by a signal.
+const STOPPED: char = 'T';
 
 /// Tables of sockets below `/proc/PID/net`, and the column with the inode.
 const TABLES: [(&str, Socket, usize); 9] = [
@@ -50,40 +55,53 @@ pub fn read(pid: i32) -> io::Result<Tree> {
     }
     for (name, kind, column) in TABLES {
         // What the kernel does not know it has no table for.
-        let table = text(&folder(pid).join("net").join(name)).unwrap_or_default();
+        let table = text(&folder_of(pid).join("net").join(name)).unwrap_or_default();
         tree.sockets.extend(sockets(&table, kind, column));
     }
-    tree.lockers = lockers(&text(Path::new("/proc/locks")).unwrap_or_default());
     Ok(tree)
 }
 
+/// Let go on what was not stopped before: who was killed while it had these processes may have left them so, or with the
+/// signal on its way.
+pub fn resume(before: &Tree) {
+    for process in before.processes.iter().filter(|process| process.state != STOPPED) {
+        let Some(pid) = Pid::from_raw(process.pid) else { continue };
+        if let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) {
+            // It has ended meanwhile: then there is nothing to let go on.
+            let _ = pidfd_send_signal(&pidfd, Signal::CONT);
+        }
+    }
+}
+
 fn process(pid: i32) -> io::Result<(Process, Vec<i32>)> {
-    let folder = folder(pid);
+    let folder = folder_of(pid);
     let status = text(&folder.join("status"))?;
     let field = |name: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
         line.map_or("", str::trim)
     };
     let state = field("State").chars().next().unwrap_or('?');
+    // Of a process that is in a pid namespace below there are more numbers: ours is the first.
+    let session = field("NSsid").split_whitespace().next().and_then(|sid| sid.parse().ok()).unwrap_or(0);
     let mut read = Process {
         pid,
         state,
         tracer: field("TracerPid").parse().unwrap_or(0),
-        // Of a process that is in a pid namespace below there are more numbers: ours is the first.
-        session: field("NSsid").split_whitespace().next().and_then(|sid| sid.parse().ok()).unwrap_or(0),
+        session,
+        has_leader: session != 0 && folder_of(session).exists(),
         ..Process::default()
     };
     // What has ended has nothing more to show.
     if state != 'Z' {
         let namespace = fs::read_link(folder.join("ns/user"))?;
         read.user_namespace = namespace.to_string_lossy().into_owned();
-        read.descriptors = descriptors(&folder.join("fd"))?;
+        read.descriptors = descriptors(&folder)?;
         read.mappings = mappings(&text(&folder.join("smaps"))?);
     }
     Ok((read, children(&folder)?))
 }
 
-fn folder(pid: i32) -> PathBuf {
+fn folder_of(pid: i32) -> PathBuf {
     Path::new("/proc").join(pid.to_string())
 }
 
@@ -101,7 +119,7 @@ fn children(folder: &Path) -> io::Result<Vec<i32>> {
 
 fn descriptors(folder: &Path) -> io::Result<Vec<Descriptor>> {
     let mut found = Vec::new();
-    for entry in fs::read_dir(folder)? {
+    for entry in fs::read_dir(folder.join("fd"))? {
         let path = entry?.path();
         let number = path.file_name().and_then(|name| name.to_str()?.parse().ok());
         let (Some(number), Ok(target)) = (number, fs::read_link(&path)) else { continue };
@@ -114,6 +132,7 @@ fn descriptors(folder: &Path) -> io::Result<Vec<Descriptor>> {
             is_device: kind.is_char_device() || kind.is_block_device(),
             is_unlinked: kind.is_file() && status.nlink() == 0,
             size: status.len(),
+            is_locked: kind.is_file() && is_locked(&folder.join("fdinfo").join(number.to_string())),
         });
     }
     found.sort_by_key(|descriptor| descriptor.number);
@@ -152,14 +171,10 @@ fn sockets(table: &str, kind: Socket, column: usize) -> impl Iterator<Item = (u6
     })
 }
 
-/// `1: FLOCK  ADVISORY  WRITE 2383 fe:00:10938183 0 EOF`; who waits for one has `->` before.
-fn lockers(locks: &str) -> Vec<i32> {
-    let holder = |line: &str| {
-        let mut words = line.split_whitespace().skip(1);
-        let kind = words.next()?;
-        (kind != "->").then(|| words.nth(2)?.parse().ok()).flatten()
-    };
-    locks.lines().filter_map(holder).collect()
+/// Whether there is a line `lock: 1: OFDLCK ADVISORY  WRITE -1 fe:00:10938183 0 EOF`. It is there for each kind of lock,
+/// by whoever it was taken, and not for who waits for one: `/proc/locks` does not name the holders of some.
+fn is_locked(path: &Path) -> bool {
+    text(path).is_ok_and(|info| info.lines().any(|line| line.starts_with("lock:")))
 }
 
 fn text(path: &Path) -> io::Result<String> {
@@ -203,7 +218,8 @@ mod tests {
         assert_eq!(kind(listener.as_raw_fd()), Some(Socket::Tcp));
         assert_eq!(kind(stream.as_raw_fd()), Some(Socket::TcpConnected));
         assert!(first.mappings.iter().any(|mapping| mapping.name == "[vdso]"), "{:?}", first.mappings);
-        assert!(super::super::judge(&tree).options.tcp_established);
+        let criu = crate::store::Version { major: 4, minor: 2, patch: 0 };
+        assert!(super::super::judge(&tree, criu).options.tcp_established);
     }
 
     #[test]
@@ -227,9 +243,29 @@ mod tests {
     }
 
     #[test]
-    fn holders_of_locks_are_told_from_who_waits() {
-        let locks = "1: FLOCK  ADVISORY  WRITE 2383 fe:00:1 0 EOF\n1: -> FLOCK  ADVISORY  WRITE 11 fe:00:1 0 EOF\n\
-                     2: OFDLCK ADVISORY  READ -1 00:01:2 0 EOF\n";
-        assert_eq!(lockers(locks), [2383, -1]);
+    fn locks_of_each_kind_are_seen() {
+        use rustix::fs::{FlockOperation, fcntl_lock, flock};
+        let is_locked = |file: &File| {
+            let found = descriptors(Path::new("/proc/self")).unwrap();
+            found.iter().find(|descriptor| descriptor.number == file.as_raw_fd()).expect("open").is_locked
+        };
+        let file = tempfile::tempfile().unwrap();
+        assert!(!is_locked(&file));
+        flock(&file, FlockOperation::LockExclusive).unwrap();
+        assert!(is_locked(&file));
+        let file = tempfile::tempfile().unwrap();
+        fcntl_lock(&file, FlockOperation::LockExclusive).unwrap();
+        assert!(is_locked(&file));
+        // One of an open file description, which has no process.
+        let file = tempfile::tempfile().unwrap();
+        let lock = nix::libc::flock {
+            l_type: nix::libc::F_WRLCK as i16,
+            l_whence: nix::libc::SEEK_SET as i16,
+            l_start: 0,
+            l_len: 0,
+            l_pid: 0,
+        };
+        nix::fcntl::fcntl(&file, nix::fcntl::FcntlArg::F_OFD_SETLK(&lock)).unwrap();
+        assert!(is_locked(&file));
     }
 }

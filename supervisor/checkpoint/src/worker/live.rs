@@ -2,15 +2,22 @@
 
 use std::fs::{self, DirBuilder};
 use std::io::{self, Read as _, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::{Done, failed, named};
-use crate::criu::{Action, Criu, CriuError, Figures, Options, Paths};
+use crate::criu::gate::Gate;
+use crate::criu::{Action, Call, Criu, CriuError, DumpFigures, Figures, Options, Paths};
 use crate::order::{Dump, Event, Failure, Restore, Step, Teller};
-use crate::preflight::{self, Verdict};
+use crate::preflight::{self, Tree, Verdict};
 use crate::probe::{self, Report};
-use crate::store::{Draft, Facts, ROUNDS_LIMIT, Store};
+use crate::store::{Draft, Facts, Metadata, ROUNDS_LIMIT, Store, Version};
 
 /// Pages of memory that are copied so quickly that another round before saves nothing: 1 MiB.
 const SMALL: u64 = 256;
@@ -23,7 +30,7 @@ pub(super) fn check<W: Write>(
     teller: &mut Teller<W>,
 ) -> Result<Done, Failure> {
     let report = teller.step(Step::Probe, || -> Result<_, String> {
-        if let Some(known) = cache.and_then(probe::load) {
+        if let Some(known) = cache.and_then(|cache| probe::load(cache, criu)) {
             return Ok(known);
         }
         let report = Report::make(criu);
@@ -38,38 +45,137 @@ pub(super) fn check<W: Write>(
     Ok((message.to_owned(), None))
 }
 
-pub(super) fn preflight<W: Write>(pid: i32, teller: &mut Teller<W>) -> Result<Done, Failure> {
-    let verdict = look(pid, teller)?;
+pub(super) fn preflight<W: Write>(criu: &Path, pid: i32, teller: &mut Teller<W>) -> Result<Done, Failure> {
+    let criu = teller.step(Step::Criu, || Criu::find(criu))?;
+    let (verdict, _) = look(pid, criu.version, teller)?;
     Ok((format!("{} processes, {} things in the way", verdict.processes, verdict.findings.len()), None))
 }
 
 pub(super) fn dump<W: Write>(base: &Path, order: &Dump, teller: &mut Teller<W>) -> Result<Done, Failure> {
     let store = teller.step(Step::Open, || Store::make(base))?;
     let criu = teller.step(Step::Criu, || Criu::find(&order.criu))?;
-    let verdict = look(order.pid, teller)?;
+    let (verdict, before) = look(order.pid, criu.version, teller)?;
     if let Some(first) = verdict.findings.first() {
         return Err(Failure { step: Step::Preflight, reason: first.to_string() });
     }
     let options = merged(&order.options, &verdict.options);
     let mut draft = teller.step(Step::Open, || store.begin(&order.component))?;
-    rounds(&criu, order, &options, &mut draft, teller)?;
-    let action = Action::Dump { pid: order.pid, parent: draft.parent(), leave_running: order.leave_running };
-    let paths = Paths { images: draft.images().to_owned(), work: draft.work() };
-    let figures = teller.step(Step::Dump, || criu.run(&action, &options, &paths, order.limit))?;
-    teller.found(Step::Dump, Event::Counted { step: Step::Dump, figures })?;
-    let facts = Facts {
-        original_pid: order.pid,
-        capabilities: order.capabilities.clone(),
-        criu_version: criu.version,
-        leave_running: order.leave_running,
-        preserve_fds: order.preserve_fds.clone(),
-        options,
-        figures: figures.dump,
-    };
-    let metadata = teller.step(Step::Commit, || draft.commit(facts, order.quota))?;
+    let dumping = Dumping { criu: &criu, order, options: &options, before: &before };
+    rounds(&dumping, &mut draft, teller)?;
+    let metadata =
+        if order.leave_running { dumping.leave(&draft, teller)? } else { dumping.end(&draft, teller)? };
     let (bytes, images) = (metadata.image_size, metadata.images.len());
     let message = format!("wrote {} {}: {images} images with {bytes} bytes", order.component, metadata.id);
     Ok((message, Some(named(&order.component, &metadata.id))))
+}
+
+/// A dump under way.
+struct Dumping<'a> {
+    criu: &'a Criu,
+    order: &'a Dump,
+    options: &'a Options,
+    /// The processes as they were.
+    before: &'a Tree,
+}
+
+impl Dumping<'_> {
+    /// Write them and let them run on.
+    fn leave<W: Write>(&self, draft: &Draft, teller: &mut Teller<W>) -> Result<Metadata, Failure> {
+        let action = Action::Dump { pid: self.order.pid, parent: draft.parent(), end: None };
+        let run = || self.run(&action, draft.images().to_owned(), draft, None);
+        let figures = teller.step(Step::Dump, run)?;
+        teller.found(Step::Dump, Event::Counted { step: Step::Dump, figures })?;
+        teller.step(Step::Commit, || draft.keep(self.facts(figures.dump), self.order.quota))
+    }
+
+    /// Write them, put the checkpoint in its place while they are frozen, and only then have CRIU end them. Whatever fails
+    /// before lets them run on; nothing that fails afterwards takes the checkpoint away.
+    fn end<W: Write>(&self, draft: &Draft, teller: &mut Teller<W>) -> Result<Metadata, Failure> {
+        let here = |reason: String| Failure { step: Step::Dump, reason };
+        let work = draft.work();
+        let gate = Gate::make(&work).map_err(|error| here(failed("make a socket in", &work, &error)))?;
+        let first =
+            end_of(self.order.pid).map_err(|error| here(format!("process {}: {error}", self.order.pid)))?;
+        let action = Action::Dump { pid: self.order.pid, parent: draft.parent(), end: Some(Gate::program()) };
+        let mut dumped = Some(teller.begin(Step::Dump)?);
+        let mut kept = None;
+        let mut keep = || {
+            let begun = dumped.take().unwrap_or_else(Instant::now);
+            let told = teller.end(Step::Dump, begun);
+            let keep = |()| teller.step(Step::Commit, || draft.keep(self.facts(None), self.order.quota));
+            kept.insert(told.and_then(keep)).is_ok()
+        };
+        let ran = self.run(&action, draft.images().to_owned(), draft, Some((&gate, &mut keep)));
+        let metadata = match (kept, &ran) {
+            (Some(kept), _) => kept?,
+            (None, Err(error)) => return Err(here(error.to_string())),
+            // It has not asked, so they may be gone: what there is of them is kept.
+            (None, Ok(_)) => teller.step(Step::Commit, || draft.keep(self.facts(None), self.order.quota))?,
+        };
+        let ended = ran
+            .map_err(|error| error.to_string())
+            .and_then(|figures| await_end(&first, self.order.limit).map(|()| figures));
+        match ended {
+            Ok(figures) => {
+                // That nobody listens changes nothing any more.
+                let _ = teller.found(Step::End, Event::Counted { step: Step::Dump, figures });
+                Ok(metadata)
+            }
+            Err(reason) => {
+                let reason =
+                    format!("checkpoint {} is kept, but the processes may run on: {reason}", metadata.id);
+                Err(Failure { step: Step::End, reason })
+            }
+        }
+    }
+
+    /// Call CRIU, and see that it leaves nothing stopped if it has to be killed.
+    fn run<'a>(
+        &'a self,
+        action: &Action,
+        images: PathBuf,
+        draft: &'a Draft,
+        gate: Option<(&'a Gate, &'a mut dyn FnMut() -> bool)>,
+    ) -> Result<Figures, CriuError> {
+        let paths = Paths { images, work: draft.work() };
+        let call = Call { limit: self.order.limit, held: draft.lock(), gate };
+        let ran = self.criu.run(action, self.options, &paths, call);
+        if let Err(CriuError::Late(_)) = ran {
+            preflight::resume(self.before);
+        }
+        ran
+    }
+
+    fn facts(&self, figures: Option<DumpFigures>) -> Facts {
+        let order = self.order;
+        Facts {
+            original_pid: order.pid,
+            capabilities: order.capabilities.clone(),
+            criu_version: self.criu.version,
+            leave_running: order.leave_running,
+            preserve_fds: order.preserve_fds.clone(),
+            options: self.options.clone(),
+            figures,
+        }
+    }
+}
+
+/// Becomes readable when the process has ended.
+fn end_of(pid: i32) -> io::Result<OwnedFd> {
+    Ok(pidfd_open(Pid::from_raw(pid).ok_or(Errno::SRCH)?, PidfdFlags::empty())?)
+}
+
+/// CRIU has sent a signal to it, and it takes a moment to end.
+fn await_end(first: &OwnedFd, limit: Duration) -> Result<(), String> {
+    let timeout = Timespec::try_from(limit).map_err(|error| error.to_string())?;
+    loop {
+        match poll(&mut [PollFd::new(first, PollFlags::IN)], Some(&timeout)) {
+            Ok(0) => return Err(format!("the first had not ended after {} s", limit.as_secs_f64())),
+            Ok(_) => return Ok(()),
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.to_string()),
+        }
+    }
 }
 
 pub(super) fn restore<W: Write>(
@@ -94,8 +200,8 @@ pub(super) fn restore<W: Write>(
         let pidfile = work.0.join("pid");
         let action = Action::Restore { pidfile: pidfile.clone(), inherit: order.inherit.clone() };
         let paths = Paths { images: checkpoint.path().to_owned(), work: work.0.clone() };
-        criu.run(&action, &metadata.options, &paths, order.limit)
-            .map_err(|error: CriuError| error.to_string())?;
+        let call = Call { limit: order.limit, held: checkpoint.lock(), gate: None };
+        criu.run(&action, &metadata.options, &paths, call).map_err(|error: CriuError| error.to_string())?;
         read_pid(&pidfile).map_err(|error| failed("read", &pidfile, &error))
     })?;
     teller.found(Step::Restore, Event::Restored { pid })?;
@@ -104,11 +210,12 @@ pub(super) fn restore<W: Write>(
     Ok((message, Some(named(&order.component, id))))
 }
 
-fn look<W: Write>(pid: i32, teller: &mut Teller<W>) -> Result<Verdict, Failure> {
+fn look<W: Write>(pid: i32, criu: Version, teller: &mut Teller<W>) -> Result<(Verdict, Tree), Failure> {
     let read = || preflight::read(pid).map_err(|error| format!("process {pid}: {error}"));
-    let verdict = preflight::judge(&teller.step(Step::Preflight, read)?);
+    let tree = teller.step(Step::Preflight, read)?;
+    let verdict = preflight::judge(&tree, criu);
     teller.found(Step::Preflight, Event::Judged { verdict: verdict.clone() })?;
-    Ok(verdict)
+    Ok((verdict, tree))
 }
 
 /// What is wanted, and what the tree needs.
@@ -123,20 +230,13 @@ fn merged(wanted: &Options, needed: &Options) -> Options {
 }
 
 /// Copy memory while the processes run, until little of it changes from one round to the next.
-fn rounds<W: Write>(
-    criu: &Criu,
-    order: &Dump,
-    options: &Options,
-    draft: &mut Draft,
-    teller: &mut Teller<W>,
-) -> Result<(), Failure> {
+fn rounds<W: Write>(dumping: &Dumping<'_>, draft: &mut Draft, teller: &mut Teller<W>) -> Result<(), Failure> {
     let mut written: Vec<u64> = Vec::new();
-    while another(&written, order.rounds.min(ROUNDS_LIMIT)) {
+    while another(&written, dumping.order.rounds.min(ROUNDS_LIMIT)) {
         let figures: Figures = teller.step(Step::PreDump, || -> Result<_, String> {
             let (images, parent) = draft.round().map_err(|error| error.to_string())?;
-            let paths = Paths { images, work: draft.work() };
-            let action = Action::PreDump { pid: order.pid, parent };
-            criu.run(&action, options, &paths, order.limit).map_err(|error| error.to_string())
+            let action = Action::PreDump { pid: dumping.order.pid, parent };
+            dumping.run(&action, images, draft, None).map_err(|error| error.to_string())
         })?;
         written.push(figures.dump.map_or(0, |figures| figures.pages_written));
         teller.found(Step::PreDump, Event::Counted { step: Step::PreDump, figures })?;

@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 use std::{fs, mem};
 
@@ -50,6 +50,34 @@ impl World {
 
     /// What is told when an order is carried out while CRIU behaves like this.
     fn order(&self, job: Job, criu: &str, version: &str) -> Vec<Event> {
+        let (status, events) = self.carry_out(job, criu, version);
+        let done = matches!(events.last(), Some(Event::Done { .. }));
+        assert_eq!(status.code(), Some(i32::from(!done)), "{events:?}");
+        events
+    }
+
+    fn carry_out(&self, job: Job, criu: &str, version: &str) -> (ExitStatus, Vec<Event>) {
+        let output = self.begin(job, criu, version).wait_with_output().expect("it ends");
+        let text = String::from_utf8(output.stdout).expect("text");
+        let line = |line: &str| serde_json::from_str::<Line>(line).expect("a line").event;
+        (output.status, text.lines().map(line).collect())
+    }
+
+    /// The same, and the processes are ended.
+    fn ending(&self, limit: Duration, quota: Option<u64>) -> Job {
+        match self.dump(0, limit) {
+            Job::Dump(dump) => Job::Dump(Dump { leave_running: false, quota, ..dump }),
+            other => other,
+        }
+    }
+
+    /// How the process ended, if it has; it is waited for if it should have.
+    fn ended(&mut self) -> Option<i32> {
+        use std::os::unix::process::ExitStatusExt as _;
+        self.process.try_wait().expect("a child").and_then(|status| status.signal())
+    }
+
+    fn begin(&self, job: Job, criu: &str, version: &str) -> Child {
         let order = Order { version: VERSION, base: self.base(), job };
         let mut command = Command::new(env!("CARGO_BIN_EXE_graph-checkpoint"));
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).env("FAKE_CRIU", criu);
@@ -57,14 +85,7 @@ impl World {
         let mut child = command.spawn().expect("it starts");
         let mut stdin = child.stdin.take().expect("a pipe");
         stdin.write_all(&serde_json::to_vec(&order).expect("an order")).expect("it is read");
-        drop(stdin);
-        let output = child.wait_with_output().expect("it ends");
-        let text = String::from_utf8(output.stdout).expect("text");
-        let line = |line: &str| serde_json::from_str::<Line>(line).expect("a line").event;
-        let events: Vec<_> = text.lines().map(line).collect();
-        let done = matches!(events.last(), Some(Event::Done { .. }));
-        assert_eq!(output.status.code(), Some(i32::from(!done)), "{events:?}");
-        events
+        child
     }
 
     fn dump(&self, rounds: u32, limit: Duration) -> Job {
@@ -179,6 +200,118 @@ fn what_fails_leaves_nothing_and_is_named() {
         assert_eq!(failure(&events), (step, "CRIU had not ended after 0.3 s and was killed"));
         assert!(world.is_empty());
     }
+}
+
+#[test]
+fn processes_end_when_their_checkpoint_is_there() {
+    let mut world = World::new();
+    let events = world.order(world.ending(LONG, None), "", "4.2.1");
+    assert!(matches!(events.last(), Some(Event::Done { .. })), "{events:?}");
+    assert_eq!(world.ended(), Some(9));
+    assert!(!world.metadata().leave_running);
+    let told: Vec<_> = events
+        .iter()
+        .filter_map(|event| match event {
+            Event::Begun { step } => Some((true, *step)),
+            Event::Ended { step, .. } => Some((false, *step)),
+            _ => None,
+        })
+        .skip_while(|(_, step)| *step != Step::Dump)
+        .collect();
+    let expected = [(true, Step::Dump), (false, Step::Dump), (true, Step::Commit), (false, Step::Commit)];
+    assert_eq!(told, expected);
+    let counted = events.iter().find_map(|event| match event {
+        Event::Counted { figures, .. } => figures.dump.map(|figures| figures.pages_written),
+        _ => None,
+    });
+    assert_eq!(counted, Some(4096));
+    // What CRIU counted decides nothing.
+    let mut world = World::new();
+    world.order(world.ending(LONG, None), "dump uncounted", "4.2.1");
+    assert_eq!(world.ended(), Some(9));
+    world.metadata();
+}
+
+#[test]
+fn processes_run_on_when_their_checkpoint_cannot_be_kept() {
+    let mut world = World::new();
+    for (criu, quota, step, expected) in [
+        ("", Some(1), Step::Commit, "all checkpoints together may have 1"),
+        ("dump odd", None, Step::Commit, "which is not in its list"),
+    ] {
+        let events = world.order(world.ending(LONG, quota), criu, "4.2.1");
+        let (failed, reason) = failure(&events);
+        assert!(failed == step && reason.contains(expected), "{failed:?}: {reason}");
+        assert_eq!(world.ended(), None);
+        assert!(world.is_empty());
+    }
+    assert_eq!(world.notes().iter().filter(|note| *note == "refused").count(), 2);
+    // Nobody is there to answer. What is left half made goes with the next cleanup.
+    let (status, _) = world.carry_out(world.ending(LONG, None), "dump orphaned", "4.2.1");
+    assert_eq!(status.code(), None);
+    assert_eq!(world.ended(), None);
+    assert_eq!(Store::open(&world.base()).expect("a store").ids("web").expect("a list"), []);
+}
+
+#[test]
+fn a_checkpoint_stays_when_the_processes_do_not_end() {
+    let mut world = World::new();
+    let mut limit = SHORT;
+    // How soon it comes so far is nobody's promise.
+    let reason = loop {
+        let events = world.order(world.ending(limit, None), "dump forgets", "4.2.1");
+        match failure(&events) {
+            (Step::End, reason) => break reason.to_owned(),
+            (step, reason) => assert_eq!(step, Step::Dump, "{reason}"),
+        }
+        limit *= 2;
+    };
+    assert!(reason.contains(" is kept, but the processes may run on: "), "{reason}");
+    assert_eq!(world.ended(), None);
+    world.metadata();
+}
+
+#[test]
+fn criu_ends_with_its_worker_and_holds_the_lock_until_then() {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    use rustix::process::{Pid, PidfdFlags, pidfd_open};
+    let world = World::new();
+    let mut worker = world.begin(world.dump(0, LONG), "dump late", "4.2.1");
+    let criu = loop {
+        let notes = world.notes();
+        if let Some(pid) = notes.iter().find_map(|note| note.strip_prefix("late ")?.parse::<i32>().ok()) {
+            break pid;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    };
+    let held = fs::read_dir(format!("/proc/{criu}/fd")).expect("its descriptors");
+    let held: Vec<_> = held.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok()).collect();
+    assert!(held.iter().any(|path| path.to_string_lossy().contains("/web/.new-")), "{held:?}");
+    let ended = pidfd_open(Pid::from_raw(criu).expect("a number"), PidfdFlags::empty()).expect("it is there");
+    worker.kill().and_then(|()| worker.wait()).expect("it ends");
+    let long = Timespec::try_from(LONG).expect("a time");
+    assert_eq!(poll(&mut [PollFd::new(&ended, PollFlags::IN)], Some(&long)), Ok(1));
+    assert_eq!(Store::open(&world.base()).expect("a store").sweep().expect("it cleans up").len(), 1);
+    assert!(world.is_empty());
+}
+
+#[test]
+fn what_criu_left_stopped_goes_on() {
+    let world = World::new();
+    let state = || {
+        let status = fs::read_to_string(format!("/proc/{}/status", world.process.id())).expect("a process");
+        let state = status.lines().find_map(|line| line.strip_prefix("State:\t")).expect("its state");
+        state.chars().next().expect("a letter")
+    };
+    let mut limit = SHORT;
+    // How soon it comes so far is nobody's promise.
+    while !world.notes().contains(&"stopped".to_owned()) {
+        let events = world.order(world.dump(0, limit), "dump stops", "4.2.1");
+        assert_eq!(failure(&events).0, Step::Dump);
+        assert_ne!(state(), 'T');
+        limit *= 2;
+    }
+    assert!(world.is_empty());
 }
 
 #[test]
