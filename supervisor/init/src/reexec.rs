@@ -210,6 +210,7 @@ pub fn conclude(supervisor: &Rc<Supervisor>, taken: image::Taken) {
         processes: supervisor.processes.borrow().alive(),
         probes: supervisor.probes.borrow().pass().into_iter().map(|(probe, ..)| probe).collect(),
         limits: Vec::new(),
+        slices: Vec::new(),
         freezing: Vec::new(),
         clients,
     };

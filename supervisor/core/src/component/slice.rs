@@ -16,6 +16,7 @@ use super::resources::resources;
 use super::values::{GROUP_LIMIT, Problem, is_cgroup_file, is_part_of_a_name, text};
 use super::{Component, Kind};
 use crate::diagnostic::rules;
+use crate::mutation::{Mutation, broken};
 
 const S: &str = "slice";
 
@@ -138,7 +139,7 @@ impl Component {
 
     /// What has to be up before it is started: what it requires, and the slices that it lies in.
     pub fn needs(&self) -> Vec<String> {
-        let slice = self.slice();
+        let slice = self.slice().filter(|_| !broken(Mutation::StartUnsliced));
         let slices = slice.iter().flat_map(|slice| path_to(slice)).map(capability);
         self.requires.iter().cloned().chain(slices).collect()
     }

@@ -54,7 +54,7 @@ impl Limits {
     /// They are no longer declared. Whether a change is under way, whose end is still to be told.
     fn end(&mut self) -> bool {
         self.failed = None;
-        self.busy
+        self.busy && !broken(Mutation::RewriteSlice)
     }
 
     /// Whether they are sure to be those that the process was started with.
@@ -127,6 +127,9 @@ impl Engine {
 
     /// A slice is declared, anew or not: what runs in it gets its limits.
     pub(super) fn limit_slice(&mut self, slice: &Rc<Component>) {
+        if broken(Mutation::ForgetSliceLimits) {
+            return;
+        }
         if self.slices.entry(slice.name.as_str().into()).or_default().begin() {
             self.effects.push(Effect::LimitSlice(Rc::clone(slice)));
         }
@@ -160,18 +163,29 @@ impl Engine {
     /// A process was created, for which the limits of all slices that it lies in were written: none of them is missing
     /// any more, whatever became of the change that was made while others ran.
     pub(super) fn note_limits_of_slices(&mut self, run: RunId) {
+        if broken(Mutation::ComplainForEver) {
+            return;
+        }
         let inner = self.started_with(run).and_then(|component| component.slice());
         for group in inner.iter().flat_map(|inner| slice::path_to(inner)) {
             self.slices.get_mut(group).into_iter().for_each(Limits::are_written);
         }
     }
 
+    /// Slices whose limits are being changed, by the paths of their groups.
+    pub(super) fn limiting_slices(&self) -> Vec<Rc<str>> {
+        let busy = self.slices.iter().filter(|(_, limits)| limits.busy);
+        busy.map(|(group, _)| Rc::clone(group)).collect()
+    }
+
     /// Changes of slices that did not survive the performer before are asked for again.
-    pub(super) fn limit_slices_again(&mut self) {
-        let busy = |(group, limits): (&Rc<str>, &mut Limits)| {
-            std::mem::take(&mut limits.busy).then(|| Rc::clone(group))
+    pub(super) fn limit_slices_again(&mut self, under_way: &[Rc<str>]) {
+        let lost = |(group, limits): (&Rc<str>, &mut Limits)| {
+            let lost = limits.busy && !under_way.contains(group);
+            limits.busy &= !lost;
+            lost.then(|| Rc::clone(group))
         };
-        let groups: Vec<_> = self.slices.iter_mut().filter_map(busy).collect();
+        let groups: Vec<_> = self.slices.iter_mut().filter_map(lost).collect();
         self.forget_slices();
         for slice in groups.iter().filter_map(|group| self.files.in_force(group).cloned()).collect::<Vec<_>>()
         {

@@ -48,6 +48,8 @@ pub struct Facts {
     pub probes: Vec<ProbeId>,
     /// Processes whose limits are being changed, where that goes on by itself.
     pub limits: Vec<RunId>,
+    /// Slices whose limits are being changed, where that goes on by itself, by the paths of their groups.
+    pub slices: Vec<Rc<str>>,
     /// Processes that are being frozen or thawed, where that goes on by itself.
     pub freezing: Vec<RunId>,
     /// Clients that wait for an answer.
@@ -68,6 +70,7 @@ impl Engine {
             processes: processes.map(|process| (process.run, alive(process.pid))).collect(),
             probes: self.probes.keys().copied().collect(),
             limits: self.limiting(),
+            slices: self.limiting_slices(),
             freezing: self.freezing(),
             clients: self.waiters.iter().map(|waiter| waiter.client).collect(),
         }
@@ -83,7 +86,7 @@ impl Engine {
         }
         self.ask_again(facts);
         self.limit_again(&facts.limits);
-        self.limit_slices_again();
+        self.limit_slices_again(&facts.slices);
         self.compare_clients(facts);
         if facts.failure.is_some() {
             self.mend(facts);

@@ -22,6 +22,7 @@ mod requirements;
 mod restarts;
 mod shutdown;
 mod single;
+mod slices;
 mod starved;
 mod watchdog;
 
@@ -63,7 +64,7 @@ pub(super) trait Checker {
 type Row = (&'static str, fn() -> Box<dyn Checker>);
 
 /// All checkers by name, in alphabetical order.
-const ALL: [Row; 21] = [
+const ALL: [Row; 22] = [
     ("answers", || Box::<answers::Answers>::default()),
     ("convergence", || Box::new(convergence::Convergence)),
     ("declarations", || Box::<declarations::Declarations>::default()),
@@ -83,6 +84,7 @@ const ALL: [Row; 21] = [
     ("restarts", || Box::<restarts::Restarts>::default()),
     ("shutdown", || Box::<shutdown::Shutdown>::default()),
     ("single", || Box::new(single::Single)),
+    ("slices", || Box::<slices::Slices>::default()),
     ("starved", || Box::<starved::Starved>::default()),
     ("watchdog", || Box::<watchdog::Watchdogs>::default()),
 ];

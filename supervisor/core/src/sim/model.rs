@@ -17,9 +17,17 @@ use yakiros_handoff::message::{Order, Part};
 /// The most components and the most capabilities of a run: sets of them are one word.
 pub(super) const SLOTS: usize = 64;
 
-/// Names of the capabilities.
-pub(super) static CAPABILITIES: LazyLock<Vec<String>> =
-    LazyLock::new(|| (0..SLOTS).map(|number| format!("cap.{number}")).collect());
+/// Slices that files may declare, in which components may lie.
+pub(super) const SLICES: [&str; 4] = ["s0", "s0/s1", "s2", "s2/s3"];
+
+/// The number of the capability that stands for the first slice: of the last ones, which no component provides.
+pub(super) const FIRST_SLICE: usize = SLOTS - SLICES.len();
+
+/// Names of the capabilities, with those that stand for slices.
+pub(super) static CAPABILITIES: LazyLock<Vec<String>> = LazyLock::new(|| {
+    let slices = SLICES.iter().map(|slice| format!("slice {slice}"));
+    (0..FIRST_SLICE).map(|number| format!("cap.{number}")).chain(slices).collect()
+});
 
 /// How often a process that outlives its kill is killed again.
 pub(super) const KILL_AGAIN: Duration = Duration::from_secs(10);
@@ -90,10 +98,10 @@ pub(super) struct Declared {
 
 impl Declared {
     pub(super) fn new(component: Component) -> Self {
-        let set = |names: &[String]| names.iter().filter_map(|name| capability(name)).collect();
+        let set = |names: &[String]| -> Set { names.iter().filter_map(|name| capability(name)).collect() };
         Self {
             provides: set(&component.provides),
-            requires: set(&component.requires),
+            requires: set(&component.requires).or(slices_around(&component)),
             optional: set(&component.optional),
             component: Rc::new(component),
         }
@@ -106,6 +114,14 @@ pub(super) fn told_to_end(effect: &Effect) -> Option<RunId> {
         Effect::Terminate(run) | Effect::Signal(run, Signal::ABORT) => Some(*run),
         _ => None,
     }
+}
+
+/// The capabilities that stand for the slices that a component lies in.
+pub(super) fn slices_around(component: &Component) -> Set {
+    let Some(inner) = component.resources.slice.as_deref() else { return Set::default() };
+    let is_around =
+        |name: &str| inner.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    (0..SLICES.len()).filter(|number| is_around(SLICES[*number])).map(|number| FIRST_SLICE + number).collect()
 }
 
 /// The number in `cap.7`; none in the kernel's own names.
@@ -251,8 +267,10 @@ pub(super) struct Model {
     /// The machine may go down.
     pub(super) halted: bool,
     pub(super) slots: Vec<Slot>,
-    /// Capabilities that the kernel's own file grants.
+    /// Capabilities that the kernel's own file grants, and those that stand for the slices that are declared.
     pub(super) kernel: Set,
+    /// What is declared of each slice.
+    pub(super) slices: [Option<Rc<Component>>; SLICES.len()],
     /// Capabilities that are up.
     pub(super) up: Set,
     /// Capabilities that somebody grants in full health.
@@ -286,6 +304,7 @@ impl Model {
             halted: false,
             slots: (0..components.min(SLOTS)).map(slot).collect(),
             kernel: Set::default(),
+            slices: Default::default(),
             up: Set::default(),
             healthy: Set::default(),
             providers: [Set::default(); SLOTS],

@@ -206,6 +206,10 @@ options! {
     kernel_files = Sometimes(30, 1, 20);
     /// Percent of changing clients that are not allowed to.
     strangers = Sometimes(50, 1, 50);
+    /// Percent of components that lie in a slice.
+    sliced = Sometimes(60, 5, 80);
+    /// Percent of file changes that are of a slice.
+    slice_files = Sometimes(60, 5, 60);
     /// 1 if everything is shut down while faults go on, and nothing is expected to come up before.
     halt_early = Sometimes(20, 1, 1);
 }

@@ -141,6 +141,7 @@ impl World {
             processes: processes.collect(),
             probes: Vec::new(),
             limits: Vec::new(),
+            slices: Vec::new(),
             freezing: Vec::new(),
             clients: self.clients.open().collect(),
         };

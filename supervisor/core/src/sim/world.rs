@@ -59,6 +59,8 @@ pub(super) enum Plan {
     Answer(ProbeId, bool),
     /// A change of limits is done, or has failed.
     Limit(RunId, bool),
+    /// The same for the slice of this number.
+    LimitSlice(usize, bool),
     /// A process stands still, or cannot be made to.
     Frozen(RunId, bool),
     /// It goes on, or cannot be made to.
@@ -301,6 +303,7 @@ impl World {
             Plan::End(run, exit) => self.end(run, exit),
             Plan::Answer(probe, passes) => self.answer_probe(probe, passes),
             Plan::Limit(run, done) => self.report_limits(run, done),
+            Plan::LimitSlice(number, done) => self.report_slice_limits(number, done),
             Plan::Frozen(run, done) => self.report_frozen(run, done),
             Plan::Thawed(run, done) => self.report_thawed(run, done),
             Plan::Say(run, _) if self.frozen.is_hung(run) => Ok(()),
@@ -420,6 +423,7 @@ impl World {
             Effect::Kill(run) => self.plan_death(*run),
             Effect::Probe { probe, .. } => self.plan_answer(*probe),
             Effect::Limit { run, .. } => self.plan_limits(*run),
+            Effect::LimitSlice(slice) => self.plan_slice_limits(slice),
             Effect::Freeze { run, limit } => self.plan_frozen(*run, *limit),
             Effect::Thaw(run) => self.plan_thawed(*run),
             Effect::CancelProbe(probe) => self.plan(200, Plan::Vanish(*probe)),
@@ -429,7 +433,6 @@ impl World {
             Effect::Order(run, order) => self.plan_obedience(*run, order),
             Effect::Signal(..)
             | Effect::Unconfine(_)
-            | Effect::LimitSlice(_)
             | Effect::Forget(_)
             | Effect::ReadFiles
             | Effect::Reexecute(_)

@@ -76,6 +76,7 @@ fn all_there(interrupted: bool) -> Facts {
         processes: [(RunId(1), alive(10)), (RunId(2), alive(11))].into(),
         probes: vec![ProbeId(1)],
         limits: Vec::new(),
+        slices: Vec::new(),
         freezing: Vec::new(),
         clients: vec![ClientId(1), ClientId(2)],
     }

@@ -121,7 +121,9 @@ fn limits_of_a_slice_are_changed_one_at_a_time_and_failures_are_told() {
     bench.engine = Engine::restore(Config::default(), snapshot).expect("an engine");
     bench.limited_slices();
     let facts = bench.engine.agreeing_facts();
-    bench.give(Event::Resumed(facts));
+    bench.give(Event::Resumed(facts.clone()));
+    assert_eq!(bench.limited_slices(), [], "it goes on by itself");
+    bench.give(Event::Resumed(Facts { slices: Vec::new(), ..facts }));
     assert_eq!(bench.limited_slices(), [(name(), Some(4 << 20))]);
     bench.give(Event::SliceLimited("batch.slice".into(), Ok(())));
     assert_eq!(bench.told_of("a"), "");

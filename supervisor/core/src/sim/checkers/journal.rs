@@ -44,7 +44,9 @@ impl Checker for Revisions {
         if *time_ms < self.time_ms {
             return Err(format!("revision {revision} is earlier than the one before"));
         }
-        let of_kernel = matches!(cause, Cause::TookOver { .. } | Cause::StateLost { .. });
+        // Limits that do not hold may be those of a slice, which is none's.
+        let of_slice = matches!(cause, Cause::LimitsNotSet { .. }) && **component == *KERNEL;
+        let of_kernel = of_slice || matches!(cause, Cause::TookOver { .. } | Cause::StateLost { .. });
         let number = model.number(component).unwrap_or(SLOTS);
         if of_kernel != (**component == *KERNEL) || of_kernel != (number == SLOTS) {
             return Err(format!("a record of {component} says: {cause}"));

@@ -104,6 +104,9 @@ impl Limits {
 
 /// Whether a process can tell one declaration from the other. (What the world draws of it.)
 fn differ(one: &Component, other: &Component) -> bool {
-    let seen = |c: &Component| (c.args.clone(), c.kind, c.lifecycle.watchdog, c.lifecycle.handoff);
+    let seen = |c: &Component| {
+        let slice = c.resources.slice.clone();
+        (c.args.clone(), c.kind, c.lifecycle.watchdog, c.lifecycle.handoff, slice)
+    };
     seen(one) != seen(other)
 }

@@ -2,7 +2,7 @@
 
 use super::{Checker, Verdict};
 use crate::engine::Effect;
-use crate::sim::model::Model;
+use crate::sim::model::{CAPABILITIES, Model};
 
 /// See the module documentation.
 pub(super) struct Requirements;
@@ -13,6 +13,8 @@ impl Checker for Requirements {
         let slot = model.number(&component.name).map(|number| &model.slots[number]);
         let Some(declared) = slot.and_then(|slot| slot.declared.as_ref()) else { return Ok(()) };
         let missing = declared.requires.without(model.up).iter().next();
-        missing.map_or(Ok(()), |cap| Err(format!("{} is started while cap.{cap} is down", component.name)))
+        missing.map_or(Ok(()), |cap| {
+            Err(format!("{} is started while {} is down", component.name, CAPABILITIES[cap]))
+        })
     }
 }

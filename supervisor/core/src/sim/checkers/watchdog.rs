@@ -173,7 +173,8 @@ impl Watchdogs {
 
     fn change(&mut self, model: &Model, record: &Record) -> Verdict {
         let name = &record.component;
-        let number = model.number(name).ok_or("a record names a stranger")?;
+        // A remark on the supervisor itself is of no process.
+        let Some(number) = model.number(name) else { return Ok(()) };
         if matches!(record.cause, Cause::Handover { progress: Progress::Reverting { .. }, .. }) {
             if let Some(kept) = self.kept.get_mut(number).and_then(Option::take) {
                 self.dogs[number] = Some(Dog { last: model.now, ..kept });

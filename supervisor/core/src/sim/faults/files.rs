@@ -7,11 +7,11 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use crate::component::{
-    Check, Component, Handoff, Health, KERNEL, Kind, OnOom, Readiness, Signal, Strategy, parse,
+    Check, Component, Handoff, Health, KERNEL, Kind, OnOom, Readiness, Signal, Strategy, parse, slice,
 };
 use crate::diagnostic::Diagnostic;
 use crate::engine::{Event, FileChange, FileContent};
-use crate::sim::model::{CAPABILITIES, Declared, Set, capability};
+use crate::sim::model::{CAPABILITIES, Declared, FIRST_SLICE, SLICES, Set, capability};
 use crate::sim::world::{Step, World};
 
 /// Files that may declare one name: the first letter of their names.
@@ -63,8 +63,9 @@ impl World {
     /// The boot: all files at once.
     pub(in crate::sim) fn declare_all(&mut self) -> Step {
         let all = 0..self.model.slots.len();
-        let changes = all.clone().map(|number| self.draw_file(number, 0)).collect();
-        self.give_files(changes, all)
+        let components = all.clone().map(|number| self.draw_file(number, 0)).collect::<Vec<_>>();
+        let slices = (0..SLICES.len()).map(|number| self.draw_slice_file(number)).collect::<Vec<_>>();
+        self.give_files(components.into_iter().chain(slices).collect(), all)
     }
 
     /// One service that hands over, is probed, and has a probation, for [`crate::sim::crash`].
@@ -99,6 +100,11 @@ impl World {
         for _ in 0..count {
             if self.random.percent(self.options.kernel_files) {
                 changes.push(self.draw_kernel_file());
+                continue;
+            }
+            if self.random.percent(self.options.slice_files) {
+                let number = self.random.below(SLICES.len() as u64) as usize;
+                changes.push(self.draw_slice_file(number));
                 continue;
             }
             let number = self.random.below(self.model.slots.len() as u64) as usize;
@@ -172,6 +178,8 @@ impl World {
         let memory_max = self.random.percent(20).then(|| 1 << (20 + self.random.below(3)));
         let resources = Rc::make_mut(&mut component.resources);
         resources.memory_max = memory_max;
+        let sliced = self.random.percent(self.options.sliced);
+        resources.slice = sliced.then(|| SLICES[self.random.below(SLICES.len() as u64) as usize].to_owned());
         resources.on_oom = ON_OOM[self.random.below(ON_OOM.len() as u64) as usize];
         Rc::make_mut(&mut component.hotswap).shutdown_grace = Duration::from_millis(options.grace_ms);
         let hands_over = component.kind == Kind::Service && self.random.percent(self.options.handovers);
@@ -219,15 +227,41 @@ impl World {
     fn draw_kernel_file(&mut self) -> FileChange {
         let file = format!("{KERNEL}.toml");
         if self.random.percent(self.options.removals) {
-            self.model.kernel = Set::default();
+            self.model.kernel = self.slices_in_force();
             return FileChange { file, content: FileContent::Gone };
         }
         let mut component = TEMPLATE.with(Component::clone);
         KERNEL.clone_into(&mut component.name);
         component.binary.clear();
         component.provides = self.draw_capabilities(1, self.options.capabilities);
-        self.model.kernel = component.provides.iter().filter_map(|name| capability(name)).collect();
+        let provides: Set = component.provides.iter().filter_map(|name| capability(name)).collect();
+        self.model.kernel = provides.or(self.slices_in_force());
         FileChange { file, content: FileContent::Component(Box::new(component)) }
+    }
+
+    /// The file of a slice comes, changes, breaks or goes.
+    fn draw_slice_file(&mut self, number: usize) -> FileChange {
+        let file = format!("s{number}.toml");
+        if self.random.percent(self.options.removals) {
+            self.model.slices[number] = None;
+            self.model.kernel = self.model.kernel.without(Set::one(FIRST_SLICE + number));
+            return FileChange { file, content: FileContent::Gone };
+        }
+        if self.random.percent(self.options.broken_files) {
+            return FileChange { file, content: FileContent::Rejected(BROKEN.clone()) };
+        }
+        let mut slice =
+            Component { name: slice::group_of(SLICES[number]), kind: Kind::Slice, ..Component::default() };
+        Rc::make_mut(&mut slice.resources).memory_max = Some(1 << (20 + self.random.below(3)));
+        self.model.slices[number] = Some(Rc::new(slice.clone()));
+        self.model.kernel.insert(FIRST_SLICE + number);
+        FileChange { file, content: FileContent::Component(Box::new(slice)) }
+    }
+
+    /// The capabilities that stand for the slices that are declared.
+    fn slices_in_force(&self) -> Set {
+        let declared = (0..SLICES.len()).filter(|number| self.model.slices[*number].is_some());
+        declared.map(|number| FIRST_SLICE + number).collect()
     }
 }
 

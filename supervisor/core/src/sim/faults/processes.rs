@@ -3,10 +3,11 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::component::{Component, Kind, Readiness};
+use crate::component::{Component, Kind, Readiness, slice};
 use crate::control::Strain;
 use crate::engine::{Event, RunId};
 use crate::journal::{Exit, OutOfMemory};
+use crate::sim::model::SLICES;
 use crate::sim::world::{Plan, Step, World};
 
 /// A kill that takes longer than the engine's patience with it (10 s), and how much longer.
@@ -64,6 +65,20 @@ impl World {
         }
         let outcome = if done { Ok(()) } else { Err("memory.max: it failed".into()) };
         self.give(Event::Limited(run, outcome))
+    }
+
+    /// A slice is to get other limits.
+    pub(in crate::sim) fn plan_slice_limits(&mut self, slice: &Component) {
+        let fails = !self.model.calm && self.random.percent(self.options.limit_failures);
+        let number = SLICES.iter().position(|name| slice::group_of(name) == slice.name);
+        if let Some(number) = number {
+            self.plan(LIMITS_MS, Plan::LimitSlice(number, !fails));
+        }
+    }
+
+    pub(in crate::sim) fn report_slice_limits(&mut self, number: usize, done: bool) -> Step {
+        let outcome = if done { Ok(()) } else { Err("memory.max: it failed".into()) };
+        self.give(Event::SliceLimited(slice::group_of(SLICES[number]).into(), outcome))
     }
 
     /// A process is told to end.
