@@ -22,6 +22,8 @@ struct Dog {
     last: Duration,
     /// It was stopped for its silence, or triggered it.
     given_up: bool,
+    /// It was asked for its descriptors by a signal: it works on meanwhile, and is watched.
+    signalled: bool,
 }
 
 impl Dog {
@@ -31,6 +33,7 @@ impl Dog {
             interval: component.lifecycle.watchdog.unwrap_or_default(),
             last: Duration::ZERO,
             given_up: false,
+            signalled: false,
         }
     }
 }
@@ -113,8 +116,17 @@ impl Checker for Watchdogs {
             Effect::Terminate(run) if self.dog_mut(model, *run).is_some_and(|dog| dog.given_up) => {
                 Err(format!("run {} gets SIGTERM where it should be aborted", run.0))
             }
+            Effect::Relay { giver, .. } => {
+                if let Some(dog) = self.dog_mut(model, *giver) {
+                    dog.signalled = true;
+                }
+                Ok(())
+            }
             Effect::Order(run, Order::Abort(_)) => {
-                if let Some(dog) = self.dog_mut(model, *run) {
+                // Who gave did not work, and has an interval from when it does again.
+                if let Some(dog) = self.dog_mut(model, *run)
+                    && !std::mem::take(&mut dog.signalled)
+                {
                     dog.last = model.now;
                 }
                 Ok(())
