@@ -148,7 +148,7 @@ async fn supervisor(vm: &Vm, when: &str) -> Result<(), Failure> {
     vm.metric(&format!("status_p99_{when}"), "ms", percentile(&times, 99));
     vm.samples(&format!("status_{when}"), "ms", times);
     for (what, program) in [("status_command", "/usr/bin/graphctl"), ("smallest_command", "/bin/true")] {
-        let times = answers(vm, vm.amount("50", "7"), &["--command", program]).await?;
+        let times = answers(vm, vm.amount("50", "3"), &["--command", program]).await?;
         vm.samples(&format!("{what}_{when}"), "ms", times);
     }
     let limit = vm.limit(ANSWER).as_secs_f64() * 1e3;
