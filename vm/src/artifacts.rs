@@ -117,12 +117,16 @@ pub(crate) struct Program {
     pub path: String,
     /// Where else it is found, for those who name it by the path that it has elsewhere.
     pub link: Option<String>,
+    /// Whose package it is, where that is not the suite of the others.
+    pub suite: Option<String>,
 }
 
 impl Program {
     /// All that decides what comes of it, as a line of the layer's key.
     pub(crate) fn key_line(&self) -> String {
-        format!("{} {} {}\n", self.package, self.path, self.link.as_deref().unwrap_or_default())
+        let link = self.link.as_deref().unwrap_or_default();
+        let suite = self.suite.as_ref().map(|suite| format!(" {suite}")).unwrap_or_default();
+        format!("{} {} {link}{suite}\n", self.package, self.path)
     }
 }
 

@@ -2,12 +2,14 @@
 //!
 //! Programs and libraries lie in `{bin,lib}` of a folder of the layer's own in `/usr/lib/yakiros`; a wrapper of the same
 //! name in `/usr/local/sbin` starts each with its own program loader. Only libraries that a program really loads are taken.
+//! Programs of a suite of their own have a folder of their own as well: one C library does not fit both.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::{Built, KEY_LEN, LAYER_REVISION, elf};
-use crate::artifacts::{DebianTools, Program, artifacts};
+use crate::artifacts::{ArtifactRecord, DebianTools, Program, artifacts};
 use crate::cache::{Cache, Entry, Workspace};
 use crate::cpio::LayerBuilder;
 use crate::debian::{self, Apt, Package, Suite};
@@ -80,33 +82,94 @@ fn build(
     tools: &DebianTools,
     progress: &dyn Progress,
 ) -> Result<Built, ImageError> {
-    let Kind { doing, instead, .. } = kind;
-    let apt = Apt::open(Suite::Named(&tools.suite), &space.work, doing, instead, progress)?;
-    let mut roots: Vec<&str> = tools.programs.iter().map(|p| p.package.as_str()).collect();
-    roots.dedup();
-    let wanted: Vec<Package> =
-        apt.closure(&roots)?.into_iter().filter(|package| is_wanted(package, &roots, &tools.skip)).collect();
-    let debs = apt.fetch(&wanted, &space.work.join("debs"))?;
-    let root = space.work.join("root");
-    for deb in &debs {
-        debian::unpack(&deb.path, &root, doing, progress)?;
+    let mut layer = LayerBuilder::new();
+    let mut built = Built::default();
+    for (suite, programs) in by_suite(tools) {
+        let part = Part { kind, suite, skip: &tools.skip, home: home(kind, tools, suite), programs };
+        built.records.extend(part.add(space, &mut layer, progress)?);
     }
     progress.step(&format!("build {}", kind.layer));
-    let programs: Vec<PathBuf> = tools
-        .programs
-        .iter()
-        .map(|program| find_program(kind, &root, &program.path))
-        .collect::<Result<_, _>>()?;
-    let mut layer = compose(kind, &root, &programs)?;
-    for (program, path) in tools.programs.iter().zip(&programs) {
-        if let (Some(link), Some(name)) = (&program.link, path.file_name()) {
-            let wrapper = format!("/{WRAPPERS}/{}", name.to_string_lossy());
-            layer.symlink(link, wrapper.as_bytes()).at(doing, &root)?;
-        }
-    }
     let path = space.out.join(kind.layer);
-    layer.write_file(&path).at(doing, &path)?;
-    Ok(Built { records: debs.into_iter().map(|deb| deb.record).collect(), ..Built::default() })
+    layer.write_file(&path).at(kind.doing, &path)?;
+    Ok(built)
+}
+
+/// The programs of each suite, in their order.
+fn by_suite(tools: &DebianTools) -> BTreeMap<&str, Vec<&Program>> {
+    let mut suites = BTreeMap::<_, Vec<_>>::new();
+    for program in &tools.programs {
+        suites.entry(program.suite.as_deref().unwrap_or(&tools.suite)).or_default().push(program);
+    }
+    suites
+}
+
+/// Where the programs of a suite lie in the guest, with their libraries.
+fn home(kind: &Kind, tools: &DebianTools, suite: &str) -> String {
+    if suite == tools.suite { kind.home.to_owned() } else { format!("{}-{suite}", kind.home) }
+}
+
+/// What a layer has of one suite.
+struct Part<'a> {
+    kind: &'a Kind,
+    suite: &'a str,
+    skip: &'a [String],
+    home: String,
+    programs: Vec<&'a Program>,
+}
+
+impl Part<'_> {
+    /// Fetch it and add it to the layer.
+    fn add(
+        &self,
+        space: &Workspace,
+        layer: &mut LayerBuilder,
+        progress: &dyn Progress,
+    ) -> Result<Vec<ArtifactRecord>, ImageError> {
+        let Kind { doing, instead, .. } = self.kind;
+        let work = space.work.join(self.suite);
+        let apt = Apt::open(Suite::Named(self.suite), &work, doing, instead, progress)?;
+        let mut roots: Vec<&str> = self.programs.iter().map(|p| p.package.as_str()).collect();
+        roots.dedup();
+        let closure = apt.closure(&roots)?.into_iter();
+        let wanted: Vec<Package> = closure.filter(|package| is_wanted(package, &roots, self.skip)).collect();
+        let debs = apt.fetch(&wanted, &work.join("debs"))?;
+        let root = work.join("root");
+        for deb in &debs {
+            debian::unpack(&deb.path, &root, doing, progress)?;
+        }
+        self.compose(&root, layer)?;
+        Ok(debs.into_iter().map(|deb| deb.record).collect())
+    }
+
+    /// Add the programs and what they load, out of the packages that were unpacked at `root`.
+    fn compose(&self, root: &Path, layer: &mut LayerBuilder) -> Result<(), ImageError> {
+        let Self { kind: Kind { doing, .. }, home, .. } = self;
+        let find = |program: &&Program| find_program(self.kind, root, &program.path);
+        let paths: Vec<PathBuf> = self.programs.iter().map(find).collect::<Result<_, _>>()?;
+        let mut libraries = elf::closure(root, &paths, &|_| false)?;
+        let loader = elf::find(root, LOADER);
+        let loader = loader
+            .ok_or_else(|| ImageError::format(*doing, root, format!("no fetched package holds {LOADER}")))?;
+        libraries.insert(LOADER.into(), loader);
+        let mut add = || -> std::io::Result<()> {
+            for (name, path) in &libraries {
+                layer.host_file(format!("{home}/lib/{name}"), 0o755, path)?;
+            }
+            for (program, path) in self.programs.iter().zip(&paths) {
+                let name = path.file_name().unwrap_or_default().to_string_lossy();
+                layer.host_file(format!("{home}/bin/{name}"), 0o755, path)?;
+                layer.file(format!("{WRAPPERS}/{name}"), 0o755, wrapper(home, &name))?;
+                for (_, alias) in ALIASES.iter().filter(|(program, _)| *program == name) {
+                    layer.symlink(format!("{WRAPPERS}/{alias}"), name.as_bytes())?;
+                }
+                if let Some(link) = &program.link {
+                    layer.symlink(link, format!("/{WRAPPERS}/{name}").as_bytes())?;
+                }
+            }
+            Ok(())
+        };
+        add().at(doing, root)
+    }
 }
 
 /// Shared libraries are in packages named after them; everything else in the closure (interpreters, package tools)
@@ -122,32 +185,6 @@ fn find_program(kind: &Kind, root: &Path, path: &str) -> Result<PathBuf, ImageEr
     let places = [root.join(path), root.join("usr").join(path)];
     let found = places.into_iter().find_map(|place| fs::canonicalize(place).ok());
     found.ok_or_else(|| ImageError::format(kind.doing, root, format!("no fetched package holds {path}")))
-}
-
-fn compose(kind: &Kind, root: &Path, programs: &[PathBuf]) -> Result<LayerBuilder, ImageError> {
-    let Kind { doing, home, .. } = kind;
-    let mut libraries = elf::closure(root, programs, &|_| false)?;
-    let loader = elf::find(root, LOADER);
-    let loader = loader
-        .ok_or_else(|| ImageError::format(*doing, root, format!("no fetched package holds {LOADER}")))?;
-    libraries.insert(LOADER.into(), loader);
-    let mut layer = LayerBuilder::new();
-    let mut add = || -> std::io::Result<()> {
-        for (name, path) in &libraries {
-            layer.host_file(format!("{home}/lib/{name}"), 0o755, path)?;
-        }
-        for path in programs {
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
-            layer.host_file(format!("{home}/bin/{name}"), 0o755, path)?;
-            layer.file(format!("{WRAPPERS}/{name}"), 0o755, wrapper(home, &name))?;
-            for (_, alias) in ALIASES.iter().filter(|(program, _)| *program == name) {
-                layer.symlink(format!("{WRAPPERS}/{alias}"), name.as_bytes())?;
-            }
-        }
-        Ok(())
-    };
-    add().at(doing, root)?;
-    Ok(layer)
 }
 
 fn wrapper(home: &str, name: &str) -> String {
@@ -167,6 +204,27 @@ mod tests {
         let wanted = |name| is_wanted(&package(name), &["criu"], &skip);
         assert!(wanted("criu") && wanted("libc6") && wanted("zlib1g"));
         assert!(!wanted("python3") && !wanted("libpython3.13-stdlib") && !wanted("dpkg"));
+    }
+
+    #[test]
+    fn programs_of_another_suite_lie_apart() {
+        let program = |package: &str, suite: Option<&str>| Program {
+            package: package.into(),
+            path: format!("sbin/{package}"),
+            link: None,
+            suite: suite.map(str::to_owned),
+        };
+        let tools = DebianTools {
+            suite: "old".into(),
+            skip: Vec::new(),
+            programs: vec![program("a", None), program("b", Some("new")), program("c", None)],
+        };
+        let suites = by_suite(&tools);
+        let named = |suite| suites[suite].iter().map(|p| p.package.as_str()).collect::<Vec<_>>();
+        assert_eq!((named("old"), named("new")), (vec!["a", "c"], vec!["b"]));
+        assert_eq!(home(&TOOLS, &tools, "old"), "usr/lib/yakiros/debian");
+        assert_eq!(home(&TOOLS, &tools, "new"), "usr/lib/yakiros/debian-new");
+        assert_ne!(program("b", None).key_line(), program("b", Some("new")).key_line());
     }
 
     #[test]
