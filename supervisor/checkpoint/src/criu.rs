@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-pub use arguments::{Action, Cgroups, NetworkLock, Options, Paths, arguments};
+pub use arguments::{Action, Cgroups, NetworkLock, Options, Paths, Then, arguments};
 pub use figures::{DumpFigures, Figures, RestoreFigures};
 use gate::Gate;
 pub use log::reasons;

@@ -1,6 +1,9 @@
-//! What `graph-checkpoint` is told to do, and what it tells of it: JSON, one object in and one in each line out.
+//! What `graph-checkpoint` is told to do, and what it tells of it: JSON, one object in each line.
 //!
-//! Whoever starts it sees each step begin and end, and at the end what came of it, or which step failed and why.
+//! Whoever starts it sees each step begin and end, and at the end what came of it, or which step failed and why. Before it
+//! makes processes it waits for another word if the order says so.
+
+mod ear;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -8,10 +11,12 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use crate::criu::{Figures, Options};
+use crate::criu::{DumpFigures, Figures, Options};
 use crate::preflight::Verdict;
 use crate::probe::Report;
-use crate::store::{Id, Policy};
+use crate::store::{Id, Policy, Role};
+
+pub use ear::Ear;
 
 /// The version of this protocol.
 pub const VERSION: u32 = 1;
@@ -49,6 +54,9 @@ pub enum Job {
     },
     /// Make a checkpoint.
     Dump(Dump),
+    /// Make a checkpoint that ends the processes, and processes again from it, while clients find the same listening
+    /// sockets all along.
+    Move(Move),
     /// Make processes again from one.
     Restore(Restore),
     /// Compare a checkpoint with what was written.
@@ -103,16 +111,72 @@ pub struct Dump {
     pub options: Options,
     /// Most rounds of memory before it.
     pub rounds: u32,
-    /// Let the processes run on; otherwise they are ended.
-    pub leave_running: bool,
+    /// What becomes of the processes.
+    pub after: After,
     /// What the component provides.
     pub capabilities: Vec<String>,
     /// See [`crate::store::Metadata::preserve_fds`].
     pub preserve_fds: Vec<String>,
+    /// What they were given by who gives the order, as far as they still have it.
+    #[serde(default)]
+    pub given: Vec<Given>,
     /// For each call of CRIU.
     pub limit: Duration,
     /// Bytes that it may have.
     pub quota: Option<u64>,
+    /// What is kept of the component's checkpoints once this one is made; without it, all.
+    #[serde(default)]
+    pub keep: Option<Policy>,
+}
+
+/// What becomes of processes that are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum After {
+    /// They run on.
+    Run,
+    /// They stay stopped, as by SIGSTOP.
+    Hold,
+    /// They are ended once the checkpoint is in its place.
+    End,
+}
+
+/// Something that processes were given.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Given {
+    /// What it is for, and what the kernel calls it.
+    pub role: Role,
+    /// It is one end of a pair of unix sockets, and the other is outside of the processes.
+    pub is_end: bool,
+}
+
+/// Make a checkpoint and processes again from it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Move {
+    /// The first part. Processes are ended whatever it says.
+    pub dump: Dump,
+    /// The second.
+    pub restore: Remake,
+}
+
+/// How processes are made again.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Remake {
+    /// Where CRIU may write its log while it works.
+    pub work: PathBuf,
+    /// Descriptors of the worker's own that take the place of what the processes were given, by its role.
+    pub given: Vec<(String, i32)>,
+    /// The time to wait for [`Go`]; without it nothing is waited for.
+    pub wait: Option<Duration>,
+    /// For CRIU.
+    pub limit: Duration,
+}
+
+/// The word to make processes now.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Go {
+    /// The control group in which they are to be born; that of the worker without.
+    pub group: Option<PathBuf>,
 }
 
 /// Make processes again.
@@ -124,13 +188,8 @@ pub struct Restore {
     pub id: Option<Id>,
     /// CRIU, as a path or a name.
     pub criu: PathBuf,
-    /// Where CRIU may write its log while it works.
-    pub work: PathBuf,
-    /// Descriptors of the worker's own that take the place of what the process had, by CRIU's name of that, as
-    /// `pipe:[4711]`.
-    pub inherit: Vec<(i32, String)>,
-    /// For CRIU.
-    pub limit: Duration,
+    /// How.
+    pub how: Remake,
 }
 
 /// What takes its time, or can fail.
@@ -167,6 +226,8 @@ pub enum Step {
     Commit,
     /// They are ended, if that was ordered: not before the checkpoint is in its place.
     End,
+    /// The word to make them again is waited for.
+    Wait,
     /// They are made again.
     Restore,
 }
@@ -212,6 +273,24 @@ pub enum Event {
         step: Step,
         /// All of it.
         figures: Figures,
+    },
+    /// A checkpoint is in its place, and the processes are as was ordered.
+    Written {
+        /// Which.
+        id: Id,
+        /// The size of its images.
+        bytes: u64,
+        /// What CRIU counted, if it did.
+        figures: Option<DumpFigures>,
+        /// How long all of it took, in microseconds.
+        micros: u64,
+    },
+    /// All is ready for processes to be made; [`Go`] is waited for.
+    Waiting {
+        /// From what.
+        id: Id,
+        /// What they were given.
+        roles: Vec<Role>,
     },
     /// The first process is there again.
     Restored {
@@ -300,6 +379,6 @@ impl<W: Write> Teller<W> {
     }
 }
 
-fn micros(duration: Duration) -> u64 {
+pub(crate) fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }

@@ -79,6 +79,8 @@ pub struct Mapping {
 pub enum Socket {
     /// With a connection that is up, or on its way.
     TcpConnected,
+    /// That listens for connections of TCP.
+    TcpListening,
     /// Any other of TCP.
     Tcp,
     /// Of UDP.

@@ -29,7 +29,7 @@ use directory::{Directory, Kind};
 pub use draft::Draft;
 pub use id::{COMPONENT_LIMIT, Id, NameError};
 pub use metadata::{
-    FORMAT, Facts, IMAGE_NAME_LIMIT, IMAGES_LIMIT, Image, Metadata, ROUNDS_LIMIT, SIZE_LIMIT, Version,
+    FORMAT, Facts, IMAGE_NAME_LIMIT, IMAGES_LIMIT, Image, Metadata, ROUNDS_LIMIT, Role, SIZE_LIMIT, Version,
     round_directory,
 };
 pub use retention::{Excess, Policy};

@@ -1,17 +1,21 @@
 //! Carries orders out.
 
+mod dump;
+mod listeners;
 mod live;
+mod passage;
+mod restore;
 mod stored;
 
 use std::io::Write;
 use std::path::Path;
 
-use crate::order::{Event, Failure, Job, Name, Order, Step, Teller, VERSION};
+use crate::order::{Ear, Event, Failure, Job, Name, Order, Step, Teller, VERSION};
 use crate::store::Id;
 
 /// Do what is ordered, and tell of it; false if it failed.
-pub fn run<W: Write>(order: &Order, teller: &mut Teller<W>) -> std::io::Result<bool> {
-    let result = carry_out(order, teller);
+pub fn run<W: Write>(order: &Order, ear: &mut Ear, teller: &mut Teller<W>) -> std::io::Result<bool> {
+    let result = carry_out(order, ear, teller);
     let succeeded = result.is_ok();
     teller.tell(match result {
         Ok((message, checkpoint)) => Event::Done { message, checkpoint },
@@ -22,7 +26,7 @@ pub fn run<W: Write>(order: &Order, teller: &mut Teller<W>) -> std::io::Result<b
 
 type Done = (String, Option<Name>);
 
-fn carry_out<W: Write>(order: &Order, teller: &mut Teller<W>) -> Result<Done, Failure> {
+fn carry_out<W: Write>(order: &Order, ear: &mut Ear, teller: &mut Teller<W>) -> Result<Done, Failure> {
     if order.version != VERSION {
         let reason = format!("an order of version {}; this program reads version {VERSION}", order.version);
         return Err(Failure { step: Step::Open, reason });
@@ -31,8 +35,9 @@ fn carry_out<W: Write>(order: &Order, teller: &mut Teller<W>) -> Result<Done, Fa
     match &order.job {
         Job::Check { criu, cache } => live::check(criu, cache.as_deref(), teller),
         Job::Preflight { criu, pid } => live::preflight(criu, *pid, teller),
-        Job::Dump(dump) => live::dump(base, dump, teller),
-        Job::Restore(restore) => live::restore(base, restore, teller),
+        Job::Dump(dump) => dump::carry_out(base, dump, teller),
+        Job::Move(wanted) => passage::carry_out(base, wanted, ear, teller),
+        Job::Restore(wanted) => restore::carry_out(base, wanted, ear, teller),
         Job::Verify { component, id } => stored::verify(base, component, id.as_ref(), teller),
         Job::Remove { component, id } => stored::remove(base, component, id, teller),
         Job::Cleanup { policy, component } => stored::cleanup(base, policy, component.as_deref(), teller),

@@ -31,6 +31,7 @@ fn keep(store: &Store, component: &str, size: usize) -> Metadata {
         criu_version: Version { major: 4, minor: 2, patch: 1 },
         leave_running: false,
         preserve_fds: Vec::new(),
+        roles: Vec::new(),
         options: Options::default(),
         figures: None,
     };

@@ -21,8 +21,8 @@ pub enum Action {
         pid: i32,
         /// The round before, as seen from the images' directory.
         parent: Option<String>,
-        /// A program that CRIU has to ask before it ends the tree; without one the tree runs on.
-        end: Option<PathBuf>,
+        /// What becomes of the tree.
+        then: Then,
     },
     /// Make it again.
     Restore {
@@ -32,6 +32,17 @@ pub enum Action {
         /// `pipe:[4711]`.
         inherit: Vec<(i32, String)>,
     },
+}
+
+/// What becomes of a process tree that is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Then {
+    /// It runs on.
+    Run,
+    /// It stays stopped, as by SIGSTOP.
+    Stop,
+    /// It is ended, once this program says that it may be.
+    End(PathBuf),
 }
 
 /// How traffic is kept away from connections while their process is not there.
@@ -67,6 +78,8 @@ pub struct Options {
     pub file_locks: bool,
     /// A terminal or a session that belongs to somebody else.
     pub shell_job: bool,
+    /// Clients that are in the queue of a socket that listens and were not taken yet: they are left out.
+    pub skip_in_flight: bool,
     /// Files that have no name any more and others have open, too.
     pub link_remap: bool,
     /// Largest file without a name that is kept, in bytes.
@@ -131,14 +144,16 @@ pub fn arguments(action: &Action, options: &Options, paths: &Paths) -> Vec<OsStr
     if let Action::Dump { parent: Some(_), .. } = action {
         add(&[&"--track-mem"]);
     }
-    if let Action::Dump { end, .. } = action {
-        match end {
-            Some(program) => add(&[&"--action-script", program]),
-            None => add(&[&"--leave-running"]),
+    if let Action::Dump { then, .. } = action {
+        match then {
+            Then::Run => add(&[&"--leave-running"]),
+            Then::Stop => add(&[&"--leave-stopped"]),
+            Then::End(program) => add(&[&"--action-script", program]),
         }
     }
     let switches = [
         (options.tcp_established, "--tcp-established"),
+        (options.skip_in_flight, "--skip-in-flight"),
         (options.file_locks, "--file-locks"),
         (options.shell_job, "--shell-job"),
         (options.link_remap, "--link-remap"),
@@ -181,20 +196,22 @@ mod tests {
     #[test]
     fn what_is_wanted_is_what_is_told() {
         let plain = Options::default();
-        let dump = |parent: Option<&str>, leave_running: bool| Action::Dump {
-            pid: 7,
-            parent: parent.map(str::to_owned),
-            end: (!leave_running).then(|| "/ask".into()),
-        };
+        let dump =
+            |parent: Option<&str>, then| Action::Dump { pid: 7, parent: parent.map(str::to_owned), then };
+        let end = || Then::End("/ask".into());
         let usual = "--no-default-config --verbosity=2 --images-dir /i --work-dir /w";
         let rest = "--network-lock nftables --manage-cgroups=ignore";
         assert_eq!(
-            line(&dump(None, false), &plain),
+            line(&dump(None, end()), &plain),
             format!("dump --tree 7 {usual} --action-script /ask {rest}")
         );
         assert_eq!(
-            line(&dump(Some("pre-2"), true), &plain),
+            line(&dump(Some("pre-2"), Then::Run), &plain),
             format!("dump --tree 7 {usual} --prev-images-dir pre-2 --track-mem --leave-running {rest}")
+        );
+        assert_eq!(
+            line(&dump(None, Then::Stop), &plain),
+            format!("dump --tree 7 {usual} --leave-stopped {rest}")
         );
         assert_eq!(
             line(&Action::PreDump { pid: 7, parent: Some("../pre-1".to_owned()) }, &plain),
@@ -202,6 +219,7 @@ mod tests {
         );
         let all = Options {
             tcp_established: true,
+            skip_in_flight: true,
             file_locks: true,
             shell_job: true,
             link_remap: true,
@@ -211,11 +229,12 @@ mod tests {
             cgroup_root: Some("/graph/web".to_owned()),
             external: vec!["unix[9]".to_owned(), "mnt[/x]:x".to_owned()],
         };
-        let switches = "--tcp-established --file-locks --shell-job --link-remap --ghost-limit 4096";
+        let switches =
+            "--tcp-established --skip-in-flight --file-locks --shell-job --link-remap --ghost-limit 4096";
         let outside =
             "--manage-cgroups=soft --cgroup-root /graph/web --external unix[9] --external mnt[/x]:x";
         assert_eq!(
-            line(&dump(None, false), &all),
+            line(&dump(None, end()), &all),
             format!("dump --tree 7 {usual} --action-script /ask {switches} --network-lock skip {outside}")
         );
         let inherit = vec![(5, "pipe:[4711]".to_owned())];

@@ -166,8 +166,13 @@ fn sockets(table: &str, kind: Socket, column: usize) -> impl Iterator<Item = (u6
     table.lines().skip(1).filter_map(move |line| {
         let words: Vec<_> = line.split_whitespace().collect();
         let inode = words.get(column)?.parse().ok()?;
-        let is_connected = kind == Socket::Tcp && !matches!(*words.get(STATE)?, LISTEN | CLOSED);
-        Some((inode, if is_connected { Socket::TcpConnected } else { kind }))
+        let kind = match (kind, *words.get(STATE)?) {
+            (Socket::Tcp, LISTEN) => Socket::TcpListening,
+            (Socket::Tcp, CLOSED) => Socket::Tcp,
+            (Socket::Tcp, _) => Socket::TcpConnected,
+            (kind, _) => kind,
+        };
+        Some((inode, kind))
     })
 }
 
@@ -215,7 +220,7 @@ mod tests {
             let inode = at(fd).target.strip_prefix("socket:[").unwrap().strip_suffix(']').unwrap();
             tree.sockets.get(&inode.parse().unwrap()).copied()
         };
-        assert_eq!(kind(listener.as_raw_fd()), Some(Socket::Tcp));
+        assert_eq!(kind(listener.as_raw_fd()), Some(Socket::TcpListening));
         assert_eq!(kind(stream.as_raw_fd()), Some(Socket::TcpConnected));
         assert!(first.mappings.iter().any(|mapping| mapping.name == "[vdso]"), "{:?}", first.mappings);
         let criu = crate::store::Version { major: 4, minor: 2, patch: 0 };

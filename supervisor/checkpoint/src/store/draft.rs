@@ -145,6 +145,7 @@ impl Draft {
             criu_version: facts.criu_version,
             leave_running: facts.leave_running,
             preserve_fds: facts.preserve_fds,
+            roles: facts.roles,
             options: facts.options,
             figures: facts.figures,
             kernel: rustix::system::uname().release().to_string_lossy().into_owned(),

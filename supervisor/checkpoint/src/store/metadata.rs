@@ -54,6 +54,9 @@ pub struct Metadata {
     pub leave_running: bool,
     /// Descriptors that the component wants to keep over a restore.
     pub preserve_fds: Vec<String>,
+    /// What of it has another end outside, or a place there, and is to be given again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub roles: Vec<Role>,
     /// What CRIU was told, and is to be told again.
     pub options: Options,
     /// What CRIU counted, if it did.
@@ -70,6 +73,15 @@ pub struct Metadata {
     pub images: Vec<Image>,
 }
 
+/// Something that a process was given by who started it, and is given anew with its processes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Role {
+    /// What it is for, by the word of who gives it.
+    pub name: String,
+    /// What the kernel called it, as `pipe:[4711]` or `socket:[4712]`; or a path.
+    pub link: String,
+}
+
 /// What whoever makes a checkpoint has to say of it; the rest is counted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Facts {
@@ -83,6 +95,8 @@ pub struct Facts {
     pub leave_running: bool,
     /// See [`Metadata::preserve_fds`].
     pub preserve_fds: Vec<String>,
+    /// See [`Metadata::roles`].
+    pub roles: Vec<Role>,
     /// See [`Metadata::options`].
     pub options: Options,
     /// See [`Metadata::figures`].
@@ -261,6 +275,7 @@ pub(crate) mod tests {
                 criu_version: Version { major: 4, minor, patch: 0 },
                 leave_running,
                 preserve_fds: texts.clone(),
+                roles: texts.iter().map(|text| Role { name: text.clone(), link: text.clone() }).collect(),
                 options: Options { file_locks: leave_running, external: texts, ..Options::default() },
                 figures: leave_running.then(DumpFigures::default),
                 kernel: "6.18.1".to_owned(),

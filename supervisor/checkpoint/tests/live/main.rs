@@ -8,8 +8,10 @@ use std::time::Duration;
 use std::{fs, mem};
 
 use yakiros_checkpoint::criu::Options;
-use yakiros_checkpoint::order::{Dump, Event, Job, Line, Order, Restore, Step, VERSION};
-use yakiros_checkpoint::store::{Metadata, Store};
+use yakiros_checkpoint::order::{
+    After, Dump, Event, Given, Go, Job, Line, Move, Order, Remake, Restore, Step, VERSION,
+};
+use yakiros_checkpoint::store::{Metadata, Policy, Role, Store};
 
 /// Nothing here takes as long.
 const LONG: Duration = Duration::from_secs(600);
@@ -22,21 +24,30 @@ const RESTORED: i32 = 4711;
 struct World {
     directory: tempfile::TempDir,
     process: Child,
+    given: Vec<Given>,
 }
 
 impl World {
     /// With a process that leads its session, as components do.
     fn new() -> Self {
         let mut command = Command::new("sleep");
-        command.arg("1000000").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.arg("1000000").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
         // SAFETY: setsid is a system call and touches no memory.
         unsafe { command.pre_exec(|| Ok(nix::unistd::setsid().map(drop)?)) };
-        Self::with(command)
+        let mut world = Self::with(command);
+        let link = fs::read_link(format!("/proc/{}/fd/1", world.process.id())).expect("its output");
+        let of = |name: &str, link: &str| Given {
+            role: Role { name: name.to_owned(), link: link.to_owned() },
+            is_end: true,
+        };
+        world.given =
+            vec![Given { is_end: false, ..of("log", &link.to_string_lossy()) }, of("gone", "socket:[1]")];
+        world
     }
 
     fn with(mut command: Command) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
-        Self { directory, process: command.spawn().expect("a process") }
+        Self { directory, process: command.spawn().expect("a process"), given: Vec::new() }
     }
 
     fn base(&self) -> PathBuf {
@@ -66,7 +77,7 @@ impl World {
     /// The same, and the processes are ended.
     fn ending(&self, limit: Duration, quota: Option<u64>) -> Job {
         match self.dump(0, limit) {
-            Job::Dump(dump) => Job::Dump(Dump { leave_running: false, quota, ..dump }),
+            Job::Dump(dump) => Job::Dump(Dump { after: After::End, quota, ..dump }),
             other => other,
         }
     }
@@ -83,8 +94,9 @@ impl World {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).env("FAKE_CRIU", criu);
         command.env("FAKE_CRIU_VERSION", version).env("FAKE_CRIU_NOTES", self.directory.path().join("notes"));
         let mut child = command.spawn().expect("it starts");
-        let mut stdin = child.stdin.take().expect("a pipe");
-        stdin.write_all(&serde_json::to_vec(&order).expect("an order")).expect("it is read");
+        let stdin = child.stdin.as_mut().expect("a pipe");
+        serde_json::to_writer(&mut *stdin, &order).expect("it is read");
+        stdin.write_all(b"\n").expect("it is read");
         child
     }
 
@@ -95,23 +107,23 @@ impl World {
             criu: fake(),
             options: Options::default(),
             rounds,
-            leave_running: true,
+            after: After::Run,
             capabilities: vec!["network.http".to_owned()],
             preserve_fds: Vec::new(),
+            given: self.given.clone(),
             limit,
             quota: None,
+            keep: None,
         })
     }
 
+    fn remake(&self, limit: Duration) -> Remake {
+        let given = vec![("log".to_owned(), 1)];
+        Remake { work: self.directory.path().to_owned(), given, wait: None, limit }
+    }
+
     fn restore(&self, limit: Duration) -> Job {
-        Job::Restore(Restore {
-            component: "web".to_owned(),
-            id: None,
-            criu: fake(),
-            work: self.directory.path().to_owned(),
-            inherit: vec![(1, "pipe:[99]".to_owned())],
-            limit,
-        })
+        Job::Restore(Restore { component: "web".to_owned(), id: None, criu: fake(), how: self.remake(limit) })
     }
 
     fn metadata(&self) -> Metadata {
@@ -171,6 +183,12 @@ fn a_process_is_put_away_and_made_again() {
         Step::Commit,
     ];
     assert_eq!(begun, expected);
+    let told = events.iter().find_map(|event| match event {
+        Event::Written { id, bytes, figures, .. } => Some((id.clone(), *bytes, *figures)),
+        _ => None,
+    });
+    assert_eq!(told, Some((metadata.id.clone(), metadata.image_size, metadata.figures)));
+    assert_eq!(metadata.roles, [world.given[0].role.clone()], "what it does not have is not given again");
     let events = world.order(world.restore(LONG), "", "4.2.1");
     assert!(events.contains(&Event::Restored { pid: RESTORED }), "{events:?}");
     let notes = world.notes();
@@ -181,7 +199,10 @@ fn a_process_is_put_away_and_made_again() {
         notes[2].starts_with("dump ")
             && notes[2].contains(" --prev-images-dir pre-2 --track-mem --leave-running ")
     );
-    assert!(notes[3].starts_with("restore ") && notes[3].contains(" --inherit-fd fd[1]:pipe:[99] "));
+    assert!(
+        notes[3].starts_with("restore ")
+            && notes[3].contains(&format!(" --inherit-fd fd[1]:{} ", metadata.roles[0].link))
+    );
     // What CRIU wrote beside the images is gone.
     assert_eq!(fs::read_dir(world.directory.path()).unwrap().count(), 2, "the store and the notes");
 }
@@ -312,6 +333,134 @@ fn what_criu_left_stopped_goes_on() {
         limit *= 2;
     }
     assert!(world.is_empty());
+}
+
+#[test]
+fn what_is_held_stays_stopped_and_goes_on_if_it_is_not_kept() {
+    let world = World::new();
+    let hold = |quota| match world.dump(0, LONG) {
+        Job::Dump(dump) => Job::Dump(Dump { after: After::Hold, quota, ..dump }),
+        other => other,
+    };
+    let stat = || fs::read_to_string(format!("/proc/{}/stat", world.process.id())).expect("a process");
+    let events = world.order(hold(None), "", "4.2.1");
+    assert!(matches!(events.last(), Some(Event::Done { .. })), "{events:?}");
+    assert!(stat().contains(") T "), "{}", stat());
+    assert!(world.metadata().leave_running, "it goes on");
+    assert!(world.notes()[0].contains(" --leave-stopped "));
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(world.process.id()).expect("a number"));
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGCONT).expect("it is there");
+    assert!(!stat().contains(") T "));
+    let events = world.order(hold(Some(1)), "", "4.2.1");
+    assert_eq!(failure(&events).0, Step::Commit);
+    assert!(!stat().contains(") T "), "{}", stat());
+}
+
+/// Lines as they come.
+struct Worker {
+    child: Child,
+    lines: std::io::Lines<std::io::BufReader<std::process::ChildStdout>>,
+}
+
+impl Worker {
+    fn new(mut child: Child) -> Self {
+        use std::io::BufRead as _;
+        let lines = std::io::BufReader::new(child.stdout.take().expect("a pipe")).lines();
+        Self { child, lines }
+    }
+
+    /// The first for which there is an answer.
+    fn until<T>(&mut self, look: impl Fn(&Event) -> Option<T>) -> T {
+        loop {
+            let line = self.lines.next().expect("another line").expect("text");
+            let event = serde_json::from_str::<Line>(&line).expect("a line").event;
+            if let Some(found) = look(&event) {
+                return found;
+            }
+            assert!(!matches!(event, Event::Failed { .. }), "{event:?}");
+        }
+    }
+
+    fn go(&mut self, go: &Go) {
+        let stdin = self.child.stdin.as_mut().expect("a pipe");
+        serde_json::to_writer(&mut *stdin, go).expect("it is read");
+        stdin.write_all(b"\n").expect("it is read");
+    }
+}
+
+#[test]
+fn a_move_ends_the_processes_and_makes_them_at_a_word() {
+    let mut world = World::new();
+    let order = |wait| {
+        let Job::Dump(dump) = world.dump(0, LONG) else { panic!("a dump") };
+        Job::Move(Move { dump, restore: Remake { wait, ..world.remake(LONG) } })
+    };
+    let group = world.directory.path().join("group");
+    fs::create_dir(&group).expect("a directory");
+    let mut worker = Worker::new(world.begin(order(Some(LONG)), "", "4.2.1"));
+    let id = worker.until(|event| match event {
+        Event::Written { id, .. } => Some(id.clone()),
+        _ => None,
+    });
+    let roles = worker.until(|event| match event {
+        Event::Waiting { id: other, roles } if *other == id => Some(roles.clone()),
+        _ => None,
+    });
+    assert_eq!(roles, [world.given[0].role.clone()]);
+    assert_eq!(world.notes().len(), 1, "nothing is made before the word");
+    assert!(world.notes()[0].contains(" --skip-in-flight "));
+    worker.go(&Go { group: Some(group.clone()) });
+    let pid = worker.until(|event| match event {
+        Event::Restored { pid } => Some(*pid),
+        _ => None,
+    });
+    assert_eq!(pid, RESTORED);
+    assert!(worker.child.wait().expect("it ends").success());
+    assert_eq!(fs::read_to_string(group.join("cgroup.procs")).expect("its group"), "0");
+    assert_eq!(world.ended(), Some(9));
+    assert!(!world.metadata().leave_running);
+}
+
+#[test]
+fn who_waits_for_a_word_in_vain_says_so_and_keeps_the_checkpoint() {
+    for hangs_up in [true, false] {
+        let mut world = World::new();
+        let Job::Dump(dump) = world.dump(0, LONG) else { panic!("a dump") };
+        let wait = Some(if hangs_up { LONG } else { SHORT });
+        let order = Job::Move(Move { dump, restore: Remake { wait, ..world.remake(LONG) } });
+        let mut child = world.begin(order, "", "4.2.1");
+        let stdin = child.stdin.take();
+        let kept = stdin.filter(|_| !hangs_up);
+        let output = child.wait_with_output().expect("it ends");
+        drop(kept);
+        let last = String::from_utf8_lossy(&output.stdout).lines().last().expect("a line").to_owned();
+        let Event::Failed { step, reason } = serde_json::from_str::<Line>(&last).expect("a line").event
+        else {
+            panic!("not refused: {last}");
+        };
+        let expected = if hangs_up { "nobody is there" } else { "no word to go on within 0.3 s" };
+        assert!(step == Step::Wait && reason.contains(expected), "{step:?}: {reason}");
+        assert_eq!((world.ended(), world.metadata().leave_running), (Some(9), false));
+    }
+}
+
+#[test]
+fn a_dump_keeps_no_more_than_is_allowed() {
+    let world = World::new();
+    let dump = || match world.dump(0, LONG) {
+        Job::Dump(dump) => {
+            let keep = Some(Policy { per_component: 2, ..Policy::default() });
+            Job::Dump(Dump { keep, ..dump })
+        }
+        other => other,
+    };
+    let mut made = Vec::new();
+    for _ in 0..3 {
+        world.order(dump(), "", "4.2.1");
+        made.insert(0, world.metadata().id);
+    }
+    let store = Store::open(&world.base()).expect("a store");
+    assert_eq!(store.ids("web").expect("a list"), made[..2]);
 }
 
 #[test]

@@ -28,6 +28,7 @@ pub fn facts() -> Facts {
         criu_version: Version { major: 4, minor: 1, patch: 1 },
         leave_running: true,
         preserve_fds: Vec::new(),
+        roles: Vec::new(),
         options: Options::default(),
         figures: None,
     }

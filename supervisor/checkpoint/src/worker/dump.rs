@@ -1,0 +1,297 @@
+//! Processes are written.
+
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+use super::listeners::inode_of;
+use super::live::{look, merged};
+use super::{Done, failed, named};
+use crate::criu::gate::Gate;
+use crate::criu::{Action, Call, Criu, CriuError, DumpFigures, Figures, Options, Paths, Then};
+use crate::order::{After, Dump, Event, Failure, Given, Step, Teller, micros};
+use crate::preflight::{self, Tree, Verdict};
+use crate::store::{Draft, Facts, Metadata, ROUNDS_LIMIT, Role, Store};
+
+/// Pages of memory that are copied so quickly that another round before saves nothing: 1 MiB.
+const SMALL: u64 = 256;
+
+pub(super) fn carry_out<W: Write>(
+    base: &Path,
+    order: &Dump,
+    teller: &mut Teller<W>,
+) -> Result<Done, Failure> {
+    let begun = Instant::now();
+    let ready = prepare(base, order, teller)?;
+    let metadata = ready.write(order, begun, teller)?;
+    let (bytes, images) = (metadata.image_size, metadata.images.len());
+    let message = format!("wrote {} {}: {images} images with {bytes} bytes", order.component, metadata.id);
+    Ok((message, Some(named(&order.component, &metadata.id))))
+}
+
+/// What a dump needs, and who is to be dumped.
+pub(super) struct Ready {
+    pub(super) store: Store,
+    pub(super) criu: Criu,
+    pub(super) tree: Tree,
+    verdict: Verdict,
+}
+
+/// See that nothing is in the way.
+pub(super) fn prepare<W: Write>(base: &Path, order: &Dump, teller: &mut Teller<W>) -> Result<Ready, Failure> {
+    let store = teller.step(Step::Open, || Store::make(base))?;
+    let criu = teller.step(Step::Criu, || Criu::find(&order.criu))?;
+    let (verdict, tree) = look(order.pid, criu.version, teller)?;
+    if let Some(first) = verdict.findings.first() {
+        return Err(Failure { step: Step::Preflight, reason: first.to_string() });
+    }
+    Ok(Ready { store, criu, tree, verdict })
+}
+
+impl Ready {
+    /// Do as is ordered, and tell of it. What is too many of the component's checkpoints goes.
+    pub(super) fn write<W: Write>(
+        &self,
+        order: &Dump,
+        begun: Instant,
+        teller: &mut Teller<W>,
+    ) -> Result<Metadata, Failure> {
+        let (roles, outside) = given(&order.given, &self.tree);
+        let mut options = merged(&order.options, &self.verdict.options);
+        options.external.extend(outside);
+        let mut draft = teller.step(Step::Open, || self.store.begin(&order.component))?;
+        let dumping =
+            Dumping { criu: &self.criu, order, options: &options, roles: &roles, before: &self.tree };
+        rounds(&dumping, &mut draft, teller)?;
+        let (metadata, figures) = match order.after {
+            After::Run => dumping.leave(Then::Run, &draft, teller)?,
+            After::Hold => dumping.leave(Then::Stop, &draft, teller)?,
+            After::End => dumping.end(&draft, teller)?,
+        };
+        drop(draft);
+        let (id, bytes) = (metadata.id.clone(), metadata.image_size);
+        let written = Event::Written { id, bytes, figures, micros: micros(begun.elapsed()) };
+        let told = teller.found(Step::Commit, written);
+        // Who does not hear that they are held would leave them so.
+        if order.after == After::Hold && told.is_err() {
+            preflight::resume(&self.tree);
+        }
+        told?;
+        if let Some(policy) = &order.keep {
+            teller.step(Step::Retain, || self.store.retain(policy, Some(&order.component)))?;
+        }
+        Ok(metadata)
+    }
+}
+
+/// What processes still have of what they were given, and what stays outside, as CRIU names it.
+fn given(given: &[Given], tree: &Tree) -> (Vec<Role>, Vec<String>) {
+    let is_open = |link: &str| {
+        let mut descriptors = tree.processes.iter().flat_map(|process| &process.descriptors);
+        link.starts_with('/') || descriptors.any(|descriptor| descriptor.target == link)
+    };
+    let kept = || given.iter().filter(|given| is_open(&given.role.link));
+    let ends = kept().filter(|given| given.is_end);
+    let outside = ends.filter_map(|given| Some(format!("unix[{}]", inode_of(&given.role.link)?)));
+    (kept().map(|given| given.role.clone()).collect(), outside.collect())
+}
+
+/// A dump under way.
+struct Dumping<'a> {
+    criu: &'a Criu,
+    order: &'a Dump,
+    options: &'a Options,
+    /// What they were given and still have.
+    roles: &'a [Role],
+    /// The processes as they were.
+    before: &'a Tree,
+}
+
+/// What was made, and what CRIU counted.
+type Made = (Metadata, Option<DumpFigures>);
+
+impl Dumping<'_> {
+    /// Write them and let them run on, or stay stopped. What is not kept in the end lets them run on, too.
+    fn leave<W: Write>(&self, then: Then, draft: &Draft, teller: &mut Teller<W>) -> Result<Made, Failure> {
+        let holds = then == Then::Stop;
+        let action = Action::Dump { pid: self.order.pid, parent: draft.parent(), then };
+        let run = || self.run(&action, draft.images().to_owned(), draft, None);
+        let figures = teller.step(Step::Dump, run)?;
+        let told = teller.found(Step::Dump, Event::Counted { step: Step::Dump, figures });
+        let keep = || draft.keep(self.facts(figures.dump), self.order.quota);
+        let kept = told.and_then(|()| teller.step(Step::Commit, keep));
+        if holds && kept.is_err() {
+            preflight::resume(self.before);
+        }
+        Ok((kept?, figures.dump))
+    }
+
+    /// Write them, put the checkpoint in its place while they are frozen, and only then have CRIU end them. Whatever fails
+    /// before lets them run on; nothing that fails afterwards takes the checkpoint away.
+    fn end<W: Write>(&self, draft: &Draft, teller: &mut Teller<W>) -> Result<Made, Failure> {
+        let here = |reason: String| Failure { step: Step::Dump, reason };
+        let work = draft.work();
+        let gate = Gate::make(&work).map_err(|error| here(failed("make a socket in", &work, &error)))?;
+        let first =
+            end_of(self.order.pid).map_err(|error| here(format!("process {}: {error}", self.order.pid)))?;
+        let then = Then::End(Gate::program());
+        let action = Action::Dump { pid: self.order.pid, parent: draft.parent(), then };
+        let mut dumped = Some(teller.begin(Step::Dump)?);
+        let mut kept = None;
+        let mut keep = || {
+            let begun = dumped.take().unwrap_or_else(Instant::now);
+            let told = teller.end(Step::Dump, begun);
+            let keep = |()| teller.step(Step::Commit, || draft.keep(self.facts(None), self.order.quota));
+            kept.insert(told.and_then(keep)).is_ok()
+        };
+        let ran = self.run(&action, draft.images().to_owned(), draft, Some((&gate, &mut keep)));
+        let metadata = match (kept, &ran) {
+            (Some(kept), _) => kept?,
+            (None, Err(error)) => return Err(here(error.to_string())),
+            // It has not asked, so they may be gone: what there is of them is kept.
+            (None, Ok(_)) => teller.step(Step::Commit, || draft.keep(self.facts(None), self.order.quota))?,
+        };
+        let ended = ran
+            .map_err(|error| error.to_string())
+            .and_then(|figures| await_end(&first, self.order.limit).map(|()| figures));
+        match ended {
+            Ok(figures) => {
+                // That nobody listens changes nothing any more.
+                let _ = teller.found(Step::End, Event::Counted { step: Step::Dump, figures });
+                Ok((metadata, figures.dump))
+            }
+            Err(reason) => {
+                let reason =
+                    format!("checkpoint {} is kept, but the processes may run on: {reason}", metadata.id);
+                Err(Failure { step: Step::End, reason })
+            }
+        }
+    }
+
+    /// Call CRIU, and see that it leaves nothing stopped if it has to be killed.
+    fn run<'a>(
+        &'a self,
+        action: &Action,
+        images: PathBuf,
+        draft: &'a Draft,
+        gate: Option<(&'a Gate, &'a mut dyn FnMut() -> bool)>,
+    ) -> Result<Figures, CriuError> {
+        let paths = Paths { images, work: draft.work() };
+        let call = Call { limit: self.order.limit, held: draft.lock(), gate };
+        let ran = self.criu.run(action, self.options, &paths, call);
+        if let Err(CriuError::Late(_)) = ran {
+            preflight::resume(self.before);
+        }
+        ran
+    }
+
+    fn facts(&self, figures: Option<DumpFigures>) -> Facts {
+        let order = self.order;
+        Facts {
+            original_pid: order.pid,
+            capabilities: order.capabilities.clone(),
+            criu_version: self.criu.version,
+            leave_running: order.after != After::End,
+            preserve_fds: order.preserve_fds.clone(),
+            roles: self.roles.to_vec(),
+            options: self.options.clone(),
+            figures,
+        }
+    }
+}
+
+/// Becomes readable when the process has ended.
+fn end_of(pid: i32) -> io::Result<OwnedFd> {
+    Ok(pidfd_open(Pid::from_raw(pid).ok_or(Errno::SRCH)?, PidfdFlags::empty())?)
+}
+
+/// CRIU has sent a signal to it, and it takes a moment to end.
+fn await_end(first: &OwnedFd, limit: Duration) -> Result<(), String> {
+    let timeout = Timespec::try_from(limit).map_err(|error| error.to_string())?;
+    loop {
+        match poll(&mut [PollFd::new(first, PollFlags::IN)], Some(&timeout)) {
+            Ok(0) => return Err(format!("the first had not ended after {} s", limit.as_secs_f64())),
+            Ok(_) => return Ok(()),
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.to_string()),
+        }
+    }
+}
+
+/// Copy memory while the processes run, until little of it changes from one round to the next.
+fn rounds<W: Write>(dumping: &Dumping<'_>, draft: &mut Draft, teller: &mut Teller<W>) -> Result<(), Failure> {
+    let mut written: Vec<u64> = Vec::new();
+    while another(&written, dumping.order.rounds.min(ROUNDS_LIMIT)) {
+        let figures: Figures = teller.step(Step::PreDump, || -> Result<_, String> {
+            let (images, parent) = draft.round().map_err(|error| error.to_string())?;
+            let action = Action::PreDump { pid: dumping.order.pid, parent };
+            dumping.run(&action, images, draft, None).map_err(|error| error.to_string())
+        })?;
+        written.push(figures.dump.map_or(0, |figures| figures.pages_written));
+        teller.found(Step::PreDump, Event::Counted { step: Step::PreDump, figures })?;
+    }
+    Ok(())
+}
+
+/// Whether another round is worth its while after those that wrote so many pages each: there is something left to copy,
+/// and the last one copied clearly less than that before it.
+fn another(written: &[u64], most: u32) -> bool {
+    if written.len() >= most as usize {
+        return false;
+    }
+    match written {
+        [] => true,
+        [only] => *only > SMALL,
+        [.., before, last] => *last > SMALL && *last < before / 4 * 3,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::preflight::{Descriptor, Process};
+
+    #[test]
+    fn rounds_end_when_they_save_nothing() {
+        // Pages that rounds wrote, and whether there is another.
+        let cases: [(&[u64], bool); 8] = [
+            (&[], true),
+            (&[SMALL], false),
+            (&[65_536], true),
+            (&[65_536, 300], true),
+            (&[65_536, 60_000], false),
+            (&[65_536, 1000, 200], false),
+            (&[65_536, 10_000, 2000], true),
+            (&[65_536, 20_000, 10_000, 5000], false),
+        ];
+        for (written, expected) in cases {
+            assert_eq!(another(written, 4), expected, "{written:?}");
+        }
+        assert!(!another(&[], 0));
+    }
+
+    #[test]
+    fn what_is_no_longer_open_is_not_given_again() {
+        let descriptor = Descriptor { target: "socket:[7]".to_owned(), ..Descriptor::default() };
+        let process = Process { descriptors: vec![descriptor], ..Process::default() };
+        let tree = Tree { processes: vec![Process::default(), process], ..Tree::default() };
+        let one = |name: &str, link: &str, is_end| Given {
+            role: Role { name: name.to_owned(), link: link.to_owned() },
+            is_end,
+        };
+        let all = [
+            one("log", "pipe:[6]", false),
+            one("channel", "socket:[7]", true),
+            one("other", "socket:[9]", true),
+            one("notify", "/run/notify/x", false),
+        ];
+        let (roles, outside) = given(&all, &tree);
+        assert_eq!(roles, [all[1].role.clone(), all[3].role.clone()]);
+        assert_eq!(outside, ["unix[7]"]);
+    }
+}

@@ -1,0 +1,41 @@
+//! Processes are written, ended and made again, by one worker, which keeps the sockets meanwhile on which they listen.
+//!
+//! To clients nothing is closed: who connects while no process is there waits in the queue of the kernel. When the
+//! processes are there again they listen on sockets of their own at the same places, and what waits goes over to those
+//! (`net.ipv4.tcp_migrate_req`, which is whoever gives the order's to set).
+
+use std::io::Write;
+use std::path::Path;
+use std::time::Instant;
+
+use super::listeners::Listeners;
+use super::restore::Making;
+use super::{Done, dump, named};
+use crate::criu::Options;
+use crate::order::{After, Dump, Ear, Event, Failure, Move, Step, Teller};
+
+pub(super) fn carry_out<W: Write>(
+    base: &Path,
+    order: &Move,
+    ear: &mut Ear,
+    teller: &mut Teller<W>,
+) -> Result<Done, Failure> {
+    let begun = Instant::now();
+    // Clients in a queue stay there.
+    let options = Options { skip_in_flight: true, ..order.dump.options.clone() };
+    let dump = Dump { options, after: After::End, ..order.dump.clone() };
+    let ready = dump::prepare(base, &dump, teller)?;
+    let listeners = teller.step(Step::Preflight, || Listeners::keep(&ready.tree, &dump.given))?;
+    let metadata = ready.write(&dump, begun, teller)?;
+    let checkpoint = teller.step(Step::Find, || ready.store.find(&dump.component, Some(&metadata.id)))?;
+    // Its bytes were hashed a moment ago by this very process, in a directory where nobody else comes.
+    let making =
+        Making { criu: &ready.criu, checkpoint: &checkpoint, metadata: &metadata, how: &order.restore };
+    teller.step(Step::Restore, || listeners.make_way())?;
+    making.wait(ear, teller)?;
+    let pid = making.make(teller)?;
+    drop(listeners);
+    teller.found(Step::Restore, Event::Restored { pid })?;
+    let message = format!("moved {} by {} to process {pid}", dump.component, metadata.id);
+    Ok((message, Some(named(&dump.component, &metadata.id))))
+}
