@@ -10,6 +10,7 @@ use std::rc::Rc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::checkpoint::{After, Made, Written};
 use crate::component::Strategy;
 use crate::descriptors::Held;
 use crate::diagnostic::Diagnostic;
@@ -130,6 +131,29 @@ pub enum Request {
         /// Component.
         name: String,
     },
+    /// Write a component's processes down, and answer when that is done.
+    Checkpoint {
+        /// Component.
+        name: String,
+        /// What becomes of them then. Who is held goes on by itself after [`crate::engine::HOLD_LIMIT`].
+        #[serde(default)]
+        after: After,
+        /// Longest wait for the answer.
+        timeout_ms: Option<u64>,
+    },
+    /// Make a component's processes from a checkpoint, in place of those that run; answer when they run.
+    Restore {
+        /// Component.
+        name: String,
+        /// The checkpoint; the newest without.
+        id: Option<String>,
+        /// Whether a new start will do if that cannot be.
+        fallback: bool,
+        /// Longest wait for the answer.
+        timeout_ms: Option<u64>,
+    },
+    /// Let everything go on that a checkpoint has left held.
+    Continue,
     /// How all components, or one, say that they are ready, and whether they have.
     Readiness {
         /// Only this one.
@@ -189,6 +213,8 @@ pub enum Request {
     Poweroff,
     /// Stop everything, then restart the machine (pid 1) or exit.
     Reboot,
+    /// Stop everything that is not held by a checkpoint, then execute the kernel that is loaded (pid 1).
+    Kexec,
 }
 
 impl Request {
@@ -203,6 +229,9 @@ impl Request {
             Self::Upgrade { .. } => "upgrade",
             Self::Freeze { .. } => "freeze",
             Self::Thaw { .. } => "thaw",
+            Self::Checkpoint { .. } => "checkpoint",
+            Self::Restore { .. } => "restore",
+            Self::Continue => "continue",
             Self::Readiness { .. } => "readiness",
             Self::Slices { .. } => "slices",
             Self::Declaration { .. } => "declaration",
@@ -215,6 +244,7 @@ impl Request {
             Self::Reexec => "reexec",
             Self::Poweroff => "poweroff",
             Self::Reboot => "reboot",
+            Self::Kexec => "kexec",
         }
     }
 
@@ -229,6 +259,8 @@ impl Request {
                 | Self::Reload { name: Some(_) }
                 | Self::Freeze { .. }
                 | Self::Thaw { .. }
+                | Self::Checkpoint { .. }
+                | Self::Restore { .. }
                 | Self::Wait { .. }
         )
     }
@@ -305,6 +337,28 @@ pub enum Answer {
     Declaration(Box<Declaration>),
     /// To `upgrade`, when it was carried out.
     Upgraded(Upgraded),
+    /// To `checkpoint`, when it is made.
+    Checkpointed {
+        /// Component.
+        component: Rc<str>,
+        /// What was made.
+        written: Written,
+        /// Journal revision at that time.
+        revision: u64,
+    },
+    /// To `restore`, when the processes run.
+    Restored {
+        /// Component.
+        component: Rc<str>,
+        /// From what; `None` if it was started anew.
+        made: Option<Made>,
+        /// Why it was started anew.
+        passed_over: Option<Rc<str>>,
+        /// Its process.
+        pid: Option<i32>,
+        /// Journal revision at that time.
+        revision: u64,
+    },
     /// To `log`.
     Log(LogText),
     /// The request was carried out, or the condition holds.

@@ -61,6 +61,10 @@ use request::Waiter;
 use timers::Timers;
 use unit::Unit;
 
+/// The longest time for which processes stand still that a checkpoint has left held: a kernel is loaded meanwhile, which
+/// takes seconds. Whoever asked for it may have gone, so they go on by themselves then.
+pub const HOLD_LIMIT: Duration = Duration::from_secs(60);
+
 pub use freezer::FREEZE_LIMIT;
 pub use handover::LIMIT as HANDOVER_LIMIT;
 pub use interface::{
@@ -351,6 +355,8 @@ impl Engine {
             Event::NotYetReady(run, answer) => self.note_answer(run, answer),
             Event::Ready(run) => self.feed_run(run, Input::Ready, Cause::Ready),
             Event::Ended(run, exit) => self.end_run(run, Input::Ended, self.cause_of_end(run, exit)),
+            // Nothing is asked of the performer yet that ends with these.
+            Event::Restored { .. } | Event::NotRestored(..) | Event::Checkpointed(..) | Event::Carried(_) => {}
             Event::Tick => {}
             Event::Request { client, peer, request } => self.take_request(client, peer, request),
             Event::ClientGone(client) => self.forget_waiter(client),

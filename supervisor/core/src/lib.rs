@@ -10,12 +10,14 @@
 //! * [`journal`]: every change of state with its revision and its cause.
 //! * [`analysis`]: cycles, layers, ways and losses of a graph that was asked for; not used by PID 1.
 //! * [`notify`]: what a component says about itself (sd_notify).
+//! * [`checkpoint`]: what is said of the checkpoints of processes.
 //! * [`descriptors`]: what the supervisor holds for a component and gives to its processes.
 //! * [`control`]: what `graphctl` and the supervisor say to each other.
 //! * [`sim`]: the engine under a fake world, with checkers.
 //! * [`mutation`]: ways to break the engine, to check the checkers; empty in what is shipped.
 
 pub mod analysis;
+pub mod checkpoint;
 pub mod component;
 pub mod control;
 pub mod descriptors;

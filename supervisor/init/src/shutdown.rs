@@ -55,6 +55,7 @@ pub fn finish(halt: Halt) -> ! {
     let mode = match halt {
         Halt::PowerOff => RebootMode::RB_POWER_OFF,
         Halt::Reboot => RebootMode::RB_AUTOBOOT,
+        Halt::Kexec => RebootMode::RB_KEXEC,
     };
     let Err(error) = reboot(mode);
     warn!("failed to take the machine down: {error}");

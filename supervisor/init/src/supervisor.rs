@@ -252,7 +252,7 @@ impl Supervisor {
 
     fn perform(self: &Rc<Self>, effect: Effect) {
         match effect {
-            Effect::Spawn { run, component, generation, place } => {
+            Effect::Spawn { run, component, generation, place, .. } => {
                 let event = Processes::spawn(self, run, component, Start { generation, place });
                 self.queue.borrow_mut().extend(event);
             }
@@ -279,6 +279,7 @@ impl Supervisor {
             Effect::LimitSlice(slice) => limits::begin_slice(self, &slice),
             Effect::Freeze { run, limit } => freezer::begin(self, run, true, limit),
             Effect::Thaw(run) => freezer::thaw(self, run),
+            Effect::Checkpoint { .. } | Effect::Continue(_) => {}
             Effect::CancelProbe(probe) => health::cancel(self, probe),
             Effect::Terminate(run) => {
                 let declared = self.started_with(run).and_then(|component| component.lifecycle.stop_signal);

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use yakiros_handoff::message::{Order, Part, Report};
 
 use super::Facts;
+use crate::checkpoint::{After, Made, Origin, Written};
 use crate::component::Component;
 use crate::control::{Answer, Request, Strain};
 use crate::descriptors::Held;
@@ -70,6 +71,8 @@ pub enum Halt {
     PowerOff,
     /// Restart the machine.
     Reboot,
+    /// Execute the kernel that is loaded. What is held by a checkpoint is not stopped: it goes on from there.
+    Kexec,
 }
 
 /// What became of a file in the configuration directory.
@@ -112,6 +115,23 @@ pub enum Event {
         /// Its process id.
         pid: i32,
     },
+    /// The process was made from a checkpoint ([`Effect::Spawn`] with an origin): it is there, and as ready as it was.
+    Restored {
+        /// Which.
+        run: RunId,
+        /// Its process id.
+        pid: i32,
+        /// From what.
+        made: Made,
+    },
+    /// It could not be made from a checkpoint, and is gone; and why.
+    NotRestored(RunId, Rc<str>),
+    /// What [`Effect::Checkpoint`] asked for is done, or why it could not be, and everything runs. If the process is ended
+    /// for it, or ends meanwhile, [`Event::Ended`] comes after this.
+    Checkpointed(RunId, Result<Written, Rc<str>>),
+    /// These components were written down by a supervisor before this one, on a kernel before this one: the first process
+    /// of each is to be made from that. Before the first [`Event::Files`].
+    Carried(Vec<(Rc<str>, Origin)>),
     /// Exec succeeded.
     Executed(RunId),
     /// The process could not be created or brought to exec, and is gone.
@@ -239,7 +259,23 @@ pub enum Effect {
         generation: u64,
         /// Which of the component's processes it is.
         place: Place,
+        /// What it is made from in place of its program: report [`Event::Restored`] or [`Event::NotRestored`] then, and
+        /// nothing else before [`Event::Ended`].
+        origin: Option<Origin>,
     },
+    /// Write the process and everything below it down, and report [`Event::Checkpointed`], once.
+    Checkpoint {
+        /// The process.
+        run: RunId,
+        /// The declaration that it was started with.
+        component: Rc<Component>,
+        /// What becomes of it.
+        after: After,
+        /// The time for all of it; what takes longer is undone.
+        limit: Duration,
+    },
+    /// Let processes go on that were held by a checkpoint ([`After::Hold`]).
+    Continue(RunId),
     /// Connect two processes of a component: ask one to give, and the other to take.
     Connect {
         /// Who serves.

@@ -256,7 +256,7 @@ impl Engine {
         self.runs.insert(run, id);
         self.disarm_unit(id);
         self.enter(id, State::Starting, cause, None);
-        self.effects.push(Effect::Spawn { run, component, generation, place: Place::Alone });
+        self.effects.push(Effect::Spawn { run, component, generation, place: Place::Alone, origin: None });
     }
 
     fn advance(&mut self, id: NodeId, cause: Cause) {

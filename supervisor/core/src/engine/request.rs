@@ -180,6 +180,9 @@ impl Engine {
                 // The performer answers this one: the core has no files.
                 self.refuse(client, "the log is not kept here".to_owned());
             }
+            Request::Checkpoint { .. } | Request::Restore { .. } | Request::Continue | Request::Kexec => {
+                self.refuse(client, "not part of this version".to_owned());
+            }
             Request::Reexec if self.halting.is_some() => {
                 self.refuse(client, "everything is being stopped".to_owned());
             }

@@ -57,6 +57,10 @@ impl Digest {
             Event::Reported(run, _) => 23 + (run.0 << 8),
             Event::Garbled(run, _) => 24 + (run.0 << 8),
             Event::NotYetReady(run, _) => 20 + (run.0 << 8),
+            Event::Restored { run, .. } => 38 + (run.0 << 8),
+            Event::NotRestored(run, _) => 39 + (run.0 << 8),
+            Event::Checkpointed(run, outcome) => 40 + u64::from(outcome.is_ok()) + (run.0 << 8),
+            Event::Carried(origins) => 200 + origins.len() as u64,
             Event::Held(..) => 25,
             Event::Listens(run) => 26 + (run.0 << 8),
             Event::Relayed(run, Relayed::Whole(_)) => 27 + (run.0 << 8),
@@ -72,7 +76,7 @@ impl Digest {
     /// An effect with everything that it says.
     pub(super) fn effect(&mut self, effect: &Effect) {
         match effect {
-            Effect::Spawn { run, component, generation, place } => {
+            Effect::Spawn { run, component, generation, place, .. } => {
                 self.number(1 + (run.0 << 8) + ((*place as u64) << 60));
                 self.number(*generation);
                 self.text(&component.name);
@@ -98,6 +102,8 @@ impl Digest {
             Effect::Relay { giver, taker, .. } => self.number(14 + (giver.0 << 8) + (taker.0 << 32)),
             Effect::Freeze { run, .. } => self.number(15 + (run.0 << 8)),
             Effect::Thaw(run) => self.number(16 + (run.0 << 8)),
+            Effect::Checkpoint { run, after, .. } => self.number(17 + (run.0 << 8) + ((*after as u64) << 60)),
+            Effect::Continue(run) => self.number(18 + (run.0 << 8)),
             Effect::Unconfine(run) => self.number(13 + (run.0 << 8)),
             Effect::Forget(name) => self.text(name),
             Effect::Reply(client, answer) => {
@@ -140,6 +146,16 @@ impl Digest {
             }),
             Answer::Events(page) => page.records.iter().for_each(|record| self.record(record)),
             Answer::Why(page) => page.records.iter().for_each(|record| self.record(record)),
+            Answer::Checkpointed { component, written, revision } => {
+                self.text(component);
+                self.text(&written.id);
+                self.number(*revision);
+            }
+            Answer::Restored { component, made, revision, .. } => {
+                self.text(component);
+                self.text(made.as_ref().map_or("", |made| &made.id));
+                self.number(*revision);
+            }
             Answer::Log(log) => self.text(&log.text),
             Answer::Readiness(page) => page.components.iter().for_each(|c| {
                 self.text(&c.name);

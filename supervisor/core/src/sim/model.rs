@@ -450,7 +450,7 @@ impl Model {
             self.tell(run);
         }
         match effect {
-            Effect::Spawn { run, component, place, generation } => {
+            Effect::Spawn { run, component, place, generation, .. } => {
                 self.begin(*run, component, *place, *generation);
             }
             Effect::Connect { giver, taker, generation, part, .. } => {

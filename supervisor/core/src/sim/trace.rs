@@ -33,7 +33,7 @@ fn request_text(request: &Request) -> String {
 /// An effect, in a line.
 pub(super) fn effect(effect: &Effect) -> String {
     match effect {
-        Effect::Spawn { run, component, generation, place } => {
+        Effect::Spawn { run, component, generation, place, .. } => {
             let how = match place {
                 Place::Alone => "",
                 Place::Successor => "to take over ",

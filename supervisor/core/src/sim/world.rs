@@ -432,6 +432,8 @@ impl World {
             Effect::Relay { giver, taker, .. } => self.plan_relay(*giver, *taker),
             Effect::Order(run, order) => self.plan_obedience(*run, order),
             Effect::Signal(..)
+            | Effect::Checkpoint { .. }
+            | Effect::Continue(_)
             | Effect::Unconfine(_)
             | Effect::Forget(_)
             | Effect::ReadFiles

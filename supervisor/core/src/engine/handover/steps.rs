@@ -79,7 +79,7 @@ impl Engine {
         self.remark(id, cause, None);
         self.progress(id, generation, Progress::Started);
         let place = Second::place(form);
-        self.effects.push(Effect::Spawn { run, component, generation, place });
+        self.effects.push(Effect::Spawn { run, component, generation, place, origin: None });
         Ok(run)
     }
 
