@@ -404,6 +404,8 @@ pub struct CheckpointPolicy {
     pub memory_estimate: Option<u64>,
     /// Age at which a checkpoint is removed.
     pub max_age: Option<Duration>,
+    /// Whether starts are made from what the first one has come to.
+    pub warm_start: bool,
 }
 
 /// `[hotswap]`.

@@ -450,6 +450,9 @@ pub struct ComponentStatus {
     /// Whether it is kept from running, by `freeze`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub freezer: Option<Freezer>,
+    /// What a checkpoint has to do with its process now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<CheckpointMark>,
     /// Descriptors that the supervisor holds for it, of a hundred names at most.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub descriptors: Vec<Held>,
@@ -497,6 +500,39 @@ impl fmt::Display for Freezer {
             Self::Freezing => "freezing",
             Self::Frozen => "frozen",
             Self::Thawing => "thawing",
+        })
+    }
+}
+
+/// See [`ComponentStatus::checkpoint`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CheckpointMark {
+    /// One is being made of it.
+    Making,
+    /// One was made, and it stands still until it is told to go on.
+    Held,
+    /// It is being made from one.
+    Restoring,
+}
+
+impl CheckpointMark {
+    /// What `status` says of the component.
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Making => "a checkpoint is being made",
+            Self::Held => "held by a checkpoint",
+            Self::Restoring => "being made from a checkpoint",
+        }
+    }
+}
+
+impl fmt::Display for CheckpointMark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Making => "making",
+            Self::Held => "held",
+            Self::Restoring => "restoring",
         })
     }
 }

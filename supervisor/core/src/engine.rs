@@ -15,7 +15,8 @@
 //!   place of SIGTERM) and started again by the restart rule.
 //! * A component that loses a process to want of memory is stopped and started again, left FAILED or let run on, as it
 //!   declares.
-//! * Of a component that is frozen nothing is expected: it is neither probed nor watched.
+//! * Of a component that is frozen, written down or made from a checkpoint nothing is expected: it is neither probed nor
+//!   watched.
 //! * Health is probed only while a component is up, one probe at a time. DEGRADED follows exactly
 //!   when its threshold of consecutive failures is reached, ACTIVE when a probe passes again, a
 //!   restart when the second threshold is reached.
@@ -23,6 +24,7 @@
 //! The time is a [`Duration`] on a monotonic clock whose origin does not matter. When
 //! [`Engine::deadline`] is reached, the caller sends [`Event::Tick`].
 
+mod checkpoint;
 mod declare;
 mod followers;
 mod freezer;
@@ -49,12 +51,14 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::checkpoint::Origin;
 use crate::component::{Component, Kind};
 use crate::descriptors::Held;
 use crate::graph::{Graph, Level, NodeId};
 use crate::journal::{Cause, Journal, State};
 use crate::mutation::{Mutation, broken};
 
+use checkpoint::From;
 use declare::Files;
 use limits::Limits;
 use request::Waiter;
@@ -65,6 +69,7 @@ use unit::Unit;
 /// takes seconds. Whoever asked for it may have gone, so they go on by themselves then.
 pub const HOLD_LIMIT: Duration = Duration::from_secs(60);
 
+pub use checkpoint::CHECKPOINT_LIMIT;
 pub use freezer::FREEZE_LIMIT;
 pub use handover::LIMIT as HANDOVER_LIMIT;
 pub use interface::{
@@ -244,6 +249,8 @@ pub struct Engine {
     undeclared: Option<u64>,
     /// Limits of slices that were ever changed, by the path of the slice's group.
     slices: BTreeMap<Rc<str>, Limits>,
+    /// What the first process of a component is to be made from, by its name: see [`Event::Carried`].
+    carried: BTreeMap<Rc<str>, Origin>,
 }
 
 /// A shutdown under way.
@@ -291,6 +298,7 @@ impl Engine {
             halting: None,
             undeclared: None,
             slices: BTreeMap::new(),
+            carried: BTreeMap::new(),
         }
     }
 
@@ -325,6 +333,7 @@ impl Engine {
             }
             Event::Adopted { run, pid } => {
                 self.note_pid(run, pid);
+                self.note_found(run);
                 self.feed_run(run, Input::Executed, Cause::Adopted);
                 // What runs to its end is ready when it has ended.
                 if self.started_with(run).is_some_and(|component| component.kind == Kind::Service) {
@@ -355,8 +364,10 @@ impl Engine {
             Event::NotYetReady(run, answer) => self.note_answer(run, answer),
             Event::Ready(run) => self.feed_run(run, Input::Ready, Cause::Ready),
             Event::Ended(run, exit) => self.end_run(run, Input::Ended, self.cause_of_end(run, exit)),
-            // Nothing is asked of the performer yet that ends with these.
-            Event::Restored { .. } | Event::NotRestored(..) | Event::Checkpointed(..) | Event::Carried(_) => {}
+            Event::Restored { run, pid, made } => self.take_restored(run, pid, &made),
+            Event::NotRestored(run, reason) => self.take_not_restored(run, &reason),
+            Event::Checkpointed(run, outcome) => self.take_checkpointed(run, outcome),
+            Event::Carried(origins) => self.take_carried(origins),
             Event::Tick => {}
             Event::Request { client, peer, request } => self.take_request(client, peer, request),
             Event::ClientGone(client) => self.forget_waiter(client),
@@ -498,6 +509,14 @@ impl Engine {
         }
     }
 
+    /// It was found running, and is not as its program begins.
+    fn note_found(&mut self, run: RunId) {
+        let id = self.runs.get(&run).copied();
+        if let Some(process) = id.and_then(|id| self.unit_mut(id)?.process.as_mut()) {
+            process.from = From::Found;
+        }
+    }
+
     /// Give an event of a process to its component; a process that is gone has none.
     fn feed_run(&mut self, run: RunId, input: Input, cause: Cause) {
         if let Some(id) = self.runs.get(&run).copied() {
@@ -514,6 +533,9 @@ impl Engine {
         let Some(id) = self.runs.get(&run).copied() else {
             return self.second_gone(run, &cause);
         };
+        if self.ended_unmade(id, run, &cause) || self.moves_on(id) {
+            return;
+        }
         if !self.first_gone(id, run, &cause) {
             self.runs.remove(&run);
             self.process_gone(id);

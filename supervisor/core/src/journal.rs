@@ -5,12 +5,14 @@
 //! records go first, and a reader can see that they went.
 
 mod cause;
+mod checkpoint;
 mod memory;
 mod progress;
 mod state;
 
 pub use self::cause::Cause;
 pub(crate) use self::cause::{errno_text, unhealthy_text};
+pub use self::checkpoint::CheckpointStep;
 pub use self::memory::{Bytes, OutOfMemory, Victim};
 pub use self::progress::Progress;
 pub use self::state::{Exit, State};

@@ -212,6 +212,7 @@ pub fn conclude(supervisor: &Rc<Supervisor>, taken: image::Taken) {
         limits: Vec::new(),
         slices: Vec::new(),
         freezing: Vec::new(),
+        checkpoints: Vec::new(),
         clients,
     };
     let kept = facts.processes.len();

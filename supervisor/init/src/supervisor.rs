@@ -40,6 +40,9 @@ use crate::spawn::Common;
 use crate::store::Stores;
 use crate::sys;
 
+/// Why nothing is written down.
+const NO_CHECKPOINTS: &str = "not part of this version";
+
 /// Events for which room is kept when none waits. Starting many components makes one for each, once.
 const EVENTS_KEPT: usize = 16;
 
@@ -252,7 +255,10 @@ impl Supervisor {
 
     fn perform(self: &Rc<Self>, effect: Effect) {
         match effect {
-            Effect::Spawn { run, component, generation, place, .. } => {
+            Effect::Spawn { run, origin: Some(_), .. } => {
+                self.queue.borrow_mut().extend([Event::NotRestored(run, NO_CHECKPOINTS.into())]);
+            }
+            Effect::Spawn { run, component, generation, place, origin: None } => {
                 let event = Processes::spawn(self, run, component, Start { generation, place });
                 self.queue.borrow_mut().extend(event);
             }
@@ -279,7 +285,10 @@ impl Supervisor {
             Effect::LimitSlice(slice) => limits::begin_slice(self, &slice),
             Effect::Freeze { run, limit } => freezer::begin(self, run, true, limit),
             Effect::Thaw(run) => freezer::thaw(self, run),
-            Effect::Checkpoint { .. } | Effect::Continue(_) => {}
+            Effect::Checkpoint { run, .. } => {
+                self.queue.borrow_mut().extend([Event::Checkpointed(run, Err(NO_CHECKPOINTS.into()))]);
+            }
+            Effect::Continue(_) => {}
             Effect::CancelProbe(probe) => health::cancel(self, probe),
             Effect::Terminate(run) => {
                 let declared = self.started_with(run).and_then(|component| component.lifecycle.stop_signal);
@@ -374,10 +383,11 @@ impl Supervisor {
         }
     }
 
-    /// The answer to a request that is about a log, unless it has to wait.
+    /// The answer to a request that the engine has nothing to do with, unless it has to wait.
     fn answer_from_logs(&self, request: &Request) -> Option<Answer> {
         match request {
             Request::Log { name, lines, from } => Some(self.read_log(name, *lines, *from)),
+            Request::Kexec => Some(Answer::Refused { message: NO_CHECKPOINTS.to_owned(), near: Vec::new() }),
             Request::Wait { until: Until::Log { name, beyond }, .. } => {
                 let engine = self.engine.borrow();
                 let known = engine.state(name) != State::Removed;

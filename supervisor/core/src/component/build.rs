@@ -103,7 +103,7 @@ pub(super) fn component(r: &mut Reader<'_>) -> Option<Component> {
     let hands_over = kind == Kind::Service && lifecycle.handoff.passes_descriptors();
     delegation(r, &resources, &isolation, hands_over);
     let environment = environment(r);
-    let checkpoint = checkpoint(r);
+    let checkpoint = checkpoint(r, kind);
     let hotswap = hotswap(r, hands_over);
     let sockets = sockets(r);
     Some(Component {
@@ -420,14 +420,21 @@ fn health(r: &mut Reader<'_>) -> Option<Health> {
     })
 }
 
-fn checkpoint(r: &mut Reader<'_>) -> CheckpointPolicy {
+fn checkpoint(r: &mut Reader<'_>, kind: Kind) -> CheckpointPolicy {
     const S: &str = "checkpoint";
+    let enabled = r.get(S, "enabled", truth).unwrap_or(false);
+    if kind != Kind::Service {
+        r.without(S, "warm_start", "only a service becomes ready and is started again");
+    } else if !enabled {
+        r.without(S, "warm_start", "checkpoints are not enabled: set `checkpoint.enabled = true`");
+    }
     CheckpointPolicy {
-        enabled: r.get(S, "enabled", truth).unwrap_or(false),
+        enabled,
         preserve_fds: r.get(S, "preserve_fds", list).unwrap_or_default(),
         leave_running: r.get(S, "leave_running", truth).unwrap_or(false),
         memory_estimate: r.number(S, "memory_estimate").map(|mebibytes| mebibytes << 20),
         max_age: r.number(S, "max_age").map(|hours| Duration::from_secs(hours * 3600)),
+        warm_start: r.get(S, "warm_start", truth).unwrap_or(false),
     }
 }
 

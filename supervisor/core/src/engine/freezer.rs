@@ -125,7 +125,7 @@ impl Engine {
         if unit.handover.second().is_some() || process.heir.is_some() {
             return Some(format!("an upgrade of {name} is under way; freeze it when that is over"));
         }
-        None
+        self.dump_refusal(id)
     }
 
     /// The kernel has frozen everything of a process's component, or that could not be, and it runs.
@@ -258,7 +258,7 @@ impl Engine {
         }
     }
 
-    fn expect_nothing(&mut self, id: NodeId) {
+    pub(super) fn expect_nothing(&mut self, id: NodeId) {
         let Some(state) = self.unit(id).map(|unit| unit.state) else { return };
         if !matches!(state, State::Active | State::Degraded) {
             return;
@@ -273,7 +273,16 @@ impl Engine {
         self.disarm_unit(id);
     }
 
-    fn expect_again(&mut self, id: NodeId) {
+    /// Begin anew with all that is expected of a component, and follow what was declared meanwhile.
+    pub(super) fn expect_again(&mut self, id: NodeId) {
+        self.look_after_again(id);
+        if self.unit(id).is_some_and(|unit| matches!(unit.state, State::Active | State::Degraded)) {
+            self.follow_change(id);
+        }
+    }
+
+    /// Begin anew with all that is expected of a component.
+    pub(super) fn look_after_again(&mut self, id: NodeId) {
         let Some(state) = self.unit(id).map(|unit| unit.state) else { return };
         if !matches!(state, State::Active | State::Degraded) {
             return;
@@ -282,7 +291,6 @@ impl Engine {
         self.begin_watch(id);
         self.rearm_watchdog(id);
         self.await_announced_end(id);
-        self.follow_change(id);
     }
 }
 

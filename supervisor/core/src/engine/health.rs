@@ -121,7 +121,7 @@ impl Engine {
     pub(super) fn begin_watch(&mut self, id: NodeId) {
         let now = self.now;
         // Who gives to another does not serve.
-        let is_expected = !self.is_frozen(id) || broken(Mutation::ProbeFrozen);
+        let is_expected = (!self.is_frozen(id) || broken(Mutation::ProbeFrozen)) && !self.is_away(id);
         let Some(unit) = self.unit_mut(id).filter(|unit| unit.handover.is_over() && is_expected) else {
             return;
         };

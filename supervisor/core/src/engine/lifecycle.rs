@@ -4,9 +4,11 @@ use std::collections::HashSet;
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::checkpoint::{From, Restoring};
 use super::timers::Due;
 use super::unit::{AfterStop, Process, Unit};
 use super::{Action, Effect, Engine, Halt, Halting, Input, Place, RunId, decide};
+use crate::checkpoint::Origin;
 use crate::component::{KERNEL, Kind, Readiness, Signal};
 use crate::graph::{CapId, Level, NodeId};
 use crate::journal::{Cause, Record, State};
@@ -80,7 +82,7 @@ impl Engine {
         if self.unit(id).is_none() {
             return;
         }
-        if !self.graph.requirements_up(id) {
+        if !self.graph.requirements_up(id) && !self.is_kept(id) {
             let cause = self.lost_cause(id);
             self.feed(id, Input::Lost, cause);
         }
@@ -165,6 +167,9 @@ impl Engine {
             | Cause::Frozen
             | Cause::NotFrozen { .. }
             | Cause::NotThawed { .. }
+            | Cause::Checkpoint(_)
+            | Cause::Restored { .. }
+            | Cause::NotRestored { .. }
             | Cause::Cycle => own,
         }
     }
@@ -223,6 +228,9 @@ impl Engine {
             }
             self.count(from, to);
             self.old_waits &= self.moving() > 0;
+            if to == State::Active && !probed(from) {
+                self.begin_warm(id);
+            }
         }
         let level = match to {
             State::Stopping if broken(Mutation::KeepLevel) => self.graph.level(id),
@@ -243,6 +251,16 @@ impl Engine {
     }
 
     fn launch(&mut self, id: NodeId, cause: Cause) {
+        let origin = self.next_origin(id);
+        self.launch_from(id, origin, cause);
+    }
+
+    /// Create the process from its program, whatever else there is.
+    pub(super) fn launch_anew(&mut self, id: NodeId, cause: Cause) {
+        self.launch_from(id, None, cause);
+    }
+
+    fn launch_from(&mut self, id: NodeId, origin: Option<(Origin, From, Restoring)>, cause: Cause) {
         self.last_run += 1;
         let run = RunId(self.last_run);
         let Some(unit) = self.unit_mut(id) else {
@@ -251,12 +269,18 @@ impl Engine {
         unit.generation += 1;
         let component = Rc::clone(&unit.component);
         unit.last_words = None;
-        unit.process = Some(Process::new(run, Rc::clone(&component)));
+        let mut process = Process::new(run, Rc::clone(&component));
+        let origin = origin.map(|(origin, from, restoring)| {
+            process.from = from;
+            process.restoring = Some(Box::new(restoring));
+            origin
+        });
+        unit.process = Some(process);
         let generation = unit.generation;
         self.runs.insert(run, id);
         self.disarm_unit(id);
         self.enter(id, State::Starting, cause, None);
-        self.effects.push(Effect::Spawn { run, component, generation, place: Place::Alone, origin: None });
+        self.effects.push(Effect::Spawn { run, component, generation, place: Place::Alone, origin });
     }
 
     fn advance(&mut self, id: NodeId, cause: Cause) {
@@ -313,7 +337,7 @@ impl Engine {
     }
 
     /// FAILED, and nothing more until it is asked for.
-    fn stay_failed(&mut self, id: NodeId, cause: Cause) {
+    pub(super) fn stay_failed(&mut self, id: NodeId, cause: Cause) {
         let Some(unit) = self.unit(id) else { return };
         let detail = format!("{}; not started again until it is asked for", unit.explain(&cause));
         self.enter(id, State::Failed, cause, Some(detail));
@@ -439,7 +463,7 @@ impl Engine {
                 found.extend(users.filter(|user| wide_place(*user) > wide_place(id)));
             }
         }
-        found.retain(|user| self.run_of(*user).is_some());
+        found.retain(|user| self.run_of(*user).is_some() && !self.is_kept(*user));
         // Never wait in a ring. In the order of one graph nobody can: who waits does so for what comes
         // later. Where edges have changed since, it takes one that waits already; to look for it
         // everywhere would make a long chain quadratic.
@@ -473,7 +497,8 @@ impl Engine {
         let Some(process) = self.unit_mut(id).and_then(|unit| unit.process.as_mut()) else {
             return;
         };
-        if std::mem::replace(&mut process.told, true) {
+        // One that is not there yet is told as soon as it is.
+        if process.restoring.is_some() || std::mem::replace(&mut process.told, true) {
             return;
         }
         let run = process.run;
@@ -487,6 +512,7 @@ impl Engine {
         }
         self.effects.push(word);
         self.thaw_told(run);
+        self.continue_told(run);
         if aborted && broken(Mutation::TerminateTheAborted) {
             self.effects.push(Effect::Terminate(run));
         }
@@ -510,15 +536,22 @@ impl Engine {
         let Some(unit) = self.unit_mut(id) else {
             return;
         };
-        let process = unit.process.take();
         let by_itself = unit.state != State::Stopping;
+        unit.weigh_warm(by_itself, now);
+        let process = unit.process.take();
         unit.last_words = process.as_ref().and_then(|process| process.said.last_words(by_itself));
         let started = process.as_ref().and_then(|process| process.since);
-        let heir = process.and_then(|process| process.heir);
+        let (heir, dump, restoring) =
+            process.map_or((None, None, None), |process| (process.heir, process.dump, process.restoring));
         unit.forget_failures(started, now);
         unit.waits_for = 0;
         let blocks = std::mem::take(&mut unit.blocks);
-        if let Some(timer) = heir.and_then(|heir| heir.timer) {
+        let timers = [
+            heir.and_then(|heir| heir.timer),
+            dump.and_then(|dump| dump.timer),
+            restoring.and_then(|restoring| restoring.timer),
+        ];
+        for timer in timers.into_iter().flatten() {
             self.timers.disarm(timer);
         }
         self.unblock(blocks);
@@ -604,8 +637,9 @@ impl Engine {
         }
         self.halting = Some(Halting { halt, forced: false, sent: false });
         self.timers.arm(self.now + HALT_LIMIT, Due::Halt);
+        self.keep_held();
         for id in self.all_ids() {
-            let Some(unit) = self.unit(id) else { continue };
+            let Some(unit) = self.unit(id).filter(|_| !self.is_kept(id)) else { continue };
             if unit.process.is_none() {
                 self.disarm_unit(id);
             } else if unit.state != State::Stopping {
@@ -622,14 +656,19 @@ impl Engine {
         if std::mem::replace(&mut halting.forced, true) {
             return self.send_halt();
         }
-        let runs = self.runs.keys().chain(self.seconds.keys());
-        self.effects.extend(runs.map(|run| Effect::Kill(*run)));
+        let firsts = self.runs.iter().filter(|(_, id)| !self.is_kept(**id)).map(|(run, _)| run);
+        let kills: Vec<_> = firsts.chain(self.seconds.keys()).map(|run| Effect::Kill(*run)).collect();
+        self.effects.extend(kills);
         self.timers.arm(self.now + HALT_PATIENCE, Due::Halt);
     }
 
-    /// Once no process is left, the machine may go down.
+    /// Once no process is left but what is kept for another kernel, the machine may go down.
     pub(super) fn finish_halt(&mut self) {
-        if (self.runs.is_empty() && self.seconds.is_empty()) || broken(Mutation::HaltEarly) {
+        if self.halting.is_none_or(|halting| halting.sent) {
+            return;
+        }
+        let left = self.runs.values().any(|id| !self.is_kept(*id));
+        if (!left && self.seconds.is_empty()) || broken(Mutation::HaltEarly) {
             self.send_halt();
         }
     }

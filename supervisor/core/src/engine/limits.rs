@@ -34,6 +34,11 @@ impl Limits {
         !std::mem::replace(&mut self.busy, true)
     }
 
+    /// Those of a process that takes this one's place: not known to be what is declared, if this one's were not.
+    pub(super) fn of_next(&self) -> Self {
+        Self { changed: self.changed, ..Self::default() }
+    }
+
     /// A change is over. Whether another one is to follow; the outcome is then that of the next.
     fn conclude(&mut self, outcome: Result<(), Rc<str>>) -> bool {
         self.busy = false;

@@ -52,6 +52,8 @@ pub struct Facts {
     pub slices: Vec<Rc<str>>,
     /// Processes that are being frozen or thawed, where that goes on by itself.
     pub freezing: Vec<RunId>,
+    /// Processes of which a checkpoint is being made, where that goes on by itself.
+    pub checkpoints: Vec<RunId>,
     /// Clients that wait for an answer.
     pub clients: Vec<ClientId>,
 }
@@ -72,6 +74,7 @@ impl Engine {
             limits: self.limiting(),
             slices: self.limiting_slices(),
             freezing: self.freezing(),
+            checkpoints: self.checkpointing(),
             clients: self.waiters.iter().map(|waiter| waiter.client).collect(),
         }
     }
@@ -88,6 +91,7 @@ impl Engine {
         self.limit_again(&facts.limits);
         self.limit_slices_again(&facts.slices);
         self.compare_clients(facts);
+        self.give_up_checkpoints(facts);
         if facts.failure.is_some() {
             self.mend(facts);
         }
@@ -165,6 +169,7 @@ impl Engine {
             self.mend_process(id, facts);
             // After it: what a process waited for that is gone is started then, and is not among the facts.
             self.mend_handover(id, facts);
+            self.mend_checkpoint(id, facts);
             self.mend_cycle(id);
             self.mend_timers(id);
             self.reconsider(id);
@@ -219,7 +224,7 @@ impl Engine {
         if alive.stage == Stage::Ready {
             self.feed_run(run, Input::Ready, Cause::Ready);
         }
-        let halting = self.halting.is_some();
+        let halting = self.halting.is_some() && !self.is_kept(id);
         if halting
             && self.unit(id).is_some_and(|unit| unit.state != State::Stopping && unit.process.is_some())
         {
@@ -239,6 +244,7 @@ impl Engine {
     /// Whoever waits for a time has a timer; one that was lost begins anew.
     fn mend_timers(&mut self, id: NodeId) {
         let halting = self.halting.is_some();
+        let away = self.is_away(id);
         let Some(unit) = self.unit_mut(id) else { return };
         let lifecycle = &unit.component.lifecycle;
         let told = unit.process.as_ref().filter(|process| process.told);
@@ -251,7 +257,7 @@ impl Engine {
         let due = match unit.state {
             State::ReadyWait => ready_limit.map(|limit| (limit, Due::Readiness(id))),
             State::Stopping => grace.map(|grace| (grace, Due::Grace(id))),
-            State::Active | State::Degraded if unit.has_announced_its_end() => {
+            State::Active | State::Degraded if unit.has_announced_its_end() && !away => {
                 Some((unit.component.hotswap.shutdown_grace, Due::Grace(id)))
             }
             State::Backoff if lost && !halting => Some((unit.next_pause(), Due::Pause(id))),

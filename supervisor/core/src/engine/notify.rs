@@ -217,7 +217,7 @@ impl Engine {
         if broken(Mutation::DropWatchdog) {
             return;
         }
-        let is_expected = !self.is_frozen(id) || broken(Mutation::WatchFrozen);
+        let is_expected = (!self.is_frozen(id) || broken(Mutation::WatchFrozen)) && !self.is_away(id);
         let unit = self.unit(id).filter(|unit| unit.handover.is_over() && is_expected);
         let Some(interval) = unit.and_then(Unit::watchdog_interval) else {
             return;
@@ -231,7 +231,8 @@ impl Engine {
     /// A component that is up and has announced its end has its grace for that.
     pub(super) fn await_announced_end(&mut self, id: NodeId) {
         let ends = |unit: &&Unit| unit.state.is_up() && unit.has_announced_its_end();
-        let Some(unit) = self.unit(id).filter(ends).filter(|_| !self.is_frozen(id)) else {
+        let Some(unit) = self.unit(id).filter(ends).filter(|_| !self.is_frozen(id) && !self.is_away(id))
+        else {
             return;
         };
         let grace = unit.component.hotswap.shutdown_grace;

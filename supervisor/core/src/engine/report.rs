@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use super::Engine;
 use super::limits::Limits;
-use super::unit::Unit;
+use super::unit::{Process, Unit};
 use crate::component::{Component, KERNEL, slice};
 use crate::control::{
     ComponentStatus, Declaration, EventsPage, GraphNode, GraphPage, PAGE_BYTES, SliceStatus, SlicesPage,
@@ -122,6 +122,7 @@ impl Engine {
             status_text: process.and_then(|process| process.said.status.clone()),
             announced: process.and_then(|process| process.said.announced()),
             freezer: process.and_then(|process| process.freezer),
+            checkpoint: process.and_then(Process::checkpoint_mark),
             descriptors: held.take(HELD_SHOWN).cloned().collect(),
         }
     }
@@ -131,6 +132,8 @@ impl Engine {
         if unit.state != State::Inactive || unit.held {
             let frozen =
                 unit.process.as_ref().and_then(|process| process.freezer).map(|mark| mark.to_string());
+            let checkpoint = unit.process.as_ref().and_then(Process::checkpoint_mark);
+            let checkpoint = checkpoint.map(|mark| mark.text().to_owned());
             let noted = unit.watch.complaint().or_else(|| unit.detail.clone());
             let limits = unit.process.as_ref().and_then(|process| process.limits.complaint());
             // Of most components none is asked for, and each look at the waiting clients costs.
@@ -145,6 +148,7 @@ impl Engine {
             let limits = limits.into_iter().chain(slices).chain(strains);
             let noted = frozen
                 .into_iter()
+                .chain(checkpoint)
                 .chain(noted)
                 .chain(limits)
                 .chain(queued)

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::checkpoint::Restore;
 use super::interface::shown;
 use super::timers::{Due, TimerKey};
 use super::unit::{AfterStop, Unit};
@@ -59,6 +60,18 @@ pub(super) enum Goal {
         name: Rc<str>,
         run: RunId,
     },
+    /// The checkpoint of this process is made.
+    Checkpointed {
+        name: Rc<str>,
+        run: RunId,
+    },
+    /// This process goes on, as another one if it was written down for that.
+    Moved {
+        name: Rc<str>,
+        run: RunId,
+    },
+    /// It runs, with another process, made from a checkpoint if that can be.
+    Restored(Restore),
     /// This process of it is gone, whether another has followed or not.
     Stopped {
         name: Rc<str>,
@@ -180,15 +193,21 @@ impl Engine {
                 // The performer answers this one: the core has no files.
                 self.refuse(client, "the log is not kept here".to_owned());
             }
-            Request::Checkpoint { .. } | Request::Restore { .. } | Request::Continue | Request::Kexec => {
-                self.refuse(client, "not part of this version".to_owned());
+            Request::Checkpoint { name, after, timeout_ms } => {
+                self.checkpoint(client, peer.uid, &name, after, timeout_ms, cause);
             }
+            Request::Restore { name, id, fallback, timeout_ms } => {
+                let what = (name.as_str(), id.as_deref());
+                self.restore_request(client, peer.uid, what, fallback, timeout_ms, cause);
+            }
+            Request::Continue => self.continue_all(client, &cause),
             Request::Reexec if self.halting.is_some() => {
                 self.refuse(client, "everything is being stopped".to_owned());
             }
             Request::Reexec => self.effects.push(Effect::Reexecute(client)),
             Request::Poweroff => self.halt_by_request(client, Halt::PowerOff, &cause),
             Request::Reboot => self.halt_by_request(client, Halt::Reboot, &cause),
+            Request::Kexec => self.halt_by_request(client, Halt::Kexec, &cause),
         }
     }
 
@@ -285,6 +304,7 @@ impl Engine {
             return;
         };
         unit.held = true;
+        unit.wanted = None;
         let run = unit.process.as_ref().map(|process| process.run);
         self.feed(id, Input::Stop, cause);
         self.refresh_may_rise(id);
@@ -322,6 +342,9 @@ impl Engine {
         };
         if process.freezer.is_some() {
             return self.refuse(client, format!("{name} is frozen; thaw it first: graphctl thaw {name}"));
+        }
+        if let Some(message) = self.names.get(name).and_then(|id| self.dump_refusal(*id)) {
+            return self.refuse(client, message);
         }
         let (run, tells) = (process.run, process.component.has_notify_socket());
         self.effects.push(Effect::Signal(run, signal));
@@ -395,6 +418,22 @@ impl Engine {
         for client in asked.collect::<Vec<_>>() {
             self.forget_waiter(client);
             self.refuse(client, message.to_owned());
+        }
+    }
+
+    /// Answer every client with such a goal.
+    pub(super) fn answer_all(&mut self, which: impl Fn(&Goal) -> bool, answer: &Answer) {
+        let asked = self.waiters.iter().filter(|waiter| which(&waiter.goal)).map(|waiter| waiter.client);
+        for client in asked.collect::<Vec<_>>() {
+            self.forget_waiter(client);
+            self.reply(client, answer.clone());
+        }
+    }
+
+    /// Every client with such a goal waits for another one.
+    pub(super) fn change_goals(&mut self, which: impl Fn(&Goal) -> bool, goal: &Goal) {
+        for waiter in self.waiters.iter_mut().filter(|waiter| which(&waiter.goal)) {
+            waiter.goal = goal.clone();
         }
     }
 
@@ -478,6 +517,7 @@ impl Engine {
             Goal::Until(Until::State { name, .. }) => self.describe(name),
             Goal::Upgraded(upgrade) => self.describe(&upgrade.name),
             Goal::NextUpgrade(next) => self.describe(&next.name),
+            Goal::Restored(restore) => self.describe(&restore.name),
             Goal::HandedOver { name, .. }
                 if self.find(name).is_some_and(|unit| unit.handover.is_on_probation()) =>
             {
@@ -490,6 +530,8 @@ impl Engine {
             }
             Goal::Running { name, .. }
             | Goal::HandedOver { name, .. }
+            | Goal::Checkpointed { name, .. }
+            | Goal::Moved { name, .. }
             | Goal::Stopped { name, .. }
             | Goal::Frozen { name, .. }
             | Goal::Thawed { name, .. }
@@ -508,7 +550,7 @@ impl Engine {
     }
 
     /// A component's state and why, in words.
-    fn describe(&self, name: &str) -> String {
+    pub(super) fn describe(&self, name: &str) -> String {
         let Some(unit) = self.find(name) else {
             return format!("{name} is not declared");
         };
@@ -554,6 +596,9 @@ impl Engine {
             Goal::Reloaded { name, run, sent } => self.judge_reloaded(name, *run, *sent),
             Goal::Frozen { name, run } => self.judge_frozen(name, *run),
             Goal::Thawed { name, run } => self.judge_thawed(name, *run),
+            Goal::Checkpointed { name, run } => self.judge_checkpointed(name, *run),
+            Goal::Moved { name, run } => self.judge_moved(name, *run),
+            Goal::Restored(restore) => self.judge_restored(restore),
             Goal::Stopped { name, run } => {
                 let process = self.find(name).and_then(|unit| unit.process.as_ref());
                 let gone = process.is_none_or(|process| Some(process.run) != *run);

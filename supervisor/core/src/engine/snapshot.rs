@@ -27,6 +27,7 @@ use super::request::Waiter;
 use super::timers::{Due, TimerKey, Timers};
 use super::unit::Unit;
 use super::{Config, Engine, Halting};
+use crate::checkpoint::Origin;
 use crate::graph::places::{Placed, Places};
 use crate::graph::{Graph, Level, NodeId};
 use crate::journal::{Journal, State};
@@ -57,6 +58,8 @@ pub struct Snapshot {
     /// By the path of a slice's group.
     #[serde(default)]
     slices: BTreeMap<Rc<str>, Limits>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    carried: BTreeMap<Rc<str>, Origin>,
 }
 
 /// Why a snapshot cannot be used.
@@ -104,6 +107,7 @@ impl Engine {
             halting,
             undeclared,
             slices,
+            carried,
             // Its owner's, or derived.
             config: _,
             units: _,
@@ -133,6 +137,7 @@ impl Engine {
             halting: *halting,
             undeclared: *undeclared,
             slices: slices.clone(),
+            carried: carried.clone(),
         }
     }
 
@@ -144,6 +149,9 @@ impl Engine {
             if process.component == unit.component {
                 process.component = Rc::default();
             }
+        }
+        if let Some(warm) = form.warm.as_mut().filter(|warm| warm.component == unit.component) {
+            warm.component = Rc::default();
         }
         if self.files.in_force(&unit.name) == Some(&unit.component) {
             form.component = Rc::default();
@@ -180,6 +188,7 @@ impl Engine {
         engine.halting = halting;
         engine.undeclared = snapshot.undeclared;
         engine.slices = snapshot.slices;
+        engine.carried = snapshot.carried;
         engine.journal = snapshot.journal;
         engine.journal.mend();
         engine.journal.share_names(|name| engine.names.get_key_value(name).map(|(name, _)| name));
@@ -255,8 +264,10 @@ impl Engine {
         for unit in self.units.iter_mut().flatten() {
             keep(&mut unit.timer);
             keep(&mut unit.watchdog.timer);
-            if let Some(heir) = unit.process.as_mut().and_then(|process| process.heir.as_mut()) {
-                keep(&mut heir.timer);
+            if let Some(process) = &mut unit.process {
+                process.heir.iter_mut().for_each(|heir| keep(&mut heir.timer));
+                process.dump.iter_mut().for_each(|dump| keep(&mut dump.timer));
+                process.restoring.iter_mut().for_each(|restoring| keep(&mut restoring.timer));
             }
             if let Some(second) = unit.handover.second_mut() {
                 keep(&mut second.timer);
@@ -291,6 +302,9 @@ fn complete(mut unit: Unit, files: &Files) -> Result<Unit, RestoreError> {
         if process.component.name.is_empty() {
             process.component = Rc::clone(&unit.component);
         }
+    }
+    if let Some(warm) = unit.warm.as_mut().filter(|warm| warm.component.name.is_empty()) {
+        warm.component = Rc::clone(&unit.component);
     }
     Ok(unit)
 }

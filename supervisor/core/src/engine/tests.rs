@@ -4,6 +4,7 @@ mod beside;
 mod canary;
 mod capabilities;
 mod causes;
+mod checkpoint;
 mod cycles;
 mod freezer;
 mod handover;

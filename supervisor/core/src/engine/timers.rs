@@ -38,6 +38,8 @@ pub(super) enum Due {
     Watchdog(NodeId),
     /// A step of the component's hot swap had its time.
     Handover(NodeId),
+    /// The component's process was held by a checkpoint for long enough, or had its time to be made from one.
+    Checkpoint(NodeId),
     /// A client has waited long enough.
     Client(ClientId),
     /// Stopping everything has taken long enough.
@@ -45,8 +47,8 @@ pub(super) enum Due {
 }
 
 /// The queue. It has at most one timer of every client, and of every component one for its life,
-/// one for its next probe, one for the limit of the probe under way, one for its watchdog and one for
-/// its hot swap.
+/// one for its next probe, one for the limit of the probe under way, one for its watchdog, one for
+/// its hot swap and one for a checkpoint.
 #[derive(Debug, Default)]
 pub(super) struct Timers {
     pub(super) queue: BTreeMap<TimerKey, Due>,
@@ -116,6 +118,7 @@ impl Engine {
                 Due::ProbeLimit(id) => self.probe_late(id, key),
                 Due::Watchdog(id) => self.watchdog_due(id, key),
                 Due::Handover(id) => self.handover_due(id, key),
+                Due::Checkpoint(id) => self.checkpoint_due(id, key),
                 Due::Client(client) => self.expire_waiter(client),
                 Due::Halt => self.force_halt(),
             }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::RunId;
+use super::checkpoint::{Dump, From, Restoring, Wanted, Warm};
 use super::handover::{Greeting, Handover, Heir};
 use super::health::Watch;
 use super::limits::Limits;
@@ -50,6 +51,15 @@ pub(super) struct Process {
     /// Whether it is kept from running.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) freezer: Option<Freezer>,
+    /// Where it has come from.
+    #[serde(default, skip_serializing_if = "From::is_new")]
+    pub(super) from: From,
+    /// It is being made from a checkpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) restoring: Option<Box<Restoring>>,
+    /// A checkpoint of it is being made, or has left it held.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) dump: Option<Box<Dump>>,
     /// Whether it has said that it can hand over.
     #[serde(default)]
     pub(super) greeting: Greeting,
@@ -76,6 +86,9 @@ impl Process {
             answer: None,
             limits: Limits::default(),
             freezer: None,
+            from: From::New,
+            restoring: None,
+            dump: None,
             greeting: Greeting::None,
             splits: false,
             heir: None,
@@ -110,6 +123,12 @@ pub(super) struct Unit {
     /// Hot swaps of it.
     #[serde(default)]
     pub(super) handover: Handover,
+    /// Its next process is to be made from a checkpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) wanted: Option<Box<Wanted>>,
+    /// What its starts are made from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) warm: Option<Box<Warm>>,
     /// Descriptors that are held for it.
     #[serde(default)]
     pub(super) held_descriptors: Option<Rc<[Held]>>,
@@ -162,6 +181,8 @@ impl Unit {
             detail: None,
             process: None,
             handover: Handover::default(),
+            wanted: None,
+            warm: None,
             held_descriptors: None,
             held: false,
             doomed: false,

@@ -19,9 +19,6 @@ use crate::graph::NodeId;
 use crate::journal::{Cause, State};
 use crate::mutation::{Mutation, broken};
 
-/// Why the highest step is not taken.
-const NOT_YET: &str = "not part of this version";
-
 /// The ways that a component declares, the highest first.
 fn ladder(handoff: Handoff) -> &'static [UpgradeLevel] {
     use UpgradeLevel::{Checkpoint, FdPassing, Restart};
@@ -55,8 +52,8 @@ pub(super) struct Upgrade {
     /// The process that is replaced.
     pub(super) not: Option<RunId>,
     /// When the component's capabilities went down.
-    down: Option<Duration>,
-    passed_over: Vec<PassedOver>,
+    pub(super) down: Option<Duration>,
+    pub(super) passed_over: Vec<PassedOver>,
 }
 
 /// An upgrade that waits for what is left of the one before.
@@ -85,6 +82,9 @@ impl Engine {
         if unit.is_frozen() && unit.state != State::Stopping {
             return self.refuse(client, format!("{name} is frozen; thaw it first: graphctl thaw {name}"));
         }
+        if let Some(message) = self.dump_refusal(id).filter(|_| unit.state != State::Stopping) {
+            return self.refuse(client, message);
+        }
         if unit.state.is_up() && unit.process.as_ref().is_some_and(|process| process.heir.is_some()) {
             let message = format!("the process of {name} has taken over and does not serve yet");
             return self.refuse(client, message);
@@ -110,35 +110,51 @@ impl Engine {
         if let Some(message) = self.canary_refusal(id, wish) {
             return self.refuse(client, message);
         }
-        let strategy = strategy.unwrap_or(unit.component.hotswap.strategy);
-        let mut passed_over = Vec::new();
-        for level in ladder(handoff) {
+        match self.climb(id, ladder(handoff), wish, Vec::new(), cause) {
+            Ok(goal) => self.wait(client, uid, goal, timeout_ms),
+            Err(message) => self.refuse(client, message),
+        }
+    }
+
+    /// Go the first of these ways that can be gone, and say what is to be waited for then; or why none may be.
+    pub(super) fn climb(
+        &mut self,
+        id: NodeId,
+        levels: &[UpgradeLevel],
+        wish: Wish,
+        mut passed_over: Vec<PassedOver>,
+        cause: Cause,
+    ) -> Result<Goal, String> {
+        let unit = self.unit(id).ok_or("it is not declared")?;
+        let name = Rc::clone(&unit.name);
+        let strategy = wish.strategy.unwrap_or(unit.component.hotswap.strategy);
+        for level in levels {
             let reason = match level {
                 UpgradeLevel::Restart => break,
-                UpgradeLevel::Checkpoint => NOT_YET.to_owned(),
+                UpgradeLevel::Checkpoint => {
+                    match self.begin_move(id, wish, passed_over.clone(), cause.clone()) {
+                        Ok(run) => return Ok(Goal::Moved { name, run }),
+                        Err(reason) => reason,
+                    }
+                }
                 UpgradeLevel::FdPassing => {
-                    let manner = Manner { fallback, strategy, passed_over: passed_over.clone() };
+                    let manner =
+                        Manner { fallback: wish.fallback, strategy, passed_over: passed_over.clone() };
                     match self.begin_handover(id, cause.clone(), manner) {
-                        Ok(run) => {
-                            let goal = Goal::HandedOver { name: name.into(), run };
-                            return self.wait(client, uid, goal, timeout_ms);
-                        }
+                        Ok(run) => return Ok(Goal::HandedOver { name, run }),
                         Err(reason) => reason,
                     }
                 }
             };
-            if !fallback {
-                let message = format!(
+            if !wish.fallback {
+                return Err(format!(
                     "{name} declares {level}, which cannot be: {reason}; without --no-fallback it would be \
                      restarted"
-                );
-                return self.refuse(client, message);
+                ));
             }
             passed_over.push(PassedOver { level: *level, strategy: None, reason });
         }
-        if let Some(goal) = self.restart_as_upgrade(id, passed_over, cause) {
-            self.wait(client, uid, goal, timeout_ms);
-        }
+        self.restart_as_upgrade(id, passed_over, cause).ok_or_else(|| "it is not declared".to_owned())
     }
 
     /// How many upgrades of a component wait for one that is under way.
@@ -195,6 +211,13 @@ impl Engine {
 
     /// Stop and start a component, whatever kept it down; returns the process that goes.
     pub(super) fn renew(&mut self, id: NodeId, cause: Cause) -> Option<RunId> {
+        // The later word counts.
+        self.unit_mut(id)?.wanted = None;
+        self.renew_as_wanted(id, cause)
+    }
+
+    /// The same where the new process may be made from a checkpoint.
+    pub(super) fn renew_as_wanted(&mut self, id: NodeId, cause: Cause) -> Option<RunId> {
         let unit = self.unit_mut(id)?;
         unit.held = false;
         unit.forgive();

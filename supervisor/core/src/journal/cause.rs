@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Exit, OutOfMemory, Progress};
+use super::{CheckpointStep, Exit, OutOfMemory, Progress};
 
 /// The most that is kept of a text in a cause, in bytes: a path and a sentence. A command line or the
 /// name of a capability may be as long as a component file, and is told over and over again.
@@ -53,6 +53,21 @@ pub enum Cause {
     },
     /// It was to run again, and could not be made to. The state stays as it was.
     NotThawed {
+        /// Why not.
+        reason: Rc<str>,
+    },
+    /// A checkpoint of it was made, or could not be. The state stays as it was.
+    Checkpoint(CheckpointStep),
+    /// Its process was made from a checkpoint.
+    Restored {
+        /// Which.
+        id: Rc<str>,
+        /// How long that took, in microseconds.
+        took_us: u64,
+    },
+    /// Its process could not be made from a checkpoint. Also written down where the state stays as it was, and it is
+    /// started anew.
+    NotRestored {
         /// Why not.
         reason: Rc<str>,
     },
@@ -189,6 +204,8 @@ impl Cause {
             | Self::LimitsNotSet { reason: text }
             | Self::NotFrozen { reason: text }
             | Self::NotThawed { reason: text }
+            | Self::NotRestored { reason: text }
+            | Self::Checkpoint(CheckpointStep::Failed { reason: text })
             | Self::TookOver { failure: text }
             | Self::StateLost { reason: text, .. } => shorten(text),
             // Others name components, files, keys, requests and clients: each has a limit of its own.
@@ -205,6 +222,7 @@ impl Cause {
                 | Self::Frozen
                 | Self::NotFrozen { .. }
                 | Self::NotThawed { .. }
+                | Self::Checkpoint(_)
                 | Self::Handover { .. }
                 | Self::TookOver { .. }
                 | Self::StateLost { .. }
@@ -227,6 +245,11 @@ impl fmt::Display for Cause {
             Self::Frozen => f.write_str("frozen"),
             Self::NotFrozen { reason } => write!(f, "not frozen: {reason}"),
             Self::NotThawed { reason } => write!(f, "not thawed: {reason}"),
+            Self::Checkpoint(step) => step.fmt(f),
+            Self::Restored { id, took_us } => {
+                write!(f, "made from checkpoint {id} in {:?}", Duration::from_micros(*took_us))
+            }
+            Self::NotRestored { reason } => write!(f, "not made from a checkpoint: {reason}"),
             Self::Undeclared => f.write_str("no longer declared"),
             Self::RequirementsUp => f.write_str("requirements are up"),
             Self::RequirementLost { capability } => write!(f, "capability {capability} is down"),

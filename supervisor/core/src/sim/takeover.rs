@@ -143,6 +143,7 @@ impl World {
             limits: Vec::new(),
             slices: Vec::new(),
             freezing: Vec::new(),
+            checkpoints: Vec::new(),
             clients: self.clients.open().collect(),
         };
         self.give(Event::Resumed(facts))

@@ -192,6 +192,16 @@ pub(super) const CHECKPOINT: &[Key] = &[
         "Expected size of a checkpoint, in MiB.",
     ),
     key("max_age", Shape::Number(0, HOURS_MAX), NO_LIMIT, "Hours after which a checkpoint is removed."),
+    key(
+        "warm_start",
+        Shape::Truth,
+        FALSE,
+        "Whether starts are made from a checkpoint of the first one: a service is written down when it is ready for the \
+         first time, and each later start is made from that, as long as its file does not change and the machine is not \
+         started anew. An image from which no process can be made, or whose process fails within `restart_window`, is \
+         not tried again. Needs `enabled`. Not for what takes something at its start that it must not have twice, a \
+         lease or a random seed.",
+    ),
 ];
 
 pub(super) const HOTSWAP: &[Key] = &[

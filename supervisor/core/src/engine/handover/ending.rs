@@ -235,7 +235,7 @@ impl Engine {
     }
 
     /// Limits that were declared while this was under way, or that the one who stays has not got.
-    pub(super) fn catch_up_with_limits(&mut self, id: NodeId) {
+    pub(in crate::engine) fn catch_up_with_limits(&mut self, id: NodeId) {
         let Some(unit) = self.unit(id) else { return };
         let differ = |process: &Process| {
             process.component.resources != unit.component.resources || !process.limits.are_original()

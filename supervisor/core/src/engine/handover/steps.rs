@@ -39,6 +39,9 @@ impl Engine {
         if process.freezer.is_some() {
             return Err("it is frozen".to_owned());
         }
+        if process.checkpoint_mark().is_some() {
+            return Err("a checkpoint of it is under way".to_owned());
+        }
         if process.heir.is_some() {
             return Err("its process has taken over and does not serve yet".to_owned());
         }
@@ -88,7 +91,8 @@ impl Engine {
     pub(in crate::engine) fn hand_over_changed(&mut self, id: NodeId, cause: &Cause) -> Result<(), String> {
         let unit = self.unit_mut(id).ok_or("it is not declared")?;
         let inherits = unit.process.as_ref().is_some_and(|process| process.heir.is_some());
-        let under_way = unit.handover.second().is_some() || inherits || unit.is_frozen();
+        let marked = unit.process.as_ref().is_some_and(|process| process.checkpoint_mark().is_some());
+        let under_way = unit.handover.second().is_some() || inherits || unit.is_frozen() || marked;
         if under_way && matches!(unit.state, State::Active | State::Degraded) {
             unit.handover.repeat(cause.clone());
             return Ok(());

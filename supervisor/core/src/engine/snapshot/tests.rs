@@ -78,6 +78,7 @@ fn all_there(interrupted: bool) -> Facts {
         limits: Vec::new(),
         slices: Vec::new(),
         freezing: Vec::new(),
+        checkpoints: Vec::new(),
         clients: vec![ClientId(1), ClientId(2)],
     }
 }
