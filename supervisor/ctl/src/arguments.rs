@@ -36,7 +36,8 @@ Examples:
   graphctl dot | dot -Tsvg > graph.svg    a picture, drawn by Graphviz
   graphctl lint                           check /etc/graph.d, without a supervisor
   graphctl explain Y0102                  what a code in its findings means
-  graphctl checkpoint --check             whether processes can be put away here, and what would help
+  graphctl checkpoint --check             whether processes can be written down here, and what would help
+  graphctl checkpoint web                 write web's processes down; graphctl restore web has them again
 
 Exit codes: 0 done, 1 refused or failed, 2 usage, 3 no supervisor.";
 

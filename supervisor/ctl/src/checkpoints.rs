@@ -1,6 +1,7 @@
-//! Checkpoints as they are kept. They are files, so no supervisor is asked.
+//! Checkpoints: they are made and used by the supervisor. Kept they are files, about which nobody is asked.
 
 pub mod arguments;
+mod supervised;
 
 use std::io;
 use std::process::ExitCode;
@@ -12,10 +13,11 @@ use yakiros_checkpoint::store::{Outline, Policy, Store, StoreError};
 use yakiros_core::control::VERSION;
 
 use crate::Failure;
+use crate::client::Client;
 use crate::clock::rfc3339;
 use crate::output::{Output, count};
 use crate::tables::{Cell, draw};
-use arguments::{Check, CheckpointCommand, Cleanup, Place};
+use arguments::{CheckpointCommand, Cleanup, Make, Place};
 
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
@@ -24,9 +26,14 @@ impl From<StoreError> for Failure {
 }
 
 /// Carry out a command.
-pub fn run(command: &CheckpointCommand, output: &Output) -> Result<ExitCode, Failure> {
+pub fn run(command: &CheckpointCommand, client: &mut Client, output: &Output) -> Result<ExitCode, Failure> {
     match command {
-        CheckpointCommand::Checkpoint(Check { criu, .. }) => return Ok(check(&Report::make(criu), output)),
+        CheckpointCommand::Checkpoint(Make { name: Some(name), hold, timeout, .. }) => {
+            supervised::make(client, output, name, *hold, *timeout)?;
+        }
+        CheckpointCommand::Checkpoint(Make { criu, .. }) => return Ok(check(&Report::make(criu), output)),
+        CheckpointCommand::Continue => supervised::go_on(client, output)?,
+        CheckpointCommand::Restore(wanted) => supervised::restore(client, output, wanted)?,
         CheckpointCommand::CheckpointList { name, place } => list(place, name.as_deref(), output)?,
         CheckpointCommand::CheckpointRm { name, id, place } => {
             Store::open(&place.dir)?.remove(name, id)?;

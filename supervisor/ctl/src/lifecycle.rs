@@ -140,6 +140,9 @@ fn upgrade_text(done: &Upgraded) -> String {
         let descriptors = count(descriptors as usize, "descriptor");
         let _ = writeln!(text, "moved: {descriptors} and {bytes} bytes of state");
     }
+    if let (UpgradeLevel::Checkpoint, Some(bytes)) = (done.level, done.state_bytes) {
+        let _ = writeln!(text, "moved: {bytes} bytes of it, by the same process");
+    }
     if let Some(ms) = done.probation_ms {
         let what = if done.strategy == Strategy::Canary { "canary" } else { "probation" };
         let _ = writeln!(text, "{what}: {:?}", Duration::from_millis(ms));
@@ -193,8 +196,7 @@ mod tests {
 
     #[test]
     fn an_upgrade_names_its_way_and_its_gap() {
-        let passed =
-            |level| PassedOver { level, strategy: None, reason: "not part of this version".to_owned() };
+        let passed = |level| PassedOver { level, strategy: None, reason: "a device is open".to_owned() };
         let done = Upgraded {
             component: "web".into(),
             level: UpgradeLevel::Restart,
@@ -227,5 +229,13 @@ mod tests {
         assert!(upgrade_text(&at_once).contains("\nnot by fd-passing as canary: it does not say"));
         let idle = Upgraded { passed_over: Vec::new(), gap_us: None, ..done };
         insta::assert_snapshot!(upgrade_text(&idle));
+        let same =
+            Upgraded { level: UpgradeLevel::Checkpoint, gap_us: Some(850), state_bytes: Some(4096), ..idle };
+        insta::assert_snapshot!(upgrade_text(&same), @r"
+        web was upgraded by a checkpoint
+        gap: 850µs
+        moved: 4096 bytes of it, by the same process
+        generation: 3
+        ");
     }
 }

@@ -163,7 +163,7 @@ fn run(arguments: &Arguments, output: &Output) -> Result<ExitCode, Failure> {
         }
         Command::Graph(question) => return graph::run(question, &mut client, output),
         Command::Files(command) => return files::run(command, output),
-        Command::Checkpoints(command) => return checkpoints::run(command, output),
+        Command::Checkpoints(command) => return checkpoints::run(command, &mut client, output),
         Command::Kexec(wanted) => return Ok(kexec::run(wanted, output)),
         Command::Reexec => act(&mut client, output, Request::Reexec, Duration::ZERO)?,
         Command::Poweroff => act(&mut client, output, Request::Poweroff, Duration::ZERO)?,

@@ -9,7 +9,7 @@ use std::io::{IsTerminal as _, Write as _};
 use anstyle::{AnsiColor, Style};
 use serde::Serialize;
 use serde_json::json;
-use yakiros_core::control::{CapabilityStatus, ComponentStatus, Freezer, GraphNode, Health, VERSION};
+use yakiros_core::control::{CapabilityStatus, ComponentStatus, GraphNode, Health, VERSION};
 use yakiros_core::journal::State;
 
 use crate::client::Status;
@@ -259,7 +259,7 @@ fn status_row(c: &ComponentStatus) -> Vec<Cell> {
     };
     vec![
         Cell::plain(&*c.name),
-        marked_state_cell(c.state, c.freezer),
+        marked_state_cell(c.state, mark_of(c).as_deref()),
         Cell::plain(c.pid.map_or_else(dash, |pid| pid.to_string())),
         Cell::plain(c.uptime_ms.map_or_else(dash, uptime)),
         Cell::plain(c.restarts.to_string()),
@@ -281,17 +281,23 @@ pub fn uptime(ms: u64) -> String {
     }
 }
 
-/// A state in its colour, of one that may be kept from running, which no state tells.
-pub fn marked_state_cell(state: State, freezer: Option<Freezer>) -> Cell {
-    match freezer {
+/// What holds of a component besides its state: that it is kept from running, or what a checkpoint has to do with it.
+fn mark_of(component: &ComponentStatus) -> Option<String> {
+    let checkpoint = || component.checkpoint.map(|mark| mark.to_string());
+    component.freezer.map(|mark| mark.to_string()).or_else(checkpoint)
+}
+
+/// A state in its colour, with what no state tells.
+pub fn marked_state_cell(state: State, mark: Option<&str>) -> Cell {
+    match mark {
         None => state_cell(state),
         Some(mark) => Cell::styled(marked_state(state, Some(mark)), AnsiColor::Cyan.on_default()),
     }
 }
 
 /// The same without colour.
-pub fn marked_state(state: State, freezer: Option<Freezer>) -> String {
-    freezer.map_or_else(|| state.to_string(), |mark| format!("{state} ({mark})"))
+pub fn marked_state(state: State, mark: Option<&str>) -> String {
+    mark.map_or_else(|| state.to_string(), |mark| format!("{state} ({mark})"))
 }
 
 /// A state in its colour.

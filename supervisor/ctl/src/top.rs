@@ -296,7 +296,9 @@ fn cells(depth: usize, row: &Row) -> Vec<Cell> {
     let plain = |text: Option<String>| Cell::plain(text.unwrap_or_else(|| "-".to_owned()));
     vec![
         Cell::plain(format!("{:1$}{2}", "", depth * INDENT, row.shown())),
-        plain(row.state.map(|state| marked_state(state, row.freezer))),
+        plain(
+            row.state.map(|state| marked_state(state, row.freezer.map(|mark| mark.to_string()).as_deref())),
+        ),
         plain(row.pid.map(|pid| pid.to_string())),
         plain(row.cpu_percent.map(|percent| format!("{percent:.1}%"))),
         plain(bytes(usage.memory_bytes)),

@@ -1,4 +1,4 @@
-//! The commands about checkpoints.
+//! The commands about checkpoints: those that the supervisor carries out, and those about what is kept.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -6,13 +6,36 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use yakiros_checkpoint::store::{Id, KEPT};
 
-const CHECK: &str = "\
+use crate::arguments::seconds;
+
+const MAKE: &str = "\
 Examples:
+  graphctl checkpoint web                 what web is, to be had again by graphctl restore web
+  graphctl checkpoint web --hold && backup; graphctl continue
   graphctl checkpoint --check             what is there, what is missing, and what would help
   graphctl checkpoint --check --json
   graphctl checkpoint --check --criu /opt/criu/sbin/criu
 
-Exit codes: 0 checkpoints can be made here, 1 they cannot.";
+Its processes stand still while they are written down, clients wait, and its health is not looked at. For a
+component with enabled = true below [checkpoint] in its file. One that cannot be made changes nothing.
+Exit codes: 0 it is made, with --check: it could be; 1 not.";
+
+const CONTINUE: &str = "\
+Examples:
+  graphctl continue                       everything that graphctl checkpoint --hold has left held
+  graphctl continue --json
+
+Nobody has to: what is held goes on by itself after a minute.";
+
+const RESTORE: &str = "\
+Examples:
+  graphctl restore web                    as web was when its newest checkpoint was made
+  graphctl restore web 20261122T081530.123456Z-9f3a61c2
+  graphctl restore web --no-fallback      or not at all
+
+What runs of it is stopped, after what needs it; its connections of then are those that it has again, if the
+other end still has them. Without --no-fallback it is started anew where that cannot be, which is said.
+Exit codes: 0 it runs, 1 it does not; with --no-fallback it has FAILED then, until it is started.";
 
 const LIST: &str = "\
 Examples:
@@ -41,12 +64,18 @@ Examples:
   graphctl checkpoint-usage
   graphctl checkpoint-usage --json";
 
-/// Commands that need no supervisor.
+/// The commands.
 #[derive(Debug, Subcommand)]
 pub enum CheckpointCommand {
-    /// Tell what checkpoints can hold on this machine
-    #[command(after_help = CHECK)]
-    Checkpoint(Check),
+    /// Write a component's processes down, and return when that is done; or tell what that takes on this machine
+    #[command(after_help = MAKE)]
+    Checkpoint(Make),
+    /// Let everything go on that a checkpoint has left held
+    #[command(after_help = CONTINUE)]
+    Continue,
+    /// Make a component's processes from a checkpoint, in place of those that run, and return when they run
+    #[command(after_help = RESTORE)]
+    Restore(Restore),
     /// Show the checkpoints that are kept
     #[command(after_help = LIST)]
     CheckpointList {
@@ -88,15 +117,40 @@ pub struct Place {
     pub dir: PathBuf,
 }
 
-/// How to find out.
+/// Of what, and what follows.
 #[derive(Debug, Args)]
-pub struct Check {
-    /// Find it out, and do nothing
-    #[arg(long, required = true)]
+pub struct Make {
+    /// Component
+    #[arg(required_unless_present = "check", conflicts_with = "check")]
+    pub name: Option<String>,
+    /// Leave its processes as they are then, until graphctl continue, for a minute at most
+    #[arg(long, conflicts_with = "check")]
+    pub hold: bool,
+    /// Seconds for it, 120 at most; what takes longer is undone
+    #[arg(long, value_parser = seconds, default_value = "120", value_name = "SECONDS")]
+    pub timeout: Duration,
+    /// Tell what checkpoints can hold on this machine, and do nothing
+    #[arg(long)]
     pub check: bool,
-    /// CRIU, as a path or a name
-    #[arg(long, default_value = yakiros_checkpoint::criu::NAME, value_name = "PROGRAM")]
+    /// CRIU, as a path or a name, for --check
+    #[arg(long, default_value = yakiros_checkpoint::criu::NAME, value_name = "PROGRAM", requires = "check")]
     pub criu: PathBuf,
+}
+
+/// From what.
+#[derive(Debug, Args)]
+pub struct Restore {
+    /// Component
+    pub name: String,
+    /// As checkpoint-list shows it [default: the newest]
+    #[arg(value_name = "ID")]
+    pub id: Option<Id>,
+    /// Do not start it anew where it cannot be made from a checkpoint
+    #[arg(long)]
+    pub no_fallback: bool,
+    /// Seconds to wait until it runs
+    #[arg(long, value_parser = seconds, default_value = "120", value_name = "SECONDS")]
+    pub timeout: Duration,
 }
 
 /// What is kept.

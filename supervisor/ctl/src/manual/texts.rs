@@ -83,9 +83,10 @@ Examples:
   graphctl upgrade web --strategy canary --timeout 120
                                           new connections first, then everything; see hotswap.probation
 
-The way is that of `lifecycle.handoff`: checkpoint (not part of this version), fd-passing, or a restart;
-from the declared one down to one that can be gone. A new version that fails ends the upgrade: the old
-process serves on. With a probation or a canary --timeout has to be longer than that.
+The way is that of `lifecycle.handoff`: checkpoint, fd-passing, or a restart; from the declared one down to
+one that can be gone. By a checkpoint the process itself goes on, with its memory and its connections: it is
+written down, ended, and made again, under the same program; clients wait meanwhile. A new version that
+fails ends the upgrade: the old process serves on. With a probation or a canary --timeout has to be longer than that.
 Exit codes: 0 the new process runs, 1 it does not, or --no-fallback forbade what could be done.",
     ),
     (
