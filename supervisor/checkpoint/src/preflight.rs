@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::criu::Options;
 
 pub use judge::judge;
-pub use read::{read, resume};
+pub use read::{read, resume, stop};
 
 /// A process tree as the kernel shows it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -39,8 +39,9 @@ pub enum Action {
 pub enum Then {
     /// It runs on.
     Run,
-    /// It stays stopped, as by SIGSTOP.
-    Stop,
+    /// It runs on, once this program says that it may: whoever that asks may stop it, as by SIGSTOP, which it finds as
+    /// soon as it would run. (CRIU's own `--leave-stopped` leaves connections locked, and in repair mode.)
+    Stop(PathBuf),
     /// It is ended, once this program says that it may be.
     End(PathBuf),
 }
@@ -147,7 +148,7 @@ pub fn arguments(action: &Action, options: &Options, paths: &Paths) -> Vec<OsStr
     if let Action::Dump { then, .. } = action {
         match then {
             Then::Run => add(&[&"--leave-running"]),
-            Then::Stop => add(&[&"--leave-stopped"]),
+            Then::Stop(program) => add(&[&"--leave-running", &"--action-script", program]),
             Then::End(program) => add(&[&"--action-script", program]),
         }
     }
@@ -210,8 +211,8 @@ mod tests {
             format!("dump --tree 7 {usual} --prev-images-dir pre-2 --track-mem --leave-running {rest}")
         );
         assert_eq!(
-            line(&dump(None, Then::Stop), &plain),
-            format!("dump --tree 7 {usual} --leave-stopped {rest}")
+            line(&dump(None, Then::Stop("/ask".into())), &plain),
+            format!("dump --tree 7 {usual} --leave-running --action-script /ask {rest}")
         );
         assert_eq!(
             line(&Action::PreDump { pid: 7, parent: Some("../pre-1".to_owned()) }, &plain),

@@ -73,6 +73,22 @@ pub fn resume(before: &Tree) {
     }
 }
 
+/// Stop a process and all below it, as by SIGSTOP. While they are traced, and so do not run, they stop as soon as they
+/// would.
+pub fn stop(pid: i32) -> io::Result<()> {
+    let (mut left, mut count) = (vec![pid], 0);
+    while let Some(pid) = left.pop() {
+        count += 1;
+        if count > PROCESSES_LIMIT {
+            return Err(io::Error::other(format!("more than {PROCESSES_LIMIT} processes")));
+        }
+        let process = pidfd_open(Pid::from_raw(pid).ok_or(rustix::io::Errno::SRCH)?, PidfdFlags::empty())?;
+        pidfd_send_signal(&process, Signal::STOP)?;
+        left.extend(children(&folder_of(pid))?);
+    }
+    Ok(())
+}
+
 fn process(pid: i32) -> io::Result<(Process, Vec<i32>)> {
     let folder = folder_of(pid);
     let status = text(&folder.join("status"))?;

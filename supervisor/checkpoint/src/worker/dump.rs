@@ -69,8 +69,8 @@ impl Ready {
             Dumping { criu: &self.criu, order, options: &options, roles: &roles, before: &self.tree };
         rounds(&dumping, &mut draft, teller)?;
         let (metadata, figures) = match order.after {
-            After::Run => dumping.leave(Then::Run, &draft, teller)?,
-            After::Hold => dumping.leave(Then::Stop, &draft, teller)?,
+            After::Run => dumping.leave(&draft, teller)?,
+            After::Hold => dumping.hold(&draft, teller)?,
             After::End => dumping.end(&draft, teller)?,
         };
         drop(draft);
@@ -116,19 +116,47 @@ struct Dumping<'a> {
 type Made = (Metadata, Option<DumpFigures>);
 
 impl Dumping<'_> {
-    /// Write them and let them run on, or stay stopped. What is not kept in the end lets them run on, too.
-    fn leave<W: Write>(&self, then: Then, draft: &Draft, teller: &mut Teller<W>) -> Result<Made, Failure> {
-        let holds = then == Then::Stop;
-        let action = Action::Dump { pid: self.order.pid, parent: draft.parent(), then };
+    /// Write them and let them run on.
+    fn leave<W: Write>(&self, draft: &Draft, teller: &mut Teller<W>) -> Result<Made, Failure> {
+        let action = Action::Dump { pid: self.order.pid, parent: draft.parent(), then: Then::Run };
         let run = || self.run(&action, draft.images().to_owned(), draft, None);
         let figures = teller.step(Step::Dump, run)?;
-        let told = teller.found(Step::Dump, Event::Counted { step: Step::Dump, figures });
-        let keep = || draft.keep(self.facts(figures.dump), self.order.quota);
-        let kept = told.and_then(|()| teller.step(Step::Commit, keep));
-        if holds && kept.is_err() {
+        teller.found(Step::Dump, Event::Counted { step: Step::Dump, figures })?;
+        let metadata =
+            teller.step(Step::Commit, || draft.keep(self.facts(figures.dump), self.order.quota))?;
+        Ok((metadata, figures.dump))
+    }
+
+    /// Write them, and stop them before they run again. What is not kept in the end goes on.
+    fn hold<W: Write>(&self, draft: &Draft, teller: &mut Teller<W>) -> Result<Made, Failure> {
+        let held = self.try_hold(draft, teller);
+        if held.is_err() {
             preflight::resume(self.before);
         }
-        Ok((kept?, figures.dump))
+        held
+    }
+
+    fn try_hold<W: Write>(&self, draft: &Draft, teller: &mut Teller<W>) -> Result<Made, Failure> {
+        let work = draft.work();
+        let mut stopped = Ok(());
+        let figures = teller.step(Step::Dump, || {
+            let gate = Gate::make(&work).map_err(|error| failed("make a socket in", &work, &error))?;
+            let then = Then::Stop(Gate::program());
+            let action = Action::Dump { pid: self.order.pid, parent: draft.parent(), then };
+            let mut stop = || {
+                stopped = preflight::stop(self.order.pid);
+                stopped.is_ok()
+            };
+            let ran = self.run(&action, draft.images().to_owned(), draft, Some((&gate, &mut stop)));
+            ran.map_err(|error| match &stopped {
+                Ok(()) => error.to_string(),
+                Err(why) => format!("failed to stop the processes: {why}"),
+            })
+        })?;
+        teller.found(Step::Dump, Event::Counted { step: Step::Dump, figures })?;
+        let metadata =
+            teller.step(Step::Commit, || draft.keep(self.facts(figures.dump), self.order.quota))?;
+        Ok((metadata, figures.dump))
     }
 
     /// Write them, put the checkpoint in its place while they are frozen, and only then have CRIU end them. Whatever fails

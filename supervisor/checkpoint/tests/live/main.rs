@@ -347,7 +347,7 @@ fn what_is_held_stays_stopped_and_goes_on_if_it_is_not_kept() {
     assert!(matches!(events.last(), Some(Event::Done { .. })), "{events:?}");
     assert!(stat().contains(") T "), "{}", stat());
     assert!(world.metadata().leave_running, "it goes on");
-    assert!(world.notes()[0].contains(" --leave-stopped "));
+    assert!(world.notes()[0].contains(" --leave-running --action-script "));
     let pid = nix::unistd::Pid::from_raw(i32::try_from(world.process.id()).expect("a number"));
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGCONT).expect("it is there");
     assert!(!stat().contains(") T "));
