@@ -14,6 +14,7 @@ use tracing::error;
 use yakiros_core::engine::Halt;
 
 use crate::machine::CONSOLE;
+use crate::shutdown::Held;
 use crate::{reexec, shutdown, signals, sys};
 
 /// Pause before a shell that has ended is started again: one that cannot start at all must not
@@ -88,8 +89,8 @@ fn wait_for_signal(limit: Duration) {
         libc::sigtimedwait(set.as_ptr(), ptr::null_mut(), &raw const time)
     };
     match signal {
-        libc::SIGTERM => shutdown::finish(Halt::PowerOff),
-        libc::SIGINT => shutdown::finish(Halt::Reboot),
+        libc::SIGTERM => shutdown::finish(Halt::PowerOff, &Held::new()),
+        libc::SIGINT => shutdown::finish(Halt::Reboot, &Held::new()),
         _ => {}
     }
 }

@@ -52,12 +52,21 @@ impl Channel {
     pub fn open(place: Place, generation: u64) -> io::Result<Self> {
         let (own, child) = pair()?;
         let own = Link::new(own)?;
+        own.note_other(&child);
         match place {
             Place::Alone | Place::Beside => own.send(&Order::Complete, None)?,
             Place::Successor => own.send(&Order::Prepare { generation }, None)?,
             // How it begins is passed on from the one that serves.
             Place::Receiver => {}
         }
+        Ok(Self { own, child })
+    }
+
+    /// For a process that has begun before, in another place: nothing waits in it.
+    pub fn bare() -> io::Result<Self> {
+        let (own, child) = pair()?;
+        let own = Link::new(own)?;
+        own.note_other(&child);
         Ok(Self { own, child })
     }
 
@@ -81,6 +90,29 @@ impl Handovers {
     /// Whether a run has a channel.
     pub fn has(&self, run: RunId) -> bool {
         self.links.borrow().contains_key(&run)
+    }
+
+    /// The inode of the process's end of a channel.
+    pub fn child_inode(&self, run: RunId) -> Option<u64> {
+        self.link(run)?.other()
+    }
+
+    /// All of them, for the next process image.
+    pub fn pass_inodes(&self) -> Vec<(RunId, u64)> {
+        let links = self.links.borrow();
+        let mut passed: Vec<_> = links.iter().filter_map(|(run, link)| Some((*run, link.other()?))).collect();
+        // The same channels give the same state.
+        passed.sort_unstable();
+        passed
+    }
+
+    /// From the process image before.
+    pub fn take_inodes(&self, passed: Vec<(RunId, u64)>) {
+        for (run, inode) in passed {
+            if let Some(link) = self.link(run) {
+                link.set_other(inode);
+            }
+        }
     }
 
     /// The program runs: what it says counts from now on.

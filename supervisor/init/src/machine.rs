@@ -22,6 +22,10 @@ use crate::sys::FILES_WANTED;
 /// by the kernel, and with an ordinary score its children need not change theirs.
 const OOM_SCORE: &str = "-1000";
 
+/// The number after which the first component's process comes, at least. Processes are restored with the numbers that
+/// they had, and on another kernel its own threads have the first ones: some hundreds, with each processor more.
+const FIRST_NUMBER: i32 = 5000;
+
 /// Messages that a datagram socket holds before its senders are held up: as many as systemd sets as process 1. The
 /// kernel's own 10 hold a component up whenever its supervisor is busy for a moment.
 const DATAGRAMS: u32 = 512;
@@ -99,6 +103,14 @@ pub fn prepare(cgroup_root: &Path) -> Vec<String> {
     if let Err(error) = lengthen_queues(Path::new("/proc/sys/net/unix/max_dgram_qlen")) {
         problems.push(format!("failed to lengthen the queues of sockets: {error}"));
     }
+    // Below another init it is that one's business. Without the setting there are no checkpoints either.
+    let numbers = Path::new("/proc/sys/kernel/ns_last_pid");
+    if is_whole_machine()
+        && numbers.exists()
+        && let Err(error) = begin_above_threads(numbers)
+    {
+        problems.push(format!("failed to keep numbers free for threads of another kernel: {error}"));
+    }
     // ctrl-alt-del sends SIGINT instead of restarting at once.
     // SAFETY: a call on a number; without the right to it nothing happens.
     unsafe { libc::reboot(libc::LINUX_REBOOT_CMD_CAD_OFF) };
@@ -141,6 +153,12 @@ fn delegate(cgroup_root: &Path) -> io::Result<()> {
 fn lengthen_queues(setting: &Path) -> io::Result<()> {
     let now: u32 = fs::read_to_string(setting)?.trim().parse().map_err(io::Error::other)?;
     if now < DATAGRAMS { fs::write(setting, DATAGRAMS.to_string()) } else { Ok(()) }
+}
+
+/// Have the next process get a number above those of the threads of a kernel, whichever this is.
+fn begin_above_threads(setting: &Path) -> io::Result<()> {
+    let last: i32 = fs::read_to_string(setting)?.trim().parse().map_err(io::Error::other)?;
+    if last < FIRST_NUMBER { fs::write(setting, FIRST_NUMBER.to_string()) } else { Ok(()) }
 }
 
 /// Whether something is mounted on `place`: it lies on another device than its parent.
@@ -213,6 +231,11 @@ fn raise_file_limit() -> libc::rlimit {
     before
 }
 
+/// Whether a kernel is loaded that can be executed in place of this one.
+pub fn is_kernel_loaded() -> bool {
+    fs::read_to_string("/sys/kernel/kexec_loaded").is_ok_and(|text| text.trim() == "1")
+}
+
 /// Whether this is the first process namespace: only there the machine's own file systems are
 /// ours to take down.
 pub fn is_whole_machine() -> bool {
@@ -227,6 +250,18 @@ pub const CONSOLE: &CStr = c"/dev/console";
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_begin_above_those_of_threads() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let setting = dir.path().join("ns_last_pid");
+        for (before, after) in [("100\n", "5000"), ("5000\n", "5000\n"), ("30000\n", "30000\n")] {
+            fs::write(&setting, before).expect("a setting");
+            begin_above_threads(&setting).expect("set");
+            assert_eq!(fs::read_to_string(&setting).expect("a setting"), after);
+        }
+        assert!(begin_above_threads(&dir.path().join("none")).is_err());
+    }
 
     #[test]
     fn queues_are_lengthened_and_never_shortened() {

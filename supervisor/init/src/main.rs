@@ -9,6 +9,7 @@
 mod admission;
 mod alarm;
 mod cgroup;
+mod checkpoint;
 mod control;
 mod declarations;
 mod emergency;
@@ -54,6 +55,7 @@ use crate::declarations::{Declarations, LOOK_AGAIN};
 use crate::options::{Command, LogTarget, Options, UsageError};
 use crate::output::Logs;
 use crate::reexec::{Carried, rebuild};
+use crate::shutdown::Held;
 use crate::supervisor::Supervisor;
 
 /// Descriptors that the event loop is told of at once; of more it is told when these were dealt with. Logs, which are
@@ -69,6 +71,9 @@ const EXIT_USAGE: u8 = 64;
 
 /// sysexits(3): an internal error, or something needed is missing.
 const EXIT_FAILURE: u8 = 70;
+
+/// The program that makes checkpoints, beside this one.
+const WORKER: &str = "graph-checkpoint";
 
 /// The argument with which a fault's handler executes the program again.
 const EMERGENCY: &str = "--emergency";
@@ -131,7 +136,7 @@ fn run_as_init(options: &Options, mistakes: &[UsageError], carried: Option<Carri
     emergency::on_panic();
     // Nothing is to leave this function, not even a panic of the event loop itself.
     match catch_unwind(AssertUnwindSafe(|| run(options, carried))) {
-        Ok(Ok(halt)) => shutdown::finish(halt),
+        Ok(Ok((halt, held))) => shutdown::finish(halt, &held),
         Ok(Err(error)) => emergency::run(&error.to_string()),
         Err(_) => emergency::run("an internal error"),
     }
@@ -163,8 +168,8 @@ enum Before {
     Found(rebuild::Found),
 }
 
-/// Supervise until everything is stopped.
-fn run(options: &Options, carried: Option<Carried>) -> io::Result<Halt> {
+/// Supervise until everything is stopped but what is held for the next kernel.
+fn run(options: &Options, carried: Option<Carried>) -> io::Result<(Halt, Held)> {
     let at = |what: String| move |error: io::Error| io::Error::other(format!("failed to {what}: {error}"));
     let inherited = umask(UMASK);
     if std::process::id() != 1 {
@@ -229,10 +234,15 @@ fn run(options: &Options, carried: Option<Carried>) -> io::Result<Halt> {
             }
         };
         let listener = Rc::new(listener);
+        let places = checkpoint::Places {
+            program: options.checkpoint_program.clone().unwrap_or_else(|| reexec::beside(WORKER)),
+            criu: options.criu.clone(),
+            store: std::path::absolute(&options.checkpoints)?,
+        };
         let supervisor = Supervisor::new(
             engine,
             state_dir,
-            declarations,
+            (declarations, places),
             (cgroups, common, Rc::clone(&logs)),
             Rc::clone(&listener),
         );
@@ -242,6 +252,7 @@ fn run(options: &Options, carried: Option<Carried>) -> io::Result<Halt> {
             Before::Nothing => {
                 notify::clear(&supervisor.state_dir);
                 handover::released::clear(&supervisor.state_dir);
+                checkpoint::carried::take(&supervisor);
                 supervisor.read_files();
             }
             Before::State(rest) => {
@@ -274,7 +285,11 @@ fn run(options: &Options, carried: Option<Carried>) -> io::Result<Halt> {
         if std::process::id() != 1 {
             supervisor.processes.borrow_mut().forget_all();
         }
-        Ok(halt)
+        let held = match halt {
+            Halt::Kexec => supervisor.processes.borrow().left(),
+            Halt::PowerOff | Halt::Reboot => Held::default(),
+        };
+        Ok((halt, held))
     })
 }
 

@@ -216,6 +216,23 @@ impl Socket {
         Ok(own)
     }
 
+    /// Bind the socket of a run whose process knows it by this path already.
+    pub fn open_at(run: RunId, state_dir: &Path, path: &Path) -> io::Result<Self> {
+        if path.parent() != Some(&state_dir.join(DIRECTORY)) {
+            let message = format!("{} is not in {}", path.display(), state_dir.join(DIRECTORY).display());
+            return Err(io::Error::other(message));
+        }
+        let mut own = Self::open(run, state_dir)?;
+        fs::rename(&own.path, path)?;
+        path.clone_into(&mut own.path);
+        Ok(own)
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// For the next process image.
     pub fn pass(&self) -> (RawFd, PathBuf) {
         (self.messages.as_raw_fd(), self.path.clone())

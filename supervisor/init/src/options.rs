@@ -1,4 +1,4 @@
-//! The command line of `graph-resolver`. Five flags do not need a library in PID 1.
+//! The command line of `graph-resolver`. A few flags do not need a library in PID 1.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -28,6 +28,11 @@ Options:
                          the supervisor, if it is in PATH itself, to
                          PATH/supervisor
                                                     [default: /sys/fs/cgroup]
+  --checkpoints DIR      where checkpoints are kept
+                                     [default: /var/lib/graph/checkpoints]
+  --checkpoint-program PATH
+                         makes them  [default: graph-checkpoint beside this one]
+  --criu PATH            CRIU, as a path or a name in PATH       [default: criu]
   --log kmsg|stderr      where messages go    [default: kmsg as process 1, else stderr]
   --help                 this text
   --version              name and version
@@ -62,6 +67,12 @@ pub struct Options {
     pub state_dir: PathBuf,
     /// Mount point of cgroup v2, or a directory in it that is ours.
     pub cgroup_root: PathBuf,
+    /// Directory of checkpoints.
+    pub checkpoints: PathBuf,
+    /// The program that makes them; the one beside this one when absent.
+    pub checkpoint_program: Option<PathBuf>,
+    /// CRIU, as a path or a name.
+    pub criu: PathBuf,
     /// Where messages go; by mode when absent.
     pub log: Option<LogTarget>,
 }
@@ -74,6 +85,9 @@ impl Default for Options {
             control_group: None,
             state_dir: "/run/graph".into(),
             cgroup_root: "/sys/fs/cgroup".into(),
+            checkpoints: yakiros_checkpoint::store::KEPT.into(),
+            checkpoint_program: None,
+            criu: yakiros_checkpoint::criu::NAME.into(),
             log: None,
         }
     }
@@ -154,6 +168,9 @@ fn take(
         "--control-group" => options.control_group = Some(value()?.to_string_lossy().into_owned()),
         "--state-dir" => options.state_dir = value()?.into(),
         "--cgroup-root" => options.cgroup_root = value()?.into(),
+        "--checkpoints" => options.checkpoints = value()?.into(),
+        "--checkpoint-program" => options.checkpoint_program = Some(value()?.into()),
+        "--criu" => options.criu = value()?.into(),
         "--log" => options.log = Some(log_target(&value()?)?),
         _ => return Err(UsageError(format!("unknown argument {text:?}; see --help"))),
     }
@@ -177,7 +194,8 @@ mod tests {
     }
 
     #[test]
-    fn the_help_names_the_socket_that_is_taken() {
+    fn the_help_names_the_places_that_are_taken() {
+        assert!(HELP.contains(&format!("[default: {}]", yakiros_checkpoint::store::KEPT)));
         assert!(HELP.contains(&format!("[default: {SOCKET}]")));
     }
 

@@ -16,6 +16,7 @@ mod pending;
 pub mod pressure;
 mod probes;
 mod reap;
+mod restored;
 mod signals;
 mod start;
 
@@ -34,14 +35,16 @@ use crate::cgroup::{self, Cgroup, Cgroups};
 use crate::notify::{self, Socket};
 use crate::output::{Log, Logs};
 use crate::readiness::Channel;
+use crate::shutdown::Held;
 use crate::spawn::{Common, Loan, Started};
 use crate::sys;
 
-pub use exec::{settle_loans, take_report_of};
+pub use exec::{listen, settle_loans, take_report_of};
 pub use found::FoundProcess;
 pub use memory::follow as follow_cgroups;
 pub use passed::{PassedProcesses, take_over};
 pub use reap::{reaped, take_last_words};
+pub use restored::{Fresh, clear_place, prepare_place, take_restored};
 pub use start::Start;
 
 use pending::Pending;
@@ -100,6 +103,8 @@ enum Role {
     Relay(RunId),
     /// Tries whether a program can take over.
     Trial,
+    /// Makes a checkpoint or processes from one; the worker has this number.
+    Worker(u64),
 }
 
 /// See the module documentation.
@@ -156,6 +161,12 @@ impl Processes {
     /// The component is no longer declared.
     pub fn forget(&mut self, name: &str) {
         self.cgroups.remove(name);
+    }
+
+    /// All processes of what runs, held for the next kernel: nothing else is left.
+    pub fn left(&self) -> Held {
+        let members = self.runs.keys().filter_map(|run| self.own_cgroup(*run)).flat_map(Cgroup::members);
+        members.chain(self.runs.values().filter_map(|process| process.pid)).collect()
     }
 
     /// The end of all: what is left of components goes with the supervisor.

@@ -51,7 +51,7 @@ pub use image::{Carried, Rest, State, config, resume};
 #[cfg(any(debug_assertions, feature = "fault-injection"))]
 pub use injection::Injected;
 pub use luggage::Luggage;
-pub use program::note_program;
+pub use program::{beside, note_program};
 pub use trial::{TRY_STATE, try_state};
 
 /// The argument that names the descriptor of the state.
@@ -144,14 +144,22 @@ async fn replace(
     asked: &[(ClientId, Duration)],
 ) -> io::Result<std::convert::Infallible> {
     let path = program::path()?;
+    refuse_while_busy(supervisor)?;
     let mut state = State::of(supervisor).ok_or_else(|| io::Error::other("the state is in use"))?;
     state.asked = asked.to_vec();
     let program = trial::run(supervisor, path, state).await?;
     // It may have changed in the meantime.
+    refuse_while_busy(supervisor)?;
     let mut state = State::of(supervisor).ok_or_else(|| io::Error::other("the state is in use"))?;
     state.asked = asked.to_vec();
     info!("executing {} in place", path.display());
     state.execute(&program)
+}
+
+/// A process that is being written or made would be nobody's.
+fn refuse_while_busy(supervisor: &Supervisor) -> io::Result<()> {
+    let busy = supervisor.checkpoints.busy();
+    busy.map_or(Ok(()), |what| Err(io::Error::other(format!("{what}: try again when that is over"))))
 }
 
 /// After an internal error, with nothing borrowed. Never returns.

@@ -4,6 +4,7 @@
 //! reverse order, the root read-only, and the power off or the machine restarted. Each step has a
 //! limit; a hung disk does not keep the machine up.
 
+use std::collections::BTreeSet;
 use std::ffi::{CStr, CString};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
@@ -42,55 +43,96 @@ const UNMOUNT_ALL_TIME: Duration = Duration::from_secs(30);
 /// Pause between two looks.
 const STEP: Duration = Duration::from_millis(5);
 
-/// Take the machine down. Never returns.
-pub fn finish(halt: Halt) -> ! {
-    end_processes(Signal::SIGTERM, TERM_TIME);
-    end_processes(Signal::SIGKILL, KILL_TIME);
-    sync();
-    if machine::is_whole_machine() {
-        unmount_all();
-        sync();
-    }
-    info!("{}", if halt == Halt::Reboot { "restarting" } else { "power off" });
-    let mode = match halt {
-        Halt::PowerOff => RebootMode::RB_POWER_OFF,
-        Halt::Reboot => RebootMode::RB_AUTOBOOT,
-        Halt::Kexec => RebootMode::RB_KEXEC,
+/// Processes that go on under the next kernel: they stand still, and are neither told to end nor waited for. Their ends
+/// would end the connections that are written down with them.
+pub type Held = BTreeSet<i32>;
+
+/// Take the machine down. Never returns. A kernel that is to be executed and cannot be is a restart.
+pub fn finish(halt: Halt, held: &Held) -> ! {
+    end_all(held);
+    let (mode, what) = match halt {
+        Halt::PowerOff => (RebootMode::RB_POWER_OFF, "power off"),
+        Halt::Reboot => (RebootMode::RB_AUTOBOOT, "restarting"),
+        Halt::Kexec => (RebootMode::RB_KEXEC, "executing the kernel that is loaded"),
     };
+    info!("{what}");
     let Err(error) = reboot(mode);
     warn!("failed to take the machine down: {error}");
+    if halt == Halt::Kexec {
+        warn!("the machine restarts instead: what was held ends with all else, and its checkpoints are kept");
+        for pid in held {
+            // It is to hear that it ends.
+            let _ = kill(Pid::from_raw(*pid), Signal::SIGCONT);
+        }
+        end_all(&Held::new());
+        let Err(error) = reboot(RebootMode::RB_AUTOBOOT);
+        warn!("failed to restart: {error}");
+    }
     loop {
         // Process 1 must not end; the console stays as it is.
-        reap_for(TERM_TIME);
+        reap_for(TERM_TIME, &Held::new());
         // Without children the above returns at once.
         std::thread::sleep(TERM_TIME);
     }
 }
 
-/// Signal every process but this one, and reap until none is left or the time is over.
-fn end_processes(signal: Signal, limit: Duration) {
-    if kill(Pid::from_raw(-1), signal).is_err() {
-        // There is none.
-        return;
+/// End every process but those that are held, and bring the data to the disks.
+fn end_all(held: &Held) {
+    end_processes(Signal::SIGTERM, TERM_TIME, held);
+    end_processes(Signal::SIGKILL, KILL_TIME, held);
+    sync();
+    if machine::is_whole_machine() {
+        unmount_all();
+        sync();
     }
-    reap_for(limit);
 }
 
-/// Reap until there is no child any more or the time is over.
-fn reap_for(limit: Duration) {
+/// Signal every process but this one and those that are held, and reap until no other is left or the time is over.
+fn end_processes(signal: Signal, limit: Duration, held: &Held) {
+    if held.is_empty() {
+        if kill(Pid::from_raw(-1), signal).is_err() {
+            // There is none.
+            return;
+        }
+        return reap_for(limit, held);
+    }
+    for pid in others(held) {
+        // It may have ended meanwhile. Threads of the kernel hear nothing.
+        let _ = kill(Pid::from_raw(pid), signal);
+    }
+    reap_for(limit, held);
+}
+
+/// The numbers of all processes but this one and those that are held.
+fn others(held: &Held) -> Vec<i32> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    let own = std::process::id();
+    pids.filter(|pid| pid.cast_unsigned() != own && !held.contains(pid)).collect()
+}
+
+/// Reap until there is no child any more but those that are held, or the time is over.
+fn reap_for(limit: Duration, held: &Held) {
     let end = Instant::now() + limit;
     while Instant::now() < end {
         while let Some(pid) = signals::next_ended() {
             signals::take(pid);
         }
-        if !has_children() {
+        if !has_children(held) {
             return;
         }
         std::thread::sleep(STEP);
     }
 }
 
-fn has_children() -> bool {
+fn has_children(held: &Held) -> bool {
+    if !held.is_empty() {
+        let own = std::process::id();
+        let list = sys::read_small(Path::new(&format!("/proc/self/task/{own}/children")));
+        // A kernel that does not tell gives them their time.
+        let is_other = |pid: &str| pid.parse::<i32>().is_ok_and(|pid| !held.contains(&pid));
+        return list.map_or(true, |list| list.split_whitespace().any(is_other));
+    }
     let flags = nix::sys::wait::WaitPidFlag::WNOHANG;
     nix::sys::wait::waitpid(None, Some(flags)) != Err(nix::errno::Errno::ECHILD)
 }
@@ -236,6 +278,23 @@ mod tests {
         // SAFETY: no call at all.
         let answers = unsafe { [in_child(SYNC_TIME, || true), in_child(SYNC_TIME, || false)] };
         assert_eq!(answers, [Outcome::Done, Outcome::Failed]);
+    }
+
+    #[test]
+    fn what_is_held_is_not_told_to_end_and_not_waited_for() {
+        let mut child = std::process::Command::new("/bin/sleep").arg("1000").spawn().expect("sleep");
+        let pid = i32::try_from(child.id()).expect("a number");
+        let own = i32::try_from(std::process::id()).expect("a number");
+        let all = others(&Held::new());
+        assert!(all.contains(&pid) && !all.contains(&own));
+        assert!(!others(&Held::from([pid])).contains(&pid));
+        let list = std::fs::read_to_string(format!("/proc/self/task/{own}/children")).expect("children");
+        let mut held: Held = list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect();
+        // Other tests of this process have children of their own.
+        if held.remove(&pid) {
+            assert!(has_children(&held));
+        }
+        child.kill().and_then(|()| child.wait()).expect("its end");
     }
 
     #[test]

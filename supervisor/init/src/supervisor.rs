@@ -25,6 +25,7 @@ use yakiros_core::notify::Store;
 use yakiros_handoff::message::{Order, Report};
 
 use crate::cgroup::Cgroups;
+use crate::checkpoint::{self, Checkpoints};
 use crate::control::{Connections, Pending};
 use crate::declarations::Declarations;
 use crate::freezer::{self, Freezers};
@@ -33,15 +34,13 @@ use crate::handover::{Handovers, released};
 use crate::health::{self, Probes};
 use crate::limits::{self, Changes};
 use crate::lookup::Lookups;
+use crate::machine;
 use crate::output::{self, Logs};
 use crate::processes::{Processes, Start};
 use crate::reexec::{self, Reexec};
 use crate::spawn::Common;
 use crate::store::Stores;
 use crate::sys;
-
-/// Why nothing is written down.
-const NO_CHECKPOINTS: &str = "not part of this version";
 
 /// Events for which room is kept when none waits. Starting many components makes one for each, once.
 const EVENTS_KEPT: usize = 16;
@@ -64,6 +63,8 @@ pub struct Supervisor {
     pub handovers: Handovers,
     /// What is passed on there from one process to another.
     pub relays: Relays,
+    /// Processes that are written, held and made again.
+    pub checkpoints: Checkpoints,
     /// What is held for components.
     pub stores: Stores,
     /// Looks at what lies on file systems.
@@ -93,7 +94,7 @@ impl Supervisor {
     pub fn new(
         engine: Engine,
         state_dir: PathBuf,
-        declarations: Declarations,
+        (declarations, places): (Declarations, checkpoint::Places),
         (cgroups, common, logs): (Cgroups, Common, Rc<Logs>),
         listener: Rc<UnixListener>,
     ) -> Rc<Self> {
@@ -107,6 +108,7 @@ impl Supervisor {
             freezers: Freezers::default(),
             handovers: Handovers::default(),
             relays: Relays::default(),
+            checkpoints: Checkpoints::new(places),
             stores: Stores::default(),
             lookups: Lookups::default(),
             declarations: RefCell::new(declarations),
@@ -255,10 +257,11 @@ impl Supervisor {
 
     fn perform(self: &Rc<Self>, effect: Effect) {
         match effect {
-            Effect::Spawn { run, origin: Some(_), .. } => {
-                self.queue.borrow_mut().extend([Event::NotRestored(run, NO_CHECKPOINTS.into())]);
+            Effect::Spawn { run, component, generation, place, origin: Some(origin) } => {
+                checkpoint::begin_restore(self, run, component, Start { generation, place }, origin);
             }
             Effect::Spawn { run, component, generation, place, origin: None } => {
+                checkpoint::forget_move(self, &component.name);
                 let event = Processes::spawn(self, run, component, Start { generation, place });
                 self.queue.borrow_mut().extend(event);
             }
@@ -285,18 +288,25 @@ impl Supervisor {
             Effect::LimitSlice(slice) => limits::begin_slice(self, &slice),
             Effect::Freeze { run, limit } => freezer::begin(self, run, true, limit),
             Effect::Thaw(run) => freezer::thaw(self, run),
-            Effect::Checkpoint { run, .. } => {
-                self.queue.borrow_mut().extend([Event::Checkpointed(run, Err(NO_CHECKPOINTS.into()))]);
+            Effect::Checkpoint { run, component, after, limit } => {
+                checkpoint::begin(self, run, component, after, limit);
             }
-            Effect::Continue(_) => {}
+            Effect::Continue(run) => checkpoint::go_on(self, run),
             Effect::CancelProbe(probe) => health::cancel(self, probe),
             Effect::Terminate(run) => {
                 let declared = self.started_with(run).and_then(|component| component.lifecycle.stop_signal);
                 let signal = declared.map_or(nix::libc::SIGTERM, |signal| signal.0);
+                if checkpoint::give_up_restore(self, run) {
+                    return;
+                }
                 let given_up = self.processes.borrow_mut().terminate(run, signal);
                 self.queue.borrow_mut().extend(given_up);
             }
             Effect::Kill(run) => {
+                if checkpoint::give_up_restore(self, run) {
+                    return;
+                }
+                checkpoint::call_off(self, run, "its process is being ended");
                 let given_up = self.processes.borrow_mut().kill(run);
                 self.queue.borrow_mut().extend(given_up);
             }
@@ -369,7 +379,7 @@ impl Supervisor {
     pub fn request(self: &Rc<Self>, client: ClientId, pending: Rc<Pending>, peer: Peer, request: Request) {
         // What was written to a file before the request was sent counts for its answer.
         self.take_file_changes();
-        if let Some(answer) = self.answer_from_logs(&request) {
+        if let Some(answer) = self.answer_from_here(&request) {
             return pending.give(answer);
         }
         self.clients.borrow_mut().insert(client, pending);
@@ -384,10 +394,13 @@ impl Supervisor {
     }
 
     /// The answer to a request that the engine has nothing to do with, unless it has to wait.
-    fn answer_from_logs(&self, request: &Request) -> Option<Answer> {
+    fn answer_from_here(&self, request: &Request) -> Option<Answer> {
         match request {
             Request::Log { name, lines, from } => Some(self.read_log(name, *lines, *from)),
-            Request::Kexec => Some(Answer::Refused { message: NO_CHECKPOINTS.to_owned(), near: Vec::new() }),
+            Request::Kexec if !machine::is_kernel_loaded() => {
+                let message = "no kernel is loaded: graphctl kexec loads one, and asks for this itself";
+                Some(Answer::Refused { message: message.to_owned(), near: Vec::new() })
+            }
             Request::Wait { until: Until::Log { name, beyond }, .. } => {
                 let engine = self.engine.borrow();
                 let known = engine.state(name) != State::Removed;

@@ -55,6 +55,14 @@ impl Cgroup {
         self.events().is_ok_and(|events| events.is_occupied())
     }
 
+    /// The numbers of the processes in it and in those inside of it. Of more groups than may be made in one, or more
+    /// processes than a page of a million bytes has, the rest is left out.
+    pub fn members(&self) -> Vec<i32> {
+        let groups = tree::all(&self.path).unwrap_or_default();
+        let lists = groups.iter().filter_map(|group| sys::read_small(&group.join("cgroup.procs")).ok());
+        lists.flat_map(|list| list.lines().filter_map(|line| line.parse().ok()).collect::<Vec<_>>()).collect()
+    }
+
     /// Where the kernel says whether a process is left in it.
     pub fn events(&self) -> io::Result<Events> {
         File::open(self.path.join("cgroup.events")).map(Events)

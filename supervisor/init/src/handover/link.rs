@@ -32,6 +32,8 @@ pub(super) struct Link {
     listener: RefCell<Option<AbortHandle>>,
     /// A child reads it (see [`super::relay`]), and nobody else may.
     lent: Cell<bool>,
+    /// The inode of the process's end, which a checkpoint names.
+    other: Cell<Option<u64>>,
     /// Lets a child go that holds the socket until it is closed here. Closed after it, by its place in
     /// this list.
     gate: Option<OwnedFd>,
@@ -68,8 +70,24 @@ impl Link {
             budget: RefCell::new(Budget::new(MESSAGES)),
             listener: RefCell::default(),
             lent: Cell::new(false),
+            other: Cell::new(None),
             gate: None,
         })
+    }
+
+    /// The process gets this end.
+    pub(super) fn note_other(&self, end: &OwnedFd) {
+        self.other.set(nix::sys::stat::fstat(end).ok().map(|stat| stat.st_ino));
+    }
+
+    /// See [`Self::note_other`].
+    pub(super) fn other(&self) -> Option<u64> {
+        self.other.get()
+    }
+
+    /// From the process image before.
+    pub(super) fn set_other(&self, inode: u64) {
+        self.other.set(Some(inode));
     }
 
     /// Send a message now, or not at all. Who may have to wait for it finds the end of its channel then.

@@ -103,7 +103,7 @@ pub(super) fn take_report(supervisor: &Rc<Supervisor>, run: RunId) -> bool {
 
 /// The program runs: what it says counts from now on, and so does what tells that it is ready. Before that
 /// a check would have asked about something else.
-pub(super) fn listen(supervisor: &Rc<Supervisor>, run: RunId) {
+pub fn listen(supervisor: &Rc<Supervisor>, run: RunId) {
     let component = supervisor.started_with(run);
     let mut own = supervisor.processes.borrow_mut();
     let (Some(process), Some(component)) = (own.runs.get_mut(&run), component) else { return };
@@ -146,6 +146,12 @@ mod tests {
             let engine = Engine::new(Config::default());
             let declarations = Declarations::new(dir.path());
             let state_dir = dir.path().to_owned();
+            let places = crate::checkpoint::Places {
+                program: "/nonexistent".into(),
+                criu: "/nonexistent".into(),
+                store: "/nonexistent".into(),
+            };
+            let declarations = (declarations, places);
             let supervisor = Supervisor::new(engine, state_dir, declarations, system, Rc::new(listener));
             let changes = texts.iter().enumerate().map(|(number, text)| {
                 let component = yakiros_core::component::parse(text).component.expect("a component");

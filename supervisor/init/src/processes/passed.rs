@@ -159,7 +159,7 @@ pub fn take_over(supervisor: &Rc<Supervisor>, passed: PassedProcesses, luggage: 
         own.common.files = libc::rlimit { rlim_cur: passed.files.0, rlim_max: passed.files.1 };
         for (pid, role) in passed.pids {
             match role {
-                Role::Trial => {}
+                Role::Trial | Role::Worker(_) => {}
                 // The engine asks for the change again; this one must not come after it. What a process was giving is
                 // not asked for again.
                 Role::Limits(_) | Role::SliceLimits(_) | Role::Relay(_) => {

@@ -82,7 +82,7 @@ async fn start(
 }
 
 /// Until nothing is in the way. The readiness file is looked at after whatever else takes time.
-async fn wait(
+pub(super) async fn wait(
     supervisor: &Rc<Supervisor>,
     run: RunId,
     component: &Component,

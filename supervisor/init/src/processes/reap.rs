@@ -17,6 +17,7 @@ use super::probes::answered;
 use super::start::not_executed;
 use super::{Process, Processes, Role};
 use crate::cgroup;
+use crate::checkpoint;
 use crate::freezer;
 use crate::handover::{relay, released};
 use crate::limits::{self, Writer};
@@ -108,6 +109,7 @@ pub fn reaped(supervisor: &Rc<Supervisor>, pid: i32, exit: Exit) {
     };
     match role {
         Some(Role::Probe(run)) => answered(supervisor, run, pid, exit),
+        Some(Role::Worker(number)) => supervisor.checkpoints.worker_ended(number, exit),
         Some(Role::Trial) => supervisor.reexec.trial_ended(pid, exit),
         None => {
             supervisor.processes.borrow_mut().found.retain(|_, found| found.pid != pid);
@@ -172,7 +174,7 @@ pub(super) async fn drain(supervisor: Rc<Supervisor>, run: RunId, event: Event) 
 }
 
 /// Look again and again, for [`DRAIN_LIMIT`] at most. Whether it came.
-async fn wait_until(mut come: impl FnMut() -> bool) -> bool {
+pub(super) async fn wait_until(mut come: impl FnMut() -> bool) -> bool {
     let mut step = DRAIN_STEP;
     let mut waited = Duration::ZERO;
     while !come() {
@@ -194,7 +196,9 @@ fn conclude(supervisor: &Rc<Supervisor>, run: RunId, event: Event) {
     if let Some(process) = released {
         supervisor.log_grew(&process.name);
     }
-    supervisor.dispatch(event);
+    if let Some(event) = checkpoint::before_end(supervisor, run, event) {
+        supervisor.dispatch(event);
+    }
 }
 
 pub(super) fn end_of(run: RunId, failure: Option<(Rc<str>, i32)>, exit: Exit) -> Event {

@@ -9,6 +9,7 @@ use nix::unistd::Pid;
 use yakiros_core::engine::{Event, RunId};
 
 use super::{Processes, Role};
+use crate::cgroup::Cgroup;
 use crate::sys;
 
 impl Processes {
@@ -43,6 +44,24 @@ impl Processes {
             sys::end_child(pid);
         }
         None
+    }
+
+    /// Send a signal to everything in the control group of a process, if that is its own, and to the process.
+    pub fn signal_all(&self, run: RunId, number: i32) {
+        let members = self.own_cgroup(run).map(Cgroup::members).unwrap_or_default();
+        for pid in members {
+            // What it was may be gone by now. The group's numbers are those of its members as long as they are not reaped,
+            // and who takes one in between is sent what does no harm to who is not stopped.
+            // SAFETY: a call on two numbers.
+            unsafe { libc::kill(pid, number) };
+        }
+        if let Some(pid) = self.pid(run) {
+            // SAFETY: calls on two numbers.
+            unsafe {
+                libc::killpg(pid.as_raw(), number);
+                libc::kill(pid.as_raw(), number);
+            }
+        }
     }
 
     /// Send the process itself a signal.

@@ -16,6 +16,7 @@ use yakiros_core::engine::{ClientId, Config, Engine, ProbeId, RunId, Snapshot};
 
 use super::program::Program;
 use super::{Luggage, STATE_FD};
+use crate::checkpoint;
 use crate::control::{self, Connection};
 use crate::health;
 use crate::processes::{self, PassedProcesses};
@@ -49,6 +50,12 @@ pub struct State {
     /// Channels of hot swaps.
     #[serde(default)]
     handovers: Vec<(RunId, RawFd)>,
+    /// Inodes of the processes' ends of them.
+    #[serde(default)]
+    handover_inodes: Vec<(RunId, u64)>,
+    /// Checkpoints that are being made, or restored.
+    #[serde(default)]
+    checkpoints: checkpoint::Passed,
     /// What is held for components.
     #[serde(default)]
     stores: Vec<PassedStore>,
@@ -99,6 +106,8 @@ impl State {
             probes: supervisor.probes.try_borrow().ok()?.pass(),
             lookups: supervisor.lookups.pass(),
             handovers: supervisor.handovers.pass(),
+            handover_inodes: supervisor.handovers.pass_inodes(),
+            checkpoints: supervisor.checkpoints.pass(),
             stores: supervisor.stores.pass(),
             connections: supervisor.connections.try_borrow().ok()?.pass(),
             listener: supervisor.listener.as_raw_fd(),
@@ -291,6 +300,8 @@ pub struct Rest {
     probes: Vec<(ProbeId, i32, RawFd)>,
     lookups: Vec<(i32, PathBuf)>,
     handovers: Vec<(RunId, RawFd)>,
+    handover_inodes: Vec<(RunId, u64)>,
+    checkpoints: checkpoint::Passed,
     stores: Vec<PassedStore>,
     connections: Vec<control::Passed>,
     last_client: u64,
@@ -310,6 +321,8 @@ impl State {
             probes: self.probes,
             lookups: self.lookups,
             handovers: self.handovers,
+            handover_inodes: self.handover_inodes,
+            checkpoints: self.checkpoints,
             stores: self.stores,
             connections: self.connections,
             last_client: self.last_client,
@@ -330,6 +343,8 @@ impl Rest {
             supervisor.lookups.abandon(pid, path);
         }
         supervisor.handovers.take_over(self.handovers, &mut self.luggage);
+        supervisor.handovers.take_inodes(self.handover_inodes);
+        self.checkpoints.take_over(supervisor);
         supervisor.stores.take_over(self.stores, &mut self.luggage);
         processes::take_over(supervisor, self.processes, &mut self.luggage);
         health::take_over(supervisor, self.probes, &mut self.luggage);

@@ -28,6 +28,11 @@ pub fn note_program() {
     }
 }
 
+/// The program of this name in the directory of this one.
+pub fn beside(name: &str) -> PathBuf {
+    PATH.get().and_then(|path| path.parent()).unwrap_or(Path::new("/sbin")).join(name)
+}
+
 /// Where the next program lies.
 pub(super) fn path() -> io::Result<&'static Path> {
     PATH.get().map(PathBuf::as_path).ok_or_else(|| io::Error::other("the program's file is not known"))

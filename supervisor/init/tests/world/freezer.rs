@@ -1,5 +1,6 @@
 //! Freezing and thawing, with real groups of the kernel's.
 
+use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -18,7 +19,7 @@ use crate::reexec::reexecute;
 const LONG: Duration = Duration::from_millis(1500);
 
 /// A supervisor with groups of its own inside of the machine's hierarchy.
-struct Grouped {
+pub struct Grouped {
     guest: Option<Guest>,
     root: PathBuf,
 }
@@ -63,6 +64,14 @@ fn hierarchy() -> Option<PathBuf> {
 
 /// With these component files. `None`, with the reason printed, where there are no groups to be had.
 fn start(files: impl FnOnce(&Path) -> Vec<(&'static str, String)>) -> Option<Grouped> {
+    start_with(files, |_| Vec::new())
+}
+
+/// The same with more arguments for the supervisor.
+pub fn start_with(
+    files: impl FnOnce(&Path) -> Vec<(&'static str, String)>,
+    more: impl FnOnce(&Path) -> Vec<OsString>,
+) -> Option<Grouped> {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let place = hierarchy().filter(|_| nix::unistd::geteuid().is_root());
     let name = format!("yakiros-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
@@ -78,7 +87,10 @@ fn start(files: impl FnOnce(&Path) -> Vec<(&'static str, String)>) -> Option<Gro
     for (file, text) in files(dir.path()) {
         fs::write(dir.path().join("graph.d").join(file), text).expect("component file");
     }
-    Some(Grouped { guest: Some(Guest::start_as(dir, "-pmf")), root })
+    let more = more(dir.path());
+    let more: Vec<_> = more.iter().map(OsString::as_os_str).collect();
+    let (program, groups) = (Path::new(env!("CARGO_BIN_EXE_graph-resolver")), dir.path().join("no-cgroups"));
+    Some(Grouped { guest: Some(Guest::start_with(dir, "-pmf", program, &groups, &more)), root })
 }
 
 impl Grouped {
@@ -91,7 +103,7 @@ impl Grouped {
     }
 
     /// What a file of a group says.
-    fn group(&self, group: &str, file: &str) -> String {
+    pub fn group(&self, group: &str, file: &str) -> String {
         fs::read_to_string(self.root.join("graph").join(group).join(file)).expect("a group")
     }
 

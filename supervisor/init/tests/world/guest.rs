@@ -1,5 +1,6 @@
 //! A supervisor in namespaces of its own, and how to talk to it.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
@@ -64,6 +65,17 @@ impl Guest {
 
     /// The same with control groups below this one.
     pub fn start_below(dir: tempfile::TempDir, flags: &str, program: &Path, groups: &Path) -> Self {
+        Self::start_with(dir, flags, program, groups, &[])
+    }
+
+    /// The same with more arguments.
+    pub fn start_with(
+        dir: tempfile::TempDir,
+        flags: &str,
+        program: &Path,
+        groups: &Path,
+        more: &[&OsStr],
+    ) -> Self {
         let path = |name: &str| dir.path().join(name);
         let log = fs::File::create(path("supervisor.log")).expect("log");
         let mut command = Command::new("unshare");
@@ -84,6 +96,7 @@ impl Guest {
             .arg("--cgroup-root")
             .arg(groups)
             .args(["--log", "stderr"])
+            .args(more)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)

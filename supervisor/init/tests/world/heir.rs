@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use yakiros_handoff::message::Part;
 use yakiros_handoff::{Channel, Inheritance, Offer, Request, Start, State, Successor, Verdict};
@@ -28,10 +29,15 @@ const VERSION: u32 = 1;
 
 /// The lines of its component file, with `more` in `[lifecycle]`.
 pub fn file(dir: &Path, more: &str) -> String {
+    handing_over("fd-passing", dir, more)
+}
+
+/// The same with another way to hand over.
+pub fn handing_over(way: &str, dir: &Path, more: &str) -> String {
     let binary = std::env::current_exe().expect("this program").display().to_string();
     format!(
         "[component]\nname = \"heir\"\nbinary = {binary:?}\nargs = {ROLE:?}\n[provides]\ncapabilities = [\"echo\"]\n\
-         [lifecycle]\nhandoff = \"fd-passing\"\n{more}\n[hotswap]\nenv_vars = [\"{VARIABLE}={}\"]\n",
+         [lifecycle]\nhandoff = {way:?}\n{more}\n[hotswap]\nenv_vars = [\"{VARIABLE}={}\"]\n",
         dir.display()
     )
 }
@@ -112,7 +118,8 @@ impl Server {
         let served = served.chain([PollFd::new(self.listener.as_fd(), accepts)]);
         let asked = channel.descriptor().map(|fd| PollFd::new(fd, PollFlags::POLLIN));
         let mut all: Vec<_> = served.chain(asked).collect();
-        poll(&mut all, PollTimeout::NONE).expect("poll");
+        // Who is written into a checkpoint is interrupted in it.
+        while poll(&mut all, PollTimeout::NONE).map_or_else(|error| error == Errno::EINTR, |_| false) {}
         let came: Vec<bool> = all.iter().map(|one| one.any().unwrap_or(false)).collect();
         drop(all);
         let (connections, others) = came.split_at(self.connections.len());

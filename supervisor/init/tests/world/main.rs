@@ -10,6 +10,7 @@
 mod beside;
 mod canary;
 mod case;
+mod checkpoint;
 mod emergency;
 mod examples;
 mod freezer;

@@ -1,0 +1,258 @@
+//! Checkpoints: processes of components are written down, held, and made again.
+//!
+//! All of that is the work of `graph-checkpoint` and of CRIU, which it runs: a child with one order, which tells of each
+//! step (see [`worker`]). Process 1 reads no image, looks at no process tree, and waits for nothing but the next line; each
+//! work has a deadline, after which its child is killed, and CRIU with it. At most [`AT_ONCE`] are under way, the others
+//! wait for their turn within their time.
+//!
+//! The end of a process that is being written is not told before what became of that: see [`before_end`].
+
+pub mod carried;
+mod migration;
+mod orders;
+mod restore;
+mod worker;
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
+use tokio::task::{AbortHandle, spawn_local};
+use tokio::time::timeout;
+use tracing::warn;
+use yakiros_checkpoint::order;
+use yakiros_core::checkpoint::{After, Written};
+use yakiros_core::component::Component;
+use yakiros_core::engine::{Event, RunId};
+
+use crate::cgroup::Cgroup;
+use crate::supervisor::Supervisor;
+
+use migration::Migrations;
+use restore::{Moved, Restoring};
+use worker::{Worker, Workers};
+
+pub use restore::{begin as begin_restore, call_off as give_up_restore, forget_move};
+
+/// Works that are under way at once: each may take as much memory and disk as a service has memory.
+const AT_ONCE: usize = 2;
+
+/// What a worker has beyond the limit of what it does, to say that this was over and to undo it.
+const SLACK: Duration = Duration::from_secs(5);
+
+/// Where things are.
+#[derive(Clone, Debug)]
+pub struct Places {
+    /// The worker's program.
+    pub program: PathBuf,
+    /// CRIU, as a path or a name.
+    pub criu: PathBuf,
+    /// Where checkpoints are kept.
+    pub store: PathBuf,
+}
+
+/// Everything about checkpoints.
+pub struct Checkpoints {
+    places: Places,
+    workers: Rc<Workers>,
+    turns: Semaphore,
+    /// Processes that are being written.
+    dumps: RefCell<HashMap<RunId, Dumping>>,
+    /// Workers that have ended a component's processes and wait for the word to make others, by component.
+    moves: RefCell<HashMap<Rc<str>, Moved>>,
+    /// Processes that are being made.
+    restores: RefCell<HashMap<RunId, Restoring>>,
+    migrations: Migrations,
+    /// Stores of checkpoints that lie elsewhere, by their names.
+    elsewhere: RefCell<HashMap<Rc<str>, PathBuf>>,
+}
+
+/// A process that is being written.
+struct Dumping {
+    after: After,
+    task: AbortHandle,
+    /// Why it is no longer.
+    cancelled: Option<Rc<str>>,
+    /// The end of the process, which is told afterwards.
+    end: Option<Event>,
+}
+
+/// What is under way, for the next process image, which cannot go on with it: the engine takes it for failed. Who writes
+/// finds that nobody listens, and undoes it; who makes processes is ended, with what it has made.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Passed {
+    /// Groups in which processes are being made.
+    groups: Vec<Cgroup>,
+    /// Children, if any of them makes processes.
+    workers: Vec<i32>,
+}
+
+impl Passed {
+    /// From the process image before, which has left it in the middle.
+    pub fn take_over(&self, supervisor: &Supervisor) {
+        let mut processes = supervisor.processes.borrow_mut();
+        self.workers.iter().for_each(|pid| processes.disown(*pid));
+        processes.end_groups(&self.groups);
+    }
+}
+
+impl Checkpoints {
+    /// None yet.
+    pub fn new(places: Places) -> Self {
+        Self {
+            places,
+            workers: Rc::default(),
+            turns: Semaphore::new(AT_ONCE),
+            dumps: RefCell::default(),
+            moves: RefCell::default(),
+            restores: RefCell::default(),
+            migrations: Migrations::new(),
+            elsewhere: RefCell::default(),
+        }
+    }
+
+    /// What is under way and could not go on in another process image, in words.
+    pub fn busy(&self) -> Option<String> {
+        let count = self.dumps.borrow().len() + self.restores.borrow().len() + self.moves.borrow().len();
+        match count {
+            0 => None,
+            1 => Some("a checkpoint is being made or restored".to_owned()),
+            count => Some(format!("{count} checkpoints are being made or restored")),
+        }
+    }
+
+    /// For the next process image.
+    pub fn pass(&self) -> Passed {
+        let restores = self.restores.borrow();
+        let mut groups: Vec<_> = restores.values().filter_map(Restoring::group).collect();
+        // The same works give the same state.
+        groups.sort_by(|one, other| one.path().cmp(other.path()));
+        Passed { groups, workers: if restores.is_empty() { Vec::new() } else { self.workers.pids() } }
+    }
+
+    /// The child with this number among workers has ended.
+    pub fn worker_ended(&self, number: u64, exit: yakiros_core::journal::Exit) {
+        self.workers.ended(number, exit);
+    }
+}
+
+/// See [`Effect::Checkpoint`](yakiros_core::engine::Effect::Checkpoint).
+pub fn begin(
+    supervisor: &Rc<Supervisor>,
+    run: RunId,
+    component: Rc<Component>,
+    after: After,
+    limit: Duration,
+) {
+    let work = spawn_local(attempt(Rc::clone(supervisor), run, component, after, limit));
+    let task = work.abort_handle();
+    let dumping = Dumping { after, task, cancelled: None, end: None };
+    supervisor.checkpoints.dumps.borrow_mut().insert(run, dumping);
+    let supervisor = Rc::clone(supervisor);
+    spawn_local(async move {
+        let outcome = match timeout(limit + SLACK, work).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(_)) => Err("it was called off".into()),
+            Err(_) => Err(format!("it was not done within {limit:?}").into()),
+        };
+        conclude(&supervisor, run, outcome);
+    });
+}
+
+/// Tell what became of it, and then of the process, if that is over.
+fn conclude(supervisor: &Rc<Supervisor>, run: RunId, outcome: Result<Written, Rc<str>>) {
+    let Some(dumping) = supervisor.checkpoints.dumps.borrow_mut().remove(&run) else { return };
+    // That its time is over ends nothing by itself.
+    dumping.task.abort();
+    let outcome = match dumping.cancelled {
+        Some(why) => outcome.map_err(|_| why),
+        None => outcome,
+    };
+    supervisor.dispatch(Event::Checkpointed(run, outcome));
+    if let Some(end) = dumping.end {
+        supervisor.dispatch(end);
+    }
+}
+
+/// The process is to be ended at once: it is not written any more.
+pub fn call_off(supervisor: &Supervisor, run: RunId, why: &str) {
+    if let Some(dumping) = supervisor.checkpoints.dumps.borrow_mut().get_mut(&run) {
+        dumping.cancelled.get_or_insert_with(|| why.into());
+        dumping.task.abort();
+    }
+}
+
+/// The end of a process is about to be told: while it is being written, not now. It is told when that is over, which is
+/// at once unless the process was to be ended for it.
+pub fn before_end(supervisor: &Supervisor, run: RunId, event: Event) -> Option<Event> {
+    let own = &supervisor.checkpoints;
+    let mut dumps = own.dumps.borrow_mut();
+    let Some(dumping) = dumps.get_mut(&run) else { return Some(event) };
+    dumping.end = Some(event);
+    let is_expected = dumping.after == After::End;
+    drop(dumps);
+    if !is_expected {
+        call_off(supervisor, run, "its process has ended meanwhile");
+    }
+    None
+}
+
+/// See [`Effect::Continue`](yakiros_core::engine::Effect::Continue).
+pub fn go_on(supervisor: &Supervisor, run: RunId) {
+    supervisor.processes.borrow().signal_all(run, nix::libc::SIGCONT);
+}
+
+/// Write a process down.
+async fn attempt(
+    supervisor: Rc<Supervisor>,
+    run: RunId,
+    component: Rc<Component>,
+    after: After,
+    limit: Duration,
+) -> Result<Written, Rc<str>> {
+    let own = &supervisor.checkpoints;
+    let turn = own.turns.acquire().await.map_err(|error| error.to_string())?;
+    let dump = orders::dump(&supervisor, run, &component, after, limit)?;
+    let (job, gifts) = match after {
+        After::Run | After::Hold => (order::Job::Dump(dump), None),
+        After::End => {
+            let gifts = restore::Gifts::make(&supervisor, &component)?;
+            let restore = orders::remake(&supervisor, &gifts);
+            (order::Job::Move(order::Move { dump, restore }), Some(gifts))
+        }
+    };
+    let given = gifts.as_ref().map(restore::Gifts::fds).unwrap_or_default();
+    let mut worker = Worker::start(&supervisor, &component.name, (own.places.store.clone(), job), &given)?;
+    let written = loop {
+        match worker.next().await? {
+            order::Event::Written { id, bytes, figures, micros } => {
+                break Written {
+                    id: id.as_str().into(),
+                    bytes,
+                    pages: figures.map(|figures| figures.pages_written),
+                    frozen_us: figures.map(|figures| figures.frozen),
+                    took_us: micros,
+                };
+            }
+            order::Event::Failed { reason, .. } => return Err(reason.into()),
+            _ => {}
+        }
+    };
+    drop(turn);
+    if let Some(gifts) = gifts {
+        restore::keep(&supervisor, &component, &written.id, worker, gifts);
+    } else {
+        // What it has left to do changes nothing about the checkpoint.
+        let name = component.name.clone();
+        spawn_local(async move {
+            if let Ok(Err(why)) = timeout(SLACK, worker.finish()).await {
+                warn!("{name}: old checkpoints are not cleaned up: {why}");
+            }
+        });
+    }
+    Ok(written)
+}

@@ -1,0 +1,304 @@
+//! Checkpoints, holds, restores and moves: with CRIU where there is one and the right to use it, and with a stand-in for
+//! what goes wrong.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+use std::thread;
+use std::time::Duration;
+
+use yakiros_core::checkpoint::{After, Made, Written};
+use yakiros_core::control::{Answer, Request, UpgradeLevel};
+use yakiros_core::journal::State;
+
+use crate::freezer::{self, Grouped};
+use crate::guest::{Guest, answer, begin, sleeper, until, write_script};
+use crate::handover::{Client, done, refused};
+use crate::heir;
+
+const ENABLED: &str = "[checkpoint]\nenabled = true\n";
+
+/// The worker. It belongs to another package, whose programs cargo does not build for these tests.
+fn worker() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| {
+        let folder = Path::new(env!("CARGO_BIN_EXE_graph-resolver")).parent().expect("a folder");
+        let target = folder.parent().expect("the target directory");
+        let build = ["build", "--quiet", "--package", "yakiros-checkpoint", "--bin", "graph-checkpoint"];
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.args(build).arg("--target-dir").arg(target).current_dir(env!("CARGO_MANIFEST_DIR"));
+        assert!(cargo.status().expect("cargo").success(), "graph-checkpoint was not built");
+        target.join("debug/graph-checkpoint")
+    })
+}
+
+fn arguments(dir: &Path, criu: &Path) -> Vec<OsString> {
+    let store = dir.join("checkpoints");
+    let named: [(&str, &Path); 3] =
+        [("--checkpoint-program", worker()), ("--criu", criu), ("--checkpoints", &store)];
+    named.into_iter().flat_map(|(flag, path)| [flag.into(), path.into()]).collect()
+}
+
+/// CRIU, if it is there and can do what it should.
+fn criu() -> Option<PathBuf> {
+    let checked = Command::new("criu").arg("check").output();
+    if nix::unistd::geteuid().is_root() && checked.is_ok_and(|checked| checked.status.success()) {
+        let places = std::env::var_os("PATH").unwrap_or_default();
+        return std::env::split_paths(&places).map(|place| place.join("criu")).find(|path| path.exists());
+    }
+    // The suite `checkpointing` tries the same in a machine, whoever runs it.
+    eprintln!("not tried: no CRIU that works here");
+    None
+}
+
+/// A real server and CRIU.
+fn real(more: &str) -> Option<Grouped> {
+    let criu = criu()?;
+    let files = |dir: &Path| {
+        let file = heir::handing_over("checkpoint", dir, "") + "\n" + ENABLED + more;
+        vec![("heir.toml", file)]
+    };
+    let guest = freezer::start_with(files, |dir| arguments(dir, &criu))?;
+    guest.wait("heir", State::Active, None);
+    Some(guest)
+}
+
+/// Components and the stand-in.
+fn standing_in(files: Vec<(&'static str, String)>) -> Option<Grouped> {
+    freezer::start_with(
+        |_| files,
+        |dir| {
+            let script = include_str!("checkpoint/criu").replace("@DIR@", &dir.display().to_string());
+            write_script(&dir.join("criu"), &script);
+            arguments(dir, &dir.join("criu"))
+        },
+    )
+}
+
+fn behave(guest: &Guest, how: &str) {
+    fs::write(guest.dir.path().join("behaviour"), how).expect("a behaviour");
+}
+
+fn notes(guest: &Guest) -> Vec<String> {
+    let notes = fs::read_to_string(guest.dir.path().join("notes")).unwrap_or_default();
+    notes.lines().map(str::to_owned).collect()
+}
+
+fn checkpoint(name: &str, after: After) -> Request {
+    Request::Checkpoint { name: name.to_owned(), after, timeout_ms: None }
+}
+
+fn restore(name: &str, fallback: bool) -> Request {
+    Request::Restore { name: name.to_owned(), id: None, fallback, timeout_ms: None }
+}
+
+fn upgrade(name: &str) -> Request {
+    Request::Upgrade { name: name.to_owned(), fallback: true, queue: false, strategy: None, timeout_ms: None }
+}
+
+fn written(answer: Answer) -> Written {
+    match answer {
+        Answer::Checkpointed { written, .. } => written,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// From what it was made, if it was, and why not.
+fn restored(answer: Answer) -> (Option<Made>, Option<String>) {
+    match answer {
+        Answer::Restored { made, passed_over, .. } => (made, passed_over.map(|why| why.to_string())),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The letter for the state of a process of the guest.
+fn letter(guest: &Guest, pid: i32) -> String {
+    let mut cat = guest.command_inside(&["-p", "-m"]);
+    let output = cat.args(["cat", &format!("/proc/{pid}/stat")]).output().expect("cat");
+    let stat = String::from_utf8_lossy(&output.stdout).into_owned();
+    stat.rsplit_once(") ").map(|(_, rest)| rest[..1].to_owned()).unwrap_or_default()
+}
+
+#[test]
+fn a_real_process_is_written_and_made_again_as_it_was() {
+    let Some(guest) = real("") else { return };
+    let mut client = Client::new(&guest, 1);
+    for number in 1..=3 {
+        assert_eq!(client.ask("line"), (number, 1));
+    }
+    let before = guest.component("heir");
+    let written = written(guest.ask(checkpoint("heir", After::Run)));
+    assert!(written.bytes > 0 && written.frozen_us > Some(0), "{written:?}");
+    assert_eq!(guest.component("heir").pid, before.pid);
+    assert_eq!(client.ask("line"), (4, 1), "it runs on");
+    drop(client);
+    let (made, why) = restored(guest.ask(restore("heir", false)));
+    assert_eq!((made.map(|made| made.id), why), (Some(written.id), None));
+    let after = guest.component("heir");
+    assert_eq!((after.state, after.pid), (State::Active, before.pid), "the number is the same");
+    // It goes on from where it was written: what came after that is not in it.
+    let mut client = Client::new(&guest, 1);
+    assert_eq!(client.ask("line"), (4, 1));
+    // It is supervised as any other.
+    let revision = guest.revision();
+    let mut kill = guest.command_inside(&["-p", "-m"]);
+    let pid = after.pid.expect("a process").to_string();
+    assert!(kill.args(["kill", "-KILL", &pid]).status().expect("kill").success());
+    guest.wait("heir", State::Active, Some(revision));
+}
+
+#[test]
+fn clients_see_nothing_of_a_move_but_a_pause() {
+    let Some(guest) = real("") else { return };
+    let mut idle = Client::new(&guest, 1);
+    assert_eq!(idle.ask("first"), (1, 1));
+    idle.send("half");
+    let mut served = 1;
+    for _ in 0..3 {
+        let before = guest.component("heir");
+        let mut asked = begin(&guest, upgrade("heir"));
+        // They come while it is under way.
+        let mut clients = Vec::new();
+        let end = std::time::Instant::now() + Duration::from_millis(300);
+        while std::time::Instant::now() < end {
+            clients.push(Client::new(&guest, 1));
+            thread::sleep(Duration::from_millis(5));
+        }
+        for client in &mut clients {
+            let (number, _) = client.ask("line");
+            served += 1;
+            assert_eq!(number, served, "every answer once, and in order");
+        }
+        let done = done(answer(&mut asked));
+        assert_eq!((done.level, &done.passed_over[..]), (UpgradeLevel::Checkpoint, &[][..]), "{done:?}");
+        println!("a move of {:?} µs under {} clients", done.gap_us, clients.len());
+        assert_eq!(guest.component("heir").pid, before.pid);
+    }
+    idle.send("\n");
+    assert_eq!(idle.receive("half").0, served + 1);
+}
+
+#[test]
+fn what_is_held_stands_still_until_it_is_to_go_on() {
+    let Some(guest) = real("") else { return };
+    let mut client = Client::new(&guest, 1);
+    assert_eq!(client.ask("line"), (1, 1));
+    let pid = guest.component("heir").pid.expect("a process");
+    written(guest.ask(checkpoint("heir", After::Hold)));
+    assert_eq!(letter(&guest, pid), "T");
+    client.send("meanwhile\n");
+    assert!(matches!(guest.ask(Request::Continue), Answer::Done { .. }));
+    assert_eq!(client.receive("meanwhile").0, 2);
+    // Who is told to end while it is held does so.
+    written(guest.ask(checkpoint("heir", After::Hold)));
+    assert_eq!(letter(&guest, pid), "T");
+    let stop = Request::Stop { name: "heir".to_owned(), timeout_ms: None };
+    assert!(matches!(guest.ask(stop), Answer::Done { .. }));
+    assert_eq!(letter(&guest, pid), "");
+}
+
+#[test]
+fn a_dump_that_fails_costs_nothing() {
+    let Some(guest) = standing_in(vec![("a.toml", sleeper("a", ENABLED))]) else { return };
+    guest.wait("a", State::Active, None);
+    let pid = guest.component("a").pid;
+    behave(&guest, "dump fails");
+    assert!(refused(guest.ask(checkpoint("a", After::Run))).contains("CRIU: Can't do it"));
+    assert_eq!(guest.component("a").pid, pid);
+    behave(&guest, "");
+    let written = written(guest.ask(checkpoint("a", After::Run)));
+    assert_eq!(written.bytes, "dump\n".len() as u64);
+    assert_eq!(guest.component("a").pid, pid);
+    // Nothing is left of what failed, and of the descriptors of either.
+    let store = guest.dir.path().join("checkpoints/a");
+    assert_eq!(fs::read_dir(store).expect("a directory").count(), 1);
+}
+
+#[test]
+fn what_cannot_be_made_again_is_started_anew_unless_that_is_not_wanted() {
+    let Some(guest) = standing_in(vec![("a.toml", sleeper("a", ENABLED))]) else { return };
+    guest.wait("a", State::Active, None);
+    written(guest.ask(checkpoint("a", After::Run)));
+    for (behaviour, why) in [
+        ("restore fails", "CRIU: Can't do it"),
+        ("restore half", "CRIU: Half of it"),
+        ("restore short", "its process ended as soon as it was made"),
+    ] {
+        behave(&guest, behaviour);
+        let (made, passed_over) = restored(guest.ask(restore("a", true)));
+        let passed_over = passed_over.unwrap_or_default();
+        assert!(made.is_none() && passed_over.contains(why), "{behaviour}: {passed_over}");
+        assert_eq!(guest.component("a").state, State::Active);
+        let members = guest.group("a", "cgroup.procs");
+        assert_eq!(members.lines().count(), 1, "{behaviour}: {members}");
+    }
+    behave(&guest, "restore fails");
+    let message = refused(guest.ask(restore("a", false)));
+    assert!(message.contains("CRIU: Can't do it"), "{message}");
+    assert_eq!(guest.component("a").state, State::Failed);
+    // What is made again writes to its log, and is in its group.
+    behave(&guest, "");
+    let (made, passed_over) = restored(guest.ask(restore("a", false)));
+    assert!(made.is_some() && passed_over.is_none(), "{passed_over:?}");
+    let log = guest.dir.path().join("state/a.log");
+    until("its word", || fs::read_to_string(&log).ok().filter(|text| text.contains("made again")));
+    let pid = guest.component("a").pid.expect("a process");
+    assert_eq!(letter(&guest, pid), "S");
+    assert_eq!(guest.group("a", "cgroup.procs").lines().count(), 1);
+    let revision = guest.revision();
+    let mut kill = guest.command_inside(&["-p", "-m"]);
+    assert!(kill.args(["kill", "-KILL", &pid.to_string()]).status().expect("kill").success());
+    guest.wait("a", State::Active, Some(revision));
+}
+
+#[test]
+fn nothing_waits_for_a_worker_that_hangs_or_is_killed() {
+    let Some(guest) = standing_in(vec![("a.toml", sleeper("a", ENABLED))]) else { return };
+    guest.wait("a", State::Active, None);
+    let late = |guest: &Guest, count: usize| {
+        let notes = until("CRIU", || {
+            let notes = notes(guest);
+            (notes.iter().filter(|note| note.starts_with("late ")).count() == count).then_some(notes)
+        });
+        notes.last().and_then(|note| note.strip_prefix("late ")?.parse::<i32>().ok()).expect("a number")
+    };
+    let until_gone = |guest: &Guest, pid: i32| {
+        until("its end", || Some(letter(guest, pid)).filter(String::is_empty));
+    };
+    behave(&guest, "dump late");
+    // Its worker is killed: the dump has failed, and everything runs on.
+    let pid = guest.component("a").pid;
+    let mut asked = begin(&guest, checkpoint("a", After::Run));
+    let criu = late(&guest, 1);
+    let mut find = guest.command_inside(&["-p", "-m"]);
+    let output = find.args(["cat", &format!("/proc/{criu}/stat")]).output().expect("cat");
+    let stat = String::from_utf8_lossy(&output.stdout).into_owned();
+    let parent = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(1)).expect("a parent");
+    // The process in which CRIU is looked for as a script is a child of the worker.
+    let mut kill = guest.command_inside(&["-p", "-m"]);
+    assert!(kill.args(["kill", "-KILL", parent]).status().expect("kill").success());
+    let message = refused(answer(&mut asked));
+    assert!(message.contains("the worker was killed by SIGKILL"), "{message}");
+    until_gone(&guest, criu);
+    assert_eq!(guest.component("a").pid, pid);
+    // The process is stopped meanwhile, which does not wait for CRIU.
+    let mut asked = begin(&guest, checkpoint("a", After::Run));
+    let criu = late(&guest, 2);
+    assert!(matches!(guest.ask(Request::Reexec), Answer::Refused { .. }), "nobody would know of it");
+    let stop = Request::Stop { name: "a".to_owned(), timeout_ms: None };
+    assert!(matches!(guest.ask(stop), Answer::Done { .. }));
+    let message = refused(answer(&mut asked));
+    assert!(message.contains("meanwhile") || message.contains("being ended"), "{message}");
+    until_gone(&guest, criu);
+    // So is one that is being made.
+    behave(&guest, "");
+    let start = Request::Start { name: "a".to_owned(), timeout_ms: None };
+    assert!(matches!(guest.ask(start), Answer::Done { .. }));
+    written(guest.ask(checkpoint("a", After::Run)));
+    behave(&guest, "restore late");
+    let _asked = begin(&guest, restore("a", false));
+    late(&guest, 3);
+    assert!(matches!(guest.ask(Request::Poweroff), Answer::Done { .. }));
+}
