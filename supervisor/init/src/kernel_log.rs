@@ -1,19 +1,22 @@
 //! Who was killed for want of memory, and for whose limit, by the kernel's log: nothing else tells.
 //!
-//! The last of it is read in one call, only after a kill. Without the right to (`CAP_SYSLOG`) nothing is known.
+//! It is read as it is written. Without the right to (`CAP_SYSLOG`) nothing is known.
+
+mod reader;
 
 use std::rc::Rc;
 
-use nix::libc;
 use serde::{Deserialize, Serialize};
 use yakiros_core::component::slice;
 use yakiros_core::journal::Victim;
 
-/// What is read of the log, in bytes: a report of one kill has up to about 8 KiB, and what counts is at its end.
-const WINDOW: usize = 16 * 1024;
+pub use reader::Reader;
 
-/// `SYSLOG_ACTION_READ_ALL` of syslog(2): the last of the log, which stays there.
-const READ_ALL: libc::c_int = 3;
+/// What a line begins with that says who is to be killed (`dump_oom_victim` in `mm/oom_kill.c`).
+const CHOSEN: &str = "oom-kill:constraint=";
+
+/// What a line has before the number of a process that is killed (`__oom_kill_process`).
+const KILLED: &str = "Killed process ";
 
 /// One kill.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,7 +25,7 @@ pub struct Kill {
     pub victim: Victim,
     /// Where there was no room, if that was not the group that is asked about.
     pub scope: Option<Scope>,
-    /// When, in microseconds since the kernel began; `None` if its log has no times (`printk.time=0`).
+    /// When, in microseconds since the kernel began; `None` if its log has no times.
     pub time_us: Option<u64>,
 }
 
@@ -76,22 +79,13 @@ impl Kill {
     }
 }
 
-/// What the log says last.
-pub fn tail() -> String {
-    let mut buffer = vec![0_u8; WINDOW];
-    // SAFETY: the call writes to the buffer, no more than its size.
-    let length = unsafe { libc::klogctl(READ_ALL, buffer.as_mut_ptr().cast(), WINDOW as libc::c_int) };
-    buffer.truncate(usize::try_from(length).unwrap_or(0));
-    String::from_utf8_lossy(&buffer).into_owned()
-}
-
 /// The last kills in the group whose path ends with `group`, or inside of it, the newest first; no more than `count`, and
 /// none that was told before. The kernel does not write of each kill (`oom_rs` in `oom_kill_process`), so that the last it
 /// wrote of may be one of those. It writes who is to be killed, counts it, and then writes that it is: where there are
 /// more than were counted, one of which the last is not written yet is the next count's.
 pub fn kills(log: &str, group: &str, count: u64, told: Option<&Told>) -> Vec<Kill> {
     let count = usize::try_from(count).unwrap_or(usize::MAX);
-    let lines = log.lines().rev().filter_map(|line| line.split_once("oom-kill:constraint="));
+    let lines = log.lines().rev().filter_map(|line| line.split_once(CHOSEN));
     let kills = lines.filter_map(|(before, fields)| kill(fields, group, time_us(before)));
     let mut new: Vec<_> = kills.take_while(|kill| told.is_none_or(|told| !kill.is_told(told))).collect();
     while new.len() > count && new.first().is_some_and(|newest| !is_done(log, newest)) {
@@ -103,7 +97,7 @@ pub fn kills(log: &str, group: &str, count: u64, told: Option<&Told>) -> Vec<Kil
 
 /// Whether the log has the last line of a kill: `Killed process NUMBER (NAME) …` (`__oom_kill_process`).
 fn is_done(log: &str, kill: &Kill) -> bool {
-    let done = format!("Killed process {} (", kill.victim.pid);
+    let done = format!("{KILLED}{} (", kill.victim.pid);
     log.lines().rev().any(|line| line.contains(&done))
 }
 
@@ -137,8 +131,17 @@ fn time_us(prefix: &str) -> Option<u64> {
     seconds.checked_mul(1_000_000)?.checked_add(rest.parse().ok()?)
 }
 
+/// The group of the process that the line `done` says is killed, by the line in which that was chosen.
+fn task_group<'a>(log: &'a str, done: &str) -> Option<&'a str> {
+    let pid = done.split_once(KILLED)?.1.split(' ').next()?;
+    let chosen = format!(",pid={pid},uid=");
+    let mut lines = log.lines().rev().filter(|line| line.contains(CHOSEN));
+    let line = lines.find(|line| line.contains(&chosen))?;
+    Some(line.split_once(",task_memcg=")?.1.split_once(",task=")?.0)
+}
+
 /// Whether `path` is a group that ends with `group`, or one inside of such a group.
-fn is_within(path: &str, group: &str) -> bool {
+pub fn is_within(path: &str, group: &str) -> bool {
     ends_with(path, group) || path.contains(&format!("/{group}/"))
 }
 

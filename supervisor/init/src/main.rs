@@ -268,6 +268,7 @@ fn run(options: &Options, carried: Option<Carried>) -> io::Result<(Halt, Held)> 
         spawn_local(control::serve(Rc::clone(&supervisor), listener, connections));
         spawn_local(follow_files(Rc::clone(&supervisor)));
         spawn_local(processes::follow_cgroups(Rc::clone(&supervisor)));
+        spawn_local(processes::follow_kernel_log(Rc::clone(&supervisor)));
         spawn_local(copy_logs(Rc::clone(&supervisor), logs));
         spawn_local(settle_loans(Rc::clone(&supervisor), table_taken));
         spawn_local(async {

@@ -32,6 +32,7 @@ use yakiros_core::engine::{Alive, ProbeId, RunId, Stage};
 use yakiros_core::journal::Exit;
 
 use crate::cgroup::{self, Cgroup, Cgroups};
+use crate::kernel_log;
 use crate::notify::{self, Socket};
 use crate::output::{Log, Logs};
 use crate::readiness::Channel;
@@ -41,7 +42,7 @@ use crate::sys;
 
 pub use exec::{listen, settle_loans, take_report_of};
 pub use found::FoundProcess;
-pub use memory::follow as follow_cgroups;
+pub use memory::{follow as follow_cgroups, follow_log as follow_kernel_log};
 pub use passed::{PassedProcesses, take_over};
 pub use reap::{reaped, take_last_words};
 pub use restored::{Fresh, clear_place, prepare_place, take_restored};
@@ -112,6 +113,7 @@ pub struct Processes {
     cgroups: Cgroups,
     common: Common,
     logs: Rc<Logs>,
+    kernel_log: kernel_log::Reader,
     runs: HashMap<RunId, Box<Process>>,
     pids: HashMap<i32, Role>,
     /// What children use that have not executed yet.
@@ -133,6 +135,7 @@ impl Processes {
             cgroups,
             common,
             logs,
+            kernel_log: kernel_log::Reader::new(),
             runs: HashMap::new(),
             pids: HashMap::new(),
             loans: HashMap::new(),

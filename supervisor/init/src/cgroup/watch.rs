@@ -1,8 +1,9 @@
 //! What happens in groups, by the kernel's word: kills for want of memory, and limits that were reached.
 //!
 //! The kernel counts in `memory.events` and `pids.events` and tells of a change at most every 10 ms
-//! (`CGROUP_FILE_NOTIFY_MIN_INTV`), so that nothing is asked while nothing happens. One descriptor is for all groups.
-//! Each event is told once: what a group has counted before is kept with it, also for the next process image.
+//! (`CGROUP_FILE_NOTIFY_MIN_INTV`), so that nothing is asked while nothing happens. Of a kill its log tells sooner. One
+//! descriptor is for all groups. Each event is told once: what a group has counted before is kept with it, also for the
+//! next process image.
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;
@@ -235,6 +236,13 @@ impl Cgroups {
             group.told = Some(newest.told());
         }
         kills
+    }
+
+    /// Groups with a run that the kernel's log calls `full`, or that one is inside of.
+    pub fn named_in_log(&self, full: &str) -> Vec<Rc<Path>> {
+        let named = |path: &Path| kernel_log::is_within(full, &self.name_in_log(path).to_string_lossy());
+        let used = self.groups.iter().filter(|(path, group)| group.runs > 0 && named(path));
+        used.map(|(path, _)| Rc::clone(path)).collect()
     }
 
     /// Where there was no room, in words; with the limit of a slice.

@@ -1,11 +1,13 @@
 //! Kills for want of memory and limits that were reached: in whose group, and who was it.
 //!
 //! The kernel counts a kill before it sends the signal. So what an end shows is told before the end, and a kill that the
-//! end has told is not told again.
+//! end has told is not told again. Whatever tells of it first is acted on: its log, which waits for no more than a tick;
+//! its word on the group, which it may hold back for 10 ms and more; the end of the process.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::rc::Rc;
+use std::time::Duration;
 
 use nix::libc;
 use tracing::error;
@@ -16,9 +18,19 @@ use yakiros_core::journal::{Exit, OutOfMemory};
 use super::{Process, Processes};
 use crate::cgroup::Counts;
 use crate::freezer;
-use crate::kernel_log::{self, Kill, Scope};
+use crate::kernel_log::{Kill, Scope};
 use crate::supervisor::Supervisor;
 use crate::sys;
+
+/// Records of the kernel's log that are read before everybody else gets a chance: the report of a kill has about forty,
+/// and one more for each process that could have been it.
+const READ_BUDGET: usize = 256;
+
+/// Pause after so many: whoever floods the log keeps the supervisor busy for no more than some hundredths of the time.
+const READ_PAUSE: Duration = Duration::from_millis(10);
+
+/// The most that are read after a kill, to have what the log says of it: more than a log of the usual size holds.
+const LOOK_BUDGET: usize = 16 * 1024;
 
 /// One process of those that are in a group.
 #[derive(Clone, Copy)]
@@ -54,6 +66,41 @@ pub async fn follow(supervisor: Rc<Supervisor>) {
     }
 }
 
+/// Act on what the kernel's log says of kills, for ever.
+pub async fn follow_log(supervisor: Rc<Supervisor>) {
+    let descriptor = supervisor.processes.borrow().kernel_log.descriptor();
+    let watched = match descriptor.map(|descriptor| descriptor.and_then(sys::watch)) {
+        None => return,
+        Some(Ok(watched)) => watched,
+        Some(Err(error)) => return error!("failed to wait for the kernel's log: {error}"),
+    };
+    loop {
+        match watched.readable().await {
+            Ok(mut ready) => ready.clear_ready(),
+            Err(error) => return error!("failed to wait for the kernel's log: {error}"),
+        }
+        loop {
+            let more = supervisor.processes.borrow_mut().kernel_log.read(READ_BUDGET);
+            look_at_killed(&supervisor);
+            if !more {
+                break;
+            }
+            tokio::time::sleep(READ_PAUSE).await;
+        }
+    }
+}
+
+/// Look at the groups in which somebody was killed, by what was read of the kernel's log.
+fn look_at_killed(supervisor: &Rc<Supervisor>) {
+    let killed = supervisor.processes.borrow_mut().kernel_log.take_killed();
+    for path in killed {
+        let groups = supervisor.processes.borrow().cgroups.named_in_log(&path);
+        for group in &groups {
+            look_at(supervisor, group, None);
+        }
+    }
+}
+
 /// Whether there is more to look at.
 fn look_at_changed(supervisor: &Rc<Supervisor>) -> bool {
     let (changed, more) = supervisor.processes.borrow_mut().cgroups.changed();
@@ -75,23 +122,30 @@ pub(super) fn look_at_end(supervisor: &Rc<Supervisor>, run: RunId, pid: i32, exi
     }
 }
 
-/// Tell what has happened in a group since the last look.
+/// Tell what has happened in a group since the last look, and in others what the kernel's log says meanwhile.
 fn look(supervisor: &Rc<Supervisor>, path: &Path, ended: Option<Member>) {
-    let Some(mut happened) = supervisor.processes.borrow_mut().cgroups.look(path) else { return };
-    let mut log = String::new();
-    if happened.kills > 0 {
-        log = kernel_log::tail();
-        // What the log has is counted by now.
-        happened = happened + supervisor.processes.borrow_mut().cgroups.look(path).unwrap_or_default();
-    }
-    let events = supervisor.processes.borrow_mut().tell(path, happened, &log, ended);
+    look_at(supervisor, path, ended);
+    look_at_killed(supervisor);
+}
+
+fn look_at(supervisor: &Rc<Supervisor>, path: &Path, ended: Option<Member>) {
+    let events = {
+        let mut own = supervisor.processes.borrow_mut();
+        let Some(mut happened) = own.cgroups.look(path) else { return };
+        if happened.kills > 0 {
+            own.kernel_log.read(LOOK_BUDGET);
+            // What the log has is counted by now.
+            happened = happened + own.cgroups.look(path).unwrap_or_default();
+        }
+        own.tell(path, happened, ended)
+    };
     for event in events {
         supervisor.dispatch(event);
     }
 }
 
 impl Processes {
-    fn tell(&mut self, path: &Path, happened: Counts, log: &str, ended: Option<Member>) -> Vec<Event> {
+    fn tell(&mut self, path: &Path, happened: Counts, ended: Option<Member>) -> Vec<Event> {
         let in_it = |process: &&Process| process.cgroup.as_ref().is_some_and(|own| **own.path() == *path);
         let members = self.runs.iter().filter(|(_, process)| in_it(&&***process));
         let mut members: Vec<_> = members
@@ -105,7 +159,7 @@ impl Processes {
         if happened.kills == 0 {
             return events;
         }
-        let kills = self.cgroups.kills(path, log, happened.kills);
+        let kills = self.cgroups.kills(path, self.kernel_log.kept(), happened.kills);
         let is_own = |member: &Member| self.runs.get(&member.run).is_some_and(|process| process.delegated);
         let (kills, count) = if !members.is_empty() && members.iter().all(is_own) {
             without_inner(kills, happened.kills)
