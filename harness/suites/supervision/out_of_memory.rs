@@ -53,6 +53,7 @@ struct Kills {
 }
 
 pub async fn kills_for_want_of_memory_are_named(vm: &Vm) -> Result<(), Failure> {
+    note_kills(vm).await?;
     vm.step("of a process of its own", own_process(vm)).await?;
     for (policy, after) in [("continue", "ACTIVE"), ("restart", "ACTIVE"), ("stop", "FAILED")] {
         vm.step(&format!("of a child, {policy}"), child(vm, policy, after)).await?;
@@ -62,7 +63,8 @@ pub async fn kills_for_want_of_memory_are_named(vm: &Vm) -> Result<(), Failure> 
         vm.graphctl(&["start", "parent"]).await?;
         vm.wait_state("parent", "ACTIVE", None, REACTION).await
     })
-    .await
+    .await?;
+    note_no_kills(vm).await
 }
 
 /// It cannot have as many processes as it wants, and goes on.
@@ -113,32 +115,32 @@ memory_swap_max = 0
 on_oom = "continue"
 "#;
 
-/// From the kernel's kill to the journal, on a quick host. The quickest is judged: what else happens on the host, and the
-/// kernel's own wait of up to 10 ms between two words on one group (`CGROUP_FILE_NOTIFY_MIN_INTV`), make it longer, and
-/// nothing makes it shorter.
+/// From the kernel's kill to the journal, on a quick host: half of some kills take no longer. What else happens on the host
+/// makes single ones longer.
 const TOLD: Duration = Duration::from_millis(20);
 
 pub async fn kills_are_told_at_once(vm: &Vm) -> Result<(), Failure> {
     let count = vm.amount(20, 4);
+    note_kills(vm).await?;
     let before = vm.status().await?.revision;
     vm.declare("hungry.toml", &HUNGRY.replace("COUNT", &count.to_string())).await?;
     // Nothing else is done in the guest meanwhile.
     vm.wait_path("/run/fed-up", count * REACTION).await?;
-    let (killed, told) = (killed_at_ms(vm, "hungry").await?, told_at_ms(vm, "hungry", before).await?);
+    let (killed, told) = (killed_at_ms(vm).await?, told_at_ms(vm, "hungry", before).await?);
     let count = count as usize;
     check!(
         killed.len() == count && told.len() == count,
-        "{count} kills are {} in the kernel's log, and {} in the journal",
+        "{count} kills are {} by the kernel's word, and {} in the journal",
         killed.len(),
         told.len()
     );
     let times: Vec<f64> = told.iter().zip(&killed).map(|(told, killed)| told - killed).collect();
-    let (shortest, limit) = (percentile(&times, 0), vm.limit(TOLD).as_secs_f64() * 1e3);
+    let (median, limit) = (percentile(&times, 50), vm.limit(TOLD).as_secs_f64() * 1e3);
     vm.metric("longest from a kill to the journal", "ms", percentile(&times, 100));
     vm.samples("from a kill to the journal", "ms", times);
-    let is_quick = shortest <= limit;
-    check!(is_quick, "the kill that is told first is told after {shortest:.1} ms, not {limit:.0}");
-    Ok(())
+    let is_quick = median <= limit;
+    check!(is_quick, "half of the kills are told after {median:.1} ms or more, not {limit:.0}");
+    note_no_kills(vm).await
 }
 
 async fn own_process(vm: &Vm) -> Result<(), Failure> {
@@ -193,36 +195,47 @@ async fn named(vm: &Vm, name: &str, since: u64, victim: &str) -> Result<(), Fail
     for part in ["memory.max 16M", "usage ", victim] {
         check!(line.contains(part), "{part:?} is missing in {line:?}");
     }
-    let (killed, told) = (killed_at_ms(vm, name).await?, told_at_ms(vm, name, since).await?);
+    let (killed, told) = (killed_at_ms(vm).await?, told_at_ms(vm, name, since).await?);
     let (killed, told) = killed.last().zip(told.last()).ok_or_else(|| {
-        Failure::supervisor(format!("the kernel's log or the journal has no kill of {name}: {text}"))
+        Failure::supervisor(format!("the kernel or the journal has no kill of {name}: {text}"))
     })?;
     vm.metric("time from the kernel's kill to the journal", "ms", told - killed);
     Ok(())
 }
 
-/// When the journal was told of each kill in a component.
+/// By when the journal was told of each kill in a component: the end of the millisecond that it has.
 async fn told_at_ms(vm: &Vm, name: &str, since: u64) -> Result<Vec<f64>, Failure> {
     let records = journal(vm, since).await?;
     let kills = records.into_iter().filter(|record| record.component == name && record.is_kill());
-    Ok(kills.map(|record| record.time_ms as f64).collect())
+    Ok(kills.map(|record| (record.time_ms + 1) as f64).collect())
 }
 
-/// When the kernel killed in the group of a component, on the journal's clock. That of its log is another: the least
-/// difference of some marks is what it is ahead by, and the time that it takes to write one.
-async fn killed_at_ms(vm: &Vm, name: &str) -> Result<Vec<f64>, Failure> {
-    const MARK: &str = "now it is";
-    let marks =
-        format!("for n in $(seq 20); do read up rest </proc/uptime; echo '{MARK}' $up >/dev/kmsg; done");
-    let text = vm.sh(&format!("{marks}; dmesg")).await?;
-    let time = |line: &str| line.split(['[', ']']).nth(1).and_then(|time| time.trim().parse::<f64>().ok());
-    let marks = text
-        .lines()
-        .filter_map(|line| Some(time(line)? - line.split_once(MARK)?.1.trim().parse::<f64>().ok()?));
-    let ahead = marks.min_by(f64::total_cmp);
-    let ahead = ahead.ok_or_else(|| Failure::harness(format!("the kernel's log has no marks: {text}")))?;
-    let is_kill = |line: &&str| line.contains("oom-kill:") && line.contains(&format!("/{name},task="));
-    Ok(text.lines().filter(is_kill).filter_map(time).map(|killed| (killed - ahead) * 1e3).collect())
+/// Where the kernel traces.
+const TRACING: &str = "/sys/kernel/tracing";
+/// What it traces for us alone.
+const TRACE: &str = "/sys/kernel/tracing/instances/kills";
+
+/// Have the kernel note each kill by the journal's clock. That of its log is another, and stands still from tick to tick
+/// where the processor's counter is not trusted, as under emulation.
+async fn note_kills(vm: &Vm) -> Result<(), Failure> {
+    let script = format!(
+        "mount -t tracefs tracefs {TRACING}; mkdir {TRACE}
+         echo mono >{TRACE}/trace_clock; echo 1 >{TRACE}/events/oom/mark_victim/enable"
+    );
+    vm.sh(&script).await.map(drop)
+}
+
+/// As it was before [`note_kills`].
+async fn note_no_kills(vm: &Vm) -> Result<(), Failure> {
+    vm.sh(&format!("rmdir {TRACE}; umount {TRACING}")).await.map(drop)
+}
+
+/// When the kernel has killed, of all that it has noted: `COMMAND-NUMBER [CPU] FLAGS SECONDS.MICROSECONDS: mark_victim: …`.
+async fn killed_at_ms(vm: &Vm) -> Result<Vec<f64>, Failure> {
+    let text = vm.sh(&format!("cat {TRACE}/trace")).await?;
+    let before = text.lines().filter_map(|line| line.split_once(": mark_victim: "));
+    let time = |(before, _): (&str, &str)| before.rsplit_once(' ')?.1.parse::<f64>().ok();
+    Ok(before.filter_map(time).map(|seconds| seconds * 1e3).collect())
 }
 
 async fn counted(vm: &Vm, name: &str, kills: u64) -> Result<(), Failure> {
