@@ -292,6 +292,16 @@ pub enum Event {
         /// What they were given.
         roles: Vec<Role>,
     },
+    /// An internet socket that whoever gave the order holds, too, was made anew: it is to be taken from there. Comes before
+    /// what follows.
+    Anew {
+        /// For what it is.
+        role: String,
+        /// A process that has it.
+        pid: i32,
+        /// Its number there.
+        number: i32,
+    },
     /// The first process is there again.
     Restored {
         /// Its number.

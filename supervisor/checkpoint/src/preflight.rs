@@ -8,6 +8,7 @@ mod read;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +24,10 @@ pub struct Tree {
     pub processes: Vec<Process>,
     /// Sockets of its network namespace, by inode.
     pub sockets: BTreeMap<u64, Socket>,
+    /// The mount namespace of whoever looks.
+    pub mount_namespace: String,
+    /// Paths of unix sockets that listen there, by inode.
+    pub paths: BTreeMap<u64, PathBuf>,
 }
 
 /// One process.
@@ -40,6 +45,8 @@ pub struct Process {
     pub has_leader: bool,
     /// Its user namespace, as the kernel writes it.
     pub user_namespace: String,
+    /// Its mount namespace, too.
+    pub mount_namespace: String,
     /// What it has open.
     pub descriptors: Vec<Descriptor>,
     /// What it has mapped, where that is not ordinary.

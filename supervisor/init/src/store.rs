@@ -19,6 +19,7 @@ use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
 use std::rc::Rc;
 
 use nix::libc;
+use nix::sys::socket::{SockaddrStorage, getsockname, getsockopt, sockopt};
 use serde::{Deserialize, Serialize};
 use tracing::{error, warn};
 use yakiros_core::component::{Component, Listen, Socket};
@@ -185,6 +186,28 @@ impl Stores {
         let kept = store.kept.iter().map(|kept| (kept.fd.as_raw_fd(), &*kept.name));
         let (fds, names) = sockets.chain(kept).map(|(fd, name)| (fd, name.to_owned())).unzip();
         Given { fds, names }
+    }
+
+    /// An internet socket that a component's process was given in this place is another one at the same address now: hold
+    /// that. The caller sees to it that this is not the last close of the one before.
+    pub fn renew(&self, component: &Component, place: Option<usize>, fd: OwnedFd) -> io::Result<()> {
+        let mut all = self.all.borrow_mut();
+        let own = all.get_mut(component.name.as_str()).zip(place).and_then(|(store, place)| {
+            let declared = store.sockets.len();
+            match place.checked_sub(declared) {
+                None => store.sockets.get_mut(place).map(|opened| &mut opened.fd),
+                Some(place) => store.kept.get_mut(place).map(|kept| &mut kept.fd),
+            }
+        });
+        let own = own.ok_or_else(|| io::Error::other("nothing is held in its place"))?;
+        // Its process runs, and may have something else under that number by now.
+        let address = |fd: &OwnedFd| getsockname::<SockaddrStorage>(fd.as_raw_fd());
+        let kind = |fd: &OwnedFd| getsockopt(fd, sockopt::SockType);
+        if kind(own)? != kind(&fd)? || address(own)? != address(&fd)? {
+            return Err(io::Error::other("its process has another socket in its place"));
+        }
+        *own = fd;
+        Ok(())
     }
 
     /// For the next process image.

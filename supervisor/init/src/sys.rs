@@ -68,6 +68,19 @@ pub fn process_descriptor(pid: i32) -> io::Result<OwnedFd> {
     }
 }
 
+/// A copy of a descriptor that a process has under this number. The process must be a child, or below one.
+pub fn descriptor_of(pid: i32, number: RawFd) -> io::Result<OwnedFd> {
+    let process = process_descriptor(pid)?;
+    // SAFETY: a call on numbers; a descriptor that is returned is new, and is closed by exec.
+    unsafe {
+        let fd = libc::syscall(libc::SYS_pidfd_getfd, process.as_raw_fd(), number, 0);
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(OwnedFd::from_raw_fd(fd as RawFd))
+    }
+}
+
 /// Whether a process has a handler for a signal, or waits for it: sent to one that has neither it could be the end of it.
 pub fn handles(pid: i32, signal: Signal) -> bool {
     let status = read_small(std::path::Path::new(&format!("/proc/{pid}/status")));

@@ -102,6 +102,11 @@ fn process_itself(tree: &Tree, process: &Process, verdict: &mut Verdict) {
         let why = format!("the leader of its session, {}, is not among its processes", process.session);
         found("its session", (why, "have it begin a session of its own, as setsid does".into()));
     }
+    if process.state != 'Z' && process.mount_namespace != tree.mount_namespace {
+        let why = "it has file systems of its own, and those are not made again".to_owned();
+        let fix = "do without `mount` in its namespaces, and without what needs that, or without checkpoints";
+        found("its mount namespace", (why, fix.into()));
+    }
     // What has ended is in none any more.
     if process.state != 'Z' && process.user_namespace != first.user_namespace {
         let why = "it is in another user namespace than the first process".to_owned();
@@ -195,7 +200,7 @@ mod tests {
 
     fn with(descriptor: Descriptor) -> Verdict {
         let sockets = [(11, Socket::Tcp), (12, Socket::TcpConnected), (13, Socket::Unix)].into();
-        judge(&Tree { processes: vec![process(vec![descriptor], Vec::new())], sockets })
+        judge(&Tree { processes: vec![process(vec![descriptor], Vec::new())], sockets, ..Tree::default() })
     }
 
     fn target(target: &str) -> Descriptor {
@@ -308,6 +313,7 @@ mod tests {
         let unseen = |p: &mut Process| (p.session, p.has_leader) = (0, false);
         assert!(of(&unseen).contains("the leader of its session, 0, is not among"));
         assert!(of(&|p| p.user_namespace = "user:[2]".into()).contains("another user namespace"));
+        assert!(of(&|p| p.mount_namespace = "mnt:[2]".into()).contains("file systems of its own"));
         let dead = Process { state: 'Z', ..first.clone() };
         let dead = judge(&Tree { processes: vec![dead], ..Tree::default() });
         assert!(dead.findings[0].why.contains("has ended"));

@@ -17,6 +17,9 @@ const FILE_LIMIT: u64 = 64 << 20;
 const LISTEN: &str = "0A";
 const CLOSED: &str = "07";
 
+/// The flag of a unix socket that listens (`SO_ACCEPTCON` of the kernel's `linux/net.h`).
+const LISTENS: u32 = 1 << 16;
+
 /// The letter of a process that was stopped by a signal.
 const STOPPED: char = 'T';
 
@@ -37,7 +40,8 @@ const STATE: usize = 3;
 
 /// Read all of a tree, by its first process.
 pub fn read(pid: i32) -> io::Result<Tree> {
-    let mut tree = Tree::default();
+    let mount_namespace = namespace(Path::new("/proc/self"), "mnt")?;
+    let mut tree = Tree { mount_namespace, ..Tree::default() };
     let mut left = vec![pid];
     while let Some(pid) = left.pop() {
         if tree.processes.len() == PROCESSES_LIMIT {
@@ -57,6 +61,9 @@ pub fn read(pid: i32) -> io::Result<Tree> {
         // What the kernel does not know it has no table for.
         let table = text(&folder_of(pid).join("net").join(name)).unwrap_or_default();
         tree.sockets.extend(sockets(&table, kind, column));
+        if kind == Socket::Unix {
+            tree.paths.extend(paths(&table));
+        }
     }
     Ok(tree)
 }
@@ -109,12 +116,17 @@ fn process(pid: i32) -> io::Result<(Process, Vec<i32>)> {
     };
     // What has ended has nothing more to show.
     if state != 'Z' {
-        let namespace = fs::read_link(folder.join("ns/user"))?;
-        read.user_namespace = namespace.to_string_lossy().into_owned();
+        read.user_namespace = namespace(&folder, "user")?;
+        read.mount_namespace = namespace(&folder, "mnt")?;
         read.descriptors = descriptors(&folder)?;
         read.mappings = mappings(&text(&folder.join("smaps"))?);
     }
     Ok((read, children(&folder)?))
+}
+
+/// As `mnt:[4026531841]`.
+fn namespace(folder: &Path, kind: &str) -> io::Result<String> {
+    Ok(fs::read_link(folder.join("ns").join(kind))?.to_string_lossy().into_owned())
 }
 
 fn folder_of(pid: i32) -> PathBuf {
@@ -192,6 +204,18 @@ fn sockets(table: &str, kind: Socket, column: usize) -> impl Iterator<Item = (u6
     })
 }
 
+/// Of lines `0000: 00000002 00000000 00010000 0001 01 4711 /run/x`. A path with a newline in it is not found.
+fn paths(table: &str) -> impl Iterator<Item = (u64, PathBuf)> {
+    table.lines().skip(1).filter_map(|line| {
+        // No number before it has a slash.
+        let path = line.find('/').map(|at| &line[at..])?;
+        let mut words = line.split_whitespace();
+        let flags = u32::from_str_radix(words.nth(3)?, 16).ok()?;
+        let inode = words.nth(2)?.parse().ok()?;
+        (flags & LISTENS != 0 && !line.contains(" @")).then(|| (inode, path.into()))
+    })
+}
+
 /// Whether there is a line `lock: 1: OFDLCK ADVISORY  WRITE -1 fe:00:10938183 0 EOF`. It is there for each kind of lock,
 /// by whoever it was taken, and not for who waits for one: `/proc/locks` does not name the holders of some.
 fn is_locked(path: &Path) -> bool {
@@ -261,6 +285,24 @@ mod tests {
         };
         let expected = [of("7f00-7f10", "/lib/a b.so (deleted)", false), of("7f20-7f30", "/dev/mem", true)];
         assert_eq!(mappings(smaps), expected);
+    }
+
+    #[test]
+    fn paths_of_unix_sockets_that_listen_are_read() {
+        let table = "Num       RefCount Protocol Flags    Type St Inode Path\n\
+                     0000: 00000002 00000000 00010000 0001 01 4711 /run/a b.sock\n\
+                     0000: 00000003 00000000 00000000 0001 03 4712 /run/a b.sock\n\
+                     0000: 00000002 00000000 00010000 0001 01 4713 @/hidden\n\
+                     0000: 00000002 00000000 00010000 0001 01 4714\n";
+        let found: Vec<_> = paths(table).collect();
+        assert_eq!(found, [(4711, PathBuf::from("/run/a b.sock"))]);
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x.sock");
+        let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let tree = read(i32::try_from(std::process::id()).unwrap()).unwrap();
+        let own = tree.processes[0].descriptors.iter().find(|one| one.number == listener.as_raw_fd());
+        let inode = own.unwrap().target.strip_prefix("socket:[").unwrap().strip_suffix(']').unwrap();
+        assert_eq!(tree.paths.get(&inode.parse().unwrap()), Some(&path));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! is listed with its own. Whatever the bytes are, reading them ends in a value or in the reason why not.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -80,6 +81,20 @@ pub struct Role {
     pub name: String,
     /// What the kernel called it, as `pipe:[4711]` or `socket:[4712]`; or a path.
     pub link: String,
+    /// Which process has it under which number, of an internet socket: CRIU makes it anew, and who holds it takes it from
+    /// there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inet: Option<(i32, i32)>,
+    /// Its path, of a unix socket that listens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathBuf>,
+}
+
+impl Role {
+    /// What has this name, and is called so by the kernel.
+    pub fn new(name: impl Into<String>, link: impl Into<String>) -> Self {
+        Self { name: name.into(), link: link.into(), inet: None, path: None }
+    }
 }
 
 /// What whoever makes a checkpoint has to say of it; the rest is counted.
@@ -275,7 +290,7 @@ pub(crate) mod tests {
                 criu_version: Version { major: 4, minor, patch: 0 },
                 leave_running,
                 preserve_fds: texts.clone(),
-                roles: texts.iter().map(|text| Role { name: text.clone(), link: text.clone() }).collect(),
+                roles: texts.iter().map(|text| Role::new(text, text)).collect(),
                 options: Options { file_locks: leave_running, external: texts, ..Options::default() },
                 figures: leave_running.then(DumpFigures::default),
                 kernel: "6.18.1".to_owned(),

@@ -15,7 +15,7 @@ use super::{Done, failed, named};
 use crate::criu::gate::Gate;
 use crate::criu::{Action, Call, Criu, CriuError, DumpFigures, Figures, Options, Paths, Then};
 use crate::order::{After, Dump, Event, Failure, Given, Step, Teller, micros};
-use crate::preflight::{self, Tree, Verdict};
+use crate::preflight::{self, Socket, Tree, Verdict};
 use crate::store::{Draft, Facts, Metadata, ROUNDS_LIMIT, Role, Store};
 
 /// Pages of memory that are copied so quickly that another round before saves nothing: 1 MiB.
@@ -61,7 +61,8 @@ impl Ready {
         begun: Instant,
         teller: &mut Teller<W>,
     ) -> Result<Metadata, Failure> {
-        let (roles, outside) = given(&order.given, &self.tree);
+        let (roles, outside) =
+            given(&order.given, &self.tree).map_err(|reason| Failure { step: Step::Preflight, reason })?;
         let mut options = merged(&order.options, &self.verdict.options);
         options.external.extend(outside);
         let mut draft = teller.step(Step::Open, || self.store.begin(&order.component))?;
@@ -90,15 +91,33 @@ impl Ready {
 }
 
 /// What processes still have of what they were given, and what stays outside, as CRIU names it.
-fn given(given: &[Given], tree: &Tree) -> (Vec<Role>, Vec<String>) {
-    let is_open = |link: &str| {
-        let mut descriptors = tree.processes.iter().flat_map(|process| &process.descriptors);
-        link.starts_with('/') || descriptors.any(|descriptor| descriptor.target == link)
-    };
-    let kept = || given.iter().filter(|given| is_open(&given.role.link));
-    let ends = kept().filter(|given| given.is_end);
-    let outside = ends.filter_map(|given| Some(format!("unix[{}]", inode_of(&given.role.link)?)));
-    (kept().map(|given| given.role.clone()).collect(), outside.collect())
+fn given(given: &[Given], tree: &Tree) -> Result<(Vec<Role>, Vec<String>), String> {
+    let (mut roles, mut outside) = (Vec::new(), Vec::new());
+    for Given { role, is_end } in given {
+        let holder = tree.processes.iter().find_map(|process| {
+            let found = process.descriptors.iter().find(|descriptor| descriptor.target == role.link)?;
+            Some((process.pid, found.number))
+        });
+        if holder.is_none() && !role.link.starts_with('/') {
+            continue;
+        }
+        let inode = inode_of(&role.link);
+        outside.extend(inode.filter(|_| *is_end).map(|inode| format!("unix[{inode}]")));
+        let mut role = role.clone();
+        match inode.and_then(|inode| tree.sockets.get(&inode)) {
+            Some(Socket::Unix) => role.path = inode.and_then(|inode| tree.paths.get(&inode).cloned()),
+            Some(Socket::Tcp | Socket::TcpListening | Socket::Udp) => role.inet = holder,
+            Some(Socket::TcpConnected | Socket::Raw | Socket::Packet | Socket::Netlink) => {
+                return Err(format!(
+                    "{} ({}) is held outside as well, and cannot be there twice",
+                    role.name, role.link
+                ));
+            }
+            None => {}
+        }
+        roles.push(role);
+    }
+    Ok((roles, outside))
 }
 
 /// A dump under way.
@@ -308,18 +327,33 @@ mod tests {
         let descriptor = Descriptor { target: "socket:[7]".to_owned(), ..Descriptor::default() };
         let process = Process { descriptors: vec![descriptor], ..Process::default() };
         let tree = Tree { processes: vec![Process::default(), process], ..Tree::default() };
-        let one = |name: &str, link: &str, is_end| Given {
-            role: Role { name: name.to_owned(), link: link.to_owned() },
-            is_end,
-        };
+        let one = |name: &str, link: &str, is_end| Given { role: Role::new(name, link), is_end };
         let all = [
             one("log", "pipe:[6]", false),
             one("channel", "socket:[7]", true),
             one("other", "socket:[9]", true),
             one("notify", "/run/notify/x", false),
         ];
-        let (roles, outside) = given(&all, &tree);
+        let (roles, outside) = given(&all, &tree).expect("nothing is in the way");
         assert_eq!(roles, [all[1].role.clone(), all[3].role.clone()]);
         assert_eq!(outside, ["unix[7]"]);
+    }
+
+    #[test]
+    fn sockets_that_are_held_outside_are_told_apart() {
+        let target = |inode: u64| format!("socket:[{inode}]");
+        let open = |number: i32, inode| Descriptor { number, target: target(inode), ..Descriptor::default() };
+        let descriptors = vec![open(3, 7), open(4, 8)];
+        let processes = vec![Process { pid: 50, descriptors, ..Process::default() }];
+        let mut tree = Tree { processes, ..Tree::default() };
+        tree.sockets.extend([(7, Socket::TcpListening), (8, Socket::Unix)]);
+        tree.paths.insert(8, "/run/x".into());
+        let held = |inode| Given { role: Role::new("held", target(inode)), is_end: false };
+        let (roles, _) = given(&[held(7), held(8)], &tree).expect("nothing is in the way");
+        assert_eq!((roles[0].inet, &roles[0].path), (Some((50, 3)), &None));
+        assert_eq!((roles[1].inet, roles[1].path.as_deref()), (None, Some(Path::new("/run/x"))));
+        tree.sockets.insert(7, Socket::TcpConnected);
+        let said = given(&[held(7)], &tree).expect_err("it cannot be restored");
+        assert!(said.starts_with("held (socket:[7]) is held outside"), "{said}");
     }
 }

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{Gid, Uid, fchown};
-use rustix::io::Errno;
+use rustix::io::{Errno, FdFlags, fcntl_setfd};
 use rustix::net::sockopt;
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
@@ -16,45 +17,69 @@ use crate::preflight::{Socket, Tree};
 const LIMIT: usize = 1024;
 
 /// See the module documentation. They are closed with the value.
-#[derive(Debug)]
-pub(super) struct Listeners(Vec<OwnedFd>);
+#[derive(Debug, Default)]
+pub(super) struct Listeners {
+    /// Beside these others can listen.
+    inet: Vec<OwnedFd>,
+    /// These are given again, with their inodes and their paths.
+    unix: Vec<(OwnedFd, u64, PathBuf)>,
+}
 
 impl Listeners {
-    /// Those of a tree, without what is given to it again as it is.
+    /// Those of a tree, without what is given to it again.
     pub(super) fn keep(tree: &Tree, given: &[Given]) -> Result<Self, String> {
         let mut seen: BTreeSet<_> = given.iter().filter_map(|given| inode_of(&given.role.link)).collect();
-        let mut kept = Vec::new();
+        let mut kept = Self::default();
         for process in &tree.processes {
             for descriptor in &process.descriptors {
                 let Some(inode) = inode_of(&descriptor.target) else { continue };
-                if tree.sockets.get(&inode) != Some(&Socket::TcpListening) || !seen.insert(inode) {
+                let (is_inet, path) =
+                    (tree.sockets.get(&inode) == Some(&Socket::TcpListening), tree.paths.get(&inode));
+                if !is_inet && path.is_none() || !seen.insert(inode) {
                     continue;
                 }
-                if kept.len() == LIMIT {
+                if kept.inet.len() + kept.unix.len() == LIMIT {
                     return Err(format!("it listens on more than {LIMIT} sockets"));
                 }
                 let (pid, number) = (process.pid, descriptor.number);
-                let copied = copy(pid, number);
-                kept.push(copied.map_err(|error| {
+                let copied = copy(pid, number).map_err(|error| {
                     format!("descriptor {number} of process {pid} cannot be kept open meanwhile: {error}")
-                })?);
+                })?;
+                match path {
+                    Some(path) => kept.unix.push((copied, inode, path.clone())),
+                    None => kept.inet.push(copied),
+                }
             }
         }
-        Ok(Self(kept))
+        Ok(kept)
     }
 
-    /// Let others listen beside them, which the kernel does for sockets of one user that all say so: CRIU, which is root,
-    /// says so of each socket until it listens.
+    /// Let others listen beside them.
     pub(super) fn make_way(&self) -> Result<(), String> {
-        let one = |socket: &OwnedFd| {
-            fchown(socket, Some(Uid::ROOT), Some(Gid::ROOT))?;
-            sockopt::set_socket_reuseport(socket, true)
-        };
-        self.0
-            .iter()
-            .try_for_each(one)
-            .map_err(|error| format!("failed to share what it listens on: {error}"))
+        self.inet.iter().try_for_each(|socket| make_way(socket.as_fd()))
     }
+
+    /// What is given to CRIU, by number, with CRIU's name of what it stands for.
+    pub(super) fn inherit(&self) -> io::Result<Vec<(i32, String)>> {
+        let one = |(socket, inode, _): &(OwnedFd, u64, _)| {
+            fcntl_setfd(socket, FdFlags::empty())?;
+            Ok((socket.as_raw_fd(), format!("socket:[{inode}]")))
+        };
+        self.unix.iter().map(one).collect()
+    }
+
+    /// Paths that lead to them.
+    pub(super) fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.unix.iter().map(|(_, _, path)| path.as_path())
+    }
+}
+
+/// Let another socket be bound beside this one, which the kernel does for sockets of one user that all say so: CRIU, which
+/// is root, says so of each socket until it listens.
+pub(super) fn make_way(socket: BorrowedFd<'_>) -> Result<(), String> {
+    let shared = fchown(socket, Some(Uid::ROOT), Some(Gid::ROOT))
+        .and_then(|()| sockopt::set_socket_reuseport(socket, true));
+    shared.map_err(|error| format!("failed to share what it listens on: {error}"))
 }
 
 fn copy(pid: i32, descriptor: i32) -> io::Result<OwnedFd> {
@@ -95,9 +120,9 @@ mod tests {
         let tree = tree(&[&first, &other]);
         let link =
             format!("socket:[{}]", inode_of(&tree.processes[0].descriptors[1].target).expect("an inode"));
-        let given = Given { role: Role { name: "held".to_owned(), link }, is_end: false };
+        let given = Given { role: Role::new("held", link), is_end: false };
         let kept = Listeners::keep(&tree, &[given]).expect("kept");
-        assert_eq!(kept.0.len(), 1, "what is given again is not kept");
+        assert_eq!(kept.inet.len(), 1, "what is given again is not kept");
         drop(first);
         // Nobody listens, and yet nobody is refused.
         let client = TcpStream::connect(place).expect("it waits");

@@ -33,7 +33,7 @@ pub(super) fn carry_out<W: Write>(
         Making { criu: &ready.criu, checkpoint: &checkpoint, metadata: &metadata, how: &order.restore };
     teller.step(Step::Restore, || listeners.make_way())?;
     making.wait(ear, teller)?;
-    let pid = making.make(teller)?;
+    let pid = making.make(&listeners, teller)?;
     drop(listeners);
     teller.found(Step::Restore, Event::Restored { pid })?;
     let message = format!("moved {} by {} to process {pid}", dump.component, metadata.id);

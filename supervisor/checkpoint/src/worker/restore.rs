@@ -2,9 +2,11 @@
 
 use std::fs::{self, DirBuilder};
 use std::io::{self, Read as _, Write};
+use std::os::fd::BorrowedFd;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
+use super::listeners::{Listeners, make_way};
 use super::{Done, failed, named};
 use crate::criu::{Action, Call, Criu, Paths};
 use crate::order::{Ear, Event, Failure, Remake, Restore, Step, Teller};
@@ -34,7 +36,7 @@ pub(super) fn carry_out<W: Write>(
     }
     let making = Making { criu: &criu, checkpoint: &checkpoint, metadata: &metadata, how: &order.how };
     making.wait(ear, teller)?;
-    let pid = making.make(teller)?;
+    let pid = making.make(&Listeners::default(), teller)?;
     teller.found(Step::Restore, Event::Restored { pid })?;
     let id = checkpoint.id();
     let message = format!("restored {} from {id} as process {pid}", order.component);
@@ -62,27 +64,80 @@ impl Making<'_> {
         })
     }
 
-    /// Have CRIU make them. Returns the number of the first.
-    pub(super) fn make<W: Write>(&self, teller: &mut Teller<W>) -> Result<i32, Failure> {
-        teller.step(Step::Restore, || -> Result<i32, String> {
-            let Remake { work, given, limit, .. } = self.how;
+    /// Have CRIU make them, with what is kept by this process. Returns the number of the first. What of it whoever gave the
+    /// order holds is told before.
+    pub(super) fn make<W: Write>(&self, kept: &Listeners, teller: &mut Teller<W>) -> Result<i32, Failure> {
+        let Remake { work, given, limit, .. } = self.how;
+        let roles = &self.metadata.roles;
+        let pid = teller.step(Step::Restore, || -> Result<i32, String> {
+            for (_, descriptor) in given.iter().filter(|(name, _)| inet(roles, name).is_some()) {
+                // SAFETY: it was passed to this process, which closes none of those before its end.
+                make_way(unsafe { BorrowedFd::borrow_raw(*descriptor) })?;
+            }
             let work = Work::make(work).map_err(|error| failed("make a directory in", work, &error))?;
             let pidfile = work.0.join("pid");
-            let inherit = inherited(given, &self.metadata.roles);
+            let mut inherit = inherited(given, roles);
+            inherit.extend(kept.inherit().map_err(|error| format!("what it listens on: {error}"))?);
+            let paths = roles.iter().filter_map(|role| role.path.as_deref()).chain(kept.paths());
+            let names: Vec<_> = paths.map(Name::keep).collect();
             let action = Action::Restore { pidfile: pidfile.clone(), inherit };
             let paths = Paths { images: self.checkpoint.path().to_owned(), work: work.0.clone() };
             let call = Call { limit: *limit, held: self.checkpoint.lock(), gate: None };
             let ran = self.criu.run(&action, &self.metadata.options, &paths, call);
+            drop(names);
             ran.map_err(|error| error.to_string())?;
             read_pid(&pidfile).map_err(|error| failed("read", &pidfile, &error))
-        })
+        })?;
+        for (name, _) in given {
+            if let Some((pid, number)) = inet(roles, name) {
+                teller.found(Step::Restore, Event::Anew { role: name.clone(), pid, number })?;
+            }
+        }
+        Ok(pid)
     }
 }
 
-/// Descriptors with the names of what they stand for. What the processes did not have is left alone.
+/// Where an internet socket is that has this role.
+fn inet(roles: &[Role], name: &str) -> Option<(i32, i32)> {
+    roles.iter().find(|role| role.name == name)?.inet
+}
+
+/// Descriptors with the names of what they stand for. What the processes did not have is left alone, and so is what CRIU
+/// makes anew.
 fn inherited(given: &[(String, i32)], roles: &[Role]) -> Vec<(i32, String)> {
-    let link = |name: &str| roles.iter().find(|role| role.name == name).map(|role| role.link.clone());
-    given.iter().filter_map(|(name, descriptor)| Some((*descriptor, link(name)?))).collect()
+    let stands_for = |name: &str| roles.iter().find(|role| role.name == name && role.inet.is_none());
+    given
+        .iter()
+        .filter_map(|(name, descriptor)| Some((*descriptor, stands_for(name)?.link.clone())))
+        .collect()
+}
+
+/// The name of a unix socket that listens and is kept: CRIU takes the name away, and gives it only to one that it makes.
+struct Name {
+    path: PathBuf,
+    /// The same socket.
+    beside: Option<PathBuf>,
+}
+
+impl Name {
+    fn keep(path: &Path) -> Self {
+        let mut name = path.file_name().unwrap_or_default().to_owned();
+        name.push(format!(".kept-{}", std::process::id()));
+        let beside = path.with_file_name(name);
+        // Where there is no such name any more, nobody misses it.
+        let linked = fs::hard_link(path, &beside).is_ok();
+        Self { path: path.to_owned(), beside: linked.then_some(beside) }
+    }
+}
+
+impl Drop for Name {
+    fn drop(&mut self) {
+        if let Some(beside) = &self.beside {
+            // A rename of one name to another of the same file does nothing, so one may be left.
+            let _ = fs::rename(beside, &self.path);
+            let _ = fs::remove_file(beside);
+        }
+    }
 }
 
 /// A directory for CRIU's log and the number of the process, which are gone with the value.
@@ -115,9 +170,29 @@ mod tests {
 
     #[test]
     fn what_is_given_takes_the_place_of_what_was_given() {
-        let role = |name: &str, link: &str| Role { name: name.to_owned(), link: link.to_owned() };
-        let roles = [role("log", "pipe:[6]"), role("channel", "socket:[7]")];
-        let given = [("channel".to_owned(), 5), ("other".to_owned(), 6)];
+        let web = Role { inet: Some((50, 3)), ..Role::new("web", "socket:[8]") };
+        let roles = [Role::new("log", "pipe:[6]"), Role::new("channel", "socket:[7]"), web];
+        let given = [("channel".to_owned(), 5), ("other".to_owned(), 6), ("web".to_owned(), 7)];
         assert_eq!(inherited(&given, &roles), [(5, "socket:[7]".to_owned())]);
+        assert_eq!(["channel", "other", "web"].map(|name| inet(&roles, name)), [None, None, Some((50, 3))]);
+    }
+
+    #[test]
+    fn a_name_is_there_afterwards_whether_it_was_taken_away_or_not() {
+        use std::os::unix::net::{UnixListener, UnixStream};
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("x.sock");
+        let _listener = UnixListener::bind(&path).expect("a socket");
+        for takes_away in [true, false] {
+            let name = Name::keep(&path);
+            if takes_away {
+                fs::remove_file(&path).expect("its name");
+            }
+            drop(name);
+            UnixStream::connect(&path).expect("it listens");
+            assert_eq!(fs::read_dir(directory.path()).expect("a directory").count(), 1);
+        }
+        drop(Name::keep(&directory.path().join("none")));
+        assert_eq!(fs::read_dir(directory.path()).expect("a directory").count(), 1);
     }
 }

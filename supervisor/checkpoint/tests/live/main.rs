@@ -36,10 +36,7 @@ impl World {
         unsafe { command.pre_exec(|| Ok(nix::unistd::setsid().map(drop)?)) };
         let mut world = Self::with(command);
         let link = fs::read_link(format!("/proc/{}/fd/1", world.process.id())).expect("its output");
-        let of = |name: &str, link: &str| Given {
-            role: Role { name: name.to_owned(), link: link.to_owned() },
-            is_end: true,
-        };
+        let of = |name: &str, link: &str| Given { role: Role::new(name, link), is_end: true };
         world.given =
             vec![Given { is_end: false, ..of("log", &link.to_string_lossy()) }, of("gone", "socket:[1]")];
         world

@@ -88,7 +88,7 @@ pub fn remake(supervisor: &Supervisor, gifts: &Gifts) -> Remake {
 
 /// What a process has been given, and what the kernel calls that.
 fn given(supervisor: &Supervisor, run: RunId, component: &Component) -> Vec<Given> {
-    let one = |name: &str, link: String, is_end| Given { role: Role { name: name.to_owned(), link }, is_end };
+    let one = |name: &str, link: String, is_end| Given { role: Role::new(name, link), is_end };
     let processes = supervisor.processes.borrow();
     let pipe = processes.with_log(run, Log::pass).and_then(inode);
     let socket = processes.socket(run).map(|socket| socket.path().display().to_string());
@@ -112,6 +112,11 @@ pub fn held(supervisor: &Supervisor, component: &Component) -> Vec<(String, RawF
     let numbered = given.fds.into_iter().zip(given.names).enumerate();
     let sockets = numbered.filter(|(_, (fd, _))| kind(*fd) == Some(libc::S_IFSOCK));
     sockets.map(|(place, (fd, name))| (format!("{HELD}:{place}:{name}"), fd)).collect()
+}
+
+/// The place of what is held among all that is, by its role.
+pub fn place_of(role: &str) -> Option<usize> {
+    role.strip_prefix(HELD)?.strip_prefix(':')?.split(':').next()?.parse().ok()
 }
 
 fn kind(fd: RawFd) -> Option<libc::mode_t> {

@@ -21,6 +21,7 @@ use yakiros_core::checkpoint::{Made, Origin};
 use yakiros_core::component::Component;
 use yakiros_core::engine::{Event, RunId};
 
+use super::migration::Migration;
 use super::worker::{Worker, given_at};
 use super::{SLACK, orders};
 use crate::cgroup::Cgroup;
@@ -186,6 +187,9 @@ struct Remade {
     channel: Option<Channel>,
     socket: Option<Socket>,
     group: Option<Cgroup>,
+    /// Sockets that the supervisor holds, too, and that are others now: the role, a process and its number for each.
+    anew: Vec<(String, i32, i32)>,
+    migration: Migration,
 }
 
 async fn make(
@@ -221,19 +225,24 @@ async fn make(
     })
     .await?;
     let socket = component.has_notify_socket().then(|| socket(&supervisor, run, &roles)).transpose()?;
-    let migration = is_move.then(|| own.migrations.begin());
+    let migration = own.migrations.begin();
     worker.go(&Go { group: group.as_ref().map(|group| PathBuf::from(&**group.path())) })?;
+    let mut anew = Vec::new();
     let pid = until(&mut worker, |said| match said {
         Said::Restored { pid } => Some(pid),
+        Said::Anew { role, pid, number } => {
+            anew.push((role, pid, number));
+            None
+        }
         _ => None,
     })
     .await?;
-    drop((migration, turn));
-    Ok(Remade { pid, id: id.as_str().into(), worker, log, channel, socket, group })
+    drop(turn);
+    Ok(Remade { pid, id: id.as_str().into(), worker, log, channel, socket, group, anew, migration })
 }
 
 /// Hear what it says until that is found.
-async fn until<T>(worker: &mut Worker, look: impl Fn(Said) -> Option<T>) -> Result<T, Rc<str>> {
+async fn until<T>(worker: &mut Worker, mut look: impl FnMut(Said) -> Option<T>) -> Result<T, Rc<str>> {
     loop {
         match worker.next().await? {
             Said::Failed { reason, .. } => return Err(reason.into()),
@@ -264,14 +273,23 @@ fn take(
     made: Remade,
     began: Duration,
 ) -> Result<Event, Rc<str>> {
-    let Remade { pid, id, worker, log, channel, socket, group } = made;
+    let Remade { pid, id, worker, log, channel, socket, group, anew, migration } = made;
     let fresh = Fresh { pid, log, socket, group };
     processes::take_restored(supervisor, run, component, fresh)?;
     if let Some(channel) = channel {
         supervisor.handovers.keep(run, channel);
     }
     let name = component.name.clone();
+    for (role, holder, number) in anew {
+        // What waits in the one that was held goes over to this one when the worker, too, has closed that.
+        let taken = sys::descriptor_of(holder, number);
+        let replaced = taken.and_then(|fd| supervisor.stores.renew(component, orders::place_of(&role), fd));
+        if let Err(error) = replaced {
+            warn!("{name}: {role} is not held any more as it was: {error}");
+        }
+    }
     spawn_local(async move {
+        let _migration = migration;
         // It has nothing more to do.
         if let Ok(Err(why)) = timeout(SLACK, worker.finish()).await {
             warn!("{name}: {why}");

@@ -3,6 +3,10 @@
 
 use std::ffi::OsString;
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::FromRawFd as _;
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -14,7 +18,7 @@ use yakiros_core::control::{Answer, Request, UpgradeLevel};
 use yakiros_core::journal::State;
 
 use crate::freezer::{self, Grouped};
-use crate::guest::{Guest, answer, begin, sleeper, until, write_script};
+use crate::guest::{Guest, PATIENCE, answer, begin, sleeper, until, write_script};
 use crate::handover::{Client, done, refused};
 use crate::heir;
 
@@ -245,7 +249,7 @@ fn what_cannot_be_made_again_is_started_anew_unless_that_is_not_wanted() {
     let log = guest.dir.path().join("state/a.log");
     until("its word", || fs::read_to_string(&log).ok().filter(|text| text.contains("made again")));
     let pid = guest.component("a").pid.expect("a process");
-    assert_eq!(letter(&guest, pid), "S");
+    assert!(["R", "S"].contains(&letter(&guest, pid).as_str()));
     assert_eq!(guest.group("a", "cgroup.procs").lines().count(), 1);
     let revision = guest.revision();
     let mut kill = guest.command_inside(&["-p", "-m"]);
@@ -301,4 +305,105 @@ fn nothing_waits_for_a_worker_that_hangs_or_is_killed() {
     let _asked = begin(&guest, restore("a", false));
     late(&guest, 3);
     assert!(matches!(guest.ask(Request::Poweroff), Answer::Done { .. }));
+}
+
+/// Where the counter is to listen.
+const LISTEN: &str = "[[sockets]]\nname = \"http\"\nlisten = \"127.0.0.1:@PORT@\"\n";
+
+/// The arguments that make this program the counter.
+const ROLE: [&str; 5] =
+    ["--exact", "checkpoint::as_a_component", "--ignored", "--nocapture", "--test-threads=1"];
+
+/// Not a test: a component that counts who connects to the socket that it was given, and says so.
+#[test]
+#[ignore = "the role of a component in other tests"]
+fn as_a_component() {
+    let (Ok(path), Ok("1")) = (std::env::var("NOTIFY_SOCKET"), std::env::var("LISTEN_FDS").as_deref()) else {
+        return;
+    };
+    let say = |text: &str| {
+        let socket = UnixDatagram::unbound().expect("a socket");
+        socket.send_to(text.as_bytes(), &path).expect("the supervisor");
+    };
+    // SAFETY: it is what was passed, and nobody else has it.
+    let listener = unsafe { TcpListener::from_raw_fd(3) };
+    say("READY=1");
+    for (number, stream) in (1..).zip(listener.incoming()) {
+        say(&format!("STATUS=served {number}"));
+        writeln!(stream.expect("a client"), "{number}").expect("it reads");
+    }
+}
+
+/// What a new client of the counter is told.
+fn counted(port: u16) -> String {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("the supervisor holds the socket");
+    stream.set_read_timeout(Some(PATIENCE)).expect("read timeout");
+    let mut text = String::new();
+    stream.read_to_string(&mut text).expect("a number");
+    text.trim().to_owned()
+}
+
+#[test]
+fn a_restored_process_has_what_the_supervisor_holds_and_is_heard() {
+    let Some(criu) = criu() else { return };
+    let free = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address").port();
+    let binary = std::env::current_exe().expect("this program").display().to_string();
+    let file = format!(
+        "[component]\nname = \"counter\"\nbinary = {binary:?}\nargs = {ROLE:?}\n{ENABLED}\
+         [lifecycle]\nreadiness = \"notify\"\nhandoff = \"checkpoint\"\n{}",
+        LISTEN.replace("@PORT@", &free.to_string())
+    );
+    let Some(guest) = freezer::start_with(|_| vec![("counter.toml", file)], |dir| arguments(dir, &criu))
+    else {
+        return;
+    };
+    guest.wait("counter", State::Active, None);
+    let heard = |number: u32| {
+        let expected = format!("served {number}");
+        until("its word", || {
+            (guest.component("counter").status_text.as_ref() == Some(&expected)).then_some(())
+        });
+    };
+    assert_eq!(counted(free), "1");
+    heard(1);
+    let done = done(guest.ask(upgrade("counter")));
+    assert_eq!((done.level, &done.passed_over[..]), (UpgradeLevel::Checkpoint, &[][..]), "{done:?}");
+    assert_eq!(counted(free), "2");
+    heard(2);
+    // A client that comes while there is no process waits in the socket that the supervisor holds.
+    written(guest.ask(checkpoint("counter", After::Run)));
+    let stop = Request::Stop { name: "counter".to_owned(), timeout_ms: None };
+    assert!(matches!(guest.ask(stop), Answer::Done { .. }));
+    let client = thread::spawn(move || counted(free));
+    let (made, why) = restored(guest.ask(restore("counter", false)));
+    assert!(made.is_some(), "{why:?}");
+    assert_eq!(client.join().expect("served"), "3");
+    heard(3);
+}
+
+#[test]
+fn what_was_moved_is_upgraded_by_the_next_best_way_when_it_cannot_be_moved_again() {
+    let Some(criu) = criu() else { return };
+    let files = |dir: &Path| vec![("heir.toml", heir::handing_over("checkpoint", dir, "") + "\n" + ENABLED)];
+    let guest = freezer::start_with(files, |dir| {
+        let file = dir.join("broken");
+        let script = format!(
+            "#!/bin/sh\n[ \"$1\" = --version ] || [ ! -e {} ] || exit 1\nexec {} \"$@\"\n",
+            file.display(),
+            criu.display()
+        );
+        write_script(&dir.join("criu"), &script);
+        arguments(dir, &dir.join("criu"))
+    });
+    let Some(guest) = guest else { return };
+    guest.wait("heir", State::Active, None);
+    let mut client = Client::new(&guest, 1);
+    assert_eq!(client.ask("line"), (1, 1));
+    assert_eq!(done(guest.ask(upgrade("heir"))).level, UpgradeLevel::Checkpoint);
+    assert_eq!(client.ask("line"), (2, 1));
+    fs::write(guest.dir.path().join("broken"), "").expect("a file");
+    let done = done(guest.ask(upgrade("heir")));
+    assert_eq!(done.level, UpgradeLevel::FdPassing, "{done:?}");
+    assert_eq!(done.passed_over.len(), 1, "{done:?}");
+    assert_eq!(client.ask("line").0, 3, "the connection and the count went over");
 }
