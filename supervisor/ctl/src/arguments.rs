@@ -10,7 +10,7 @@ use yakiros_core::control::SOCKET;
 use crate::checkpoints::arguments::CheckpointCommand;
 use crate::files::arguments::FileCommand;
 use crate::graph::arguments::Question;
-use crate::kexec::{self, Kexec};
+use crate::kexec::arguments::{self as kexec, Kexec};
 use crate::manual::Shell;
 use crate::top::Top;
 
@@ -230,7 +230,7 @@ pub enum Command {
     /// About checkpoints
     #[command(flatten)]
     Checkpoints(CheckpointCommand),
-    /// Tell whether another kernel could be loaded here
+    /// Go on under another kernel, with every service as it is
     #[command(after_help = kexec::EXAMPLES)]
     Kexec(Kexec),
     /// Stop everything and switch the machine off

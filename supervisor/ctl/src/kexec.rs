@@ -1,95 +1,123 @@
-//! Whether another kernel could be loaded here. The kernel and the files are asked, so no supervisor is.
+//! Another kernel: whether it could be loaded here, and the way into it with every service as it is.
 
+pub mod arguments;
+mod figures;
+mod kept;
+mod machine;
+mod prerequisites;
+mod text;
+
+use std::fs::File;
+use std::io::{self, IsTerminal as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use anstyle::{AnsiColor, Style};
-use clap::Args;
+use nix::fcntl::{Flock, FlockArg};
 use serde_json::json;
 use yakiros_core::control::VERSION;
-use yakiros_kexec::load::Image;
-use yakiros_kexec::machine::{Check, checks};
+use yakiros_kexec::load;
+use yakiros_kexec::phases::{self, Outcome};
 
+use crate::Failure;
+use crate::client::Client;
 use crate::output::Output;
-use crate::tables::{Cell, draw};
+use arguments::Kexec;
+use machine::{Machine, Wish};
 
-/// Examples of the command.
-pub const EXAMPLES: &str = "\
-Examples:
-  graphctl kexec --check-prereq           whether this kernel lets another one be loaded
-  graphctl kexec --check-prereq /boot/vmlinuz-virt --initrd /boot/initramfs-virt
-  graphctl kexec --check-prereq --json
+/// The directory that is held by who is on the way: two at once would take back each other's kernel.
+const LOCK: &str = "/run/graph";
 
-Nothing is loaded. Exit codes: 0 a kernel can be loaded here, 1 it cannot.";
-
-/// About another kernel.
-#[derive(Debug, Args)]
-pub struct Kexec {
-    /// Tell what is needed to load a kernel beside this one, and what is missing
-    #[arg(long, required = true)]
-    pub check_prereq: bool,
-    /// A kernel to look at: a bzImage
-    pub kernel: Option<PathBuf>,
-    /// What it is to begin with: an archive (cpio), as it is or compressed
-    #[arg(long, value_name = "FILE", requires = "kernel")]
-    pub initrd: Option<PathBuf>,
-}
+/// Somebody wants it to end. What was done is taken back first.
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 /// Carry it out.
-pub fn run(wanted: &Kexec, output: &Output) -> ExitCode {
-    let mut found = checks();
-    found.extend(wanted.kernel.as_deref().map(|kernel| files(kernel, wanted.initrd.as_deref())));
-    let usable = found.iter().all(|check| check.ok);
+pub fn run(wanted: &Kexec, client: &mut Client, output: &Output) -> Result<ExitCode, Failure> {
+    let Kexec { kernel, initrd, .. } = wanted;
+    if wanted.check_prereq {
+        return Ok(prerequisites::run(kernel.as_deref(), initrd.as_deref(), output));
+    }
+    if wanted.list_checkpoints {
+        return kept::list(output);
+    }
+    if let Some(file) = &wanted.create_manifest {
+        return kept::create(file, kernel.as_deref(), initrd.as_deref(), client, output);
+    }
+    match kernel {
+        Some(kernel) => go(wanted, kernel, client, output),
+        None => unload(output),
+    }
+}
+
+fn unload(output: &Output) -> Result<ExitCode, Failure> {
+    load::unload().map_err(|error| refused(&error))?;
     if output.is_json() {
-        Output::value(&json!({ "version": VERSION, "usable": usable, "checks": found }));
+        Output::value(&json!({ "version": VERSION, "loaded": false }));
     } else {
-        Output::text(&text(&found, usable));
+        Output::text("no kernel is loaded\n");
     }
-    if usable { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    Ok(ExitCode::SUCCESS)
 }
 
-/// The files, as they would be loaded.
-fn files(kernel: &Path, initrd: Option<&Path>) -> Check {
-    const FIX: &str = "give the bzImage of a kernel, and the initrd that was made for it";
-    match Image::open(kernel, initrd) {
-        Ok(image) => {
-            let release = image.header().release().unwrap_or("a kernel that does not tell its release");
-            Check::new("files", true, format!("{release}, {} bytes with its initrd", image.bytes()), FIX)
+/// The way into another kernel, or up to it and back.
+fn go(wanted: &Kexec, kernel: &Path, client: &mut Client, output: &Output) -> Result<ExitCode, Failure> {
+    // On standard error, so that what is printed can be kept in a file meanwhile.
+    let terminal = io::stdin().is_terminal() && io::stderr().is_terminal();
+    if !wanted.dry_run && !wanted.force && !terminal {
+        let message = "a jump into another kernel has to be confirmed, and there is no terminal: give --force, or try it with \
+                       --dry-run";
+        return Err(Failure::Refused { message: message.to_owned(), near: Vec::new() });
+    }
+    let _alone = alone(Path::new(LOCK))?;
+    ctrlc::set_handler(|| INTERRUPTED.store(true, Ordering::Relaxed))
+        .map_err(|error| Failure::Broken(format!("failed to prepare for Ctrl-C: {error}")))?;
+    let wish = Wish {
+        kernel: kernel.to_owned(),
+        initrd: wanted.initrd.clone(),
+        append: wanted.append.clone().unwrap_or_default(),
+        limit: wanted.timeout,
+        criu: wanted.criu.clone(),
+        ask: !wanted.dry_run && !wanted.force,
+    };
+    let mut machine = Machine::new(client.another(), wish, &INTERRUPTED);
+    let (json, verbose) = (output.is_json(), wanted.verbose);
+    let outcome = phases::carry_out(&mut machine, wanted.dry_run, &mut |done| {
+        if !json {
+            // Nobody who reads it is no reason to stop halfway.
+            let _ = Output::stream(&text::phase(done, verbose));
         }
-        Err(error) => Check::new("files", false, error.to_string(), FIX),
-    }
-}
-
-fn text(checks: &[Check], usable: bool) -> String {
-    let rows = checks.iter().map(|Check { name, ok, detail, fix }| {
-        let (word, colour) = if *ok { ("yes", AnsiColor::Green) } else { ("NO", AnsiColor::Red) };
-        let fix = fix.map(|fix| format!("; {fix}")).unwrap_or_default();
-        let style = Style::new().fg_color(Some(colour.into()));
-        vec![Cell::plain(*name), Cell::styled(word, style), Cell::plain(format!("{detail}{fix}"))]
     });
-    let tail = if usable { "A kernel can be loaded here.\n" } else { "No kernel can be loaded here.\n" };
-    draw(&["NEEDED", "THERE", "FOUND"], &rows.collect::<Vec<_>>()) + tail
+    tell(wanted.dry_run, &outcome, output);
+    Ok(if outcome.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_missing_is_shown_with_what_would_help() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let script = folder.path().join("script");
-        std::fs::write(&script, "#!/bin/sh\n").expect("a file");
-        let check = files(&script, None);
-        assert!(!check.ok && check.detail.contains("it is no kernel for x86"), "{check:?}");
-        let there = Check::new("kexec", true, "the kernel can load another", "unused");
-        let shown = text(&[there, check], false);
-        assert!(shown.contains("NO"), "{shown}");
-        assert!(
-            shown
-                .contains("it is no kernel for x86: it has no header of the boot protocol; give the bzImage"),
-            "{shown}"
-        );
-        assert!(shown.ends_with("No kernel can be loaded here.\n") && !shown.contains("unused"), "{shown}");
+fn tell(dry_run: bool, outcome: &Outcome, output: &Output) {
+    let good = outcome.is_good();
+    if output.is_json() {
+        let Outcome { phases, taken_back, taking_back_ms, took_ms } = outcome;
+        Output::value(&json!({
+            "version": VERSION, "dry_run": dry_run, "ok": good, "phases": phases, "taken_back": taken_back,
+            "taking_back_ms": taking_back_ms, "took_ms": took_ms,
+        }));
+    } else {
+        Output::text(&text::end(outcome, dry_run));
     }
+}
+
+/// The lock, as long as it lives. Who may not have it is told so by the first phase, with all else that is missing.
+fn alone(path: &Path) -> Result<Option<Flock<File>>, Failure> {
+    let Ok(file) = File::open(path) else { return Ok(None) };
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => Ok(Some(lock)),
+        Err(_) => Err(refused(&"another `graphctl kexec` is under way")),
+    }
+}
+
+fn refused(why: &dyn std::fmt::Display) -> Failure {
+    Failure::Refused { message: why.to_string(), near: Vec::new() }
+}
+
+/// The file with this name in the working directory, as everybody else would name it.
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }

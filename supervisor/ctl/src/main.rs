@@ -164,7 +164,7 @@ fn run(arguments: &Arguments, output: &Output) -> Result<ExitCode, Failure> {
         Command::Graph(question) => return graph::run(question, &mut client, output),
         Command::Files(command) => return files::run(command, output),
         Command::Checkpoints(command) => return checkpoints::run(command, &mut client, output),
-        Command::Kexec(wanted) => return Ok(kexec::run(wanted, output)),
+        Command::Kexec(wanted) => return kexec::run(wanted, &mut client, output),
         Command::Reexec => act(&mut client, output, Request::Reexec, Duration::ZERO)?,
         Command::Poweroff => act(&mut client, output, Request::Poweroff, Duration::ZERO)?,
         Command::Reboot => act(&mut client, output, Request::Reboot, Duration::ZERO)?,

@@ -1,0 +1,389 @@
+//! The phases on this machine: what is asked of the supervisor, of the store of checkpoints and of the kernel.
+
+mod look;
+
+use std::ffi::CString;
+use std::fmt::Write as _;
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, BufRead as _, BufWriter, Seek as _, Write as _};
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use yakiros_checkpoint::store::{Id, KEPT, Store, StoreError};
+use yakiros_core::checkpoint::After;
+use yakiros_core::control::{Answer, Request};
+use yakiros_core::engine::HOLD_LIMIT;
+use yakiros_core::journal::State;
+use yakiros_kexec::archive::Archive;
+use yakiros_kexec::load::{self, Image};
+use yakiros_kexec::manifest::{self, Entry, Manifest};
+use yakiros_kexec::phases::{Notes, Service, Trace, Work};
+
+use super::figures::{self, Size};
+use super::{absolute, kept};
+use crate::client::Client;
+use crate::clock::rfc3339;
+use crate::output::count;
+use crate::{Failure, inspect, milliseconds, unexpected};
+
+/// What processes that are held are left of their time when the jump begins: everything else is stopped then.
+const HOLD_MARGIN: Duration = Duration::from_secs(15);
+/// How what is packed is written at once, in bytes: images are many megabytes.
+const BUFFER: usize = 1 << 20;
+
+/// What is wanted.
+#[derive(Debug)]
+pub struct Wish {
+    /// The kernel.
+    pub kernel: PathBuf,
+    /// What it is to begin with.
+    pub initrd: Option<PathBuf>,
+    /// What it is told beside what this one was told.
+    pub append: String,
+    /// For the checkpoint of one component.
+    pub limit: Duration,
+    /// CRIU, as a path or a name.
+    pub criu: PathBuf,
+    /// Whether somebody is to be asked before it is done.
+    pub ask: bool,
+}
+
+/// This machine, on the way.
+pub struct Machine<'a> {
+    client: Client,
+    wish: Wish,
+    interrupted: &'a AtomicBool,
+    /// What the new kernel is told.
+    command_line: String,
+    /// Where manifest and information lie.
+    base: PathBuf,
+    /// They and the images go along with the initrd.
+    packed: bool,
+    /// What the machine is, as it is written down.
+    information: String,
+    /// Since when processes stand still.
+    held: Option<Instant>,
+    /// Directories that were made on the way, the outermost first.
+    made: Vec<PathBuf>,
+}
+
+/// What there is to go on.
+#[derive(Debug, Default)]
+struct Running {
+    /// All components that are declared.
+    components: usize,
+    /// What goes on, in the order in which it is to be written down.
+    services: Vec<Service>,
+    /// What runs and declares no checkpoints: it is stopped, and started anew.
+    anew: Vec<String>,
+}
+
+impl<'a> Machine<'a> {
+    /// Before anything is done.
+    pub fn new(client: Client, wish: Wish, interrupted: &'a AtomicBool) -> Self {
+        let running = fs::read_to_string("/proc/cmdline").unwrap_or_default();
+        let command_line = figures::command_line(&running, &wish.append);
+        let named = manifest::base(&command_line).map(Path::to_owned);
+        let wish =
+            Wish { kernel: absolute(&wish.kernel), initrd: wish.initrd.as_deref().map(absolute), ..wish };
+        Self {
+            client,
+            wish,
+            interrupted,
+            command_line,
+            packed: named.is_none(),
+            base: named.unwrap_or_else(|| manifest::BASE.into()),
+            information: String::new(),
+            held: None,
+            made: Vec::new(),
+        }
+    }
+
+    /// What runs, by the supervisor.
+    fn running(&mut self) -> Result<Running, Failure> {
+        let order = kept::priorities(&self.client.graph()?);
+        let status = self.client.status(None)?;
+        let mut running = Running { components: status.components.len(), ..Running::default() };
+        for one in status.components.into_iter().filter(|one| one.state == State::Active) {
+            let Some(pid) = one.pid else { continue };
+            let component = one.name.to_string();
+            if inspect::declaration(&mut self.client, &component)?.component.checkpoint.enabled {
+                let priority = order.get(&component).copied().unwrap_or_default();
+                running.services.push(Service { component, pid, priority });
+            } else {
+                running.anew.push(component);
+            }
+        }
+        // Who asks others stands still before those do, so that nobody waits for an answer meanwhile.
+        running
+            .services
+            .sort_by(|one, other| (other.priority, &one.component).cmp(&(one.priority, &other.component)));
+        Ok(running)
+    }
+
+    /// Make a directory that nobody else can read, and remember what was not there.
+    fn make(&mut self, path: &Path) -> io::Result<()> {
+        let mut missing: Vec<_> =
+            path.ancestors().take_while(|path| !path.exists()).map(Path::to_owned).collect();
+        missing.reverse();
+        DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+        self.made.extend(missing);
+        Ok(())
+    }
+
+    /// Remove the directories that were made, as far as they are empty.
+    fn unmake(&mut self) {
+        while let Some(path) = self.made.last() {
+            // What somebody else has put something into stays, and what is around it.
+            if fs::remove_dir(path).is_err() && path.exists() {
+                return;
+            }
+            self.made.pop();
+        }
+    }
+
+    /// The initrd with all that the new kernel is to find, in memory.
+    fn pack(&self, entries: &[Entry]) -> io::Result<File> {
+        let mut file = File::from(memfd_create(c"initrd", MFdFlags::MFD_CLOEXEC)?);
+        let mut before = 0;
+        if let Some(initrd) = &self.wish.initrd {
+            before = io::copy(&mut File::open(initrd)?, &mut file)?;
+        }
+        let mut archive = Archive::begin(BufWriter::with_capacity(BUFFER, file), before)?;
+        for entry in entries {
+            archive.tree(&entry.checkpoint_path)?;
+        }
+        let base = Path::new(manifest::BASE);
+        for name in [manifest::FILE, manifest::INFORMATION] {
+            archive.content(&base.join(name), &fs::read(self.base.join(name))?)?;
+        }
+        let (out, _) = archive.end()?;
+        let mut file = out.into_inner().map_err(io::IntoInnerError::into_error)?;
+        file.rewind()?;
+        // The kernel reads no file that is open for writing.
+        File::open(format!("/proc/self/fd/{}", file.as_raw_fd()))
+    }
+
+    fn write_records(&mut self, entries: &[Entry]) -> io::Result<()> {
+        self.make(&self.base.clone())?;
+        let mut entries = entries.to_vec();
+        entries.sort_by_key(|entry| entry.restore_priority);
+        let manifest = Manifest {
+            version: manifest::VERSION,
+            creation_time: chrono::Utc::now().timestamp(),
+            old_kernel_version: release(),
+            new_kernel_path: Some(self.wish.kernel.clone()),
+            initrd_path: self.wish.initrd.clone(),
+            cmdline: self.command_line.clone(),
+            entries,
+        };
+        let information = self.base.join(manifest::INFORMATION);
+        let mut file =
+            File::options().write(true).create(true).truncate(true).mode(0o600).open(information)?;
+        file.write_all(self.information.as_bytes())?;
+        file.sync_all()?;
+        manifest.write(&self.base.join(manifest::FILE))
+    }
+}
+
+impl Work for Machine<'_> {
+    fn validate(&mut self, notes: &mut Notes) -> Result<(), String> {
+        look::validate(self, notes)
+    }
+
+    fn inform(&mut self, notes: &mut Notes) -> Result<Vec<Service>, String> {
+        let Running { components, services, anew } = self.running().map_err(said)?;
+        let name = nix::sys::utsname::uname().map_err(|errno| errno.to_string())?;
+        let [host, release, version] =
+            [name.nodename(), name.release(), name.version()].map(|text| text.to_string_lossy().into_owned());
+        let time = rfc3339(chrono::Utc::now().timestamp_millis());
+        let going = services.len();
+        let anew_count = anew.len();
+        notes.detail = format!(
+            "{host}, Linux {release}, {time}: of {components} components {going} go on, {anew_count} are started anew"
+        );
+        let kernel = self.wish.kernel.display();
+        let mut text = format!(
+            "time: {time}\nhost: {host}\nkernel: {release} {version}\ncomponents: {components}\nnew kernel: {kernel}\n"
+        );
+        for Service { component, pid, priority } in &services {
+            let detail = format!("process {pid} goes on, in step {priority}");
+            // A String takes everything.
+            let _ = writeln!(text, "service: {component}, {detail}");
+            notes.good(component, detail);
+        }
+        for component in anew {
+            let detail = "it is started anew: it does not declare [checkpoint] enabled = true";
+            let _ = writeln!(text, "service: {component}, {detail}");
+            notes.good(component, detail);
+        }
+        self.information = text;
+        Ok(services)
+    }
+
+    fn agree(&mut self, services: &[Service]) -> Result<(), String> {
+        if !self.wish.ask {
+            return Ok(());
+        }
+        eprint!(
+            "{} services go on under {}; everything else is stopped. Write yes to go on: ",
+            services.len(),
+            self.wish.kernel.display()
+        );
+        let mut answer = String::new();
+        let read = io::stdin().lock().read_line(&mut answer);
+        match read {
+            Ok(_) if answer.trim() == "yes" => Ok(()),
+            Ok(_) => Err("it was not confirmed".to_owned()),
+            Err(error) => Err(format!("nobody could be asked: {error}")),
+        }
+    }
+
+    fn checkpoint(&mut self, service: &Service, hold: bool, notes: &mut Notes) -> Result<Entry, String> {
+        let Service { component, pid, priority } = service;
+        self.make(Path::new(KEPT)).map_err(|error| format!("{KEPT}: {error}"))?;
+        if hold {
+            self.held.get_or_insert_with(Instant::now);
+        }
+        let after = if hold { After::Hold } else { After::Run };
+        let timeout_ms = Some(milliseconds(self.wish.limit));
+        let request = Request::Checkpoint { name: component.clone(), after, timeout_ms };
+        let about = |error: String| format!("{component}: {error}");
+        let answer = self.client.ask(request, self.wish.limit).map_err(|error| about(error.to_string()))?;
+        let Answer::Checkpointed { written, .. } = answer else {
+            return Err(about(said(unexpected(answer))));
+        };
+        let frozen =
+            written.frozen_us.map_or(String::new(), |us| format!(", stood still for {} ms", us / 1000));
+        notes.good(component, format!("{}{frozen}", Size(written.bytes)));
+        notes.detail = format!("{} written down", count(notes.items.len(), "service"));
+        Ok(Entry {
+            component_name: component.clone(),
+            checkpoint_id: written.id.to_string(),
+            checkpoint_path: Path::new(KEPT).join(component).join(&*written.id),
+            original_pid: *pid,
+            timestamp: chrono::Utc::now().timestamp(),
+            restore_priority: *priority,
+        })
+    }
+
+    fn verify(&mut self, entry: &Entry, notes: &mut Notes) -> Result<(), String> {
+        let about = |error: &dyn std::fmt::Display| format!("{}: {error}", entry.component_name);
+        let id: Id = entry.checkpoint_id.parse().map_err(|error| about(&error))?;
+        let store = Store::open(Path::new(KEPT)).map_err(|error| about(&error))?;
+        let checkpoint = store.find(&entry.component_name, Some(&id)).map_err(|error| about(&error))?;
+        let metadata = checkpoint.verify().map_err(|error| about(&error))?;
+        if metadata.original_pid != entry.original_pid {
+            return Err(about(&format!(
+                "it is of process {}, and {} ran",
+                metadata.original_pid, entry.original_pid
+            )));
+        }
+        let images = metadata.images.len();
+        notes.good(&entry.component_name, format!("{images} images, {}", Size(metadata.image_size)));
+        notes.detail =
+            format!("every byte of {} is as it was written", count(notes.items.len(), "checkpoint"));
+        Ok(())
+    }
+
+    fn persist(&mut self, entries: &[Entry], notes: &mut Notes) -> Result<(), String> {
+        let path = self.base.join(manifest::FILE);
+        self.write_records(entries).map_err(|error| format!("{}: {error}", path.display()))?;
+        notes.detail = format!("{} is on the disk", path.display());
+        Ok(())
+    }
+
+    fn load(&mut self, entries: &[Entry], notes: &mut Notes) -> Result<(), String> {
+        let packed = if self.packed {
+            Some(self.pack(entries).map_err(|error| format!("failed to pack what goes along: {error}"))?)
+        } else {
+            None
+        };
+        let place = packed.as_ref().map(|file| PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd())));
+        let initrd = place.as_deref().or(self.wish.initrd.as_deref());
+        let image = Image::open(&self.wish.kernel, initrd).map_err(|error| error.to_string())?;
+        let command_line = CString::new(self.command_line.as_str()).map_err(|error| error.to_string())?;
+        let loaded = image.load(&command_line).map_err(|error| error.to_string())?;
+        if !load::is_loaded().map_err(|error| error.to_string())? {
+            return Err("the kernel took it and says that none is loaded".to_owned());
+        }
+        let release = loaded.release.unwrap_or_else(|| "a kernel that does not tell its release".to_owned());
+        let along = if self.packed { ", checkpoints included" } else { "" };
+        notes.detail = format!("{release}, {}{along}", Size(loaded.bytes));
+        Ok(())
+    }
+
+    fn execute(&mut self, notes: &mut Notes) -> Result<(), String> {
+        let held = self.held.map_or(Duration::ZERO, |since| since.elapsed());
+        if held + HOLD_MARGIN > HOLD_LIMIT {
+            return Err(format!(
+                "the processes have stood still for {} s, and go on by themselves after {} s",
+                held.as_secs(),
+                HOLD_LIMIT.as_secs()
+            ));
+        }
+        nix::unistd::sync();
+        match self.client.ask(Request::Kexec, Duration::ZERO).map_err(|error| error.to_string())? {
+            Answer::Done { message, .. } => {
+                notes.detail = message;
+                Ok(())
+            }
+            other => Err(said(unexpected(other))),
+        }
+    }
+
+    fn take_back(&mut self, trace: &Trace) -> Result<(), String> {
+        match trace {
+            Trace::Kernel => load::unload().map_err(|error| error.to_string()),
+            Trace::Records => {
+                for name in [manifest::FILE, manifest::INFORMATION] {
+                    remove(&self.base.join(name))?;
+                }
+                self.unmake();
+                Ok(())
+            }
+            Trace::Checkpoint(Entry { component_name, checkpoint_id, .. }) => {
+                let id: Id = checkpoint_id.parse().map_err(|error| format!("{checkpoint_id}: {error}"))?;
+                let removed =
+                    Store::open(Path::new(KEPT)).and_then(|store| store.remove(component_name, &id));
+                match removed {
+                    Ok(()) | Err(StoreError::Absent { .. }) => {
+                        self.unmake();
+                        Ok(())
+                    }
+                    Err(error) => Err(error.to_string()),
+                }
+            }
+            Trace::Held => match self.client.another().ask(Request::Continue, Duration::ZERO) {
+                Ok(Answer::Done { .. }) => Ok(()),
+                Ok(other) => Err(said(unexpected(other))),
+                Err(error) => Err(error.to_string()),
+            },
+        }
+    }
+
+    fn is_interrupted(&self) -> bool {
+        self.interrupted.load(Ordering::Relaxed)
+    }
+}
+
+/// Release of the running kernel.
+pub fn release() -> String {
+    nix::sys::utsname::uname().map(|name| name.release().to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+fn remove(path: &Path) -> Result<(), String> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(format!("{}: {error}", path.display())),
+        _ => Ok(()),
+    }
+}
+
+/// What an error says, without its code.
+fn said(failure: Failure) -> String {
+    failure.parts().1
+}
