@@ -11,9 +11,10 @@ pub mod carried;
 mod migration;
 mod orders;
 mod restore;
+mod verify;
 mod worker;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -37,6 +38,7 @@ use restore::{Moved, Restoring};
 use worker::{Worker, Workers};
 
 pub use restore::{begin as begin_restore, call_off as give_up_restore, forget_move};
+pub use verify::begin as verify_first;
 
 /// Works that are under way at once: each may take as much memory and disk as a service has memory.
 const AT_ONCE: usize = 2;
@@ -67,6 +69,8 @@ pub struct Checkpoints {
     /// Processes that are being made.
     restores: RefCell<HashMap<RunId, Restoring>>,
     migrations: Migrations,
+    /// Checkpoints that are looked at for a request.
+    verifying: Rc<Cell<usize>>,
     /// Stores of checkpoints that lie elsewhere, by their names.
     elsewhere: RefCell<HashMap<Rc<str>, PathBuf>>,
 }
@@ -111,13 +115,15 @@ impl Checkpoints {
             moves: RefCell::default(),
             restores: RefCell::default(),
             migrations: Migrations::new(),
+            verifying: Rc::default(),
             elsewhere: RefCell::default(),
         }
     }
 
     /// What is under way and could not go on in another process image, in words.
     pub fn busy(&self) -> Option<String> {
-        let count = self.dumps.borrow().len() + self.restores.borrow().len() + self.moves.borrow().len();
+        let made = self.dumps.borrow().len() + self.restores.borrow().len();
+        let count = made + self.moves.borrow().len() + self.verifying.get();
         match count {
             0 => None,
             1 => Some("a checkpoint is being made or restored".to_owned()),

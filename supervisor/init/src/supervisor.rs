@@ -338,6 +338,11 @@ impl Supervisor {
         }
     }
 
+    /// The state of a component.
+    pub fn state(&self, name: &str) -> State {
+        self.engine.borrow().state(name)
+    }
+
     /// The engine as data.
     pub fn snapshot(&self) -> Option<Snapshot> {
         Some(self.engine.try_borrow().ok()?.snapshot())
@@ -383,6 +388,9 @@ impl Supervisor {
             return pending.give(answer);
         }
         self.clients.borrow_mut().insert(client, pending);
+        if checkpoint::verify_first(self, client, peer, &request) {
+            return;
+        }
         self.dispatch(Event::Request { client, peer, request });
     }
 

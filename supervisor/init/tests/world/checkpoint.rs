@@ -258,6 +258,23 @@ fn what_cannot_be_made_again_is_started_anew_unless_that_is_not_wanted() {
 }
 
 #[test]
+fn nothing_is_stopped_for_a_checkpoint_that_cannot_be_used() {
+    let Some(guest) = standing_in(vec![("a.toml", sleeper("a", ENABLED))]) else { return };
+    guest.wait("a", State::Active, None);
+    let pid = guest.component("a").pid;
+    let message = refused(guest.ask(restore("a", false)));
+    assert!(message.contains("nothing was stopped for it"), "{message}");
+    let written = written(guest.ask(checkpoint("a", After::Run)));
+    let image = guest.dir.path().join("checkpoints/a").join(&*written.id).join("pages-1.img");
+    fs::write(&image, "Dump\n").expect("an image");
+    let message = refused(guest.ask(restore("a", false)));
+    assert!(message.contains("pages-1.img was changed after it had been written"), "{message}");
+    assert_eq!(guest.component("a").pid, pid);
+    fs::write(&image, "dump\n").expect("an image");
+    assert!(restored(guest.ask(restore("a", false))).0.is_some());
+}
+
+#[test]
 fn nothing_waits_for_a_worker_that_hangs_or_is_killed() {
     let Some(guest) = standing_in(vec![("a.toml", sleeper("a", ENABLED))]) else { return };
     guest.wait("a", State::Active, None);
