@@ -23,7 +23,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 use tokio::task::{AbortHandle, spawn_local};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tracing::warn;
 use yakiros_checkpoint::order;
 use yakiros_core::checkpoint::{After, Written};
@@ -45,6 +45,9 @@ const AT_ONCE: usize = 2;
 
 /// What a worker has beyond the limit of what it does, to say that this was over and to undo it.
 const SLACK: Duration = Duration::from_secs(5);
+
+/// Why a process is not written any more.
+const ENDED: &str = "its process has ended meanwhile";
 
 /// Where things are.
 #[derive(Clone, Debug)]
@@ -193,16 +196,23 @@ pub fn call_off(supervisor: &Supervisor, run: RunId, why: &str) {
 }
 
 /// The end of a process is about to be told: while it is being written, not now. It is told when that is over, which is
-/// at once unless the process was to be ended for it.
-pub fn before_end(supervisor: &Supervisor, run: RunId, event: Event) -> Option<Event> {
+/// at once unless the process was to be ended for it, and then soon.
+pub fn before_end(supervisor: &Rc<Supervisor>, run: RunId, event: Event) -> Option<Event> {
     let own = &supervisor.checkpoints;
     let mut dumps = own.dumps.borrow_mut();
     let Some(dumping) = dumps.get_mut(&run) else { return Some(event) };
     dumping.end = Some(event);
     let is_expected = dumping.after == After::End;
     drop(dumps);
-    if !is_expected {
-        call_off(supervisor, run, "its process has ended meanwhile");
+    if is_expected {
+        // It may have been ended by somebody else, and CRIU not have noticed.
+        let supervisor = Rc::clone(supervisor);
+        spawn_local(async move {
+            sleep(SLACK).await;
+            call_off(&supervisor, run, ENDED);
+        });
+    } else {
+        call_off(supervisor, run, ENDED);
     }
     None
 }

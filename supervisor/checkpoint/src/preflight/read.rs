@@ -53,7 +53,8 @@ pub fn read(pid: i32) -> io::Result<Tree> {
                 left.extend(children);
             }
             Err(error) if tree.processes.is_empty() => return Err(error),
-            Err(error) if is_gone(&error) => {}
+            // Of one that goes away in between the kernel says that its namespaces may not be looked at.
+            Err(error) if is_gone(&error) || !folder_of(pid).exists() => {}
             Err(error) => return Err(error),
         }
     }
@@ -265,6 +266,19 @@ mod tests {
         assert!(first.mappings.iter().any(|mapping| mapping.name == "[vdso]"), "{:?}", first.mappings);
         let criu = crate::store::Version { major: 4, minor: 2, patch: 0 };
         assert!(super::super::judge(&tree, criu).options.tcp_established);
+    }
+
+    #[test]
+    fn children_that_come_and_go_are_in_nobodys_way() {
+        // A hundred a second at least, each of them looked at with some luck while it ends.
+        let script = "while :; do /bin/true & /bin/true; wait; done";
+        let mut family = std::process::Command::new("sh").args(["-c", script]).spawn().unwrap();
+        let pid = i32::try_from(family.id()).unwrap();
+        let looked: Vec<_> = (0..300).map(|_| read(pid)).collect();
+        family.kill().and_then(|()| family.wait()).unwrap();
+        for tree in looked {
+            assert!(!tree.unwrap().processes.is_empty());
+        }
     }
 
     #[test]

@@ -21,6 +21,8 @@ use crate::freezer::{self, Grouped};
 use crate::guest::{Guest, PATIENCE, answer, begin, sleeper, until, write_script};
 use crate::handover::{Client, done, refused};
 use crate::heir;
+#[cfg(debug_assertions)]
+use crate::reexec::FAIL_NOW;
 
 const ENABLED: &str = "[checkpoint]\nenabled = true\n";
 
@@ -117,6 +119,12 @@ fn restored(answer: Answer) -> (Option<Made>, Option<String>) {
     }
 }
 
+fn send(guest: &Guest, signal: &str, pid: i32) {
+    let mut kill = guest.command_inside(&["-p", "-m"]);
+    let words = ["kill", &format!("-{signal}"), &pid.to_string()].map(str::to_owned);
+    assert!(kill.args(words).status().expect("kill").success());
+}
+
 /// The letter for the state of a process of the guest.
 fn letter(guest: &Guest, pid: i32) -> String {
     let mut cat = guest.command_inside(&["-p", "-m"]);
@@ -147,9 +155,7 @@ fn a_real_process_is_written_and_made_again_as_it_was() {
     assert_eq!(client.ask("line"), (4, 1));
     // It is supervised as any other.
     let revision = guest.revision();
-    let mut kill = guest.command_inside(&["-p", "-m"]);
-    let pid = after.pid.expect("a process").to_string();
-    assert!(kill.args(["kill", "-KILL", &pid]).status().expect("kill").success());
+    send(&guest, "KILL", after.pid.expect("a process"));
     guest.wait("heir", State::Active, Some(revision));
 }
 
@@ -252,8 +258,7 @@ fn what_cannot_be_made_again_is_started_anew_unless_that_is_not_wanted() {
     assert!(["R", "S"].contains(&letter(&guest, pid).as_str()));
     assert_eq!(guest.group("a", "cgroup.procs").lines().count(), 1);
     let revision = guest.revision();
-    let mut kill = guest.command_inside(&["-p", "-m"]);
-    assert!(kill.args(["kill", "-KILL", &pid.to_string()]).status().expect("kill").success());
+    send(&guest, "KILL", pid);
     guest.wait("a", State::Active, Some(revision));
 }
 
@@ -276,7 +281,8 @@ fn nothing_is_stopped_for_a_checkpoint_that_cannot_be_used() {
 
 #[test]
 fn nothing_waits_for_a_worker_that_hangs_or_is_killed() {
-    let Some(guest) = standing_in(vec![("a.toml", sleeper("a", ENABLED))]) else { return };
+    let file = sleeper("a", &format!("{ENABLED}[lifecycle]\nhandoff = \"checkpoint\"\n"));
+    let Some(guest) = standing_in(vec![("a.toml", file)]) else { return };
     guest.wait("a", State::Active, None);
     let late = |guest: &Guest, count: usize| {
         let notes = until("CRIU", || {
@@ -298,8 +304,7 @@ fn nothing_waits_for_a_worker_that_hangs_or_is_killed() {
     let stat = String::from_utf8_lossy(&output.stdout).into_owned();
     let parent = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(1)).expect("a parent");
     // The process in which CRIU is looked for as a script is a child of the worker.
-    let mut kill = guest.command_inside(&["-p", "-m"]);
-    assert!(kill.args(["kill", "-KILL", parent]).status().expect("kill").success());
+    send(&guest, "KILL", parent.parse().expect("a number"));
     let message = refused(answer(&mut asked));
     assert!(message.contains("the worker was killed by SIGKILL"), "{message}");
     until_gone(&guest, criu);
@@ -313,14 +318,22 @@ fn nothing_waits_for_a_worker_that_hangs_or_is_killed() {
     let message = refused(answer(&mut asked));
     assert!(message.contains("meanwhile") || message.contains("being ended"), "{message}");
     until_gone(&guest, criu);
+    // The same of one that is to be ended for its checkpoint.
+    let start = || Request::Start { name: "a".to_owned(), timeout_ms: None };
+    assert!(matches!(guest.ask(start()), Answer::Done { .. }));
+    let mut asked = begin(&guest, upgrade("a"));
+    let criu = late(&guest, 3);
+    let stop = Request::Stop { name: "a".to_owned(), timeout_ms: None };
+    assert!(matches!(guest.ask(stop), Answer::Done { .. }), "long before CRIU's time is over");
+    refused(answer(&mut asked));
+    until_gone(&guest, criu);
     // So is one that is being made.
     behave(&guest, "");
-    let start = Request::Start { name: "a".to_owned(), timeout_ms: None };
-    assert!(matches!(guest.ask(start), Answer::Done { .. }));
+    assert!(matches!(guest.ask(start()), Answer::Done { .. }));
     written(guest.ask(checkpoint("a", After::Run)));
     behave(&guest, "restore late");
     let _asked = begin(&guest, restore("a", false));
-    late(&guest, 3);
+    late(&guest, 4);
     assert!(matches!(guest.ask(Request::Poweroff), Answer::Done { .. }));
 }
 
@@ -423,4 +436,37 @@ fn what_was_moved_is_upgraded_by_the_next_best_way_when_it_cannot_be_moved_again
     assert_eq!(done.level, UpgradeLevel::FdPassing, "{done:?}");
     assert_eq!(done.passed_over.len(), 1, "{done:?}");
     assert_eq!(client.ask("line").0, 3, "the connection and the count went over");
+}
+
+/// Fails while a process is being written, and while one is being made.
+#[cfg(debug_assertions)]
+#[test]
+fn a_failure_of_the_supervisor_costs_the_checkpoint_and_nothing_else() {
+    let Some(guest) = standing_in(vec![("a.toml", sleeper("a", ENABLED))]) else { return };
+    guest.wait("a", State::Active, None);
+    let pid = guest.component("a").pid;
+    written(guest.ask(checkpoint("a", After::Run)));
+    let until_late = |count: usize| {
+        until("CRIU", || {
+            (notes(&guest).iter().filter(|note| note.starts_with("late ")).count() == count).then_some(())
+        });
+    };
+    behave(&guest, "dump late");
+    let mut asked = begin(&guest, checkpoint("a", After::Run));
+    until_late(1);
+    send(&guest, FAIL_NOW, 1);
+    let message = refused(answer(&mut asked));
+    assert!(!message.is_empty());
+    let status = guest.component("a");
+    assert_eq!((status.pid, status.state, status.checkpoint), (pid, State::Active, None));
+    // It can be made now.
+    behave(&guest, "restore late");
+    written(guest.ask(checkpoint("a", After::Run)));
+    let _asked = begin(&guest, restore("a", true));
+    until_late(2);
+    let revision = guest.revision();
+    send(&guest, FAIL_NOW, 1);
+    behave(&guest, "");
+    guest.wait("a", State::Active, Some(revision));
+    until("one process", || (guest.group("a", "cgroup.procs").lines().count() == 1).then_some(()));
 }
