@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use yakiros_vm::accel::{self, Choice};
 use yakiros_vm::cache::Cache;
+use yakiros_vm::cpio;
 use yakiros_vm::image::{self, BaseImage, ImageRequest, Progress};
 use yakiros_vm::machine::{Host, Machine};
 use yakiros_vm::provision::{ProvidedQemu, QemuChoice, provision_qemu};
@@ -16,7 +17,7 @@ use crate::options::Options;
 use crate::programs::Programs;
 use crate::progress::Preparation;
 use crate::suite::{self, Config, MachineConfig, Suite};
-use crate::vm::{COMPONENTS, FAULTY_SUPERVISOR};
+use crate::vm::{BOOT_INITRD, BOOT_KERNEL, COMPONENTS, FAULTY_SUPERVISOR};
 
 /// What all machines of a run are made of.
 pub struct Prepared {
@@ -93,7 +94,10 @@ impl Prepared {
         let layer = work.join(format!("{}.cpio", suite.name));
         self.write_layer(&suite.components()?, config.machine.fault_injection, &layer)?;
         let daemons = self.daemons.iter().filter(|_| config.machine.daemons);
-        let layers: Vec<PathBuf> = self.image.layers.iter().chain(daemons).chain([&layer]).cloned().collect();
+        let mut layers: Vec<PathBuf> =
+            self.image.layers.iter().chain(daemons).chain([&layer]).cloned().collect();
+        let boot = config.machine.boot_files.then(|| self.write_boot_files(&layers, work)).transpose()?;
+        layers.extend(boot.clone());
         let mut arguments = vec![format!("yakiros.modules={}", config.machine.modules.join(","))];
         match &options.init {
             Some(init) => arguments.push(format!("init={init}")),
@@ -113,8 +117,23 @@ impl Prepared {
         };
         let machine = Machine::new(Arc::clone(&self.host), hardware, &layers)?;
         // The machine has taken a copy.
-        fs::remove_file(&layer)?;
+        for layer in [Some(layer), boot].into_iter().flatten() {
+            fs::remove_file(layer)?;
+        }
         Ok(machine)
+    }
+
+    /// A layer with the kernel and with all `layers` as one initrd; its path in `work`.
+    fn write_boot_files(&self, layers: &[PathBuf], work: &Path) -> io::Result<PathBuf> {
+        let initrd = work.join("initrd");
+        cpio::concatenate(layers, &mut fs::File::create(&initrd)?)?;
+        let mut layer = self.image.layer();
+        layer.host_file(BOOT_KERNEL, 0o600, &self.image.kernel)?;
+        layer.host_file(BOOT_INITRD, 0o600, &initrd)?;
+        let path = work.join("boot.cpio");
+        layer.write_file(&path)?;
+        fs::remove_file(initrd)?;
+        Ok(path)
     }
 
     /// The layer on top of the image: our programs and the suite's components.
@@ -125,6 +144,7 @@ impl Prepared {
         layer.host_file("/init", PROGRAM, &self.programs.path("preinit"))?;
         layer.host_file("/sbin/yakiros-agent", PROGRAM, &self.programs.path("agent"))?;
         layer.host_file("/sbin/graph-resolver", PROGRAM, &self.programs.path("graph-resolver"))?;
+        layer.host_file("/sbin/graph-checkpoint", PROGRAM, &self.programs.path("graph-checkpoint"))?;
         layer.host_file("/usr/bin/graphctl", PROGRAM, &self.programs.path("graphctl"))?;
         if faulty {
             layer.host_file(FAULTY_SUPERVISOR, PROGRAM, &self.programs.faulty_supervisor())?;

@@ -11,8 +11,14 @@ use nix::sys::signal::Signal;
 use crate::options;
 
 /// Packages whose programs go into the guest.
-const PACKAGES: [&str; 5] =
-    ["yakiros-guest", "yakiros-init", "yakiros-ctl", "yakiros-test-services", "yakiros-load"];
+const PACKAGES: [&str; 6] = [
+    "yakiros-guest",
+    "yakiros-init",
+    "yakiros-ctl",
+    "yakiros-checkpoint",
+    "yakiros-test-services",
+    "yakiros-load",
+];
 /// The package of the supervisor, its program, and its feature for programs that fail on request.
 const SUPERVISOR: [&str; 3] = ["yakiros-init", "graph-resolver", "fault-injection"];
 /// The supervisor with that feature.

@@ -13,13 +13,14 @@ use crate::scenario::Scenario;
 use crate::suites;
 
 /// All suites, in the order in which they run and are listed.
-pub static SUITES: [Suite; 8] = [
+pub static SUITES: [Suite; 9] = [
     Suite { name: "basic", scenarios: &suites::basic::SCENARIOS },
     Suite { name: "graph-analysis", scenarios: &suites::graph_analysis::SCENARIOS },
     Suite { name: "health-checks", scenarios: &suites::health_checks::SCENARIOS },
     Suite { name: "supervision", scenarios: &suites::supervision::SCENARIOS },
     Suite { name: "isolation", scenarios: &suites::isolation::SCENARIOS },
     Suite { name: "hot-swap", scenarios: &suites::hot_swap::SCENARIOS },
+    Suite { name: "kexec", scenarios: &suites::kexec::SCENARIOS },
     Suite { name: "access", scenarios: &suites::access::SCENARIOS },
     Suite { name: "examples", scenarios: &suites::examples::SCENARIOS },
 ];
@@ -48,6 +49,7 @@ pub struct Config {
 /// `[machine]`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[expect(clippy::struct_excessive_bools, reason = "each is something that a machine has or has not")]
 pub struct MachineConfig {
     /// "microvm" or "q35".
     pub platform: PlatformName,
@@ -70,6 +72,9 @@ pub struct MachineConfig {
     /// Has HAProxy and wrk of Debian, too.
     #[serde(default)]
     pub daemons: bool,
+    /// Has [`crate::vm::BOOT_KERNEL`] and [`crate::vm::BOOT_INITRD`], to be booted once more from inside.
+    #[serde(default)]
+    pub boot_files: bool,
     /// The folder of the component files, seen from the suite's.
     #[serde(default = "usual_components")]
     pub components: PathBuf,

@@ -14,5 +14,7 @@ pub mod health_checks;
 pub mod hot_swap;
 #[path = "../suites/isolation/scenarios.rs"]
 pub mod isolation;
+#[path = "../suites/kexec/scenarios.rs"]
+pub mod kexec;
 #[path = "../suites/supervision/scenarios.rs"]
 pub mod supervision;

@@ -30,6 +30,11 @@ pub const COMPONENTS: &str = "/etc/graph.d";
 /// A supervisor that fails on request, in machines with `fault_injection`.
 pub const FAULTY_SUPERVISOR: &str = "/usr/local/lib/graph-resolver-faulty";
 
+/// The kernel that a guest with `boot_files` runs, as a bzImage.
+pub const BOOT_KERNEL: &str = "/boot/vmlinuz";
+/// What it has begun with, without these two.
+pub const BOOT_INITRD: &str = "/boot/initrd";
+
 /// A guest in the hands of one scenario.
 pub struct Vm {
     /// The guest, for what has no method here.
