@@ -23,6 +23,7 @@ use crate::handover::{Client, done, refused};
 use crate::heir;
 #[cfg(debug_assertions)]
 use crate::reexec::FAIL_NOW;
+use crate::reexec::reexecute;
 
 const ENABLED: &str = "[checkpoint]\nenabled = true\n";
 
@@ -185,6 +186,8 @@ fn clients_see_nothing_of_a_move_but_a_pause() {
         assert_eq!((done.level, &done.passed_over[..]), (UpgradeLevel::Checkpoint, &[][..]), "{done:?}");
         println!("a move of {:?} µs under {} clients", done.gap_us, clients.len());
         assert_eq!(guest.component("heir").pid, before.pid);
+        // The next image of the supervisor knows as much of what was moved.
+        reexecute(&guest);
     }
     idle.send("\n");
     assert_eq!(idle.receive("half").0, served + 1);
@@ -436,6 +439,41 @@ fn what_was_moved_is_upgraded_by_the_next_best_way_when_it_cannot_be_moved_again
     assert_eq!(done.level, UpgradeLevel::FdPassing, "{done:?}");
     assert_eq!(done.passed_over.len(), 1, "{done:?}");
     assert_eq!(client.ask("line").0, 3, "the connection and the count went over");
+}
+
+#[test]
+fn two_are_written_at_once_and_the_next_has_its_turn_then() {
+    let names = ["a", "b", "c"];
+    let files = ["a.toml", "b.toml", "c.toml"].into_iter().zip(names);
+    let Some(guest) = standing_in(files.map(|(file, name)| (file, sleeper(name, ENABLED))).collect()) else {
+        return;
+    };
+    for name in names {
+        guest.wait(name, State::Active, None);
+    }
+    behave(&guest, "dump late");
+    let late = || notes(&guest).iter().filter(|note| note.starts_with("late ")).count();
+    let mut asked = begin(&guest, checkpoint("a", After::Run));
+    until("the first", || (late() == 1).then_some(()));
+    let _second = begin(&guest, checkpoint("b", After::Run));
+    until("the second", || (late() == 2).then_some(()));
+    let _third = begin(&guest, checkpoint("c", After::Run));
+    thread::sleep(Duration::from_millis(300));
+    assert_eq!(late(), 2);
+    let stopped = Request::Stop { name: "a".to_owned(), timeout_ms: None };
+    assert!(matches!(guest.ask(stopped), Answer::Done { .. }));
+    refused(answer(&mut asked));
+    until("the third", || (late() == 3).then_some(()));
+}
+
+#[test]
+fn no_kernel_is_executed_that_is_not_loaded() {
+    let Some(guest) = standing_in(vec![("a.toml", sleeper("a", ""))]) else { return };
+    guest.wait("a", State::Active, None);
+    let pid = guest.component("a").pid;
+    assert!(refused(guest.ask(Request::Kexec)).starts_with("no kernel is loaded"));
+    let status = guest.component("a");
+    assert_eq!((status.pid, status.state), (pid, State::Active));
 }
 
 /// Fails while a process is being written, and while one is being made.
