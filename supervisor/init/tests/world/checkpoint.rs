@@ -284,7 +284,10 @@ fn nothing_is_stopped_for_a_checkpoint_that_cannot_be_used() {
 
 #[test]
 fn nothing_waits_for_a_worker_that_hangs_or_is_killed() {
-    let file = sleeper("a", &format!("{ENABLED}[lifecycle]\nhandoff = \"checkpoint\"\n"));
+    let file = sleeper(
+        "a",
+        &format!("{ENABLED}[lifecycle]\nhandoff = \"checkpoint\"\n[hotswap]\nshutdown_grace = 600\n"),
+    );
     let Some(guest) = standing_in(vec![("a.toml", file)]) else { return };
     guest.wait("a", State::Active, None);
     let late = |guest: &Guest, count: usize| {
@@ -498,7 +501,7 @@ fn a_failure_of_the_supervisor_costs_the_checkpoint_and_nothing_else() {
     let status = guest.component("a");
     assert_eq!((status.pid, status.state, status.checkpoint), (pid, State::Active, None));
     // It can be made now.
-    behave(&guest, "restore late");
+    behave(&guest, "restore hangs");
     written(guest.ask(checkpoint("a", After::Run)));
     let _asked = begin(&guest, restore("a", true));
     until_late(2);
