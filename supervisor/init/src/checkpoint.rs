@@ -96,6 +96,9 @@ pub struct Passed {
     groups: Vec<Cgroup>,
     /// Children, if any of them makes processes.
     workers: Vec<i32>,
+    /// A setting of the kernel is to be put back.
+    #[serde(default)]
+    migrating: bool,
 }
 
 impl Passed {
@@ -104,6 +107,9 @@ impl Passed {
         let mut processes = supervisor.processes.borrow_mut();
         self.workers.iter().for_each(|pid| processes.disown(*pid));
         processes.end_groups(&self.groups);
+        if self.migrating {
+            supervisor.checkpoints.migrations.put_back();
+        }
     }
 }
 
@@ -140,7 +146,8 @@ impl Checkpoints {
         let mut groups: Vec<_> = restores.values().filter_map(Restoring::group).collect();
         // The same works give the same state.
         groups.sort_by(|one, other| one.path().cmp(other.path()));
-        Passed { groups, workers: if restores.is_empty() { Vec::new() } else { self.workers.pids() } }
+        let workers = if restores.is_empty() { Vec::new() } else { self.workers.pids() };
+        Passed { groups, workers, migrating: self.migrations.pass() }
     }
 
     /// The child with this number among workers has ended.
