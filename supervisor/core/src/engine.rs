@@ -69,7 +69,7 @@ use unit::Unit;
 /// takes seconds. Whoever asked for it may have gone, so they go on by themselves then.
 pub const HOLD_LIMIT: Duration = Duration::from_secs(60);
 
-pub use checkpoint::CHECKPOINT_LIMIT;
+pub use checkpoint::{CHECKPOINT_LIMIT, RESTORE_LIMIT};
 pub use freezer::FREEZE_LIMIT;
 pub use handover::LIMIT as HANDOVER_LIMIT;
 pub use interface::{
@@ -314,6 +314,7 @@ impl Engine {
             self.take(event);
         }
         self.run_timers();
+        self.begin_free_upgrades();
         self.propagate();
         self.finish_halt();
         self.answer_waiters();

@@ -23,6 +23,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub(super) use self::moving::Move;
+pub use self::origin::RESTORE_LIMIT;
 pub(super) use self::origin::{From, Restore, Restoring, Wanted};
 pub(super) use self::warm::Warm;
 use super::request::Goal;
@@ -208,7 +209,8 @@ impl Engine {
         self.look_after_again(id);
         match purpose {
             Purpose::Asked => {
-                self.refuse_all(asked, &format!("the checkpoint of {name} failed: {reason}; it runs on"));
+                // Its end may be told next, so nothing is said of what runs on.
+                self.refuse_all(asked, &format!("the checkpoint of {name} failed: {reason}"));
             }
             Purpose::Warm => self.spend_warm(id),
             Purpose::Move(way) => self.move_failed(id, run, reason, *way),

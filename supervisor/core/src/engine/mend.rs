@@ -91,13 +91,14 @@ impl Engine {
         self.limit_again(&facts.limits);
         self.limit_slices_again(&facts.slices);
         self.compare_clients(facts);
-        self.give_up_checkpoints(facts);
         if facts.failure.is_some() {
             self.mend(facts);
         }
         self.bury(facts, gone);
         // What was told to end again is thawed after that.
         self.freeze_again(&facts.freezing);
+        // What is started in their place is not among the facts.
+        self.give_up_checkpoints(facts);
         if let Some(halting) = self.halting.filter(|halting| halting.sent) {
             self.effects.push(Effect::Halt(halting.halt));
         }

@@ -290,6 +290,7 @@ impl Engine {
                 unit.after_stop = AfterStop::Rest;
             }
         }
+        self.allow_new_start(id);
         self.feed(id, Input::Start, cause);
         self.refresh_may_rise(id);
         let name = name.into();
@@ -444,9 +445,12 @@ impl Engine {
         while let Some(waiter) = self.waiters.get(at) {
             let answer = if self.may_be_reached(waiter) { self.judge(&waiter.goal) } else { None };
             if let Some(answer) = answer {
-                let Waiter { client, timer, .. } = self.waiters.remove(at);
+                let Waiter { client, timer, goal, .. } = self.waiters.remove(at);
                 if let Some(timer) = timer {
                     self.timers.disarm(timer);
+                }
+                if let (Goal::Restored(restore), Answer::Refused { .. }) = (&goal, &answer) {
+                    self.forget_wanted(&restore.name);
                 }
                 self.reply(client, answer);
             } else {

@@ -5,6 +5,7 @@
 //! A next version that fails on a step ends the upgrade instead: the one before serves on, and a
 //! restart would only put it out of service.
 
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -70,7 +71,7 @@ pub(super) struct NextUpgrade {
 
 impl Engine {
     pub(super) fn upgrade(&mut self, client: ClientId, uid: u32, name: &str, wish: Wish, cause: Cause) {
-        let Wish { fallback, queue, strategy, timeout_ms } = wish;
+        let Wish { queue, timeout_ms, .. } = wish;
         let Some(id) = self.names.get(name).copied() else {
             return self.unknown(client, name);
         };
@@ -83,7 +84,10 @@ impl Engine {
             return self.refuse(client, format!("{name} is frozen; thaw it first: graphctl thaw {name}"));
         }
         if let Some(message) = self.dump_refusal(id).filter(|_| unit.state != State::Stopping) {
-            return self.refuse(client, message);
+            if !queue {
+                return self.refuse(client, format!("{message}; --queue waits for that"));
+            }
+            return self.queue_upgrade(client, uid, name, wish, cause);
         }
         if unit.state.is_up() && unit.process.as_ref().is_some_and(|process| process.heir.is_some()) {
             let message = format!("the process of {name} has taken over and does not serve yet");
@@ -100,12 +104,7 @@ impl Engine {
                     format!("the upgrade of {name} before is not over{stage}; --queue waits for it");
                 return self.refuse(client, message);
             }
-            let waiting = self.queued_upgrades(name);
-            if waiting >= QUEUE_LIMIT {
-                return self.refuse(client, format!("{waiting} upgrades of {name} wait already"));
-            }
-            let goal = Goal::NextUpgrade(NextUpgrade { name: name.into(), fallback, queue, strategy, cause });
-            return self.wait(client, uid, goal, timeout_ms);
+            return self.queue_upgrade(client, uid, name, wish, cause);
         }
         if let Some(message) = self.canary_refusal(id, wish) {
             return self.refuse(client, message);
@@ -113,6 +112,35 @@ impl Engine {
         match self.climb(id, ladder(handoff), wish, Vec::new(), cause) {
             Ok(goal) => self.wait(client, uid, goal, timeout_ms),
             Err(message) => self.refuse(client, message),
+        }
+    }
+
+    /// It is to begin when what is under way is over.
+    fn queue_upgrade(&mut self, client: ClientId, uid: u32, name: &str, wish: Wish, cause: Cause) {
+        let waiting = self.queued_upgrades(name);
+        if waiting >= QUEUE_LIMIT {
+            return self.refuse(client, format!("{waiting} upgrades of {name} wait already"));
+        }
+        let Wish { fallback, queue, strategy, timeout_ms } = wish;
+        let goal = Goal::NextUpgrade(NextUpgrade { name: name.into(), fallback, queue, strategy, cause });
+        self.wait(client, uid, goal, timeout_ms);
+    }
+
+    /// Begin upgrades that wait for nothing any more: a checkpoint is over with whatever ends it.
+    pub(super) fn begin_free_upgrades(&mut self) {
+        let waiting = self.waiters.iter().filter_map(|waiter| match &waiter.goal {
+            Goal::NextUpgrade(next) => Some(Rc::clone(&next.name)),
+            _ => None,
+        });
+        let names: BTreeSet<_> = waiting.collect();
+        for name in names {
+            let busy = self.names.get(&name).is_some_and(|id| {
+                let stopping = self.unit(*id).is_some_and(|unit| unit.state == State::Stopping);
+                self.second_lives(*id) || (self.dump_refusal(*id).is_some() && !stopping)
+            });
+            if !busy {
+                self.begin_next_upgrades(&name);
+            }
         }
     }
 

@@ -66,7 +66,7 @@ impl fmt::Display for CheckpointStep {
                     After::End => "; it is ended, and made again from that",
                 })
             }
-            Self::Failed { reason } => write!(f, "no checkpoint could be made, and it runs on: {reason}"),
+            Self::Failed { reason } => write!(f, "no checkpoint could be made: {reason}"),
             Self::Continued { by_itself: false } => f.write_str("goes on after its checkpoint"),
             Self::Continued { by_itself: true } => {
                 f.write_str("goes on by itself after its checkpoint: nobody has said that it may in time")

@@ -4,6 +4,7 @@
 //! onlooker; some look at the engine's public face after a step. None knows how the engine works.
 
 mod answers;
+mod checkpoint;
 mod convergence;
 mod declarations;
 mod freezer;
@@ -64,8 +65,9 @@ pub(super) trait Checker {
 type Row = (&'static str, fn() -> Box<dyn Checker>);
 
 /// All checkers by name, in alphabetical order.
-const ALL: [Row; 22] = [
+const ALL: [Row; 23] = [
     ("answers", || Box::<answers::Answers>::default()),
+    ("checkpoint", || Box::<checkpoint::Checkpoints>::default()),
     ("convergence", || Box::new(convergence::Convergence)),
     ("declarations", || Box::<declarations::Declarations>::default()),
     ("freezer", || Box::<freezer::Freezers>::default()),

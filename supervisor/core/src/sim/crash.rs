@@ -1,4 +1,4 @@
-//! Crash points: a hot swap meets a fault at each of its steps, each many times.
+//! Crash points: a hot swap, or a process that is moved by a checkpoint, meets a fault at each of its steps, each many times.
 //!
 //! The other seeds draw what happens; here every cell of step × fault is visited on purpose. Nothing else goes wrong.
 //! Each run must end with one process that serves: the new one, the old one, or, where the table says so, one that the
@@ -41,8 +41,8 @@ const SLOW: Duration = Duration::from_secs(11);
 /// The steps of a hot swap, by the names that the supervisor gives them. `withdraw` and `revert` are on the way back from
 /// `commit` and `probation`. Those of [`CANARY`] are of a canary; `recall` is the way back from `canary`. At `start` and `asked`
 /// two serve side by side: with descriptors that the supervisor holds, and with those that the old process is asked for by a
-/// signal.
-pub const STEPS: [&str; 18] = [
+/// signal. Those of [`MOVE`] are of a process that goes on as another one.
+pub const STEPS: [&str; 22] = [
     "prepare",
     "move",
     "ready",
@@ -61,10 +61,17 @@ pub const STEPS: [&str; 18] = [
     "rest-commit",
     "start",
     "asked",
+    "dump",
+    "dumped",
+    "restore",
+    "restored",
 ];
 
 /// See [`STEPS`].
 const CANARY: Range<usize> = 8..16;
+
+/// See [`STEPS`].
+const MOVE: Range<usize> = 18..22;
 
 /// What goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -172,6 +179,11 @@ const MAY_END: [[&str; Fault::ALL.len()]; STEPS.len()] = [
     /* r. commit */ ["n",     "o",     "n",      "o",      "n",   "o",     "n",        "o",        "s", "o"],
     /* start     */ ["r",     "o",     "n",      "o",      "n",   "o",     "n",        "o",        "s", "n"],
     /* asked     */ ["r",     "o",     "r",      "o",      "no",  "o",     "n",        "o",        "s", "n"],
+    // Whoever is not there at a step has no fault at it, but one who will be does nothing then.
+    /* dump      */ ["r",     "n",     "n",      "r",      "n",   "o",     "n",        "n",        "s", "n"],
+    /* dumped    */ ["n",     "n",     "n",      "r",      "n",   "n",     "n",        "n",        "s", "n"],
+    /* restore   */ ["n",     "r",     "n",      "r",      "n",   "n",     "n",        "n",        "s", "n"],
+    /* restored  */ ["n",     "r",     "n",      "r",      "n",   "n",     "n",        "n",        "s", "n"],
 ];
 
 /// Processes that do nothing, and a time in which nobody says anything.
@@ -219,7 +231,7 @@ impl World {
         let Some((old, new)) = self.come_to(step)? else { return Ok(None) };
         let pause = Duration::from_millis(self.random.below(WITHIN_MS));
         self.pass(pause)?;
-        if self.engine.handover_step(&self.model.slots[0].name) != Some(name_of(step)) {
+        if self.step_now() != Some(name_of(step)) {
             return Ok(None);
         }
         said(self.strike(fault, old, new))?;
@@ -237,7 +249,8 @@ impl World {
     /// A swap of the only component, led to the step.
     fn come_to(&mut self, step: &str) -> Result<Option<(RunId, RunId)>, String> {
         self.model.calm = true;
-        said(self.declare_one_that_hands_over())?;
+        let moves = is_move(step);
+        said(self.declare_one_that_hands_over(moves))?;
         self.pass(Duration::from_secs(2))?;
         let name = self.model.slots[0].name.to_string();
         let old =
@@ -259,11 +272,13 @@ impl World {
             timeout_ms: None,
         };
         said(self.ask(0, request))?;
-        let new =
-            self.model.slots[0].second.as_ref().map(|process| process.run).ok_or("no swap was begun")?;
+        // Of a process that is moved the next one comes later.
+        let next = moves.then_some(RunId(old.0 + 1));
+        let second = || self.model.slots[0].second.as_ref().map(|process| process.run);
+        let new = next.or_else(second).ok_or("no swap was begun")?;
         let end = self.model.now + REACH;
         while self.model.now < end {
-            let now = self.engine.handover_step(&name);
+            let now = self.step_now();
             if now == Some(name_of(step)) {
                 return Ok(Some((old, new)));
             }
@@ -278,6 +293,12 @@ impl World {
             self.pass(LOOK)?;
         }
         Ok(None)
+    }
+
+    /// Where the upgrade of the only component stands.
+    fn step_now(&self) -> Option<&'static str> {
+        let name = &self.model.slots[0].name;
+        self.engine.handover_step(name).or_else(|| self.engine.move_step(name))
     }
 
     fn strike(&mut self, fault: Fault, old: RunId, new: RunId) -> Outcome {
@@ -330,7 +351,7 @@ impl World {
             None if slot.state == State::Inactive && slot.held => Ok(End::Stopped),
             Some(process) if slot.state == State::Active && serves(process) => Ok(match process.run {
                 run if run == old => End::Old,
-                run if run == new => End::New,
+                run if run == new && (process.remade || !self.model.moves(0)) => End::New,
                 _ => End::Restarted,
             }),
             process => Err(format!("nobody serves: it is {}, its process {process:?}", slot.state)),
@@ -341,6 +362,11 @@ impl World {
 /// Whether it is a step of programs that speak no protocol.
 fn is_foreign(step: &str) -> bool {
     matches!(step, "start" | "asked")
+}
+
+/// Whether it is a step of a process that is moved.
+fn is_move(step: &str) -> bool {
+    STEPS[MOVE].contains(&step)
 }
 
 /// What the supervisor calls a step.

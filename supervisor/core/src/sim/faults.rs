@@ -2,6 +2,7 @@
 //! the table, drawn by its weight, and what accompanies an effect is a function that the world
 //! calls when it performs it.
 
+pub(super) mod checkpoint;
 pub(super) mod clients;
 pub(super) mod files;
 mod freezer;
@@ -22,7 +23,7 @@ pub(super) struct Fault {
 }
 
 /// All of them.
-pub(super) const FAULTS: [Fault; 15] = [
+pub(super) const FAULTS: [Fault; 17] = [
     Fault { weight: |options| options.kill_weight, act: World::kill_one },
     Fault { weight: |options| options.early_kill_weight, act: World::kill_the_newest },
     Fault { weight: |options| options.massacre_weight, act: World::kill_many },
@@ -33,6 +34,8 @@ pub(super) const FAULTS: [Fault; 15] = [
     Fault { weight: |options| options.change_weight, act: World::ask_for_change },
     Fault { weight: |options| options.upgrade_weight, act: World::ask_for_upgrade },
     Fault { weight: |options| options.freeze_weight, act: World::ask_to_freeze },
+    Fault { weight: |options| options.checkpoint_weight, act: World::ask_about_checkpoints },
+    Fault { weight: |options| options.move_weight, act: World::ask_to_move },
     Fault { weight: |options| options.question_weight, act: World::ask_a_question },
     Fault { weight: |options| options.wait_weight, act: World::ask_to_wait },
     Fault { weight: |options| options.leave_weight, act: World::hang_up },

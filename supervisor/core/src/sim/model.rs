@@ -2,11 +2,14 @@
 //! processes that live. Made from what goes into the engine and what comes out of it, never from
 //! its inside, so that checkers have an opinion of their own.
 
+mod checkpoint;
+
 use std::fmt::Write as _;
 use std::rc::Rc;
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use crate::checkpoint::After;
 use crate::component::{Component, Readiness, Signal, Strategy};
 use crate::control::Freezer;
 use crate::engine::{Effect, Place, RunId};
@@ -129,6 +132,17 @@ pub(super) fn capability(name: &str) -> Option<usize> {
     name.strip_prefix("cap.")?.parse().ok()
 }
 
+/// How far a checkpoint of a process has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Dumped {
+    /// It is being made, since then, and this follows.
+    Making(Duration, After),
+    /// It is made, and the process stands still since then.
+    Held(Duration),
+    /// It is this one, and the process ends.
+    Leaving(Rc<str>),
+}
+
 /// A process of the fake world.
 #[derive(Clone, Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "facts that come in any order")]
@@ -158,6 +172,14 @@ pub(super) struct Process {
     pub(super) announced: bool,
     /// It stands still, or is on the way to or from that.
     pub(super) freezer: Option<Freezer>,
+    /// It is being written down, or was.
+    pub(super) dump: Option<Dumped>,
+    /// Since when it is being made from a checkpoint.
+    pub(super) restoring: Option<Duration>,
+    /// The checkpoint that it is made from.
+    pub(super) image: Option<Rc<str>>,
+    /// It was not started from its program.
+    pub(super) remade: bool,
     /// It does not hear SIGTERM.
     pub(super) deaf: bool,
     /// It was asked to give to this process, and does not serve meanwhile.
@@ -201,7 +223,10 @@ impl Process {
 
     /// Whether it runs and has a socket to say something about itself.
     pub(super) fn can_notify(&self) -> bool {
-        self.executed.is_some() && self.declared.component.has_notify_socket()
+        self.executed.is_some()
+            && self.restoring.is_none()
+            && !matches!(self.dump, Some(Dumped::Held(_)))
+            && self.declared.component.has_notify_socket()
     }
 
     /// Whether `READY=1` means that it is ready.
@@ -224,6 +249,8 @@ pub(super) struct Slot {
     pub(super) process: Option<Process>,
     /// The other process of a hot swap: who is to take over, or who was released.
     pub(super) second: Option<Process>,
+    /// The process that was written down and ended, until it is made again.
+    pub(super) moved: Option<Process>,
     /// The second serves new connections, and the first those that it has.
     pub(super) canary: bool,
     /// A user has stopped it.
@@ -264,6 +291,8 @@ pub(super) struct Model {
     pub(super) calm: bool,
     /// Since when everything is being stopped.
     pub(super) halting: Option<Duration>,
+    /// To execute another kernel.
+    pub(super) jumping: bool,
     /// The machine may go down.
     pub(super) halted: bool,
     pub(super) slots: Vec<Slot>,
@@ -293,6 +322,7 @@ impl Model {
             since: Duration::ZERO,
             process: None,
             second: None,
+            moved: None,
             canary: false,
             held: false,
             stays_failed: false,
@@ -301,6 +331,7 @@ impl Model {
             now: Duration::ZERO,
             calm: false,
             halting: None,
+            jumping: false,
             halted: false,
             slots: (0..components.min(SLOTS)).map(slot).collect(),
             kernel: Set::default(),
@@ -450,9 +481,14 @@ impl Model {
             self.tell(run);
         }
         match effect {
-            Effect::Spawn { run, component, place, generation, .. } => {
+            Effect::Spawn { run, component, place, generation, origin } => {
                 self.begin(*run, component, *place, *generation);
+                if origin.is_some() {
+                    self.begin_again(*run);
+                }
             }
+            Effect::Checkpoint { run, after, .. } => self.begin_checkpoint(*run, *after),
+            Effect::Continue(run) => self.go_on(*run),
             Effect::Connect { giver, taker, generation, part, .. } => {
                 if let Some(process) = self.process_mut(*giver) {
                     match part {
@@ -527,6 +563,10 @@ impl Model {
             extended: Duration::ZERO,
             announced: false,
             freezer: None,
+            dump: None,
+            restoring: None,
+            image: None,
+            remade: false,
             deaf: false,
             gives_to: None,
             lends_to: None,
@@ -595,7 +635,7 @@ impl Model {
         let Some(number) = self.owner(run) else { return };
         let up = self.slots[number].state.is_up();
         let Some(process) = self.process_mut(run) else { return };
-        let expected = up && process.freezer.is_none();
+        let expected = up && process.freezer.is_none() && !process.is_away();
         if said.stopping && !std::mem::replace(&mut process.announced, true) && expected {
             process.due = Some(now + process.declared.component.hotswap.shutdown_grace);
         }
@@ -679,7 +719,9 @@ impl Model {
             return true;
         }
         if let Some(number) = self.owner(run).filter(|_| lives) {
-            self.slots[number].process = None;
+            let slot = &mut self.slots[number];
+            let leaves = |process: &Process| matches!(process.dump, Some(Dumped::Leaving(_)));
+            slot.moved = slot.process.take().filter(|process| leaves(process) && slot.state.is_up());
             self.forget_ground(number);
         }
         lives

@@ -210,6 +210,24 @@ options! {
     sliced = Sometimes(60, 5, 80);
     /// Percent of file changes that are of a slice.
     slice_files = Sometimes(60, 5, 60);
+    /// Percent of components that keep checkpoints.
+    checkpoints = Sometimes(60, 20, 95);
+    /// Percent of those services that start warm.
+    warm = Sometimes(50, 10, 80);
+    /// Percent of components that were carried over from another kernel.
+    carried = Sometimes(20, 5, 60);
+    /// Percent of checkpoints that fail, and of processes that cannot be made from one, while faults last.
+    checkpoint_failures = Sometimes(60, 1, 50);
+    /// Percent of processes that are never made from one, while faults last.
+    restore_hangs = Sometimes(30, 1, 30);
+    /// Time that a checkpoint takes, and what is made from one.
+    checkpoint_ms = Power(16);
+    /// How often a client asks for a checkpoint, or for what can be done with one.
+    checkpoint_weight = Sometimes(50, 1, 10);
+    /// How often a client has a process moved.
+    move_weight = Sometimes(50, 1, 6);
+    /// Percent of shutdowns that are to execute another kernel.
+    jumps = Sometimes(40, 20, 100);
     /// 1 if everything is shut down while faults go on, and nothing is expected to come up before.
     halt_early = Sometimes(20, 1, 1);
 }
@@ -225,6 +243,7 @@ impl Options {
             stop_ms: drawn.stop_ms.min(500),
             kill_ms: drawn.kill_ms,
             probe_ms: drawn.probe_ms.min(500),
+            checkpoint_ms: drawn.checkpoint_ms.min(500),
             ..self
         }
     }

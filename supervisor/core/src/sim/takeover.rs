@@ -135,6 +135,8 @@ impl World {
             self.takeover.seen = record.revision;
             self.model.apply(&Effect::Changed(record));
         }
+        // What was being written down runs on.
+        self.model.forget_checkpoints();
         let processes = self.model.all_processes().map(|(_, process)| (process.run, alive(process)));
         let facts = Facts {
             failure: Some("drawn".into()),
@@ -160,6 +162,7 @@ impl World {
 
 fn alive(process: &Process) -> Alive {
     let stage = match (process.ready, process.executed) {
+        _ if process.restoring.is_some() => Stage::Created,
         (true, _) => Stage::Ready,
         (false, Some(_)) => Stage::Executed,
         (false, None) => Stage::Created,

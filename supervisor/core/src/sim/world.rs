@@ -11,6 +11,7 @@ use super::crash::Frozen;
 use super::digest::Digest;
 use super::faults::{
     FAULTS,
+    checkpoint::Images,
     clients::Clients,
     files::Files,
     handovers::{Relay, Word},
@@ -65,6 +66,10 @@ pub(super) enum Plan {
     Frozen(RunId, bool),
     /// It goes on, or cannot be made to.
     Thawed(RunId, bool),
+    /// A process is written down, or cannot be.
+    Checkpointed(RunId, bool),
+    /// A process is made from a checkpoint, or cannot be.
+    Restored(RunId, bool),
     /// A process speaks on the channel of its hot swap.
     Say(RunId, Word),
     /// It listens for the signal that asks for what it serves.
@@ -110,6 +115,7 @@ pub(super) struct World {
     pub(super) clients: Clients,
     pub(super) takeover: Takeover,
     pub(super) frozen: Frozen,
+    pub(super) images: Images,
     pub(super) engine: Engine,
     phase: Phase,
     plans: BinaryHeap<Reverse<Planned>>,
@@ -137,6 +143,7 @@ impl World {
             clients: Clients::default(),
             takeover,
             frozen: Frozen::default(),
+            images: Images::default(),
             engine: Engine::new(Config::default()),
             phase: Phase::Safety,
             plans: BinaryHeap::new(),
@@ -171,6 +178,7 @@ impl World {
 
     /// All phases.
     pub(super) fn live(&mut self) -> Step {
+        self.carry_over()?;
         self.declare_all()?;
         let halt_at = (self.options.halt_early == 1).then(|| self.random.below(self.options.faults + 1));
         for fault in 0..self.options.faults {
@@ -220,10 +228,15 @@ impl World {
         if self.model.halting.is_some() {
             return Ok(());
         }
-        if self.random.percent(50) {
-            self.ask(0, Request::Poweroff)
-        } else {
-            self.give(Event::Halt(Halt::PowerOff))
+        let jumps = self.random.percent(self.options.jumps);
+        if jumps {
+            self.hold_some()?;
+        }
+        match (jumps, self.random.percent(50)) {
+            (true, true) => self.ask(0, Request::Kexec),
+            (true, false) => self.give(Event::Halt(Halt::Kexec)),
+            (false, true) => self.ask(0, Request::Poweroff),
+            (false, false) => self.give(Event::Halt(Halt::PowerOff)),
         }
     }
 
@@ -306,6 +319,8 @@ impl World {
             Plan::LimitSlice(number, done) => self.report_slice_limits(number, done),
             Plan::Frozen(run, done) => self.report_frozen(run, done),
             Plan::Thawed(run, done) => self.report_thawed(run, done),
+            Plan::Checkpointed(run, done) => self.report_checkpoint(run, done),
+            Plan::Restored(run, done) => self.report_restoration(run, done),
             Plan::Say(run, _) if self.frozen.is_hung(run) => Ok(()),
             Plan::Say(run, word) => match self.frozen.silence(self.model.now) {
                 None => self.say_on_channel(run, word),
@@ -353,8 +368,8 @@ impl World {
         }
         self.note(">", || trace::event(&event));
         self.digest.event(&event);
-        if matches!(event, Event::Halt(_)) {
-            self.model.halting.get_or_insert(self.model.now);
+        if let Event::Halt(halt) = event {
+            self.model.begin_halt(halt);
         }
         for (name, checker) in &mut self.checkers {
             checker
@@ -411,7 +426,8 @@ impl World {
 
     fn perform(&mut self, effect: &Effect, created: &mut Vec<RunId>) {
         match effect {
-            Effect::Spawn { run, component, .. } => {
+            Effect::Spawn { run, origin: Some(origin), .. } => self.plan_restoration(*run, origin),
+            Effect::Spawn { run, component, origin: None, .. } => {
                 created.push(*run);
                 self.plan_life(*run, component);
             }
@@ -431,8 +447,8 @@ impl World {
             Effect::Connect { giver, generation, .. } => self.plan_offer(*giver, *generation),
             Effect::Relay { giver, taker, .. } => self.plan_relay(*giver, *taker),
             Effect::Order(run, order) => self.plan_obedience(*run, order),
+            Effect::Checkpoint { run, limit, .. } => self.plan_checkpoint(*run, *limit),
             Effect::Signal(..)
-            | Effect::Checkpoint { .. }
             | Effect::Continue(_)
             | Effect::Unconfine(_)
             | Effect::Forget(_)
@@ -459,8 +475,10 @@ impl World {
     fn want_everything(&mut self) -> Step {
         for number in 0..self.model.slots.len() {
             let slot = &self.model.slots[number];
-            if slot.declared.is_some() && (slot.held || matches!(slot.state, State::Failed | State::Stopping))
-            {
+            // One that was to be made from a checkpoint or not at all may yet not be.
+            let strict = !slot.state.is_up() && self.images.was_wanted(number);
+            let down = slot.held || matches!(slot.state, State::Failed | State::Stopping);
+            if slot.declared.is_some() && (down || strict) {
                 let name = slot.name.to_string();
                 self.ask(0, Request::Start { name, timeout_ms: None })?;
             }

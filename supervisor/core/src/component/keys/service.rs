@@ -51,7 +51,9 @@ pub(super) const LIFECYCLE: &[Key] = &[
          `HANDOFF_FD` (docs/reference/hot-swap.md); an upgrade, or a change of its file, moves its sockets and its \
          state to the next process while clients wait. One that never speaks there, and for which the supervisor holds \
          descriptors (`[[sockets]]`, `hotswap.fd_store_max`), gets the next process beside it until that is ready. It is \
-         restarted when neither can be.",
+         restarted when neither can be. `checkpoint`: with `checkpoint.enabled`, an upgrade moves the process itself: it is \
+         written down, ended and made again, with its memory and connections, while clients wait; where that cannot be, \
+         the way of `fd-passing` is gone.",
     ),
     key("reload_signal", Shape::Signal, NONE, "Sent to the process by `graphctl reload NAME`."),
     key(
@@ -182,7 +184,12 @@ pub(super) const LIFECYCLE: &[Key] = &[
 ];
 
 pub(super) const CHECKPOINT: &[Key] = &[
-    key("enabled", Shape::Truth, FALSE, "Whether checkpoints of the component are kept."),
+    key(
+        "enabled",
+        Shape::Truth,
+        FALSE,
+        "Whether checkpoints of the component are made: by `graphctl checkpoint`, and for upgrades and `warm_start`.",
+    ),
     key("preserve_fds", Shape::List, EMPTY, "Descriptors to keep open across a restore."),
     key("leave_running", Shape::Truth, FALSE, "Take a snapshot only: the process runs on."),
     key(

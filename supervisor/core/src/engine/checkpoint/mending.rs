@@ -26,6 +26,10 @@ impl Engine {
     pub(in crate::engine) fn give_up_checkpoints(&mut self, facts: &Facts) {
         let lost = self.checkpointing().into_iter().filter(|run| !facts.checkpoints.contains(run));
         for run in lost.collect::<Vec<_>>() {
+            // It may have been made, and have left everything held.
+            if facts.failure.is_some() {
+                self.effects.push(Effect::Continue(run));
+            }
             self.take_checkpointed(run, Err(Cause::Interrupted.to_string().into()));
         }
     }
@@ -33,8 +37,10 @@ impl Engine {
     /// After a failure of the supervisor: what is to be held has its limit, what is not held goes on, for the word may be
     /// lost, and what is there was made.
     pub(in crate::engine) fn mend_checkpoint(&mut self, id: NodeId, facts: &Facts) {
-        let Some(process) = self.unit(id).and_then(|unit| unit.process.as_ref()) else { return };
-        let (run, enabled) = (process.run, process.component.checkpoint.enabled);
+        let Some(unit) = self.unit(id) else { return };
+        let Some(process) = unit.process.as_ref() else { return };
+        let run = process.run;
+        let enabled = [&unit.component, &process.component].iter().any(|one| one.checkpoint.enabled);
         let Some(Alive { pid, stage }) = facts.processes.get(&run).copied() else { return };
         if let Some(restoring) = &process.restoring {
             let (made, lost) = (restoring.id.clone(), restoring.timer.is_none());

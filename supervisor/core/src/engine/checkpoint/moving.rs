@@ -100,7 +100,7 @@ impl Engine {
         }
         let Move { fallback, strategy, mut passed_over, cause } = way;
         if !fallback {
-            let message = format!("the checkpoint of {name} failed: {reason}; it runs on");
+            let message = format!("the checkpoint of {name} failed: {reason}");
             return self.refuse_all(is_it, &message);
         }
         passed_over.push(passed_over_for(UpgradeLevel::Checkpoint, reason));
@@ -217,6 +217,19 @@ impl Engine {
         self.runs.remove(&run);
         self.process_gone(id);
         self.rest(id, Cause::NotRestored { reason: Rc::clone(reason) });
+    }
+
+    /// How far a component's process has come that is moved, for who tests that: `dump`, `dumped`, `restore`, and
+    /// `restored` from then on.
+    pub fn move_step(&self, name: &str) -> Option<&'static str> {
+        let process = self.find(name)?.process.as_ref()?;
+        let dump = process.dump.as_ref().filter(|dump| matches!(dump.purpose, Purpose::Move(_)));
+        match (&process.restoring, dump.map(|dump| &dump.stage)) {
+            (Some(restoring), _) => restoring.is_move().then_some("restore"),
+            (None, Some(Stage::Leaving(..))) => Some("dumped"),
+            (None, Some(_)) => Some("dump"),
+            (None, None) => (process.from == From::Image).then_some("restored"),
+        }
     }
 
     /// The answer to who waits for a process to go on as another one, when it does not.

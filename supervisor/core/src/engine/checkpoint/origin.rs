@@ -79,6 +79,10 @@ impl Restoring {
     pub(super) fn new(why: Why, id: Option<Rc<str>>, timer: Option<TimerKey>) -> Self {
         Self { why, id, timer, late: false }
     }
+
+    pub(super) fn is_move(&self) -> bool {
+        matches!(self.why, Why::Moved(_))
+    }
 }
 
 /// The next process is to be made from a checkpoint.
@@ -116,7 +120,8 @@ impl Engine {
         if self.halting.is_some() {
             return self.refuse(client, "everything is being stopped".to_owned());
         }
-        if let Some(message) = self.dump_refusal(node) {
+        let stopping = self.unit(node).is_some_and(|unit| unit.state == State::Stopping);
+        if let Some(message) = self.dump_refusal(node).filter(|_| !stopping) {
             return self.refuse(client, message);
         }
         let origin = Origin { id: id.map(Rc::from) };
@@ -126,6 +131,24 @@ impl Engine {
         let not = self.renew_as_wanted(node, cause);
         let goal = Goal::Restored(Restore { name: name.into(), not, made: None, passed_over: None });
         self.wait(client, uid, goal, timeout_ms);
+    }
+
+    /// A client wants a component to run: a new start will do, whatever was said of one from a checkpoint.
+    pub(in crate::engine) fn allow_new_start(&mut self, id: NodeId) {
+        if let Some(wanted) = self.unit_mut(id).and_then(|unit| unit.wanted.as_mut()) {
+            wanted.fallback = true;
+        }
+        if let Some(Why::Asked { fallback }) = self.restoring_of(id).map(|restoring| &mut restoring.why) {
+            *fallback = true;
+        }
+    }
+
+    /// Who wanted the next process made from a checkpoint was refused: nothing is left of that.
+    pub(in crate::engine) fn forget_wanted(&mut self, name: &str) {
+        let id = self.names.get(name).copied();
+        if let Some(unit) = id.and_then(|id| self.unit_mut(id)) {
+            unit.wanted = None;
+        }
     }
 
     /// What the next process of a component is made from, if not from its program; asked for once.
@@ -158,7 +181,6 @@ impl Engine {
         let Some(id) = self.runs.get(&run).copied() else { return };
         let Some(restoring) = self.end_restoring(id) else { return };
         self.note_pid(run, pid);
-        self.note_limits_of_slices(run);
         let Some(unit) = self.unit_mut(id) else { return };
         let (state, waits, oneshot) = (unit.state, unit.waits_for > 0, unit.component.kind == Kind::Oneshot);
         if let Some(process) = &mut unit.process {

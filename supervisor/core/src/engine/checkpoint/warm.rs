@@ -5,6 +5,7 @@
 //! is a new one.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -89,13 +90,14 @@ impl Engine {
 
 impl Unit {
     /// Its process is gone: one that was made warm and fails within the window of restarts is not made so again.
-    pub(in crate::engine) fn weigh_warm(&mut self, by_itself: bool, now: std::time::Duration) {
+    pub(in crate::engine) fn weigh_warm(&mut self, by_itself: bool, now: Duration) {
         let Some(process) = self.process.as_ref().filter(|process| process.from == From::Warm) else {
             return;
         };
         let fails = by_itself || self.after_stop != AfterStop::Rest;
-        let age = process.since.map_or(std::time::Duration::ZERO, |since| now.saturating_sub(since));
+        let age = process.since.map_or(Duration::ZERO, |since| now.saturating_sub(since));
         if fails
+            && !broken(Mutation::RetryWarm)
             && age < self.component.lifecycle.restart_window
             && let Some(warm) = &mut self.warm
         {

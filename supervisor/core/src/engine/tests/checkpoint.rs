@@ -87,7 +87,7 @@ fn nothing_is_expected_of_what_is_written_down_and_who_asked_is_told() {
     assert_eq!(refusal(checkpoint(&mut bench, After::Run)), "a checkpoint of a is being made");
     let freeze = Request::Freeze { name: "a".to_owned(), timeout_ms: None };
     assert_eq!(refusal(bench.ask(0, freeze)), "a checkpoint of a is being made");
-    assert_eq!(refusal(upgrade(&mut bench, true)), "a checkpoint of a is being made");
+    assert_eq!(refusal(upgrade(&mut bench, true)), "a checkpoint of a is being made; --queue waits for that");
     bench.give(Event::Checkpointed(run, Ok(written("one"))));
     assert_eq!((mark(&bench), bench.engine.deadline()), (None, deadline));
     let answered = bench.effects.iter().any(|effect| {
@@ -102,7 +102,7 @@ fn one_that_fails_loses_nothing() {
     let run = bench.run("a");
     assert_eq!(checkpoint(&mut bench, After::Hold), None);
     bench.give(Event::Checkpointed(run, Err("the disk is full".into())));
-    assert_eq!(refusal(bench.answer()), "the checkpoint of a failed: the disk is full; it runs on");
+    assert_eq!(refusal(bench.answer()), "the checkpoint of a failed: the disk is full");
     assert_eq!((mark(&bench), bench.engine.state("a")), (None, State::Active));
     assert!(!bench.has_told_anybody());
 }
@@ -175,6 +175,23 @@ fn a_moved_process_goes_on_as_another_one_and_its_component_stays_up() {
 }
 
 #[test]
+fn an_upgrade_that_queues_begins_when_the_checkpoint_is_over() {
+    for made in [true, false] {
+        let mut bench = executed(MOVES);
+        let run = bench.run("a");
+        checkpoint(&mut bench, After::Run);
+        let name = "a".to_owned();
+        let request =
+            Request::Upgrade { name, fallback: true, queue: true, strategy: None, timeout_ms: None };
+        bench.give(Event::Request { client: ClientId(2), peer: Peer::new(0, 1), request });
+        assert_eq!(asked(&bench), Some((run, After::Run)));
+        let outcome = if made { Ok(written("one")) } else { Err("a device is open".into()) };
+        bench.give(Event::Checkpointed(run, outcome));
+        assert_eq!(asked(&bench), Some((run, After::End)), "made: {made}");
+    }
+}
+
+#[test]
 fn the_next_way_is_gone_when_nothing_could_be_written_down() {
     let mut bench = executed(MOVES);
     let old = bench.run("a");
@@ -195,7 +212,7 @@ fn the_next_way_is_gone_when_nothing_could_be_written_down() {
     let old = bench.run("a");
     assert_eq!(upgrade(&mut bench, false), None);
     bench.give(Event::Checkpointed(old, Err("a device is open".into())));
-    assert!(refusal(bench.answer()).contains("a device is open; it runs on"));
+    assert!(refusal(bench.answer()).contains("the checkpoint of a failed: a device is open"));
     assert!(!bench.has_told(old));
 }
 

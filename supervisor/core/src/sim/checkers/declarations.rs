@@ -26,6 +26,8 @@ impl Checker for Declarations {
         let slot = model.number(name).map(|number| &model.slots[number]);
         match slot.and_then(|slot| slot.declared.as_ref()) {
             None => Err(format!("{name} is started though nothing declares it")),
+            // What goes on as another process is what it was.
+            Some(_) if slot.is_some_and(|slot| slot.moved.is_some() && slot.state.is_up()) => Ok(()),
             Some(declared) if declared.component != *component => {
                 Err(format!("{name} is started with a declaration that is no longer in force"))
             }
@@ -44,7 +46,7 @@ impl Checker for Declarations {
                 .as_ref()
                 .is_some_and(|declared| process.declared.component.same_process(&declared.component));
             // Nobody can take over from one that is not known to serve, or stands still.
-            let stands = process.freezer.is_some() && model.hands_over(&slot.name);
+            let stands = (process.freezer.is_some() || process.is_away()) && model.hands_over(&slot.name);
             let able = process.said_serving && !stands;
             let waits = slot.second.is_some() || process.stays || !able;
             if !same && !waits && slot.state != State::Stopping {

@@ -1,7 +1,8 @@
 //! A process is told once to end, by SIGTERM or by SIGABRT and never by both, has its grace, and is
 //! killed when that is over, again and again while it does not go. Nothing is killed earlier, but at
 //! the end of a shutdown. What a process asks for beyond its grace it gets, up to a limit. One that was released
-//! has the same grace; one that failed to take over has none, for it serves nobody.
+//! has the same grace; one that failed to take over has none, for it serves nobody,
+//! nor has one that was not made from a checkpoint in time.
 
 use std::time::Duration;
 
@@ -11,6 +12,9 @@ use crate::sim::model::{Model, told_to_end};
 
 /// How long a shutdown takes before everything left is killed.
 const HALT_LIMIT: Duration = Duration::from_secs(60);
+
+/// The longest time for a process to be made from a checkpoint.
+const RESTORE_LIMIT: Duration = Duration::from_secs(60);
 
 /// See the module documentation.
 pub(super) struct Grace;
@@ -37,7 +41,8 @@ impl Checker for Grace {
         let failed = second && process.released.is_none() && process.gives_to.is_none();
         // The next start waits for it.
         let in_the_way = second && slot.is_some_and(|slot| slot.process.is_none());
-        if failed || released || in_the_way {
+        let unmade = process.restoring.is_some_and(|since| model.now >= since + RESTORE_LIMIT);
+        if failed || released || in_the_way || unmade {
             return Ok(());
         }
         let forced = model.halting.is_some_and(|since| model.now >= since + HALT_LIMIT);

@@ -149,7 +149,10 @@ impl Checker for Handovers {
         let failing =
             |swap: &&Swap| Some(swap.taker) == self.unwell && swap.serves.is_some() && swap.keeps(model);
         if let Some(swap) = self.open.iter().find(failing)
-            && model.process(swap.taker).is_some_and(|taker| taker.killed.is_none())
+            // A canary that is told to end with its component fails nobody.
+            && model
+                .process(swap.taker)
+                .is_some_and(|taker| taker.killed.is_none() && taker.released.is_none())
         {
             return Err(format!(
                 "run {} says that it fails on probation, and is not rolled back",

@@ -74,6 +74,7 @@ impl Checker for Probes {
                     (count.failures, count.since, count.passed) = (0, model.now, false);
                 }
             }
+            Event::Checkpointed(run, _) | Event::Restored { run, .. } => self.begin_anew(model, *run),
             _ => {}
         }
         Ok(())
@@ -82,6 +83,10 @@ impl Checker for Probes {
     fn effect(&mut self, model: &Model, effect: &Effect) -> Verdict {
         match effect {
             Effect::Probe { probe, run, component } => self.begin(model, *probe, *run, component),
+            Effect::Continue(run) => {
+                self.begin_anew(model, *run);
+                Ok(())
+            }
             Effect::CancelProbe(probe) => self.cancel(*probe, model.now),
             Effect::Changed(record) => self.change(model, record),
             _ => Ok(()),
@@ -97,6 +102,14 @@ impl Checker for Probes {
 }
 
 impl Probes {
+    /// What was probed by nobody is looked at again.
+    fn begin_anew(&mut self, model: &Model, run: RunId) {
+        if let Some(number) = model.owner(run) {
+            let count = &mut self.counts[number];
+            (count.failures, count.since, count.passed) = (0, model.now, false);
+        }
+    }
+
     /// Another probe begins a new count.
     fn declare(&mut self, model: &Model) {
         for (number, (count, slot)) in self.counts.iter_mut().zip(&model.slots).enumerate() {

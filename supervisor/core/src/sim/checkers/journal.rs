@@ -53,7 +53,13 @@ impl Checker for Revisions {
         }
         let state = model.slots.get(number).map_or(State::Active, |slot| slot.state);
         // What a hot swap begins with is a remark, too, and so is a kill that nothing follows.
-        let told = matches!(cause, Cause::Request { .. } | Cause::Redeclared { .. } | Cause::OutOfMemory(_));
+        let told = matches!(
+            cause,
+            Cause::Request { .. }
+                | Cause::Redeclared { .. }
+                | Cause::OutOfMemory(_)
+                | Cause::NotRestored { .. }
+        );
         let begins = from == to && told;
         if *from != state || (from == to) != (begins || cause.is_remark()) {
             return Err(format!("{component} goes from {from} to {to} while it is {state}"));

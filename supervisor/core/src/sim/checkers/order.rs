@@ -18,7 +18,7 @@ impl Checker for Order {
         }
         for (user, other) in model.processes() {
             // A cycle has no order.
-            if user == own || !other.stands_on.has(own) || model.needs(own, user) {
+            if user == own || model.is_kept(other) || !other.stands_on.has(own) || model.needs(own, user) {
                 continue;
             }
             let Some(declared) = &model.slots[user].declared else { continue };

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use super::{Checker, Verdict};
 use crate::control::{Answer, Request, Until, UpgradeLevel};
-use crate::engine::{ClientId, Effect, Engine, Event, FREEZE_LIMIT, RELOAD_NOTICE, RunId};
+use crate::engine::{CHECKPOINT_LIMIT, ClientId, Effect, Engine, Event, FREEZE_LIMIT, RELOAD_NOTICE, RunId};
 use crate::journal::{CAPACITY, State};
-use crate::sim::model::{Model, SLOTS};
+use crate::sim::model::{Model, Process, SLOTS};
 
 /// What the good answer to a request promises.
 #[derive(Debug)]
@@ -33,7 +33,7 @@ enum Promise {
 struct Down {
     /// Since when, if it was up.
     since: Option<Duration>,
-    /// Something is left of the upgrade before, for which it may have to wait.
+    /// Something is left of the upgrade before, or of a checkpoint, for which it may have to wait.
     waits: bool,
 }
 
@@ -139,7 +139,7 @@ impl Replies {
         let true_word = match (answer, promise) {
             (Answer::Done { .. }, Promise::Nothing) => true,
             (Answer::Done { .. }, Promise::Gone(number, run)) => run.is_none() || run_of(number) != run,
-            (Answer::Done { .. }, Promise::Up(number, not)) => up(number, not),
+            (Answer::Done { .. } | Answer::Restored { .. }, Promise::Up(number, not)) => up(number, not),
             (Answer::Done { revision, .. }, Promise::News(of, since)) => {
                 *revision > since && *revision == self.news(model, of)
             }
@@ -157,7 +157,7 @@ impl Replies {
                 };
                 up(number, not) && right
             }
-            (Answer::Done { .. } | Answer::Upgraded(_), _) => false,
+            (Answer::Done { .. } | Answer::Upgraded(_) | Answer::Restored { .. }, _) => false,
             _ => true,
         };
         if true_word { Ok(()) } else { Err(format!("{answer:?} is answered, which is not true")) }
@@ -171,8 +171,10 @@ fn limit(model: &Model, request: &Request) -> Option<Duration> {
         | Request::Stop { timeout_ms, .. }
         | Request::Restart { timeout_ms, .. }
         | Request::Upgrade { timeout_ms, .. }
+        | Request::Restore { timeout_ms, .. }
         | Request::Wait { timeout_ms, .. } => *timeout_ms,
         Request::Freeze { .. } | Request::Thaw { .. } => return Some(FREEZE_LIMIT),
+        Request::Checkpoint { .. } => return Some(CHECKPOINT_LIMIT),
         // Everything else is answered at once.
         _ => Some(0),
     };
@@ -195,11 +197,14 @@ fn promise(model: &Model, request: &Request) -> Promise {
     let made = match request {
         Request::Stop { name, .. } => find(name).map(|(number, run)| Promise::Gone(number, run)),
         Request::Start { name, .. } => find(name).map(|(number, _)| Promise::Up(number, None)),
-        Request::Restart { name, .. } => find(name).map(|(number, run)| Promise::Up(number, run)),
+        Request::Restart { name, .. } | Request::Restore { name, .. } => {
+            find(name).map(|(number, run)| Promise::Up(number, run))
+        }
         Request::Upgrade { name, .. } => find(name).map(|(number, run)| {
             let slot = &model.slots[number];
             let down = slot.state.is_up().then_some(model.now);
-            Promise::Upgraded(number, run, Down { since: down, waits: slot.second.is_some() })
+            let away = slot.process.as_ref().is_some_and(Process::is_away);
+            Promise::Upgraded(number, run, Down { since: down, waits: slot.second.is_some() || away })
         }),
         Request::Wait { until: Until::Changed { name, since }, .. } => match name {
             None => Some(Promise::News(None, *since)),

@@ -28,7 +28,7 @@ impl Checker for Shutdown {
             }
             Effect::Halt(_) => {
                 let forced = model.halting.is_some_and(|since| model.now >= since + LIMIT);
-                match model.all_processes().next() {
+                match model.all_processes().find(|(_, process)| !model.is_kept(process)) {
                     Some((number, _)) if !forced => {
                         Err(format!("the machine goes down while {} lives", model.slots[number].name))
                     }

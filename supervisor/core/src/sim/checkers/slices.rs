@@ -82,7 +82,7 @@ impl Checker for Slices {
         if !std::mem::take(&mut self.changed) {
             return Ok(());
         }
-        for (number, _) in model.processes() {
+        for (number, _) in model.processes().filter(|(_, process)| !model.is_kept(process)) {
             let slot = &model.slots[number];
             // From one that is now to lie elsewhere another process may be about to take over.
             let around = slot.declared.as_ref().map(|declared| slices_around(&declared.component));

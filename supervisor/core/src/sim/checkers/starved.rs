@@ -101,6 +101,7 @@ impl Model {
     pub(in crate::sim) fn stays_failed(&self, number: usize, cause: &Cause) -> bool {
         let declared = self.slots[number].declared.as_ref().map(|declared| &declared.component);
         let stops = declared.is_some_and(|c| c.kind == Kind::Service && c.resources.on_oom == OnOom::Stop);
-        stops && matches!(cause, Cause::OutOfMemory(_))
+        // That none is to be started in its place was asked for.
+        (stops && matches!(cause, Cause::OutOfMemory(_))) || matches!(cause, Cause::NotRestored { .. })
     }
 }

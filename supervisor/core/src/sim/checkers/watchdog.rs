@@ -9,7 +9,7 @@ use crate::component::{Component, Signal};
 use crate::engine::{Effect, Engine, Event, Place, RunId};
 use crate::journal::{Cause, Progress, Record, State};
 use crate::notify::Watchdog;
-use crate::sim::model::Model;
+use crate::sim::model::{Model, Process};
 use yakiros_handoff::message::Order;
 
 /// The watchdog of one process, by the onlooker's own clock.
@@ -84,7 +84,13 @@ impl Checker for Watchdogs {
                     dog.last = model.now;
                 }
             }
-            Event::Ended(run, _) | Event::NotExecuted { run, .. } | Event::Unsupported { run, .. } => {
+            Event::Checkpointed(run, _) | Event::Restored { run, .. } => self.begin_anew(model, *run),
+            // It goes on as another process.
+            Event::Ended(run, _) if is_moved(model, *run) => {}
+            Event::Ended(run, _)
+            | Event::NotExecuted { run, .. }
+            | Event::Unsupported { run, .. }
+            | Event::NotRestored(run, _) => {
                 if let Some(number) = model.owner(*run)
                     && self.dogs[number].is_some_and(|dog| dog.run == *run)
                 {
@@ -104,8 +110,12 @@ impl Checker for Watchdogs {
                 self.kept.resize(model.slots.len(), None);
                 self.canaries.resize(model.slots.len(), None);
                 // Who is to take over is watched from when it has.
-                if *place == Place::Alone {
-                    self.dogs[number] = Some(Dog::new(*run, component));
+                let slot = &model.slots[number];
+                let goes_on = slot.moved.is_some() && slot.state.is_up();
+                match &mut self.dogs[number] {
+                    Some(dog) if goes_on => dog.run = *run,
+                    dog if *place == Place::Alone => *dog = Some(Dog::new(*run, component)),
+                    _ => {}
                 }
                 Ok(())
             }
@@ -129,6 +139,10 @@ impl Checker for Watchdogs {
                 {
                     dog.last = model.now;
                 }
+                Ok(())
+            }
+            Effect::Continue(run) => {
+                self.begin_anew(model, *run);
                 Ok(())
             }
             Effect::Changed(record) => self.change(model, record),
@@ -163,7 +177,8 @@ impl Checker for Watchdogs {
             if let Some(due) = announced.and_then(|process| process.due).filter(|due| model.now >= *due) {
                 return Err(format!("{} has announced its end, by {due:?}, and runs on", slot.name));
             }
-            let frozen = slot.process.as_ref().is_some_and(|process| process.freezer.is_some());
+            let still = |process: &Process| process.freezer.is_some() || process.is_away();
+            let frozen = slot.process.as_ref().is_some_and(still);
             if announced.is_none()
                 && !frozen
                 && !dog.interval.is_zero()
@@ -176,7 +191,20 @@ impl Checker for Watchdogs {
     }
 }
 
+/// Whether a process was written down and ended to go on as another one.
+fn is_moved(model: &Model, run: RunId) -> bool {
+    let slot = model.owner(run).map(|number| &model.slots[number]);
+    slot.and_then(|slot| slot.moved.as_ref()).is_some_and(|moved| moved.run == run)
+}
+
 impl Watchdogs {
+    /// A process has its interval from now on.
+    fn begin_anew(&mut self, model: &Model, run: RunId) {
+        if let Some(dog) = self.dog_mut(model, run) {
+            dog.last = model.now;
+        }
+    }
+
     fn dog_mut(&mut self, model: &Model, run: RunId) -> Option<&mut Dog> {
         let number = model.owner(run)?;
         let dogs = [self.dogs.get_mut(number)?, self.canaries.get_mut(number)?];

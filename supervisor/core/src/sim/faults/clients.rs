@@ -2,7 +2,7 @@
 
 use crate::component::Strategy;
 use crate::control::{LogPosition, Request, Until};
-use crate::engine::{ClientId, Event, Peer};
+use crate::engine::{ClientId, Event, Halt, Peer};
 use crate::journal::State;
 use crate::sim::world::{Step, World};
 
@@ -59,7 +59,9 @@ impl World {
     fn foresee(&mut self, request: &Request) {
         let (name, held) = match request {
             Request::Stop { name, .. } => (name, true),
-            Request::Start { name, .. } | Request::Restart { name, .. } if self.model.halting.is_none() => {
+            Request::Start { name, .. } | Request::Restart { name, .. } | Request::Restore { name, .. }
+                if self.model.halting.is_none() =>
+            {
                 (name, false)
             }
             // One that is refused for its way changes nothing.
@@ -70,10 +72,9 @@ impl World {
             {
                 (name, false)
             }
-            Request::Poweroff | Request::Reboot => {
-                self.model.halting.get_or_insert(self.model.now);
-                return;
-            }
+            Request::Poweroff => return self.model.begin_halt(Halt::PowerOff),
+            Request::Reboot => return self.model.begin_halt(Halt::Reboot),
+            Request::Kexec => return self.model.begin_halt(Halt::Kexec),
             _ => return,
         };
         let number = self.model.number(name);

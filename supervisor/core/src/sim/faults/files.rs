@@ -68,13 +68,13 @@ impl World {
         self.give_files(components.into_iter().chain(slices).collect(), all)
     }
 
-    /// One service that hands over, is probed, and has a probation, for [`crate::sim::crash`].
-    pub(in crate::sim) fn declare_one_that_hands_over(&mut self) -> Step {
+    /// One service that hands over, by descriptors or by a checkpoint, is probed, and has a probation, for [`crate::sim::crash`].
+    pub(in crate::sim) fn declare_one_that_hands_over(&mut self, moves: bool) -> Step {
         let mut component = TEMPLATE.with(Component::clone);
         component.name = self.model.slots[0].name.to_string();
         component.provides.push(name_of(0));
         let lifecycle = Rc::make_mut(&mut component.lifecycle);
-        lifecycle.handoff = Handoff::FdPassing;
+        lifecycle.handoff = if moves { Handoff::Checkpoint } else { Handoff::FdPassing };
         lifecycle.readiness_timeout = Duration::from_secs(10);
         lifecycle.health = Some(Health {
             check: Check::File("/c".to_owned()),
@@ -85,6 +85,7 @@ impl World {
             start_grace: Duration::ZERO,
             jitter: None,
         });
+        Rc::make_mut(&mut component.checkpoint).enabled = moves;
         let hotswap = Rc::make_mut(&mut component.hotswap);
         (hotswap.probation, hotswap.shutdown_grace) = (Duration::from_secs(30), Duration::from_secs(5));
         self.files.claims[0][0] = Some(Declared::new(component.clone()));
@@ -195,6 +196,10 @@ impl World {
         if component.kind == Kind::Service && self.random.percent(self.options.handoffs) {
             lifecycle.handoff = HANDOFFS[self.random.below(HANDOFFS.len() as u64) as usize];
         }
+        let enabled = self.random.percent(self.options.checkpoints);
+        let warm_start = component.kind == Kind::Service && self.random.percent(self.options.warm);
+        let policy = Rc::make_mut(&mut component.checkpoint);
+        (policy.enabled, policy.warm_start) = (enabled, enabled && warm_start);
         if component.kind == Kind::Service && self.random.percent(self.options.probed) {
             lifecycle.health = Some(self.draw_health());
         }

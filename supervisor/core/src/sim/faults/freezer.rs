@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::control::{Freezer, Request};
 use crate::engine::{Event, RunId};
 use crate::journal::Exit;
+use crate::sim::model::{Dumped, Process};
 use crate::sim::world::{Plan, Step, World};
 
 /// Time that the kernel takes, at most.
@@ -82,10 +83,13 @@ impl World {
             Plan::Ready(run) | Plan::End(run, _) | Plan::Say(run, _) | Plan::Beat(run) => run,
             _ => return false,
         };
-        let frozen = self.model.process(run).is_some_and(|process| process.freezer == Some(Freezer::Frozen));
-        if frozen {
+        let stands = |process: &Process| {
+            process.freezer == Some(Freezer::Frozen) || matches!(process.dump, Some(Dumped::Held(_)))
+        };
+        let stands = self.model.process(run).is_some_and(stands);
+        if stands {
             self.plan_after(STANDSTILL, plan);
         }
-        frozen
+        stands
     }
 }

@@ -39,6 +39,12 @@ impl World {
         if component.lifecycle.readiness != Readiness::None && !silent {
             self.plan(self.options.ready_ms.min(self.most_ready_ms(component)), Plan::Ready(run));
         }
+        self.plan_rest_of_life(run, component);
+    }
+
+    /// What becomes of one that is executed.
+    pub(super) fn plan_rest_of_life(&mut self, run: RunId, component: &Component) {
+        let faults = !self.model.calm;
         if let Some(interval) = component.lifecycle.watchdog {
             self.plan_beat(run, interval);
         }
@@ -129,6 +135,7 @@ impl World {
 
     pub(in crate::sim) fn end(&mut self, run: RunId, exit: Exit) -> Step {
         self.fail_giver_of(run)?;
+        self.fail_checkpoint_of(run)?;
         if !self.model.end(run) {
             return Ok(());
         }
