@@ -6,6 +6,7 @@ mod arguments;
 mod figures;
 pub mod gate;
 mod log;
+mod unlock;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -20,6 +21,7 @@ pub use arguments::{Action, Cgroups, NetworkLock, Options, Paths, Then, argument
 pub use figures::{DumpFigures, Figures, RestoreFigures};
 use gate::Gate;
 pub use log::reasons;
+pub use unlock::unlock;
 
 use crate::child::{self, Asked, Ended};
 use crate::store::Version;

@@ -105,7 +105,7 @@ impl RestoreFigures {
     }
 }
 
-enum Value<'a> {
+pub(super) enum Value<'a> {
     Number(u64),
     Message(&'a [u8]),
 }
@@ -118,7 +118,7 @@ fn numbers(message: &[u8]) -> Option<Vec<(u64, u64)>> {
     Some(fields(message)?.into_iter().filter_map(number).collect())
 }
 
-fn fields(mut message: &[u8]) -> Option<Vec<(u64, Value<'_>)>> {
+pub(super) fn fields(mut message: &[u8]) -> Option<Vec<(u64, Value<'_>)>> {
     let mut found = Vec::new();
     while !message.is_empty() {
         let tag = varint(&mut message)?;

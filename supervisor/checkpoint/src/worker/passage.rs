@@ -31,10 +31,15 @@ pub(super) fn carry_out<W: Write>(
     // Its bytes were hashed a moment ago by this very process, in a directory where nobody else comes.
     let making =
         Making { criu: &ready.criu, checkpoint: &checkpoint, metadata: &metadata, how: &order.restore };
-    teller.step(Step::Restore, || listeners.make_way())?;
-    making.wait(ear, teller)?;
-    let pid = making.make(&listeners, teller)?;
+    let made = teller
+        .step(Step::Restore, || listeners.make_way())
+        .and_then(|()| making.wait(ear, teller))
+        .and_then(|()| making.make(&listeners, teller));
     drop(listeners);
+    if made.is_err() {
+        making.let_peers_go();
+    }
+    let pid = made?;
     teller.found(Step::Restore, Event::Restored { pid })?;
     let message = format!("moved {} by {} to process {pid}", dump.component, metadata.id);
     Ok((message, Some(named(&dump.component, &metadata.id))))

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::listeners::{Listeners, make_way};
 use super::{Done, failed, named};
-use crate::criu::{Action, Call, Criu, Paths};
+use crate::criu::{self, Action, Call, Criu, Paths};
 use crate::order::{Ear, Event, Failure, Remake, Restore, Step, Teller};
 use crate::store::{Checkpoint, Metadata, Role, Store};
 
@@ -36,7 +36,11 @@ pub(super) fn carry_out<W: Write>(
     }
     let making = Making { criu: &criu, checkpoint: &checkpoint, metadata: &metadata, how: &order.how };
     making.wait(ear, teller)?;
-    let pid = making.make(&Listeners::default(), teller)?;
+    let made = making.make(&Listeners::default(), teller);
+    if made.is_err() {
+        making.let_peers_go();
+    }
+    let pid = made?;
     teller.found(Step::Restore, Event::Restored { pid })?;
     let id = checkpoint.id();
     let message = format!("restored {} from {id} as process {pid}", order.component);
@@ -94,6 +98,14 @@ impl Making<'_> {
             }
         }
         Ok(pid)
+    }
+}
+
+impl Making<'_> {
+    /// Nothing was made: who has a connection to what was written is to find out.
+    pub(super) fn let_peers_go(&self) {
+        // Where there is no nf_tables nobody was kept waiting.
+        let _ = criu::unlock(self.checkpoint.path());
     }
 }
 

@@ -511,3 +511,22 @@ fn a_failure_of_the_supervisor_costs_the_checkpoint_and_nothing_else() {
     guest.wait("a", State::Active, Some(revision));
     until("one process", || (guest.group("a", "cgroup.procs").lines().count() == 1).then_some(()));
 }
+
+#[test]
+fn clients_of_what_could_not_be_moved_find_their_end() {
+    let Some(criu) = criu() else { return };
+    let files = |dir: &Path| vec![("heir.toml", heir::handing_over("checkpoint", dir, "") + "\n" + ENABLED)];
+    let guest = freezer::start_with(files, |dir| {
+        let script = format!("#!/bin/sh\n[ \"$1\" != restore ] || exit 1\nexec {} \"$@\"\n", criu.display());
+        write_script(&dir.join("criu"), &script);
+        arguments(dir, &dir.join("criu"))
+    });
+    let Some(guest) = guest else { return };
+    guest.wait("heir", State::Active, None);
+    let mut client = Client::new(&guest, 1);
+    assert_eq!(client.ask("line"), (1, 1));
+    let done = done(guest.ask(upgrade("heir")));
+    assert_eq!(done.level, UpgradeLevel::Restart, "{done:?}");
+    assert!(client.is_over());
+    assert_eq!(Client::new(&guest, done.generation).ask("line"), (1, done.generation));
+}

@@ -54,6 +54,16 @@ impl Client {
         (number(), number())
     }
 
+    /// Whether the server has gone away: it says so, or what is sent finds nobody.
+    pub fn is_over(&mut self) -> bool {
+        let _ = self.0.get_mut().write_all(b"line\n");
+        let mut answer = String::new();
+        match self.0.read_line(&mut answer) {
+            Ok(count) => count == 0,
+            Err(error) => error.kind() == std::io::ErrorKind::ConnectionReset,
+        }
+    }
+
     pub fn ask(&mut self, line: &str) -> Served {
         self.send(&format!("{line}\n"));
         self.receive(line)
