@@ -6,7 +6,7 @@ use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::FromRawFd as _;
-use std::os::unix::net::UnixDatagram;
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -529,4 +529,56 @@ fn clients_of_what_could_not_be_moved_find_their_end() {
     assert_eq!(done.level, UpgradeLevel::Restart, "{done:?}");
     assert!(client.is_over());
     assert_eq!(Client::new(&guest, done.generation).ask("line"), (1, done.generation));
+}
+
+/// Not a test: a component that counts who connects to a unix socket of its own.
+#[test]
+#[ignore = "the role of a component in other tests"]
+fn as_a_unix_component() {
+    let Ok(path) = std::env::var("COUNT_AT") else { return };
+    let listener = UnixListener::bind(path).expect("a socket");
+    for (number, stream) in (1..).zip(listener.incoming()) {
+        writeln!(stream.expect("a client"), "{number}").expect("it reads");
+    }
+}
+
+#[test]
+fn a_unix_socket_and_its_name_stay_over_a_move() {
+    let Some(criu) = criu() else { return };
+    let role = ["--exact", "checkpoint::as_a_unix_component", "--ignored", "--nocapture", "--test-threads=1"];
+    let binary = std::env::current_exe().expect("this program").display().to_string();
+    let files = |dir: &Path| {
+        let path = dir.join("own.sock");
+        let file = format!(
+            "[component]\nname = \"counter\"\nbinary = {binary:?}\nargs = {role:?}\n{ENABLED}\
+             [lifecycle]\nhandoff = \"checkpoint\"\nreadiness_file = {path:?}\n\
+             [hotswap]\nenv_vars = [\"COUNT_AT={}\"]\n",
+            path.display()
+        );
+        vec![("counter.toml", file)]
+    };
+    let Some(guest) = freezer::start_with(files, |dir| arguments(dir, &criu)) else { return };
+    guest.wait("counter", State::Active, None);
+    let path = guest.dir.path().join("own.sock");
+    let counted = || {
+        let mut stream = UnixStream::connect(&path).expect("there is always somebody who listens");
+        stream.set_read_timeout(Some(PATIENCE)).expect("read timeout");
+        let mut text = String::new();
+        stream.read_to_string(&mut text).expect("a number");
+        text.trim().to_owned()
+    };
+    assert_eq!(counted(), "1");
+    let store = guest.dir.path().join("checkpoints/counter");
+    let made = || {
+        let names = fs::read_dir(&store).into_iter().flatten().flatten().map(|entry| entry.file_name());
+        names.filter(|name| !name.to_string_lossy().starts_with('.')).count()
+    };
+    for round in 1..=2 {
+        let mut asked = begin(&guest, upgrade("counter"));
+        // A connection that is up cannot be written down, so nobody comes before it is done.
+        until("the checkpoint", || (made() == round).then_some(()));
+        assert_eq!(counted(), (round + 1).to_string());
+        let done = done(answer(&mut asked));
+        assert_eq!((done.level, &done.passed_over[..]), (UpgradeLevel::Checkpoint, &[][..]), "{done:?}");
+    }
 }
