@@ -376,6 +376,7 @@ fn an_image_of_no_use_is_not_tried_again() {
             "later: {fails_later}"
         );
         bench.execute("a");
+        assert_eq!(asked(&bench), Some((first, After::Run)), "nor is another one made");
         bench.now += 100 * SECOND;
         bench.end("a");
         assert_eq!(origin(&bench), None);
