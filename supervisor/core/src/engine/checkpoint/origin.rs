@@ -300,11 +300,13 @@ impl Engine {
         let Answer::Done { revision, .. } = answer else {
             return Some(answer);
         };
-        // Somebody else has had it started meanwhile.
+        // Somebody else has had it started meanwhile, if what runs is not what was made. What has done its work is gone.
+        let process = self.find(name).and_then(|unit| unit.process.as_ref());
+        let made = made.as_ref().filter(|_| process.is_none_or(|process| process.from == From::Image));
         let other = || Rc::from("another request came between");
         Some(Answer::Restored {
             component: Rc::clone(name),
-            made: made.clone(),
+            made: made.cloned(),
             passed_over: passed_over.clone().or_else(|| made.is_none().then(other)),
             pid: self.pid(name),
             revision,
