@@ -14,9 +14,10 @@ use rustix::thread::{CapabilitySet, capabilities};
 
 use super::{Answer, Help, said};
 
-/// `SOCK_DIAG_BY_FAMILY`, `NLMSG_ERROR`, `NLM_F_REQUEST | NLM_F_DUMP` of linux/sock_diag.h and linux/netlink.h.
+/// `SOCK_DIAG_BY_FAMILY`, `NLMSG_ERROR`, `NLMSG_DONE`, `NLM_F_REQUEST | NLM_F_DUMP` of linux/sock_diag.h and linux/netlink.h.
 const BY_FAMILY: u16 = 20;
 const MESSAGE_ERROR: u16 = 2;
+const MESSAGE_DONE: u16 = 3;
 const DUMP_REQUEST: u16 = 0x0301;
 /// Bytes of a message's head.
 const HEAD: usize = 16;
@@ -111,11 +112,11 @@ fn ask_for(kind: Sockets) -> io::Result<()> {
     }
 }
 
-/// The error in an answer, if it is one.
+/// The error in an answer, if it is one: of the question, or with which a list ends that has nothing in it.
 fn refusal(answer: &[u8]) -> Option<io::Error> {
     let kind = answer.get(4..4 + size_of::<u16>())?;
     let code = answer.get(HEAD..HEAD + size_of::<i32>())?;
-    if u16::from_ne_bytes(kind.try_into().ok()?) != MESSAGE_ERROR {
+    if !matches!(u16::from_ne_bytes(kind.try_into().ok()?), MESSAGE_ERROR | MESSAGE_DONE) {
         return None;
     }
     let code = i32::from_ne_bytes(code.try_into().ok()?);
@@ -134,6 +135,9 @@ mod tests {
         };
         assert_eq!(message(MESSAGE_ERROR, -2), Some(2));
         assert_eq!(message(MESSAGE_ERROR, 0), None);
+        // So the kernel answers about TCP sockets without their module.
+        assert_eq!(message(MESSAGE_DONE, -2), Some(2));
+        assert_eq!(message(MESSAGE_DONE, 0), None);
         assert_eq!(message(BY_FAMILY, -2), None);
         assert_eq!(refusal(&[0; 8]).map(|error| error.to_string()), None);
     }
