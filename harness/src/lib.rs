@@ -10,6 +10,7 @@ mod host;
 mod interrupt;
 pub mod ledger;
 pub mod limits;
+mod load;
 pub mod measure;
 pub mod options;
 mod pool;

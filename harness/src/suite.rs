@@ -13,13 +13,14 @@ use crate::scenario::Scenario;
 use crate::suites;
 
 /// All suites, in the order in which they run and are listed.
-pub static SUITES: [Suite; 9] = [
+pub static SUITES: [Suite; 10] = [
     Suite { name: "basic", scenarios: &suites::basic::SCENARIOS },
     Suite { name: "graph-analysis", scenarios: &suites::graph_analysis::SCENARIOS },
     Suite { name: "health-checks", scenarios: &suites::health_checks::SCENARIOS },
     Suite { name: "supervision", scenarios: &suites::supervision::SCENARIOS },
     Suite { name: "isolation", scenarios: &suites::isolation::SCENARIOS },
     Suite { name: "hot-swap", scenarios: &suites::hot_swap::SCENARIOS },
+    Suite { name: "checkpointing", scenarios: &suites::checkpointing::SCENARIOS },
     Suite { name: "kexec", scenarios: &suites::kexec::SCENARIOS },
     Suite { name: "access", scenarios: &suites::access::SCENARIOS },
     Suite { name: "examples", scenarios: &suites::examples::SCENARIOS },

@@ -4,6 +4,8 @@
 pub mod access;
 #[path = "../suites/basic/scenarios.rs"]
 pub mod basic;
+#[path = "../suites/checkpointing/scenarios.rs"]
+pub mod checkpointing;
 #[path = "../suites/examples/scenarios.rs"]
 pub mod examples;
 #[path = "../suites/graph-analysis/scenarios.rs"]

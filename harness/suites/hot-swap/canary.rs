@@ -4,9 +4,9 @@ use crate::check;
 use crate::failure::Failure;
 use crate::vm::Vm;
 
-use super::load::Load;
 use super::versions::{declare_canary, serves};
 use super::{ECHO, ECHO_TARGET, REACTION, pid_of, until, upgrade};
+use crate::load::Load;
 
 /// Connections that are there before a canary is.
 const BEFORE: u64 = 40;

@@ -10,9 +10,9 @@ use crate::failure::Failure;
 use crate::vm::Vm;
 
 use super::held::{Held, pause_supervisor, resume_supervisor};
-use super::load::Load;
 use super::versions::declare;
 use super::{ECHO, ECHO_TARGET, REACTION};
+use crate::load::Load;
 
 /// The steps, by their names in the journal.
 const STEPS: [&str; 5] = ["prepare", "move", "ready", "commit", "leave"];

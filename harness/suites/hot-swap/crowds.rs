@@ -6,9 +6,9 @@ use crate::check;
 use crate::failure::Failure;
 use crate::vm::Vm;
 
-use super::load::Load;
 use super::versions::declare;
 use super::{ECHO, ECHO_TARGET, REACTION, Upgraded, upgrade_within};
+use crate::load::Load;
 
 /// For one upgrade with thousands of connections under load, on an emulated processor.
 const CROWDED: Duration = Duration::from_secs(30);

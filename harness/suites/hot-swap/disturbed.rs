@@ -7,11 +7,11 @@ use crate::failure::Failure;
 use crate::vm::Vm;
 
 use super::held::{Held, pause_supervisor, resume_supervisor};
-use super::load::Load;
 use super::versions::{
     declare, declare_large, lead_to_faulty, lead_to_script, lead_to_server, refused, serves,
 };
 use super::{ECHO, ECHO_TARGET, until, upgrade};
+use crate::load::Load;
 
 /// How long whoever is paused is.
 const PAUSE: Duration = Duration::from_secs(2);

@@ -4,11 +4,11 @@ use crate::check;
 use crate::failure::Failure;
 use crate::vm::Vm;
 
-use super::load::Load;
 use super::versions::{
     declare_hasty, lead_to, lead_to_faulty, lead_to_script, lead_to_server, refused, serves,
 };
 use super::{ECHO, ECHO_TARGET, REACTION, pid_of, upgrade};
+use crate::load::Load;
 
 /// Programs that are no next version, and what is said of them.
 const PROGRAMS: [(&str, &str); 3] = [

@@ -15,9 +15,9 @@ use crate::check;
 use crate::failure::Failure;
 use crate::vm::Vm;
 
-use super::load::{MANY, Verdict};
 use super::versions::declare;
 use super::{ECHO, until, upgrade};
+use crate::load::{MANY, Verdict};
 
 /// The guest's address on the network that QEMU makes for it (its `-netdev user`), and the server's port.
 const GUEST: ([u8; 4], u16) = ([10, 0, 2, 15], 8080);

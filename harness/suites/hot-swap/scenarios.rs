@@ -8,7 +8,6 @@ mod disturbed;
 mod failures;
 mod held;
 mod host;
-mod load;
 mod sockets;
 mod swaps;
 mod versions;

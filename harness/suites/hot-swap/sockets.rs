@@ -4,9 +4,9 @@ use crate::check;
 use crate::failure::Failure;
 use crate::vm::Vm;
 
-use super::load::Load;
 use super::versions::declare;
 use super::{ECHO, ECHO_TARGET, until, upgrade};
+use crate::load::Load;
 
 pub async fn every_kind_of_socket(vm: &Vm) -> Result<(), Failure> {
     const ARGS: &str = ", \"--udp\", \"127.0.0.1:8080\", \"--unix\", \"/run/echo.socket\", \

@@ -6,8 +6,8 @@ use crate::check;
 use crate::failure::Failure;
 use crate::vm::Vm;
 
-use super::load::{Load, in_windows};
 use super::{ECHO, ECHO_ADDRESS, ECHO_TARGET, pid_of, upgrade};
+use crate::load::{Load, in_windows};
 
 /// The load of which each client's longest wait is known.
 const BUSY: &str = "--connections 150";

@@ -8,8 +8,8 @@ use crate::check;
 use crate::failure::Failure;
 use crate::vm::Vm;
 
-use super::REACTION;
-
+/// For a history to be judged.
+const JUDGEMENT: Duration = Duration::from_secs(20);
 /// For thousands of connections to be established, or to end, on an emulated processor.
 pub const MANY: Duration = Duration::from_secs(60);
 
@@ -118,7 +118,7 @@ pub async fn in_windows(vm: &Vm, history: &str, windows: &[(u64, u64)]) -> Resul
     let lines: Vec<String> = windows.iter().map(|(from, to)| format!("{from} {to}")).collect();
     vm.write("/run/windows", &lines.join("\n")).await?;
     let text = vm
-        .succeed(&["test-load", "check", history, "--windows", "/run/windows", "--json"], REACTION * 2)
+        .succeed(&["test-load", "check", history, "--windows", "/run/windows", "--json"], JUDGEMENT)
         .await?;
     Verdict::read(text)
 }

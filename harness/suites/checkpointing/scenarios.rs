@@ -1,0 +1,160 @@
+//! Checkpoints, made by the CRIU of the guest of services that have clients.
+
+mod client;
+mod hard;
+mod kept;
+mod moved;
+mod state;
+mod support;
+
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::failure::Failure;
+use crate::scenario;
+use crate::scenario::{Scenario, Start};
+use crate::vm::Vm;
+
+use hard::{a_damaged_image_is_refused, many_cycles_lose_nothing, whatever_a_process_has};
+use kept::{checkpoint_cleanup, checkpoint_directories, checkpoint_listing, checkpoint_metadata};
+use moved::{clients_of_a_moved_service, fallback_strategy};
+use state::{manual_checkpoint, state_preservation};
+use support::{checkpoint_configuration, checkpoint_support, criu_availability};
+
+/// For a checkpoint or a restore of a small service on an emulated processor, and for what follows from it.
+const REACTION: Duration = Duration::from_secs(20);
+/// For dozens of them.
+const LONG_BUDGET: Duration = Duration::from_secs(180);
+
+/// The component that most of this is about.
+const STATEFUL: &str = "test-stateful-service";
+/// The same in the file of its declaration.
+const STATEFUL_FILE: &str = "test-stateful-service.toml";
+/// Where checkpoints are kept.
+const KEPT: &str = "/var/lib/graph/checkpoints";
+
+/// All scenarios of the suite.
+pub const SCENARIOS: [Scenario; 14] = [
+    scenario!(
+        criu_availability,
+        "the CRIU that is there is found with its version, and one that is not is said to be missing"
+    ),
+    scenario!(
+        checkpoint_support,
+        "what checkpoints can hold is told feature by feature, as the kernel has it, and kept for the next time"
+    ),
+    scenario!(
+        checkpoint_configuration,
+        "the keys of a declaration are obeyed, and bad ones are refused with their lines"
+    ),
+    scenario!(
+        checkpoint_directories,
+        "a checkpoint is root's alone, whole or not there, and what was left half made goes"
+    ),
+    scenario!(
+        manual_checkpoint,
+        "a service runs on when it is written down, and goes on from there when it is asked to"
+    ),
+    scenario!(
+        checkpoint_listing,
+        "checkpoints are listed newest first, by component, with the room that they take"
+    ),
+    scenario!(
+        state_preservation,
+        "memory, counters, an open file and an established connection live on in the same process, moved"
+    ),
+    scenario!(checkpoint_metadata, "what is said of a checkpoint is what it is, byte by byte"),
+    scenario!(
+        checkpoint_cleanup,
+        "checkpoints go one by one, by age, by number and by room, the oldest first, and none that is in use"
+    ),
+    scenario!(
+        fallback_strategy,
+        "where a process cannot be written down it is upgraded in the next best way, and told why"
+    ),
+    scenario!(clients_of_a_moved_service,
+        "clients that are connected, and those that come meanwhile, notice nothing but a pause",
+        start: Start::Clone, budget: LONG_BUDGET),
+    scenario!(a_damaged_image_is_refused,
+        "a bit that is flipped in any file of a checkpoint is found before anything is made from it",
+        start: Start::Clone, budget: LONG_BUDGET),
+    scenario!(whatever_a_process_has,
+        "threads, children, namespaces, limits and files that are gone come back with the service",
+        start: Start::Clone, budget: LONG_BUDGET),
+    scenario!(many_cycles_lose_nothing,
+        "a service that is moved again and again has lost nothing, and neither has the machine",
+        start: Start::Clone, budget: Duration::from_secs(1200)),
+];
+
+/// What `graphctl checkpoint --json` says.
+#[derive(Debug, Deserialize)]
+struct Written {
+    id: String,
+    bytes: u64,
+    frozen_us: Option<u64>,
+    took_us: u64,
+}
+
+/// What `graphctl restore --json` says.
+#[derive(Debug, Deserialize)]
+struct Restored {
+    id: Option<String>,
+    took_us: Option<u64>,
+    passed_over: Option<String>,
+    pid: Option<i32>,
+}
+
+/// What `graphctl upgrade --json` says.
+#[derive(Debug, Deserialize)]
+struct Upgraded {
+    level: String,
+    gap_us: Option<u64>,
+    passed_over: Vec<PassedOver>,
+}
+
+#[derive(Debug, Deserialize)]
+struct PassedOver {
+    level: String,
+    reason: String,
+}
+
+async fn checkpoint(vm: &Vm, name: &str) -> Result<Written, Failure> {
+    read(vm, &["checkpoint", name, "--json"]).await
+}
+
+async fn restore(vm: &Vm, name: &str, id: &str) -> Result<Restored, Failure> {
+    read(vm, &["restore", name, id, "--json"]).await
+}
+
+async fn upgrade(vm: &Vm, name: &str) -> Result<Upgraded, Failure> {
+    read(vm, &["upgrade", name, "--json"]).await
+}
+
+/// What a graphctl command that succeeds says in JSON.
+async fn read<T: serde::de::DeserializeOwned>(vm: &Vm, arguments: &[&str]) -> Result<T, Failure> {
+    let text = vm.graphctl_within(arguments, REACTION).await?;
+    serde_json::from_str(&text).map_err(|error| {
+        Failure::supervisor(format!("graphctl {} printed {text}: {error}", arguments.join(" ")))
+    })
+}
+
+/// The same of one that may fail: its exit code, what it says, and what it prints as an error.
+async fn attempt(vm: &Vm, arguments: &[&str]) -> Result<(bool, String, String), Failure> {
+    let output = vm.run(&[&["graphctl"], arguments].concat(), REACTION).await?;
+    Ok((output.success(), output.text(), output.error_text()))
+}
+
+/// What is kept of a component, newest first.
+async fn list(vm: &Vm, name: &str) -> Result<Vec<Value>, Failure> {
+    let all: Value = read(vm, &["checkpoint-list", name, "--json"]).await?;
+    all["checkpoints"]
+        .as_array()
+        .cloned()
+        .ok_or_else(|| Failure::supervisor(format!("checkpoint-list printed {all}")))
+}
+
+async fn pid_of(vm: &Vm, name: &str) -> Result<i32, Failure> {
+    vm.status().await?.component(name)?.running_pid()
+}
