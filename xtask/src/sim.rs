@@ -6,9 +6,18 @@ use yakiros_reports::EXIT_INFRA;
 const MUTATIONS: &str = "--mutations";
 
 pub fn run(arguments: &[String]) -> i32 {
+    run_build(arguments.iter().any(|argument| argument == MUTATIONS), arguments)
+}
+
+/// With the engine that can be broken on purpose, whether it is or not.
+pub fn run_breakable(arguments: &[&str]) -> i32 {
+    run_build(true, &arguments.iter().map(ToString::to_string).collect::<Vec<_>>())
+}
+
+fn run_build(breakable: bool, arguments: &[String]) -> i32 {
     let mut command =
         crate::test::command(&["run", "--quiet", "--profile", "sim", "--package", "yakiros-sim"]);
-    if arguments.iter().any(|argument| argument == MUTATIONS) {
+    if breakable {
         command.args(["--features", "mutations"]);
     }
     match command.arg("--").args(arguments).status() {

@@ -113,7 +113,7 @@ async fn a_family(vm: &Vm, kind: &str, more: &str) -> Result<(), Failure> {
 pub async fn many_cycles_lose_nothing(vm: &Vm) -> Result<(), Failure> {
     let mut client = Client::connect(vm).await?;
     let mut gaps = Vec::new();
-    let cycles: u64 = vm.amount(1000, 10);
+    let cycles: u64 = vm.amount(1000, 5);
     for cycle in 1..=cycles {
         let done = upgrade(vm, STATEFUL).await?;
         check!(done.level == "checkpoint", "cycle {cycle} was {done:?}");

@@ -16,7 +16,7 @@ pub async fn clients_of_a_moved_service(vm: &Vm) -> Result<(), Failure> {
     let coming =
         Load::begin(vm, "coming", ECHO_TARGET, "--connections 10 --requests-per-connection 3").await?;
     let mut gaps = Vec::new();
-    for round in 1..=vm.amount(20, 3) {
+    for round in 1..=vm.amount(20, 2) {
         let done = upgrade(vm, ECHO).await?;
         check!(done.level == "checkpoint", "move {round} was {done:?}");
         gaps.push(done.gap_us.unwrap_or_default() as f64);
