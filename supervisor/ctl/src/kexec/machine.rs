@@ -10,6 +10,7 @@ use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -32,6 +33,10 @@ use crate::{Failure, inspect, milliseconds, unexpected};
 
 /// What processes that are held are left of their time when the jump begins: everything else is stopped then.
 const HOLD_MARGIN: Duration = Duration::from_secs(15);
+/// How long somebody may look at a checkpoint that is to be removed: its maker, who counts those that there are.
+const USE_LIMIT: Duration = Duration::from_secs(5);
+/// Between two attempts to remove it.
+const USE_PAUSE: Duration = Duration::from_millis(20);
 /// How what is packed is written at once, in bytes: images are many megabytes.
 const BUFFER: usize = 1 << 20;
 
@@ -348,15 +353,9 @@ impl Work for Machine<'_> {
             }
             Trace::Checkpoint(Entry { component_name, checkpoint_id, .. }) => {
                 let id: Id = checkpoint_id.parse().map_err(|error| format!("{checkpoint_id}: {error}"))?;
-                let removed =
-                    Store::open(Path::new(KEPT)).and_then(|store| store.remove(component_name, &id));
-                match removed {
-                    Ok(()) | Err(StoreError::Absent { .. }) => {
-                        self.unmake();
-                        Ok(())
-                    }
-                    Err(error) => Err(error.to_string()),
-                }
+                remove_checkpoint(Path::new(KEPT), component_name, &id)?;
+                self.unmake();
+                Ok(())
             }
             Trace::Held => match self.client.another().ask(Request::Continue, Duration::ZERO) {
                 Ok(Answer::Done { .. }) => Ok(()),
@@ -376,6 +375,18 @@ pub fn release() -> String {
     nix::sys::utsname::uname().map(|name| name.release().to_string_lossy().into_owned()).unwrap_or_default()
 }
 
+/// Remove a checkpoint. Who has made it may still look at it.
+fn remove_checkpoint(base: &Path, component: &str, id: &Id) -> Result<(), String> {
+    let begun = Instant::now();
+    loop {
+        match Store::open(base).and_then(|store| store.remove(component, id)) {
+            Ok(()) | Err(StoreError::Absent { .. }) => return Ok(()),
+            Err(StoreError::InUse(_)) if begun.elapsed() < USE_LIMIT => thread::sleep(USE_PAUSE),
+            Err(error) => return Err(error.to_string()),
+        }
+    }
+}
+
 fn remove(path: &Path) -> Result<(), String> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(format!("{}: {error}", path.display())),
@@ -386,4 +397,28 @@ fn remove(path: &Path) -> Result<(), String> {
 /// What an error says, without its code.
 fn said(failure: Failure) -> String {
     failure.parts().1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_checkpoint_that_somebody_looks_at_is_removed_when_that_is_over() {
+        let base = tempfile::tempdir().expect("a folder");
+        let id: Id = "20261122T081530.123456Z-9f3a61c2".parse().expect("a name");
+        fs::create_dir_all(base.path().join("web").join(id.as_str())).expect("a folder");
+        let store = Store::open(base.path()).expect("a store");
+        let looked_at = store.find("web", Some(&id)).expect("a checkpoint");
+        let over = Duration::from_millis(200);
+        let other = thread::spawn(move || {
+            thread::sleep(over);
+            drop(looked_at);
+        });
+        let begun = Instant::now();
+        remove_checkpoint(base.path(), "web", &id).expect("removed");
+        assert!(begun.elapsed() >= over && !base.path().join("web").exists());
+        other.join().expect("the other");
+        remove_checkpoint(base.path(), "web", &id).expect("nothing is left to remove");
+    }
 }
