@@ -219,6 +219,14 @@ impl Guest {
         self.signs().watch(attempt, limit, work).await
     }
 
+    /// Greets an agent that did not answer before: that of another kernel, into which the guest has jumped. Gives the
+    /// kernel's release.
+    pub async fn greet_again(&self, limit: Duration) -> Result<String, VmError> {
+        let attempt = "greet the guest again";
+        let nonce = u64::from_le_bytes(random().map_err(VmError::host("read entropy"))?);
+        self.watched(attempt, limit, self.agent.greet(nonce, None, limit)).await
+    }
+
     /// Runs a program to its end; when `limit` is over it is killed in the guest.
     pub async fn exec(&self, mut exec: Exec, limit: Duration) -> Result<Output, VmError> {
         let attempt = format!("run `{}` in the guest", exec.argv.join(" "));

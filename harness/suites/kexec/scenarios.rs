@@ -1,7 +1,8 @@
-//! Another kernel: what is looked at before, and everything up to the jump and back.
+//! Another kernel: what is looked at before, everything up to the jump and back, and the jump.
 
 mod commands;
 mod errors;
+mod jump;
 mod readiness;
 mod report;
 mod trial;
@@ -14,6 +15,7 @@ use crate::vm::{BOOT_INITRD, BOOT_KERNEL};
 
 use commands::{argument_parsing, kexec_commands_available, safety_mechanisms};
 use errors::error_handling;
+use jump::real_same_kernel;
 use readiness::{kernel_validation, kexec_prerequisites, system_readiness};
 use trial::{
     a_failure_in_the_middle, checkpoint_integration, images_on_a_disk, interrupted, nothing_to_go_on,
@@ -34,7 +36,7 @@ const KEPT: &str = "/var/lib/graph/checkpoints";
 const LOADED: &str = "/sys/kernel/kexec_loaded";
 
 /// All scenarios of the suite.
-pub const SCENARIOS: [Scenario; 14] = [
+pub const SCENARIOS: [Scenario; 15] = [
     scenario!(kexec_commands_available, "every option is there, with its help and its examples"),
     scenario!(system_readiness, "the machine can load a kernel and write processes down, and says so"),
     scenario!(kernel_validation, "what is no kernel, or a part of one, or no initrd, is refused by name",
@@ -55,6 +57,9 @@ pub const SCENARIOS: [Scenario; 14] = [
     scenario!(interrupted, "SIGINT in the middle undoes what was done",
         start: Start::Clone, budget: LONG_BUDGET),
     scenario!(performance, "a dry run with ten services takes ten seconds at most; each phase's time is reported",
+        start: Start::Clone, budget: LONG_BUDGET),
+    scenario!(real_same_kernel,
+        "ten services go on under the next kernel: the same processes, with all that they remember",
         start: Start::Clone, budget: LONG_BUDGET),
     scenario!(safety_mechanisms, "a jump is confirmed on a terminal, or forced, and otherwise refused",
         start: Start::Clone, budget: LONG_BUDGET),

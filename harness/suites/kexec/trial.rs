@@ -145,6 +145,7 @@ pub async fn interrupted(vm: &Vm) -> Result<(), Failure> {
         serde_json::from_str(&said).map_err(|error| Failure::supervisor(error.to_string()))?;
     let last = report.phases.last().map(|phase| phase.detail.as_str());
     check!(last == Some("it was interrupted"), "it ended so: {report:?}");
+    check!(report.taken_back.iter().all(|back| back.error.is_none()), "it was not undone: {report:?}");
     vm.sh("rm /run/said").await?;
     before.is_now(vm).await
 }
@@ -240,7 +241,7 @@ async fn echoes(vm: &Vm, connection: &mut Connection, line: &[u8]) -> Result<(),
 }
 
 /// Lets the counter count; gives where it is.
-async fn count(vm: &Vm) -> Result<u64, Failure> {
+pub async fn count(vm: &Vm) -> Result<u64, Failure> {
     let text = vm.sh("wget -q -O - --post-data= http://127.0.0.1:8081/increment").await?;
     let said: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
     said["counter"].as_u64().ok_or_else(|| Failure::supervisor(format!("the counter says {text}")))

@@ -26,6 +26,9 @@ const OOM_SCORE: &str = "-1000";
 /// they had, and on another kernel its own threads have the first ones: some hundreds, with each processor more.
 const FIRST_NUMBER: i32 = 5000;
 
+/// The setting with the last number that a process got.
+pub const LAST_NUMBER: &str = "/proc/sys/kernel/ns_last_pid";
+
 /// Messages that a datagram socket holds before its senders are held up: as many as systemd sets as process 1. The
 /// kernel's own 10 hold a component up whenever its supervisor is busy for a moment.
 const DATAGRAMS: u32 = 512;
@@ -104,10 +107,10 @@ pub fn prepare(cgroup_root: &Path) -> Vec<String> {
         problems.push(format!("failed to lengthen the queues of sockets: {error}"));
     }
     // Below another init it is that one's business. Without the setting there are no checkpoints either.
-    let numbers = Path::new("/proc/sys/kernel/ns_last_pid");
+    let numbers = Path::new(LAST_NUMBER);
     if is_whole_machine()
         && numbers.exists()
-        && let Err(error) = begin_above_threads(numbers)
+        && let Err(error) = begin_after(numbers, FIRST_NUMBER)
     {
         problems.push(format!("failed to keep numbers free for threads of another kernel: {error}"));
     }
@@ -155,10 +158,13 @@ fn lengthen_queues(setting: &Path) -> io::Result<()> {
     if now < DATAGRAMS { fs::write(setting, DATAGRAMS.to_string()) } else { Ok(()) }
 }
 
-/// Have the next process get a number above those of the threads of a kernel, whichever this is.
-fn begin_above_threads(setting: &Path) -> io::Result<()> {
+/// Have the next process get a number after this one, and after those that were given.
+///
+/// # Errors
+/// Those of the setting.
+pub fn begin_after(setting: &Path, number: i32) -> io::Result<()> {
     let last: i32 = fs::read_to_string(setting)?.trim().parse().map_err(io::Error::other)?;
-    if last < FIRST_NUMBER { fs::write(setting, FIRST_NUMBER.to_string()) } else { Ok(()) }
+    if last < number { fs::write(setting, number.to_string()) } else { Ok(()) }
 }
 
 /// Whether something is mounted on `place`: it lies on another device than its parent.
@@ -257,10 +263,10 @@ mod tests {
         let setting = dir.path().join("ns_last_pid");
         for (before, after) in [("100\n", "5000"), ("5000\n", "5000\n"), ("30000\n", "30000\n")] {
             fs::write(&setting, before).expect("a setting");
-            begin_above_threads(&setting).expect("set");
+            begin_after(&setting, FIRST_NUMBER).expect("set");
             assert_eq!(fs::read_to_string(&setting).expect("a setting"), after);
         }
-        assert!(begin_above_threads(&dir.path().join("none")).is_err());
+        assert!(begin_after(&dir.path().join("none"), FIRST_NUMBER).is_err());
     }
 
     #[test]

@@ -44,6 +44,9 @@ pub struct Manifest {
     pub initrd_path: Option<PathBuf>,
     /// What it was told.
     pub cmdline: String,
+    /// The last number that a process got. Those that go on have their numbers from before that.
+    #[serde(default)]
+    pub last_pid: i32,
     /// In the order in which they are to be restored.
     pub entries: Vec<Entry>,
 }
@@ -200,6 +203,7 @@ mod tests {
             new_kernel_path: Some("/boot/vmlinuz".into()),
             initrd_path: None,
             cmdline: "quiet".to_owned(),
+            last_pid: 7,
             entries,
         }
     }

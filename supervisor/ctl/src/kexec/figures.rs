@@ -76,6 +76,12 @@ pub fn command_line(running: &str, more: &str) -> String {
     text
 }
 
+/// The last number that a process got; 0 where the kernel does not say it.
+pub fn last_pid() -> i32 {
+    let text = fs::read_to_string("/proc/sys/kernel/ns_last_pid").unwrap_or_default();
+    text.trim().parse().unwrap_or_default()
+}
+
 fn is_loaders(word: &str) -> bool {
     ["BOOT_IMAGE=", "initrd="].iter().any(|prefix| word.starts_with(prefix))
 }

@@ -74,6 +74,7 @@ pub fn create(
         new_kernel_path: kernel.map(absolute),
         initrd_path: initrd.map(absolute),
         cmdline: figures::command_line(&running, ""),
+        last_pid: figures::last_pid(),
         entries,
     };
     manifest.write(file).map_err(|error| refused(&format!("failed to write {}: {error}", file.display())))?;

@@ -184,6 +184,7 @@ impl<'a> Machine<'a> {
             new_kernel_path: Some(self.wish.kernel.clone()),
             initrd_path: self.wish.initrd.clone(),
             cmdline: self.command_line.clone(),
+            last_pid: figures::last_pid(),
             entries,
         };
         let information = self.base.join(manifest::INFORMATION);

@@ -36,6 +36,9 @@ const OTHERS_WRITE: u32 = 0o022;
 #[derive(Deserialize)]
 struct Manifest {
     version: u32,
+    /// What is started here gets its number after this one, so that those that go on find theirs free.
+    #[serde(default)]
+    last_pid: i32,
     entries: Vec<Entry>,
 }
 
@@ -54,7 +57,10 @@ pub fn take(supervisor: &Rc<Supervisor>) {
     let line = sys::read_small(Path::new("/proc/cmdline")).unwrap_or_default();
     let path = place(&line);
     match read(&path) {
-        Ok(entries) => {
+        Ok(Manifest { last_pid, entries, .. }) => {
+            if let Err(error) = machine::begin_after(Path::new(machine::LAST_NUMBER), last_pid) {
+                warn!("numbers that processes had may be taken: {error}");
+            }
             info!("{} components go on as they were under the kernel before this one", entries.len());
             let all = entries.iter().map(|entry| {
                 (Rc::clone(&entry.component_name), Origin { id: Some(Rc::clone(&entry.checkpoint_id)) })
@@ -82,7 +88,7 @@ fn place(line: &str) -> PathBuf {
     Path::new(said.filter(|base| !base.is_empty()).unwrap_or(BASE)).join(FILE)
 }
 
-fn read(path: &Path) -> io::Result<Vec<Entry>> {
+fn read(path: &Path) -> io::Result<Manifest> {
     let status = fs::symlink_metadata(path)?;
     let own = nix::unistd::geteuid().as_raw();
     if !status.is_file() || status.uid() != own || status.mode() & OTHERS_WRITE != 0 {
@@ -94,7 +100,7 @@ fn read(path: &Path) -> io::Result<Vec<Entry>> {
         let version = manifest.version;
         return Err(io::Error::other(format!("it has version {version}; {VERSION} is read here")));
     }
-    Ok(manifest.entries)
+    Ok(manifest)
 }
 
 #[cfg(test)]
@@ -124,12 +130,16 @@ mod tests {
         let entry =
             r#"{"component_name":"web","checkpoint_id":"7","checkpoint_path":"/s/web/7","original_pid":9}"#;
         let write = |version: u32, mode: u32| {
-            fs::write(&path, format!(r#"{{"version":{version},"cmdline":"","entries":[{entry}]}}"#))
-                .expect("file");
+            fs::write(
+                &path,
+                format!(r#"{{"version":{version},"cmdline":"","last_pid":5020,"entries":[{entry}]}}"#),
+            )
+            .expect("file");
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("mode");
             read(&path)
         };
-        let entries = write(1, 0o600).expect("a manifest");
+        let Manifest { last_pid, entries, .. } = write(1, 0o600).expect("a manifest");
+        assert_eq!(last_pid, 5020);
         assert_eq!((&*entries[0].component_name, &*entries[0].checkpoint_id), ("web", "7"));
         assert_eq!(entries[0].checkpoint_path.parent().and_then(Path::parent), Some(Path::new("/s")));
         assert!(write(2, 0o600).is_err());

@@ -1,0 +1,86 @@
+//! Into another kernel, and what goes on there.
+
+use std::time::{Duration, Instant};
+
+use yakiros_vm::error::{VmError, VmErrorKind};
+
+use super::trial::count;
+use super::{KEPT, REACTION};
+use crate::check;
+use crate::failure::Failure;
+use crate::vm::{BOOT_INITRD, BOOT_KERNEL, Status, Vm};
+
+/// From the command to the new kernel's agent: everything is written down, and a kernel boots.
+const JUMP: Duration = Duration::from_secs(60);
+/// For the agent to answer one question. The first ones are lost while nobody is there.
+const QUESTION: Duration = Duration::from_secs(2);
+/// Between two questions to the old kernel's agent.
+const PAUSE: Duration = Duration::from_millis(100);
+/// For everything to be restored.
+const RESTORED: Duration = Duration::from_secs(60);
+/// Tells one boot from another.
+const BOOT: &str = "/proc/sys/kernel/random/boot_id";
+/// What goes on.
+const SERVICES: [&str; 10] =
+    ["counter", "echo", "idle-1", "idle-2", "idle-3", "idle-4", "idle-5", "idle-6", "idle-7", "idle-8"];
+
+pub async fn real_same_kernel(vm: &Vm) -> Result<(), Failure> {
+    let (first, second) = (count(vm).await?, count(vm).await?);
+    check!(second == first + 1, "the counter counts {first}, {second}");
+    let before = vm.status().await?;
+    let begun = Instant::now();
+    let boot = vm.read(BOOT).await?;
+    // It does not live to tell its end.
+    let command = format!(
+        "setsid graphctl kexec --force {BOOT_KERNEL} --initrd {BOOT_INITRD} >/dev/console 2>&1 </dev/null &"
+    );
+    vm.sh(&command).await?;
+    another_boot(vm, &boot).await?;
+    vm.metric("jump_to_agent", "ms", begun.elapsed().as_millis() as f64);
+    let after = settled(vm).await?;
+    vm.metric("jump_to_settled", "ms", begun.elapsed().as_millis() as f64);
+    for name in SERVICES {
+        let (was, is) = (before.component(name)?, after.component(name)?);
+        check!(
+            is.state == "ACTIVE" && is.pid == was.pid && was.pid.is_some(),
+            "{name} was {was:?}, and is {is:?} under the next kernel"
+        );
+    }
+    let third = count(vm).await?;
+    check!(third == second + 1, "the counter was at {second}, and goes on at {third}");
+    let anew = after.component("passing")?;
+    check!(anew.state == "ACTIVE", "what declares no checkpoints is {anew:?}");
+    // What was used is put aside, so that the next boot begins anew.
+    let left = vm.sh("ls /checkpoint").await?;
+    check!(!left.lines().any(|name| name == "manifest.json"), "the manifest is still there: {left}");
+    check!(left.contains("pre-kexec-info.txt"), "of the machine before there is nothing: {left}");
+    let kept = vm.sh(&format!("ls {KEPT} | wc -l")).await?;
+    check!(kept.trim() == SERVICES.len().to_string(), "of {} checkpoints there are {kept}", SERVICES.len());
+    super::report::nothing_is_loaded(vm).await
+}
+
+/// Waits until the agent of another boot answers. Nobody hears the questions in between; a kernel that panics is seen.
+async fn another_boot(vm: &Vm, boot: &str) -> Result<(), Failure> {
+    let (limit, question) = (vm.limit(JUMP), vm.limit(QUESTION));
+    let begun = Instant::now();
+    while begun.elapsed() < limit {
+        let asked = async {
+            vm.guest.greet_again(question).await?;
+            vm.guest.watched("read the boot's name", question, vm.guest.agent.read_file(BOOT)).await
+        };
+        match asked.await {
+            Ok(now) if String::from_utf8_lossy(&now) != boot => return Ok(()),
+            // The next one's agent is there before process 1 has mounted anything.
+            Ok(_) | Err(VmError { kind: VmErrorKind::Guest(_), .. }) => tokio::time::sleep(PAUSE).await,
+            Err(VmError { kind: VmErrorKind::TimedOut { .. }, .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(Failure::supervisor(format!("no other kernel answers within {limit:.0?}")))
+}
+
+async fn settled(vm: &Vm) -> Result<Status, Failure> {
+    vm.until("the supervisor answers", "graphctl status >/dev/null 2>&1", REACTION).await?;
+    vm.wait_settled(RESTORED).await?;
+    vm.status().await
+}
