@@ -180,7 +180,13 @@ impl Engine {
         };
         self.step_of_checkpoint(id, step);
         match (outcome, after) {
-            (Err(reason), _) => self.dump_failed(id, run, &reason, purpose),
+            (Err(reason), after) => {
+                if after == After::Hold {
+                    // Who was to leave it stopped may have done that, and been killed before it could undo it.
+                    self.effects.push(Effect::Continue(run));
+                }
+                self.dump_failed(id, run, &reason, purpose);
+            }
             (Ok(written), After::Run) => {
                 self.end_dump(id);
                 self.dump_made(id, run, &written, &purpose);

@@ -274,7 +274,7 @@ pub enum Effect {
         /// The time for all of it; what takes longer is undone.
         limit: Duration,
     },
-    /// Let processes go on that were held by a checkpoint ([`After::Hold`]).
+    /// Let processes go on that were held by a checkpoint ([`After::Hold`]), or that one that failed may have left so.
     Continue(RunId),
     /// Connect two processes of a component: ask one to give, and the other to take.
     Connect {

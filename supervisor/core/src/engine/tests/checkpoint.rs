@@ -98,13 +98,17 @@ fn nothing_is_expected_of_what_is_written_down_and_who_asked_is_told() {
 
 #[test]
 fn one_that_fails_loses_nothing() {
-    let mut bench = executed(ENABLED);
-    let run = bench.run("a");
-    assert_eq!(checkpoint(&mut bench, After::Hold), None);
-    bench.give(Event::Checkpointed(run, Err("the disk is full".into())));
-    assert_eq!(refusal(bench.answer()), "the checkpoint of a failed: the disk is full");
-    assert_eq!((mark(&bench), bench.engine.state("a")), (None, State::Active));
-    assert!(!bench.has_told_anybody());
+    for (after, continued_times) in [(After::Run, 0), (After::Hold, 1)] {
+        let mut bench = executed(ENABLED);
+        let run = bench.run("a");
+        assert_eq!(checkpoint(&mut bench, after), None);
+        bench.give(Event::Checkpointed(run, Err("the disk is full".into())));
+        assert_eq!(refusal(bench.answer()), "the checkpoint of a failed: the disk is full");
+        assert_eq!((mark(&bench), bench.engine.state("a")), (None, State::Active));
+        // It may have been stopped before that failed.
+        assert_eq!(continued(&bench, run), continued_times);
+        assert!(!bench.has_told_anybody());
+    }
 }
 
 #[test]
