@@ -79,7 +79,8 @@ fn go(wanted: &Kexec, kernel: &Path, client: &mut Client, output: &Output) -> Re
         criu: wanted.criu.clone(),
         ask: !wanted.dry_run && !wanted.force,
     };
-    let mut machine = Machine::new(client.another(), wish, &INTERRUPTED);
+    let mut machine = Machine::new(client.another(), wish, &INTERRUPTED)
+        .map_err(|error| Failure::Broken(format!("failed to name the jump: {error}")))?;
     let (json, verbose) = (output.is_json(), wanted.verbose);
     let outcome = phases::carry_out(&mut machine, wanted.dry_run, &mut |done| {
         if !json {

@@ -2,20 +2,26 @@
 //!
 //! It is written by whoever loads the kernel and read by process 1 when that has booted. Whatever the bytes are, reading them
 //! ends in a value or in the reason why not.
+//!
+//! One that is left behind by a jump that never was must not be taken for that of a later boot: each has a random name, and is
+//! only meant for the kernel whose command line says that name.
 
 use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use nix::libc;
 use serde::{Deserialize, Serialize};
 
 /// Where it lies if the kernel's command line says nothing of it.
 pub const BASE: &str = "/checkpoint";
 /// The argument of the kernel's command line that says where, as `yakiros.checkpoint=/mnt/jump`.
 pub const ARGUMENT: &str = "yakiros.checkpoint=";
+/// The argument that says which jump a kernel was loaded for: the name of the manifest that is meant for it.
+pub const JUMP: &str = "yakiros.jump=";
 /// Its name there.
 pub const FILE: &str = "manifest.json";
 /// What the old machine was, as text for people, beside it.
@@ -26,14 +32,20 @@ pub const VERSION: u32 = 1;
 pub const ENTRIES_LIMIT: usize = 100_000;
 /// The largest file that is read, in bytes: as many entries, each with its paths.
 const SIZE_LIMIT: u64 = 64 << 20;
-/// What has been written is not under its name before it is on the disk.
-const UNFINISHED: &str = ".manifest.json.new";
+/// What has been written is not under its name before it is on the disk. Something random follows, which nobody can have put
+/// there before.
+const UNFINISHED: &str = ".new-";
+/// Write permission of the group or of others.
+const OTHERS_WRITE: u32 = 0o022;
 
 /// Everything that the next kernel's supervisor has to know.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
     /// [`VERSION`] of its writer.
     pub version: u32,
+    /// Which jump it is for, by [`random`]: the next kernel is told it. One without is for none.
+    #[serde(default)]
+    pub jump: String,
     /// When it was written, in seconds since 1970.
     pub creation_time: i64,
     /// Release of the kernel on which the checkpoints were made.
@@ -73,6 +85,8 @@ pub struct Entry {
 pub enum NoManifest {
     /// It cannot be read.
     Read(io::Error),
+    /// It is no file of this user's own, or others may write to it.
+    Foreign,
     /// It is larger than [`SIZE_LIMIT`], or says what cannot be.
     Damaged(String),
     /// A version that is not known here has written it.
@@ -83,6 +97,7 @@ impl fmt::Display for NoManifest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Read(error) => error.fmt(f),
+            Self::Foreign => f.write_str("it is not the supervisor's own file, or others may write to it"),
             Self::Damaged(what) => write!(f, "it is damaged: {what}"),
             Self::Version(version) => {
                 write!(f, "it has version {version}; this supervisor reads version {VERSION}")
@@ -131,15 +146,38 @@ impl Manifest {
         Ok(manifest)
     }
 
-    /// Read the one in a directory; `None` if there is none.
+    /// Whether a kernel with this command line was loaded for it.
+    ///
+    /// # Errors
+    /// Why it is for another one.
+    pub fn is_for(&self, command_line: &str) -> Result<(), String> {
+        match jump(command_line) {
+            _ if self.jump.is_empty() => Err("it does not say which jump it is for".to_owned()),
+            Some(jump) if jump == self.jump => Ok(()),
+            Some(jump) => Err(format!("it is for the jump {}, and this kernel is of {jump}", self.jump)),
+            None => {
+                Err(format!("it is for the jump {}, and this kernel was booted in another way", self.jump))
+            }
+        }
+    }
+
+    /// Read the one in a directory; `None` if there is none. It has to be this user's own, and nobody else's to write.
     ///
     /// # Errors
     /// Why it cannot be used.
     pub fn read(base: &Path) -> Result<Option<Self>, NoManifest> {
-        let file = match File::open(base.join(FILE)) {
+        // What is a pipe does not keep anybody waiting.
+        let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+        let file = match File::options().read(true).custom_flags(flags).open(base.join(FILE)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.raw_os_error() == Some(libc::ELOOP) => return Err(NoManifest::Foreign),
             file => file.map_err(NoManifest::Read)?,
         };
+        let status = file.metadata().map_err(NoManifest::Read)?;
+        let own = nix::unistd::geteuid().as_raw();
+        if !status.is_file() || status.uid() != own || status.mode() & OTHERS_WRITE != 0 {
+            return Err(NoManifest::Foreign);
+        }
         let mut bytes = Vec::new();
         // One byte more than allowed, so that one that is too long is seen to be.
         file.take(SIZE_LIMIT + 1).read_to_end(&mut bytes).map_err(NoManifest::Read)?;
@@ -154,28 +192,57 @@ impl Manifest {
     /// # Errors
     /// Those of writing.
     pub fn write(&self, path: &Path) -> io::Result<()> {
-        let folder = path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
-        let new = folder.join(UNFINISHED);
-        let write = || {
-            let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-            file.write_all(&self.to_bytes())?;
-            file.sync_all()?;
-            fs::rename(&new, path)?;
-            File::open(folder)?.sync_all()
-        };
-        write().inspect_err(|_| {
-            // What went wrong is told; that this is not there is what is wanted.
-            let _ = fs::remove_file(&new);
-        })
+        write(path, &self.to_bytes())
     }
+}
+
+/// Write a file that only this user reads, in place of one that is there: whole and on the disk, or not at all.
+///
+/// # Errors
+/// Those of writing.
+pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let folder = path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
+    let new = folder.join(format!("{UNFINISHED}{}", random()?));
+    // Nothing that somebody else has put there is written to, nor what a link leads to.
+    let mut file =
+        File::options().write(true).create_new(true).custom_flags(libc::O_NOFOLLOW).mode(0o600).open(&new)?;
+    let mut write = || {
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&new, path)?;
+        File::open(folder)?.sync_all()
+    };
+    write().inspect_err(|_| {
+        // What went wrong is told; that this is not there is what is wanted.
+        let _ = fs::remove_file(&new);
+    })
+}
+
+/// A name that nobody can guess, and that no other has: 32 hexadecimal digits.
+///
+/// # Errors
+/// Those of reading `/dev/urandom`.
+pub fn random() -> io::Result<String> {
+    let mut bytes = [0; 16];
+    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(format!("{:032x}", u128::from_ne_bytes(bytes)))
 }
 
 /// Where a kernel with this command line has its manifest, if the line says so.
 pub fn base(command_line: &str) -> Option<&Path> {
+    Some(Path::new(said(command_line, ARGUMENT)?)).filter(|path| path.is_absolute())
+}
+
+/// Which jump a kernel with this command line was loaded for, if for any.
+pub fn jump(command_line: &str) -> Option<&str> {
+    said(command_line, JUMP).filter(|jump| !jump.is_empty())
+}
+
+/// What the last argument of a kernel's command line says that begins so.
+fn said<'a>(command_line: &'a str, argument: &str) -> Option<&'a str> {
     // What follows is the init's.
     let kernels = command_line.split_whitespace().take_while(|word| *word != "--");
-    let path = kernels.filter_map(|word| word.strip_prefix(ARGUMENT)).last()?;
-    Some(Path::new(path)).filter(|path| path.is_absolute())
+    kernels.filter_map(|word| word.strip_prefix(argument)).last()
 }
 
 #[cfg(test)]
@@ -198,6 +265,7 @@ mod tests {
     fn manifest(entries: Vec<Entry>) -> Manifest {
         Manifest {
             version: VERSION,
+            jump: "5a".to_owned(),
             creation_time: 1,
             old_kernel_version: "6.1".to_owned(),
             new_kernel_path: Some("/boot/vmlinuz".into()),
@@ -240,6 +308,70 @@ mod tests {
         assert_eq!(base("quiet -- yakiros.checkpoint=/a"), None);
         assert_eq!(base("yakiros.checkpoint=relative"), None);
         assert_eq!(base("quiet"), None);
+    }
+
+    #[test]
+    fn it_is_for_the_kernel_that_was_loaded_for_it() {
+        let own = manifest(Vec::new());
+        assert_eq!(own.is_for("quiet yakiros.jump=5a\n"), Ok(()));
+        assert_eq!(own.is_for("yakiros.jump=5b yakiros.jump=5a -- yakiros.jump=5c"), Ok(()));
+        for (line, why) in [
+            ("quiet", "booted in another way"),
+            ("quiet -- yakiros.jump=5a", "booted in another way"),
+            ("yakiros.jump=5a yakiros.jump=5b", "this kernel is of 5b"),
+            ("yakiros.jump=5a yakiros.jump=", "booted in another way"),
+        ] {
+            let said = own.is_for(line).expect_err("for another");
+            assert!(said.contains(why), "{line}: {said}");
+        }
+        // One that an earlier version has written has no name, and that is not the name of a kernel without one.
+        let nameless = Manifest { jump: String::new(), ..own };
+        assert!(nameless.is_for("yakiros.jump=").is_err() && nameless.is_for("quiet").is_err());
+        let text = String::from_utf8(nameless.to_bytes()).expect("text").replace("\"jump\": \"\",", "");
+        assert_eq!(Manifest::from_bytes(text.as_bytes()).expect("a manifest"), nameless);
+        let names = [random().expect("a name"), random().expect("a name")];
+        assert!(names[0] != names[1] && names.iter().all(|name| name.len() == 32), "{names:?}");
+    }
+
+    #[test]
+    fn what_others_could_have_written_is_not_read() {
+        use std::os::unix::fs::PermissionsExt as _;
+
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join(FILE);
+        manifest(Vec::new()).write(&path).expect("written");
+        let foreign = || matches!(Manifest::read(folder.path()), Err(NoManifest::Foreign));
+        assert!(!foreign());
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o662)).expect("mode");
+        assert!(foreign(), "others may write to it");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("mode");
+        fs::rename(&path, folder.path().join("other")).expect("moved");
+        std::os::unix::fs::symlink("other", &path).expect("a link");
+        assert!(foreign(), "a link");
+        fs::remove_file(&path).expect("removed");
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRUSR).expect("a pipe");
+        assert!(foreign(), "a pipe");
+    }
+
+    #[test]
+    fn nothing_is_written_where_somebody_else_has_put_a_link() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (other, path) = (folder.path().join("other"), folder.path().join(FILE));
+        fs::write(&other, "of somebody else").expect("a file");
+        // The name that was used once, and the one that it gets.
+        for link in [&folder.path().join(".manifest.json.new"), &path] {
+            std::os::unix::fs::symlink(&other, link).expect("a link");
+        }
+        manifest(Vec::new()).write(&path).expect("written");
+        assert_eq!(fs::read_to_string(&other).expect("a file"), "of somebody else");
+        assert!(Manifest::read(folder.path()).expect("read").is_some());
+        // What stays where it cannot be put under its name is nothing.
+        let busy = folder.path().join("busy");
+        fs::create_dir_all(busy.join("in")).expect("a folder");
+        assert!(write(&busy, b"text").is_err());
+        let new = fs::read_dir(folder.path()).expect("a folder").flatten();
+        let left = new.filter(|entry| entry.file_name().to_string_lossy().starts_with(UNFINISHED)).count();
+        assert_eq!(left, 0);
     }
 
     proptest! {

@@ -4,6 +4,8 @@ use std::fmt;
 use std::fs;
 use std::path::Path;
 
+use yakiros_kexec::manifest;
+
 /// What the new kernel gets, in bytes.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Load {
@@ -59,16 +61,20 @@ fn field(text: &str, name: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?.trim().parse().ok()
 }
 
-/// A kernel's command line with more for the kernel: before what is for its init.
-pub fn command_line(running: &str, more: &str) -> String {
+/// What a kernel is told that is loaded for this jump: what the running one was told, and more, before what is for its init.
+/// What is wanted of which jump it is said to be for does not count.
+pub fn command_line(running: &str, more: &str, jump: &str) -> String {
     let (kernels, inits) = match running.trim().split_once(" -- ") {
         Some((kernels, inits)) => (kernels, Some(inits)),
         None => (running.trim(), None),
     };
     // Of the boot loader, about files that are not used again.
     let kept = kernels.split_whitespace().filter(|word| !is_loaders(word));
-    let words: Vec<_> = kept.chain(more.split_whitespace()).collect();
-    let mut text = words.join(" ");
+    // What is added may itself end with something for the init.
+    let jump = format!("{}{jump}", manifest::JUMP);
+    let more = more.split_whitespace();
+    let words = kept.chain([jump.as_str()]).chain(more.filter(|word| !word.starts_with(manifest::JUMP)));
+    let mut text = words.collect::<Vec<_>>().join(" ");
     if let Some(inits) = inits {
         text.push_str(" -- ");
         text.push_str(inits);
@@ -82,8 +88,9 @@ pub fn last_pid() -> i32 {
     text.trim().parse().unwrap_or_default()
 }
 
+/// Of who has loaded the running kernel.
 fn is_loaders(word: &str) -> bool {
-    ["BOOT_IMAGE=", "initrd="].iter().any(|prefix| word.starts_with(prefix))
+    ["BOOT_IMAGE=", "initrd=", manifest::JUMP].iter().any(|prefix| word.starts_with(prefix))
 }
 
 /// What makes a kernel leave its initrd for another root, if anything does.
@@ -109,11 +116,13 @@ mod tests {
     #[test]
     fn the_new_kernel_is_told_what_this_one_was_and_more() {
         let running = "BOOT_IMAGE=/vmlinuz console=ttyS0 initrd=/x quiet -- --verbose\n";
-        assert_eq!(
-            command_line(running, "loglevel=7 a=b"),
-            "console=ttyS0 quiet loglevel=7 a=b -- --verbose"
-        );
-        assert_eq!(command_line("quiet\n", ""), "quiet");
+        let line = command_line(running, "loglevel=7 a=b", "5a");
+        assert_eq!(line, "console=ttyS0 quiet yakiros.jump=5a loglevel=7 a=b -- --verbose");
+        // It does not grow from jump to jump, and nobody says that it is of another one.
+        let next = command_line(&line, "yakiros.jump=5c", "5b");
+        assert_eq!(next, "console=ttyS0 quiet loglevel=7 a=b yakiros.jump=5b -- --verbose");
+        assert_eq!(manifest::jump(&command_line("quiet", "a -- b", "5b")), Some("5b"));
+        assert_eq!(command_line("quiet\n", "", "5a"), "quiet yakiros.jump=5a");
         assert_eq!(other_root("quiet root=/dev/vda"), Some("root=/dev/vda"));
         assert_eq!(other_root("quiet -- root=/dev/vda"), None);
     }

@@ -67,22 +67,28 @@ pub fn create(
     );
     let entries = newest(Path::new(KEPT), &order)?;
     let running = std::fs::read_to_string("/proc/cmdline").unwrap_or_default();
+    let failed = |error: io::Error| refused(&format!("failed to write {}: {error}", file.display()));
+    let jump = manifest::random().map_err(failed)?;
     let manifest = Manifest {
         version: manifest::VERSION,
         creation_time: chrono::Utc::now().timestamp(),
         old_kernel_version: super::machine::release(),
         new_kernel_path: kernel.map(absolute),
         initrd_path: initrd.map(absolute),
-        cmdline: figures::command_line(&running, ""),
+        cmdline: figures::command_line(&running, "", &jump),
         last_pid: figures::last_pid(),
+        jump,
         entries,
     };
-    manifest.write(file).map_err(|error| refused(&format!("failed to write {}: {error}", file.display())))?;
+    manifest.write(file).map_err(failed)?;
     if output.is_json() {
         Output::value(&json!({ "version": VERSION, "file": file, "manifest": manifest }));
     } else {
         let entries = count(manifest.entries.len(), "component");
-        Output::text(&format!("{}: a manifest of {entries}\n", file.display()));
+        let (file, argument, jump) = (file.display(), manifest::JUMP, &manifest.jump);
+        Output::text(&format!(
+            "{file}: a manifest of {entries}, for a kernel that is told {argument}{jump}\n"
+        ));
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -5,9 +5,9 @@ mod look;
 use std::ffi::CString;
 use std::fmt::Write as _;
 use std::fs::{self, DirBuilder, File};
-use std::io::{self, BufRead as _, BufWriter, Seek as _, Write as _};
+use std::io::{self, BufRead as _, BufWriter, Seek as _};
 use std::os::fd::AsRawFd as _;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -62,6 +62,8 @@ pub struct Machine<'a> {
     client: Client,
     wish: Wish,
     interrupted: &'a AtomicBool,
+    /// Which one it is: manifest and kernel are told so, and belong together by it.
+    jump: String,
     /// What the new kernel is told.
     command_line: String,
     /// Where manifest and information lie.
@@ -89,23 +91,28 @@ struct Running {
 
 impl<'a> Machine<'a> {
     /// Before anything is done.
-    pub fn new(client: Client, wish: Wish, interrupted: &'a AtomicBool) -> Self {
+    ///
+    /// # Errors
+    /// Why the jump has no name.
+    pub fn new(client: Client, wish: Wish, interrupted: &'a AtomicBool) -> io::Result<Self> {
         let running = fs::read_to_string("/proc/cmdline").unwrap_or_default();
-        let command_line = figures::command_line(&running, &wish.append);
+        let jump = manifest::random()?;
+        let command_line = figures::command_line(&running, &wish.append, &jump);
         let named = manifest::base(&command_line).map(Path::to_owned);
         let wish =
             Wish { kernel: absolute(&wish.kernel), initrd: wish.initrd.as_deref().map(absolute), ..wish };
-        Self {
+        Ok(Self {
             client,
             wish,
             interrupted,
+            jump,
             command_line,
             packed: named.is_none(),
             base: named.unwrap_or_else(|| manifest::BASE.into()),
             information: String::new(),
             held: None,
             made: Vec::new(),
-        }
+        })
     }
 
     /// What runs, by the supervisor.
@@ -179,6 +186,7 @@ impl<'a> Machine<'a> {
         entries.sort_by_key(|entry| entry.restore_priority);
         let manifest = Manifest {
             version: manifest::VERSION,
+            jump: self.jump.clone(),
             creation_time: chrono::Utc::now().timestamp(),
             old_kernel_version: release(),
             new_kernel_path: Some(self.wish.kernel.clone()),
@@ -187,11 +195,7 @@ impl<'a> Machine<'a> {
             last_pid: figures::last_pid(),
             entries,
         };
-        let information = self.base.join(manifest::INFORMATION);
-        let mut file =
-            File::options().write(true).create(true).truncate(true).mode(0o600).open(information)?;
-        file.write_all(self.information.as_bytes())?;
-        file.sync_all()?;
+        manifest::write(&self.base.join(manifest::INFORMATION), self.information.as_bytes())?;
         manifest.write(&self.base.join(manifest::FILE))
     }
 }

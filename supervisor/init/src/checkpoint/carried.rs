@@ -1,53 +1,23 @@
 //! What a supervisor on the kernel before this one has written down, to go on here.
 //!
-//! It is read once, before any component is declared, and put aside: the next boot begins anew.
+//! It is read once, before any component is declared, and put aside: the next boot begins anew. It is believed only where this
+//! kernel was loaded for it: what a jump that never was has left behind would set everything back to how it was then.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::rc::Rc;
 
-use serde::Deserialize;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 use yakiros_core::checkpoint::Origin;
 use yakiros_core::engine::Event;
+use yakiros_kexec::manifest::{self, Manifest};
 
 use crate::supervisor::Supervisor;
 use crate::{machine, sys};
 
-/// Where it is if the kernel's command line says nothing of it.
-const BASE: &str = "/checkpoint";
-
-/// Says where, on the kernel's command line.
-const ARGUMENT: &str = "yakiros.checkpoint=";
-
-/// Its name there, and what it is called when it was read.
-const FILE: &str = "manifest.json";
+/// What it is called when it was read.
 const USED: &str = "manifest.json.used";
-
-/// The version that is read.
-const VERSION: u32 = 1;
-
-/// Write permission of the group or of others.
-const OTHERS_WRITE: u32 = 0o022;
-
-/// What is needed of it.
-#[derive(Deserialize)]
-struct Manifest {
-    version: u32,
-    /// What is started here gets its number after this one, so that those that go on find theirs free.
-    #[serde(default)]
-    last_pid: i32,
-    entries: Vec<Entry>,
-}
-
-#[derive(Deserialize)]
-struct Entry {
-    component_name: Rc<str>,
-    checkpoint_id: Rc<str>,
-    checkpoint_path: PathBuf,
-}
 
 /// Have the engine know what was carried over to this kernel, if anything was.
 pub fn take(supervisor: &Rc<Supervisor>) {
@@ -55,96 +25,107 @@ pub fn take(supervisor: &Rc<Supervisor>) {
         return;
     }
     let line = sys::read_small(Path::new("/proc/cmdline")).unwrap_or_default();
-    let path = place(&line);
-    match read(&path) {
-        Ok(Manifest { last_pid, entries, .. }) => {
-            if let Err(error) = machine::begin_after(Path::new(machine::LAST_NUMBER), last_pid) {
-                warn!("numbers that processes had may be taken: {error}");
-            }
-            info!("{} components go on as they were under the kernel before this one", entries.len());
-            let all = entries.iter().map(|entry| {
-                (Rc::clone(&entry.component_name), Origin { id: Some(Rc::clone(&entry.checkpoint_id)) })
-            });
-            let event = Event::Carried(all.collect());
-            let bases = entries.into_iter().filter_map(|entry| {
-                // Above it are its component's directory, and the store.
-                let base = entry.checkpoint_path.parent()?.parent()?.to_owned();
-                Some((entry.checkpoint_id, base))
-            });
-            supervisor.checkpoints.elsewhere.borrow_mut().extend(bases);
-            supervisor.dispatch(event);
+    let base = manifest::base(&line).unwrap_or(Path::new(manifest::BASE));
+    let Some(Manifest { last_pid, entries, .. }) = believed(base, &line) else { return };
+    if let Err(error) = machine::begin_after(Path::new(machine::LAST_NUMBER), last_pid) {
+        warn!("numbers that processes had may be taken: {error}");
+    }
+    info!("{} components go on as they were under the kernel before this one", entries.len());
+    let (mut all, mut bases) = (Vec::new(), Vec::new());
+    for entry in entries {
+        let id: Rc<str> = entry.checkpoint_id.into();
+        // Above it are its component's directory, and the store.
+        if let Some(base) = entry.checkpoint_path.parent().and_then(Path::parent) {
+            bases.push((Rc::clone(&id), base.to_owned()));
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return,
-        Err(error) => warn!("nothing goes on from before this kernel: {}: {error}", path.display()),
+        all.push((entry.component_name.into(), Origin { id: Some(id) }));
     }
-    if let Err(error) = fs::rename(&path, path.with_file_name(USED)) {
-        warn!("{} cannot be put aside, and counts for the next boot, too: {error}", path.display());
-    }
+    supervisor.checkpoints.elsewhere.borrow_mut().extend(bases);
+    supervisor.dispatch(Event::Carried(all));
 }
 
-/// Where the manifest is by the kernel's command line.
-fn place(line: &str) -> PathBuf {
-    let said = line.split_whitespace().filter_map(|word| word.strip_prefix(ARGUMENT)).next_back();
-    Path::new(said.filter(|base| !base.is_empty()).unwrap_or(BASE)).join(FILE)
+/// The manifest that this kernel was loaded for. Whatever is there is put aside first.
+fn believed(base: &Path, line: &str) -> Option<Manifest> {
+    let path = base.join(manifest::FILE);
+    let read = match Manifest::read(base) {
+        Ok(None) => return None,
+        Ok(Some(manifest)) => manifest.is_for(line).map(|()| manifest),
+        Err(why) => Err(why.to_string()),
+    };
+    let aside = put_aside(base);
+    match &read {
+        Ok(_) => {
+            // It is believed all the same: what it names is nowhere else, and is lost if it is started anew. Another boot
+            // is not told the name of this jump, and so does not believe it.
+            if let Err(error) = aside {
+                error!("{} cannot be put aside; remove it: {error}", path.display());
+            }
+        }
+        Err(why) => {
+            let kept = match aside {
+                Ok(()) => format!("it is {USED} now"),
+                Err(error) => format!("it cannot be put aside: {error}"),
+            };
+            warn!("nothing goes on from before this kernel: {}: {why}; {kept}", path.display());
+        }
+    }
+    read.ok()
 }
 
-fn read(path: &Path) -> io::Result<Manifest> {
-    let status = fs::symlink_metadata(path)?;
-    let own = nix::unistd::geteuid().as_raw();
-    if !status.is_file() || status.uid() != own || status.mode() & OTHERS_WRITE != 0 {
-        return Err(io::Error::other("it is not the supervisor's own file, or others may write to it"));
-    }
-    let text = sys::read_small(path)?;
-    let manifest: Manifest = serde_json::from_str(&text)?;
-    if manifest.version != VERSION {
-        let version = manifest.version;
-        return Err(io::Error::other(format!("it has version {version}; {VERSION} is read here")));
-    }
-    Ok(manifest)
+/// Nothing finds it under its name any more, whatever happens to the machine afterwards.
+fn put_aside(base: &Path) -> io::Result<()> {
+    fs::rename(base.join(manifest::FILE), base.join(USED))?;
+    File::open(base)?.sync_all()
 }
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
     use super::*;
 
-    #[test]
-    fn the_place_is_the_last_that_the_kernel_was_told() {
-        for (line, expected) in [
-            ("quiet console=ttyS0\n", "/checkpoint/manifest.json"),
-            ("yakiros.checkpoint=/mnt/jump quiet", "/mnt/jump/manifest.json"),
-            ("yakiros.checkpoint=/a yakiros.checkpoint=/b\n", "/b/manifest.json"),
-            ("yakiros.checkpoint=", "/checkpoint/manifest.json"),
-        ] {
-            assert_eq!(place(line), Path::new(expected), "{line}");
-        }
+    const ENTRY: &str = r#"{"component_name":"web","checkpoint_id":"7","checkpoint_path":"/s/web/7","original_pid":9,"timestamp":1,"restore_priority":0}"#;
+
+    fn write(folder: &Path, version: u32) {
+        let text = format!(
+            r#"{{"version":{version},"jump":"5a","creation_time":1,"old_kernel_version":"6.1","new_kernel_path":null,"initrd_path":null,"cmdline":"","last_pid":5020,"entries":[{ENTRY}]}}"#
+        );
+        manifest::write(&folder.join(manifest::FILE), text.as_bytes()).expect("file");
     }
 
     #[test]
-    fn what_others_could_have_written_is_not_believed() {
+    fn only_what_this_kernel_was_loaded_for_is_believed_and_all_is_put_aside() {
         let folder = tempfile::tempdir().expect("temporary directory");
-        let path = folder.path().join(FILE);
-        let missing = read(&path).err().expect("none");
-        assert_eq!(missing.kind(), io::ErrorKind::NotFound);
-        let entry =
-            r#"{"component_name":"web","checkpoint_id":"7","checkpoint_path":"/s/web/7","original_pid":9}"#;
-        let write = |version: u32, mode: u32| {
-            fs::write(
-                &path,
-                format!(r#"{{"version":{version},"cmdline":"","last_pid":5020,"entries":[{entry}]}}"#),
-            )
-            .expect("file");
-            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("mode");
-            read(&path)
-        };
-        let Manifest { last_pid, entries, .. } = write(1, 0o600).expect("a manifest");
-        assert_eq!(last_pid, 5020);
-        assert_eq!((&*entries[0].component_name, &*entries[0].checkpoint_id), ("web", "7"));
-        assert_eq!(entries[0].checkpoint_path.parent().and_then(Path::parent), Some(Path::new("/s")));
-        assert!(write(2, 0o600).is_err());
-        assert!(write(1, 0o662).is_err());
-        fs::write(&path, "{").expect("file");
-        assert!(read(&path).is_err());
+        let folder = folder.path();
+        assert!(believed(folder, "yakiros.jump=5a").is_none(), "there is none");
+        for (line, version, expected) in [
+            ("quiet yakiros.jump=5a", 1, true),
+            ("yakiros.jump=5b yakiros.jump=5a\n", 1, true),
+            // A later boot of another kind, or after another jump, is not set back.
+            ("quiet", 1, false),
+            ("quiet -- yakiros.jump=5a", 1, false),
+            ("yakiros.jump=5a yakiros.jump=5b", 1, false),
+            ("yakiros.jump=5a", 2, false),
+        ] {
+            write(folder, version);
+            let manifest = believed(folder, line);
+            assert_eq!(manifest.is_some(), expected, "{line}, version {version}");
+            if let Some(Manifest { last_pid, entries, .. }) = manifest {
+                assert_eq!((last_pid, entries[0].component_name.as_str()), (5020, "web"));
+            }
+            assert!(!folder.join(manifest::FILE).exists() && folder.join(USED).exists(), "{line}");
+            assert!(believed(folder, line).is_none(), "it is believed once");
+        }
+        fs::write(folder.join(manifest::FILE), "{").expect("file");
+        assert!(believed(folder, "yakiros.jump=5a").is_none());
+        assert!(!folder.join(manifest::FILE).exists());
+    }
+
+    #[test]
+    fn what_cannot_be_put_aside_is_lost_by_nobody() {
+        let folder = tempfile::tempdir().expect("temporary directory");
+        write(folder.path(), 1);
+        fs::create_dir_all(folder.path().join(USED).join("in the way")).expect("directory");
+        assert!(believed(folder.path(), "yakiros.jump=5a").is_some());
+        assert!(believed(folder.path(), "quiet").is_none());
+        assert!(folder.path().join(manifest::FILE).exists());
     }
 }
