@@ -38,10 +38,10 @@ pub fn run(wanted: &Kexec, client: &mut Client, output: &Output) -> Result<ExitC
         return Ok(prerequisites::run(kernel.as_deref(), initrd.as_deref(), output));
     }
     if wanted.list_checkpoints {
-        return kept::list(output);
+        return kept::list(&wanted.place.dir, output);
     }
     if let Some(file) = &wanted.create_manifest {
-        return kept::create(file, kernel.as_deref(), initrd.as_deref(), client, output);
+        return kept::create(file, &wanted.place.dir, kernel.as_deref(), initrd.as_deref(), client, output);
     }
     match kernel {
         Some(kernel) => go(wanted, kernel, client, output),
@@ -76,6 +76,7 @@ fn go(wanted: &Kexec, kernel: &Path, client: &mut Client, output: &Output) -> Re
         initrd: wanted.initrd.clone(),
         append: wanted.append.clone().unwrap_or_default(),
         limit: wanted.timeout,
+        dir: wanted.place.dir.clone(),
         criu: wanted.criu.clone(),
         ask: !wanted.dry_run && !wanted.force,
     };

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use clap::{ArgGroup, Args};
 
+use crate::checkpoints::arguments::Place;
+
 /// Examples of the command.
 pub const EXAMPLES: &str = "\
 Examples:
@@ -50,6 +52,9 @@ pub struct Kexec {
     /// Seconds that the checkpoint of one component may take
     #[arg(long, value_parser = crate::arguments::seconds, default_value = "20", value_name = "SECONDS")]
     pub timeout: Duration,
+    /// Where the supervisor keeps checkpoints
+    #[command(flatten)]
+    pub place: Place,
     /// CRIU, as a path or a name
     #[arg(long, default_value = yakiros_checkpoint::criu::NAME, value_name = "PROGRAM")]
     pub criu: PathBuf,

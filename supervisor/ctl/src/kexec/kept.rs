@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use serde_json::json;
-use yakiros_checkpoint::store::{KEPT, Outline, Store, StoreError};
+use yakiros_checkpoint::store::{Outline, Store, StoreError};
 use yakiros_core::analysis::Analysis;
 use yakiros_core::control::{GraphNode, VERSION};
 use yakiros_kexec::manifest::{self, Entry, Manifest};
@@ -26,8 +26,8 @@ pub fn priorities(nodes: &[GraphNode]) -> BTreeMap<String, u32> {
 }
 
 /// `--list-checkpoints`.
-pub fn list(output: &Output) -> Result<ExitCode, Failure> {
-    let entries = newest(Path::new(KEPT), &BTreeMap::new())?;
+pub fn list(dir: &Path, output: &Output) -> Result<ExitCode, Failure> {
+    let entries = newest(&absolute(dir), &BTreeMap::new())?;
     if output.is_json() {
         Output::value(&json!({ "version": VERSION, "checkpoints": entries }));
         return Ok(ExitCode::SUCCESS);
@@ -52,6 +52,7 @@ pub fn list(output: &Output) -> Result<ExitCode, Failure> {
 /// `--create-manifest`.
 pub fn create(
     file: &Path,
+    dir: &Path,
     kernel: Option<&Path>,
     initrd: Option<&Path>,
     client: &mut Client,
@@ -65,7 +66,7 @@ pub fn create(
         },
         |nodes| priorities(&nodes),
     );
-    let entries = newest(Path::new(KEPT), &order)?;
+    let entries = newest(&absolute(dir), &order)?;
     let running = std::fs::read_to_string("/proc/cmdline").unwrap_or_default();
     let failed = |error: io::Error| refused(&format!("failed to write {}: {error}", file.display()));
     let jump = manifest::random().map_err(failed)?;

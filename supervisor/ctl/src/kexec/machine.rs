@@ -1,5 +1,6 @@
 //! The phases on this machine: what is asked of the supervisor, of the store of checkpoints and of the kernel.
 
+mod held;
 mod look;
 
 use std::ffi::CString;
@@ -14,7 +15,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use yakiros_checkpoint::store::{Id, KEPT, Store, StoreError};
+use yakiros_checkpoint::store::{Id, Store, StoreError};
 use yakiros_core::checkpoint::After;
 use yakiros_core::control::{Answer, Request};
 use yakiros_core::engine::HOLD_LIMIT;
@@ -51,6 +52,8 @@ pub struct Wish {
     pub append: String,
     /// For the checkpoint of one component.
     pub limit: Duration,
+    /// Where the supervisor keeps checkpoints.
+    pub dir: PathBuf,
     /// CRIU, as a path or a name.
     pub criu: PathBuf,
     /// Whether somebody is to be asked before it is done.
@@ -74,6 +77,8 @@ pub struct Machine<'a> {
     information: String,
     /// Since when processes stand still.
     held: Option<Instant>,
+    /// Which, by their components.
+    going: Vec<(String, i32)>,
     /// Directories that were made on the way, the outermost first.
     made: Vec<PathBuf>,
 }
@@ -99,8 +104,12 @@ impl<'a> Machine<'a> {
         let jump = manifest::random()?;
         let command_line = figures::command_line(&running, &wish.append, &jump);
         let named = manifest::base(&command_line).map(Path::to_owned);
-        let wish =
-            Wish { kernel: absolute(&wish.kernel), initrd: wish.initrd.as_deref().map(absolute), ..wish };
+        let wish = Wish {
+            kernel: absolute(&wish.kernel),
+            initrd: wish.initrd.as_deref().map(absolute),
+            dir: absolute(&wish.dir),
+            ..wish
+        };
         Ok(Self {
             client,
             wish,
@@ -111,6 +120,7 @@ impl<'a> Machine<'a> {
             base: named.unwrap_or_else(|| manifest::BASE.into()),
             information: String::new(),
             held: None,
+            going: Vec::new(),
             made: Vec::new(),
         })
     }
@@ -255,9 +265,11 @@ impl Work for Machine<'_> {
 
     fn checkpoint(&mut self, service: &Service, hold: bool, notes: &mut Notes) -> Result<Entry, String> {
         let Service { component, pid, priority } = service;
-        self.make(Path::new(KEPT)).map_err(|error| format!("{KEPT}: {error}"))?;
+        let dir = self.wish.dir.clone();
+        self.make(&dir).map_err(|error| format!("{}: {error}", dir.display()))?;
         if hold {
             self.held.get_or_insert_with(Instant::now);
+            self.going.push((component.clone(), *pid));
         }
         let after = if hold { After::Hold } else { After::Run };
         let timeout_ms = Some(milliseconds(self.wish.limit));
@@ -267,6 +279,9 @@ impl Work for Machine<'_> {
         let Answer::Checkpointed { written, .. } = answer else {
             return Err(about(said(unexpected(answer))));
         };
+        let id: Id =
+            written.id.parse().map_err(|error: <Id as std::str::FromStr>::Err| about(error.to_string()))?;
+        held::is_below(&dir, component, &id).map_err(about)?;
         let frozen =
             written.frozen_us.map_or(String::new(), |us| format!(", stood still for {} ms", us / 1000));
         notes.good(component, format!("{}{frozen}", Size(written.bytes)));
@@ -274,7 +289,7 @@ impl Work for Machine<'_> {
         Ok(Entry {
             component_name: component.clone(),
             checkpoint_id: written.id.to_string(),
-            checkpoint_path: Path::new(KEPT).join(component).join(&*written.id),
+            checkpoint_path: dir.join(component).join(&*written.id),
             original_pid: *pid,
             timestamp: chrono::Utc::now().timestamp(),
             restore_priority: *priority,
@@ -284,7 +299,7 @@ impl Work for Machine<'_> {
     fn verify(&mut self, entry: &Entry, notes: &mut Notes) -> Result<(), String> {
         let about = |error: &dyn std::fmt::Display| format!("{}: {error}", entry.component_name);
         let id: Id = entry.checkpoint_id.parse().map_err(|error| about(&error))?;
-        let store = Store::open(Path::new(KEPT)).map_err(|error| about(&error))?;
+        let store = Store::open(&self.wish.dir).map_err(|error| about(&error))?;
         let checkpoint = store.find(&entry.component_name, Some(&id)).map_err(|error| about(&error))?;
         let metadata = checkpoint.verify().map_err(|error| about(&error))?;
         if metadata.original_pid != entry.original_pid {
@@ -337,6 +352,7 @@ impl Work for Machine<'_> {
             ));
         }
         nix::unistd::sync();
+        held::all_held(&self.client.status(None).map_err(said)?.components, &self.going)?;
         match self.client.ask(Request::Kexec, Duration::ZERO).map_err(|error| error.to_string())? {
             Answer::Done { message, .. } => {
                 notes.detail = message;
@@ -358,7 +374,7 @@ impl Work for Machine<'_> {
             }
             Trace::Checkpoint(Entry { component_name, checkpoint_id, .. }) => {
                 let id: Id = checkpoint_id.parse().map_err(|error| format!("{checkpoint_id}: {error}"))?;
-                remove_checkpoint(Path::new(KEPT), component_name, &id)?;
+                remove_checkpoint(&self.wish.dir, component_name, &id)?;
                 self.unmake();
                 Ok(())
             }

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::statfs::{self, FsType};
 use yakiros_checkpoint::probe::{Report, Verdict};
-use yakiros_checkpoint::store::KEPT;
 use yakiros_kexec::load::{self, Image};
 use yakiros_kexec::machine::checks;
 use yakiros_kexec::manifest;
@@ -34,7 +33,7 @@ pub fn validate(machine: &mut Machine<'_>, notes: &mut Notes) -> Result<(), Stri
     if let (Some((kernel, initrd)), Some(images)) = (files, images) {
         let packed = machine.packed;
         notes.items.push(memory(&Load { kernel, initrd, images, packed }));
-        notes.items.push(storage(images));
+        notes.items.push(storage(&machine.wish.dir, images));
         notes.items.push(place(machine));
     }
     notes.verdict()?;
@@ -152,14 +151,15 @@ fn memory(load: &Load) -> Note {
 }
 
 /// Room for the images where they are kept.
-fn storage(images: u64) -> Note {
+fn storage(dir: &Path, images: u64) -> Note {
     const FIX: &str = "make room, as with `graphctl checkpoint-cleanup`";
-    match room(Path::new(KEPT)) {
+    match room(dir) {
         Ok(room) => {
-            let detail = format!("{} of {} free below {KEPT} are needed", Size(images), Size(room));
+            let detail =
+                format!("{} of {} free below {} are needed", Size(images), Size(room), dir.display());
             note("storage", images <= room, detail, FIX)
         }
-        Err(error) => note("storage", false, format!("{KEPT}: {error}"), FIX),
+        Err(error) => note("storage", false, format!("{}: {error}", dir.display()), FIX),
     }
 }
 
@@ -181,9 +181,10 @@ fn place(machine: &Machine<'_>) -> Note {
     };
     let base = &machine.base;
     if !machine.packed {
-        let lost = [base.as_path(), Path::new(KEPT)].into_iter().find(|path| is_in_memory(path));
+        let dir = &machine.wish.dir;
+        let lost = [base, dir].into_iter().find(|path| is_in_memory(path));
         let detail = match lost {
-            None => format!("what is kept below {} and {KEPT} is on a disk", base.display()),
+            None => format!("what is kept below {} and {} is on a disk", base.display(), dir.display()),
             Some(path) => format!("{} is in memory and does not outlast the jump", path.display()),
         };
         return note(
