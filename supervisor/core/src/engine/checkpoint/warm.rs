@@ -2,7 +2,8 @@
 //! the same declaration is made from that. What was spent to become ready is spent once.
 //!
 //! An image from which no process can be made is not tried again, nor one whose process fails soon after: the next start
-//! is a new one.
+//! is a new one. A first start that could not be written down has the next take its place, up to [`TRIES`]: the machine may
+//! have been busy, or the service have been told to end meanwhile.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -17,18 +18,27 @@ use crate::engine::{Engine, From};
 use crate::graph::NodeId;
 use crate::mutation::{Mutation, broken};
 
+/// Starts with a declaration that are written down in vain. What is in the way then will not go away, and each attempt
+/// costs a disk and a processor their time.
+const TRIES: u32 = 3;
+
 /// What there is of the first start with a declaration.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(in crate::engine) struct Warm {
     /// The declaration.
     pub(in crate::engine) component: Rc<Component>,
     stage: Stage,
+    /// How often it could not be written down.
+    #[serde(default)]
+    failed: u32,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Stage {
     /// It is being written down.
     Making,
+    /// It could not be; the next start is.
+    Failed,
     /// It is this checkpoint.
     Made(Rc<str>),
     /// It is of no use.
@@ -44,13 +54,15 @@ impl Engine {
         let process =
             unit.process.as_ref().filter(|process| process.from == From::New && process.dump.is_none());
         let current = process.is_some_and(|process| process.component == unit.component);
-        let known = unit.warm.as_ref().is_some_and(|warm| warm.component == unit.component);
+        let warm = unit.warm.as_ref().filter(|warm| warm.component == unit.component);
+        let known = warm.is_some_and(|warm| warm.stage != Stage::Failed);
+        let failed = warm.map_or(0, |warm| warm.failed);
         if !wanted || !current || known || unit.handover.second().is_some() {
             return;
         }
         let component = Rc::clone(&unit.component);
         if let Some(unit) = self.unit_mut(id) {
-            unit.warm = Some(Box::new(Warm { component, stage: Stage::Making }));
+            unit.warm = Some(Box::new(Warm { component, stage: Stage::Making, failed }));
         }
         self.begin_dump(id, After::Run, Purpose::Warm, CHECKPOINT_LIMIT);
     }
@@ -67,24 +79,23 @@ impl Engine {
         }
         match &unit.warm.as_ref()?.stage {
             Stage::Made(id) => Some(Origin { id: Some(Rc::clone(id)) }),
-            Stage::Making | Stage::Spent => None,
+            Stage::Making | Stage::Failed | Stage::Spent => None,
         }
     }
 
     /// It is written down.
     pub(super) fn keep_warm(&mut self, id: NodeId, image: &Rc<str>) {
-        self.turn_warm(id, Stage::Made(Rc::clone(image)));
+        if let Some(warm) = self.unit_mut(id).and_then(|unit| unit.warm.as_mut()) {
+            warm.stage = Stage::Made(Rc::clone(image));
+        }
     }
 
     /// It cannot be used, or could not be made.
     pub(super) fn spend_warm(&mut self, id: NodeId) {
-        self.turn_warm(id, Stage::Spent);
-    }
-
-    fn turn_warm(&mut self, id: NodeId, stage: Stage) {
-        if let Some(warm) = self.unit_mut(id).and_then(|unit| unit.warm.as_mut()) {
-            warm.stage = stage;
-        }
+        let Some(warm) = self.unit_mut(id).and_then(|unit| unit.warm.as_mut()) else { return };
+        let again = warm.stage == Stage::Making && warm.failed + 1 < TRIES;
+        warm.failed += u32::from(again);
+        warm.stage = if again { Stage::Failed } else { Stage::Spent };
     }
 }
 

@@ -360,6 +360,31 @@ fn warm_starts_are_made_from_the_first_one_of_a_declaration() {
 }
 
 #[test]
+fn a_start_that_could_not_be_written_down_has_the_next_take_its_place_up_to_three() {
+    let mut bench = executed(WARM);
+    for _ in 0..3 {
+        let run = bench.run("a");
+        assert_eq!(asked(&bench), Some((run, After::Run)));
+        bench.give(Event::Checkpointed(run, Err("it was called off".into())));
+        bench.now += 100 * SECOND;
+        bench.end("a");
+        assert_eq!(origin(&bench), None);
+        bench.execute("a");
+    }
+    assert_ne!(asked(&bench), Some((bench.run("a"), After::Run)), "it is given up");
+    let mut bench = executed(WARM);
+    let run = bench.run("a");
+    bench.give(Event::Checkpointed(run, Err("it was called off".into())));
+    bench.now += 100 * SECOND;
+    bench.end("a");
+    bench.execute("a");
+    bench.give(Event::Checkpointed(bench.run("a"), Ok(written("warm"))));
+    bench.now += 100 * SECOND;
+    bench.end("a");
+    assert_eq!(origin(&bench), Some("warm".to_owned()));
+}
+
+#[test]
 fn an_image_of_no_use_is_not_tried_again() {
     for fails_later in [false, true] {
         let mut bench = executed(WARM);

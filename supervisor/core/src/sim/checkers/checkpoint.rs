@@ -6,18 +6,14 @@
 //! told the truth.
 
 use std::rc::Rc;
-use std::time::Duration;
 
 use super::{Checker, Verdict};
 use crate::checkpoint::{After, Origin};
 use crate::component::Component;
 use crate::control::{Answer, Request};
-use crate::engine::{ClientId, Effect, Engine, Event, HOLD_LIMIT, RunId};
+use crate::engine::{ClientId, Effect, Engine, Event, HOLD_LIMIT, RESTORE_LIMIT, RunId};
 use crate::journal::{Cause, Record, State};
 use crate::sim::model::{Dumped, Model, Process};
-
-/// The longest time for a process to be made from a checkpoint.
-const RESTORE_LIMIT: Duration = Duration::from_secs(60);
 
 /// What a checkpoint was asked for for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

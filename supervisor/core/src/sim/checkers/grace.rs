@@ -7,14 +7,11 @@
 use std::time::Duration;
 
 use super::{Checker, Verdict};
-use crate::engine::{Effect, Engine};
+use crate::engine::{Effect, Engine, RESTORE_LIMIT};
 use crate::sim::model::{Model, told_to_end};
 
 /// How long a shutdown takes before everything left is killed.
 const HALT_LIMIT: Duration = Duration::from_secs(60);
-
-/// The longest time for a process to be made from a checkpoint.
-const RESTORE_LIMIT: Duration = Duration::from_secs(60);
 
 /// See the module documentation.
 pub(super) struct Grace;
