@@ -105,6 +105,9 @@ pub struct Dump {
     pub component: String,
     /// The first process.
     pub pid: i32,
+    /// The file that the first process is to be executing still: where another is in its place, there is no checkpoint.
+    #[serde(default)]
+    pub program: Option<PathBuf>,
     /// CRIU, as a path or a name.
     pub criu: PathBuf,
     /// What CRIU is told, beside what the tree is seen to need.

@@ -4,6 +4,7 @@
 //! the dump: CRIU has the last word. Which of CRIU's switches the tree needs follows from the same look.
 
 mod judge;
+mod program;
 mod read;
 
 use std::collections::BTreeMap;
@@ -15,7 +16,8 @@ use serde::{Deserialize, Serialize};
 use crate::criu::Options;
 
 pub use judge::judge;
-pub use read::{read, resume, stop};
+pub use program::is_replaced;
+pub use read::{read, resident, resume, stop};
 
 /// A process tree as the kernel shows it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -26,6 +26,9 @@ const QUESTION_LIMIT: Duration = Duration::from_secs(30);
 /// The CRIU that does not ask internet sockets for SO_PASSCRED.
 const KNOWS_NEW_SOCKETS: Version = Version { major: 4, minor: 2, patch: 0 };
 
+/// What CRIU calls it that the kernel tells which memory has changed.
+const DIRTY_TRACKING: &str = "mem_dirty_track";
+
 /// Everything that was found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
@@ -181,7 +184,7 @@ const QUESTIONS: [Question; 13] = [
         name: "dirty-tracking",
         purpose: "rounds of memory before the dump, so that processes are frozen for less time",
         required: false,
-        ask: Ask::Criu(Some("mem_dirty_track"), || Help::Option("CONFIG_MEM_SOFT_DIRTY".to_owned())),
+        ask: Ask::Criu(Some(DIRTY_TRACKING), || Help::Option("CONFIG_MEM_SOFT_DIRTY".to_owned())),
     },
     Question {
         name: "pid-namespaces",
@@ -220,6 +223,11 @@ fn answer(ask: &Ask, criu: &Result<Criu, CriuError>) -> Answer {
         Ask::Pair(ask) => ask(criu()?.version),
         Ask::Criu(feature, help) => check(criu()?, *feature).map_err(|why| (why, help())),
     }
+}
+
+/// Whether memory can be copied in several rounds here.
+pub(crate) fn tracks_memory(criu: &Criu) -> bool {
+    check(criu, Some(DIRTY_TRACKING)).is_ok()
 }
 
 /// `criu check`; why not.

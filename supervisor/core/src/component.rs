@@ -391,21 +391,41 @@ pub struct Lifecycle {
 }
 
 /// `[checkpoint]`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct CheckpointPolicy {
     /// Whether checkpoints are kept for this component.
     pub enabled: bool,
-    /// Descriptors to keep open across a restore.
+    /// Noted with each checkpoint; everything open is kept anyway.
     pub preserve_fds: Vec<String>,
-    /// Snapshot only: the process runs on.
+    /// Decides nothing.
     pub leave_running: bool,
-    /// Expected size of the images, bytes.
+    /// In bytes. Decides nothing.
     pub memory_estimate: Option<u64>,
+    /// Most copies of memory that are made while the process runs.
+    pub rounds: u32,
     /// Age at which a checkpoint is removed.
     pub max_age: Option<Duration>,
     /// Whether starts are made from what the first one has come to.
     pub warm_start: bool,
+}
+
+/// [`CheckpointPolicy::rounds`] when nothing is said: the first copies everything, and what changes faster than three
+/// more can copy it will not get less.
+const DEFAULT_ROUNDS: u32 = 4;
+
+impl Default for CheckpointPolicy {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            preserve_fds: Vec::new(),
+            leave_running: false,
+            memory_estimate: None,
+            rounds: DEFAULT_ROUNDS,
+            max_age: None,
+            warm_start: false,
+        }
+    }
 }
 
 /// `[hotswap]`.

@@ -54,6 +54,7 @@ enabled = true
 preserve_fds = "3, 4"
 leave_running = false
 memory_estimate = 64
+rounds = 2
 max_age = 24
 [hotswap]
 transfer_fds = true
@@ -65,7 +66,8 @@ preserve_state = true
 #[test]
 fn every_key_is_read() {
     let parsed = parse(EVERYTHING);
-    assert_eq!(parsed.diagnostics, []);
+    let found: Vec<_> = parsed.diagnostics.iter().map(|found| &*found.code).collect();
+    assert_eq!(found, ["Y0336"], "its file systems are its own");
     let c = parsed.component.expect("a component");
     assert_eq!(c.args, ["--port", "80", "tab\there"]);
     assert_eq!((c.kind, c.lifecycle.handoff), (Kind::Service, Handoff::FdPassing));
@@ -83,7 +85,7 @@ fn every_key_is_read() {
     let spaces = [Namespace::Mount, Namespace::Pid, Namespace::Uts];
     assert_eq!(c.isolation.namespaces, spaces);
     assert_eq!(c.checkpoint.preserve_fds, ["3", "4"]);
-    assert_eq!(c.checkpoint.memory_estimate, Some(64 << 20));
+    assert_eq!((c.checkpoint.memory_estimate, c.checkpoint.rounds), (Some(64 << 20), 2));
     assert_eq!(c.hotswap.shutdown_grace, Duration::from_secs(3));
 }
 

@@ -63,6 +63,7 @@ const INTERFACE: &[(&str, &[&str], &str)] = &[
     ("checkpoint", &["preserve_fds"], "[]"),
     ("checkpoint", &["leave_running"], "false"),
     ("checkpoint", &["memory_estimate"], ""),
+    ("checkpoint", &["rounds"], "4"),
     ("checkpoint", &["max_age"], ""),
     ("hotswap", &["transfer_fds"], "true"),
     ("hotswap", &["env_vars"], "[]"),

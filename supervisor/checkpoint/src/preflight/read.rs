@@ -69,6 +69,16 @@ pub fn read(pid: i32) -> io::Result<Tree> {
     Ok(tree)
 }
 
+/// Bytes of memory that a tree has now. Those that several of its processes share are counted with each.
+pub fn resident(tree: &Tree) -> u64 {
+    let pages = tree.processes.iter().map(|process| {
+        // What has ended has none.
+        let text = text(&folder_of(process.pid).join("statm")).unwrap_or_default();
+        text.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0)
+    });
+    pages.fold(0, u64::saturating_add).saturating_mul(rustix::param::page_size() as u64)
+}
+
 /// Let go on what was not stopped before: who was killed while it had these processes may have left them so, or with the
 /// signal on its way.
 pub fn resume(before: &Tree) {
@@ -130,7 +140,7 @@ fn namespace(folder: &Path, kind: &str) -> io::Result<String> {
     Ok(fs::read_link(folder.join("ns").join(kind))?.to_string_lossy().into_owned())
 }
 
-fn folder_of(pid: i32) -> PathBuf {
+pub(super) fn folder_of(pid: i32) -> PathBuf {
     Path::new("/proc").join(pid.to_string())
 }
 

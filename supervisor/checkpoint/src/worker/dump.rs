@@ -16,10 +16,18 @@ use crate::criu::gate::Gate;
 use crate::criu::{Action, Call, Criu, CriuError, DumpFigures, Figures, Options, Paths, Then};
 use crate::order::{After, Dump, Event, Failure, Given, Step, Teller, micros};
 use crate::preflight::{self, Socket, Tree, Verdict};
+use crate::probe::tracks_memory;
 use crate::store::{Draft, Facts, Metadata, ROUNDS_LIMIT, Role, Store};
 
 /// Pages of memory that are copied so quickly that another round before saves nothing: 1 MiB.
 const SMALL: u64 = 256;
+
+/// Processes with less memory, in bytes, are written without rounds before: they stand still for less than 0.1 s for it at
+/// the speed of a slow disk cache, and each call of CRIU costs several times that.
+const WORTH_ROUNDS: u64 = 32 << 20;
+
+/// The part of the time for a call of CRIU in which further rounds begin. PID 1 has no more time for all of them.
+const ROUNDS_SHARE: u32 = 4;
 
 pub(super) fn carry_out<W: Write>(
     base: &Path,
@@ -49,6 +57,12 @@ pub(super) fn prepare<W: Write>(base: &Path, order: &Dump, teller: &mut Teller<W
     let (verdict, tree) = look(order.pid, criu.version, teller)?;
     if let Some(first) = verdict.findings.first() {
         return Err(Failure { step: Step::Preflight, reason: first.to_string() });
+    }
+    if let Some(program) =
+        order.program.as_deref().filter(|program| preflight::is_replaced(order.pid, program))
+    {
+        let reason = format!("its program, {}, has changed since it was started", program.display());
+        return Err(Failure { step: Step::Preflight, reason });
     }
     Ok(Ready { store, criu, tree, verdict })
 }
@@ -270,10 +284,17 @@ fn await_end(first: &OwnedFd, limit: Duration) -> Result<(), String> {
     }
 }
 
-/// Copy memory while the processes run, until little of it changes from one round to the next.
+/// Copy memory while the processes run, until little of it changes from one round to the next. Without a kernel that tells
+/// what has changed there are none.
 fn rounds<W: Write>(dumping: &Dumping<'_>, draft: &mut Draft, teller: &mut Teller<W>) -> Result<(), Failure> {
+    let begun = Instant::now();
+    let most = dumping.order.rounds.min(ROUNDS_LIMIT);
+    if most == 0 || preflight::resident(dumping.before) < WORTH_ROUNDS || !tracks_memory(dumping.criu) {
+        return Ok(());
+    }
+    let in_time = || begun.elapsed() < dumping.order.limit / ROUNDS_SHARE;
     let mut written: Vec<u64> = Vec::new();
-    while another(&written, dumping.order.rounds.min(ROUNDS_LIMIT)) {
+    while another(&written, most) && (written.is_empty() || in_time()) {
         let figures: Figures = teller.step(Step::PreDump, || -> Result<_, String> {
             let (images, parent) = draft.round().map_err(|error| error.to_string())?;
             let action = Action::PreDump { pid: dumping.order.pid, parent };

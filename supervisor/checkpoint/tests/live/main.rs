@@ -30,8 +30,27 @@ struct World {
 impl World {
     /// With a process that leads its session, as components do.
     fn new() -> Self {
-        let mut command = Command::new("sleep");
-        command.arg("1000000").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        Self::of("sleep", &["1000000"])
+    }
+
+    /// With one whose memory is worth to be copied while it runs: it waits to write what it has there.
+    fn large() -> Self {
+        let world = Self::of("dd", &["if=/dev/zero", "bs=64M", "count=1"]);
+        let path = format!("/proc/{}/status", world.process.id());
+        let resident = || {
+            let status = fs::read_to_string(&path).expect("a process");
+            let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.strip_suffix(" kB"));
+            line.and_then(|number| number.trim().parse::<u64>().ok()).unwrap_or(0)
+        };
+        while resident() < 64 << 10 {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        world
+    }
+
+    fn of(program: &str, words: &[&str]) -> Self {
+        let mut command = Command::new(program);
+        command.args(words).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
         // SAFETY: setsid is a system call and touches no memory.
         unsafe { command.pre_exec(|| Ok(nix::unistd::setsid().map(drop)?)) };
         let mut world = Self::with(command);
@@ -101,6 +120,7 @@ impl World {
         Job::Dump(Dump {
             component: "web".to_owned(),
             pid: i32::try_from(self.process.id()).expect("a number"),
+            program: None,
             criu: fake(),
             options: Options::default(),
             rounds,
@@ -156,7 +176,7 @@ fn failure(events: &[Event]) -> (Step, &str) {
 
 #[test]
 fn a_process_is_put_away_and_made_again() {
-    let world = World::new();
+    let world = World::large();
     let events = world.order(world.dump(4, LONG), "", "4.2.1");
     assert!(matches!(events.last(), Some(Event::Done { .. })), "{events:?}");
     let metadata = world.metadata();
@@ -205,9 +225,63 @@ fn a_process_is_put_away_and_made_again() {
 }
 
 #[test]
+fn rounds_are_left_out_where_they_save_nothing_or_cannot_be() {
+    for (world, criu, expected) in
+        [(World::new(), "", 0), (World::large(), "check fails", 0), (World::large(), "", 2)]
+    {
+        let events = world.order(world.dump(4, LONG), criu, "4.2.1");
+        assert!(matches!(events.last(), Some(Event::Done { .. })), "{events:?}");
+        assert_eq!(world.metadata().rounds, expected, "{criu}");
+    }
+}
+
+/// Where the kernel does not tell what has changed, the real one is the proof that there are no rounds then.
+#[test]
+fn rounds_of_criu_itself_are_as_many_as_the_kernel_allows() {
+    let ask = |words: &[&str]| {
+        let asked = Command::new("criu").args(words).stdout(Stdio::null()).stderr(Stdio::null()).status();
+        asked.is_ok_and(|status| status.success())
+    };
+    if !ask(&["check", "--no-default-config"]) {
+        return eprintln!("not tried: no CRIU that can be used here");
+    }
+    let tracks = ask(&["check", "--no-default-config", "--feature", "mem_dirty_track"]);
+    let world = World::large();
+    let events = match world.dump(4, LONG) {
+        // Who reads what it would write is outside.
+        Job::Dump(dump) => world.order(Job::Dump(Dump { criu: "criu".into(), ..dump }), "", "4.2.1"),
+        other => panic!("{other:?}"),
+    };
+    assert!(matches!(events.last(), Some(Event::Done { .. })), "{events:?}");
+    assert_eq!(world.metadata().rounds > 0, tracks);
+}
+
+#[test]
+fn who_executes_another_program_than_is_there_now_is_not_written_to_be_moved() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let program = directory.path().join("sleep");
+    fs::copy("/bin/sleep", &program).expect("a copy");
+    let mut world = World::of(&program.to_string_lossy(), &["1000000"]);
+    let order = |world: &World| match world.ending(LONG, None) {
+        Job::Dump(dump) => Job::Dump(Dump { program: Some(program.clone()), ..dump }),
+        other => other,
+    };
+    let next = directory.path().join("next");
+    fs::copy("/bin/sleep", &next).and_then(|_| fs::rename(&next, &program)).expect("it is replaced");
+    let events = world.order(order(&world), "", "4.2.1");
+    let reason = format!("its program, {}, has changed since it was started", program.display());
+    assert_eq!(failure(&events), (Step::Preflight, &*reason));
+    assert_eq!((world.ended(), world.notes().len()), (None, 0));
+    let mut world = World::of(&program.to_string_lossy(), &["1000000"]);
+    let events = world.order(order(&world), "", "4.2.1");
+    assert!(matches!(events.last(), Some(Event::Done { .. })), "{events:?}");
+    assert_eq!(world.ended(), Some(9));
+}
+
+#[test]
 fn what_fails_leaves_nothing_and_is_named() {
     for (fails, step) in [("pre-dump", Step::PreDump), ("dump", Step::Dump)] {
-        let world = World::new();
+        let world = World::large();
         let events = world.order(world.dump(4, LONG), &format!("{fails} fails"), "4.2.1");
         let reason = "CRIU: write: No space left on device (the disk is full)";
         assert_eq!(failure(&events), (step, reason));

@@ -103,7 +103,7 @@ pub(super) fn component(r: &mut Reader<'_>) -> Option<Component> {
     let hands_over = kind == Kind::Service && lifecycle.handoff.passes_descriptors();
     delegation(r, &resources, &isolation, hands_over);
     let environment = environment(r);
-    let checkpoint = checkpoint(r, kind);
+    let checkpoint = checkpoint(r, kind, &lifecycle, &isolation);
     let hotswap = hotswap(r, hands_over);
     let sockets = sockets(r);
     Some(Component {
@@ -420,7 +420,12 @@ fn health(r: &mut Reader<'_>) -> Option<Health> {
     })
 }
 
-fn checkpoint(r: &mut Reader<'_>, kind: Kind) -> CheckpointPolicy {
+fn checkpoint(
+    r: &mut Reader<'_>,
+    kind: Kind,
+    lifecycle: &Lifecycle,
+    isolation: &Isolation,
+) -> CheckpointPolicy {
     const S: &str = "checkpoint";
     let enabled = r.get(S, "enabled", truth).unwrap_or(false);
     if kind != Kind::Service {
@@ -428,10 +433,24 @@ fn checkpoint(r: &mut Reader<'_>, kind: Kind) -> CheckpointPolicy {
     } else if !enabled {
         r.without(S, "warm_start", "checkpoints are not enabled: set `checkpoint.enabled = true`");
     }
+    let moves = lifecycle.handoff == Handoff::Checkpoint;
+    if isolation.has(Namespace::Mount) && (enabled || moves) {
+        let (section, key) = match enabled {
+            true => (S, "enabled"),
+            false if r.has("lifecycle", "handoff") => ("lifecycle", "handoff"),
+            false => ("component", "handoff"),
+        };
+        let message =
+            format!("`{section}.{key}` wants checkpoints, and the component has file systems of its own");
+        let help = "do without \"mount\" in `isolation.namespaces`, or without checkpoints";
+        r.report(&rules::CHECKPOINT_OF_MOUNTS, section, key, &message, Some(help.to_owned()));
+    }
+    let (rounds, usual) = (r.number(S, "rounds"), CheckpointPolicy::default());
     CheckpointPolicy {
         enabled,
         preserve_fds: r.get(S, "preserve_fds", list).unwrap_or_default(),
         leave_running: r.get(S, "leave_running", truth).unwrap_or(false),
+        rounds: rounds.and_then(|rounds| u32::try_from(rounds).ok()).unwrap_or(usual.rounds),
         memory_estimate: r.number(S, "memory_estimate").map(|mebibytes| mebibytes << 20),
         max_age: r.number(S, "max_age").map(|hours| Duration::from_secs(hours * 3600)),
         warm_start: r.get(S, "warm_start", truth).unwrap_or(false),

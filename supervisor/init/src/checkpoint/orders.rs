@@ -46,10 +46,12 @@ pub fn dump(
     Ok(Dump {
         component: component.name.clone(),
         pid,
+        // An upgrade is to bring what has been installed meanwhile.
+        program: (after == After::End).then(|| component.binary.clone().into()),
         criu: supervisor.checkpoints.places.criu.clone(),
         // A client that waits to be taken is no reason to have no checkpoint.
         options: Options { skip_in_flight: true, ..Options::default() },
-        rounds: 0,
+        rounds: component.checkpoint.rounds,
         after: match after {
             After::Run => order::After::Run,
             After::Hold => order::After::Hold,

@@ -18,6 +18,9 @@ const MEBIBYTES_MAX: u64 = 1 << 40;
 /// A hundred years, in hours.
 const HOURS_MAX: u64 = 876_600;
 
+/// Most rounds of memory before a checkpoint: as many as one can have.
+const ROUNDS_MAX: u64 = 16;
+
 pub(super) const COMPONENT: &[Key] = &[
     key("name", Shape::Name, Fallback::Required, "The component's name, unique among all files."),
     key(
@@ -53,7 +56,8 @@ pub(super) const LIFECYCLE: &[Key] = &[
          descriptors (`[[sockets]]`, `hotswap.fd_store_max`), gets the next process beside it until that is ready. It is \
          restarted when neither can be. `checkpoint`: with `checkpoint.enabled`, an upgrade moves the process itself: it is \
          written down, ended and made again, with its memory and connections, while clients wait; where that cannot be, \
-         the way of `fd-passing` is gone.",
+         as with `mount` in its namespaces, or when its program has been replaced since it was started (of a script, its \
+         interpreter), the way of `fd-passing` is gone.",
     ),
     key("reload_signal", Shape::Signal, NONE, "Sent to the process by `graphctl reload NAME`."),
     key(
@@ -188,15 +192,34 @@ pub(super) const CHECKPOINT: &[Key] = &[
         "enabled",
         Shape::Truth,
         FALSE,
-        "Whether checkpoints of the component are made: by `graphctl checkpoint`, and for upgrades and `warm_start`.",
+        "Whether checkpoints of the component are made: by `graphctl checkpoint`, and for upgrades and `warm_start`. None \
+         can be made of one with `mount` in its namespaces: its file systems are not made again.",
     ),
-    key("preserve_fds", Shape::List, EMPTY, "Descriptors to keep open across a restore."),
-    key("leave_running", Shape::Truth, FALSE, "Take a snapshot only: the process runs on."),
+    key(
+        "preserve_fds",
+        Shape::List,
+        EMPTY,
+        "Decides nothing: what a process has open is kept without being named. It is noted with each checkpoint.",
+    ),
+    key(
+        "leave_running",
+        Shape::Truth,
+        FALSE,
+        "Decides nothing: after `graphctl checkpoint` and for `warm_start` the process runs on, for an upgrade it ends.",
+    ),
     key(
         "memory_estimate",
         Shape::Number(0, MEBIBYTES_MAX),
-        Fallback::Words("measured"),
-        "Expected size of a checkpoint, in MiB.",
+        Fallback::Words("none"),
+        "Decides nothing: checkpoints take what room they need. In MiB.",
+    ),
+    key(
+        "rounds",
+        Shape::Number(0, ROUNDS_MAX),
+        Fallback::Value("4"),
+        "Most times that memory is copied while the process runs, before it stands still for the rest: it stands still for \
+         less time, and the checkpoint is larger. Ends sooner where that saves nothing, and is left out for processes with \
+         little memory and where the kernel does not tell which memory has changed.",
     ),
     key("max_age", Shape::Number(0, HOURS_MAX), NO_LIMIT, "Hours after which a checkpoint is removed."),
     key(
@@ -206,7 +229,8 @@ pub(super) const CHECKPOINT: &[Key] = &[
         "Whether starts are made from a checkpoint of the first one: a service is written down when it is ready for the \
          first time, and each later start is made from that, as long as its file does not change and the machine is not \
          started anew. An image from which no process can be made, or whose process fails within `restart_window`, is \
-         not tried again. Needs `enabled`. Not for what takes something at its start that it must not have twice, a \
+         not tried again, and no more is one that could not be made at three starts. Needs `enabled`, and no `mount` in \
+         the namespaces. Not for what takes something at its start that it must not have twice, a \
          lease or a random seed.",
     ),
 ];
