@@ -237,8 +237,23 @@ fn raise_file_limit() -> libc::rlimit {
     before
 }
 
-/// Whether a kernel is loaded that can be executed in place of this one.
-pub fn is_kernel_loaded() -> bool {
+/// Why no other kernel can be executed in place of this one, if none can.
+pub fn kexec_refusal() -> Option<&'static str> {
+    let is_first = std::process::id() == 1 && is_whole_machine();
+    kexec_refusal_of(is_first, is_kernel_loaded())
+}
+
+fn kexec_refusal_of(is_first: bool, is_loaded: bool) -> Option<&'static str> {
+    match (is_first, is_loaded) {
+        (false, _) => {
+            Some("only process 1 of the machine executes another kernel, and this supervisor is not it")
+        }
+        (true, false) => Some("no kernel is loaded: graphctl kexec loads one, and asks for this itself"),
+        (true, true) => None,
+    }
+}
+
+fn is_kernel_loaded() -> bool {
     fs::read_to_string("/sys/kernel/kexec_loaded").is_ok_and(|text| text.trim() == "1")
 }
 
@@ -256,6 +271,17 @@ pub const CONSOLE: &CStr = c"/dev/console";
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn another_kernel_is_executed_by_process_1_of_the_machine_once_it_is_loaded() {
+        let refusal = |is_first, is_loaded| kexec_refusal_of(is_first, is_loaded).unwrap_or_default();
+        assert!(refusal(false, true).starts_with("only process 1 of the machine"));
+        assert!(refusal(false, false).starts_with("only process 1 of the machine"));
+        assert!(refusal(true, false).starts_with("no kernel is loaded"));
+        assert_eq!(kexec_refusal_of(true, true), None);
+        // Whoever runs the tests is not process 1.
+        assert_eq!(kexec_refusal(), kexec_refusal_of(false, false));
+    }
 
     #[test]
     fn numbers_begin_above_those_of_threads() {

@@ -384,7 +384,7 @@ impl Supervisor {
     pub fn request(self: &Rc<Self>, client: ClientId, pending: Rc<Pending>, peer: Peer, request: Request) {
         // What was written to a file before the request was sent counts for its answer.
         self.take_file_changes();
-        if let Some(answer) = self.answer_from_here(&request) {
+        if let Some(answer) = self.answer_from_here(peer, &request) {
             return pending.give(answer);
         }
         self.clients.borrow_mut().insert(client, pending);
@@ -402,12 +402,13 @@ impl Supervisor {
     }
 
     /// The answer to a request that the engine has nothing to do with, unless it has to wait.
-    fn answer_from_here(&self, request: &Request) -> Option<Answer> {
+    fn answer_from_here(&self, peer: Peer, request: &Request) -> Option<Answer> {
         match request {
             Request::Log { name, lines, from } => Some(self.read_log(name, *lines, *from)),
-            Request::Kexec if !machine::is_kernel_loaded() => {
-                let message = "no kernel is loaded: graphctl kexec loads one, and asks for this itself";
-                Some(Answer::Refused { message: message.to_owned(), near: Vec::new() })
+            // Who may not ask for it is told so by the engine.
+            Request::Kexec if self.config().is_privileged(peer.uid) => {
+                let message = machine::kexec_refusal()?.to_owned();
+                Some(Answer::Refused { message, near: Vec::new() })
             }
             Request::Wait { until: Until::Log { name, beyond }, .. } => {
                 let engine = self.engine.borrow();
