@@ -292,7 +292,7 @@ pub enum Event {
     Waiting {
         /// From what.
         id: Id,
-        /// What they were given.
+        /// The paths that they were given.
         roles: Vec<Role>,
     },
     /// An internet socket that whoever gave the order holds, too, was made anew: it is to be taken from there. Comes before

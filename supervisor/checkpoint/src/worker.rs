@@ -6,6 +6,7 @@ mod live;
 mod passage;
 mod restore;
 mod stored;
+mod work;
 
 use std::io::Write;
 use std::path::Path;

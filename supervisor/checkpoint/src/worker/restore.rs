@@ -1,12 +1,12 @@
 //! Processes are made again.
 
-use std::fs::{self, DirBuilder};
+use std::fs;
 use std::io::{self, Read as _, Write};
 use std::os::fd::BorrowedFd;
-use std::os::unix::fs::DirBuilderExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::listeners::{Listeners, make_way};
+use super::work::Work;
 use super::{Done, failed, named};
 use crate::criu::{self, Action, Call, Criu, Paths};
 use crate::order::{Ear, Event, Failure, Remake, Restore, Step, Teller};
@@ -35,8 +35,7 @@ pub(super) fn carry_out<W: Write>(
         return Err(Failure { step: Step::Verify, reason });
     }
     let making = Making { criu: &criu, checkpoint: &checkpoint, metadata: &metadata, how: &order.how };
-    making.wait(ear, teller)?;
-    let made = making.make(&Listeners::default(), teller);
+    let made = making.wait(ear, teller).and_then(|()| making.make(&Listeners::default(), teller));
     if made.is_err() {
         making.let_peers_go();
     }
@@ -59,7 +58,9 @@ impl Making<'_> {
     /// Wait for the word, and go where they are to be born.
     pub(super) fn wait<W: Write>(&self, ear: &mut Ear, teller: &mut Teller<W>) -> Result<(), Failure> {
         let Some(limit) = self.how.wait else { return Ok(()) };
-        let (id, roles) = (self.checkpoint.id().clone(), self.metadata.roles.clone());
+        let id = self.checkpoint.id().clone();
+        // Only paths concern who waits for this, and there may be many sockets.
+        let roles = self.metadata.roles.iter().filter(|role| role.link.starts_with('/')).cloned().collect();
         teller.found(Step::Wait, Event::Waiting { id, roles })?;
         teller.step(Step::Wait, || {
             let Some(group) = ear.go(limit)?.group else { return Ok(()) };
@@ -79,13 +80,13 @@ impl Making<'_> {
                 make_way(unsafe { BorrowedFd::borrow_raw(*descriptor) })?;
             }
             let work = Work::make(work).map_err(|error| failed("make a directory in", work, &error))?;
-            let pidfile = work.0.join("pid");
+            let pidfile = work.path().join("pid");
             let mut inherit = inherited(given, roles);
             inherit.extend(kept.inherit().map_err(|error| format!("what it listens on: {error}"))?);
             let paths = roles.iter().filter_map(|role| role.path.as_deref()).chain(kept.paths());
-            let names: Vec<_> = paths.map(Name::keep).collect();
+            let names = work.keep(paths).map_err(|error| failed("write to", work.path(), &error))?;
             let action = Action::Restore { pidfile: pidfile.clone(), inherit };
-            let paths = Paths { images: self.checkpoint.path().to_owned(), work: work.0.clone() };
+            let paths = Paths { images: self.checkpoint.path().to_owned(), work: work.path().to_owned() };
             let call = Call { limit: *limit, held: self.checkpoint.lock(), gate: None };
             let ran = self.criu.run(&action, &self.metadata.options, &paths, call);
             drop(names);
@@ -124,52 +125,6 @@ fn inherited(given: &[(String, i32)], roles: &[Role]) -> Vec<(i32, String)> {
         .collect()
 }
 
-/// The name of a unix socket that listens and is kept: CRIU takes the name away, and gives it only to one that it makes.
-struct Name {
-    path: PathBuf,
-    /// The same socket.
-    beside: Option<PathBuf>,
-}
-
-impl Name {
-    fn keep(path: &Path) -> Self {
-        let mut name = path.file_name().unwrap_or_default().to_owned();
-        name.push(format!(".kept-{}", std::process::id()));
-        let beside = path.with_file_name(name);
-        // Where there is no such name any more, nobody misses it.
-        let linked = fs::hard_link(path, &beside).is_ok();
-        Self { path: path.to_owned(), beside: linked.then_some(beside) }
-    }
-}
-
-impl Drop for Name {
-    fn drop(&mut self) {
-        if let Some(beside) = &self.beside {
-            // A rename of one name to another of the same file does nothing, so one may be left.
-            let _ = fs::rename(beside, &self.path);
-            let _ = fs::remove_file(beside);
-        }
-    }
-}
-
-/// A directory for CRIU's log and the number of the process, which are gone with the value.
-struct Work(PathBuf);
-
-impl Work {
-    fn make(below: &Path) -> io::Result<Self> {
-        let path = below.join(format!("restore-{}", std::process::id()));
-        DirBuilder::new().mode(0o700).create(&path)?;
-        Ok(Self(path))
-    }
-}
-
-impl Drop for Work {
-    fn drop(&mut self) {
-        // It holds nothing that anybody looks for.
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
 fn read_pid(path: &Path) -> io::Result<i32> {
     let mut text = String::new();
     fs::File::open(path)?.take(PIDFILE_LIMIT).read_to_string(&mut text)?;
@@ -187,24 +142,5 @@ mod tests {
         let given = [("channel".to_owned(), 5), ("other".to_owned(), 6), ("web".to_owned(), 7)];
         assert_eq!(inherited(&given, &roles), [(5, "socket:[7]".to_owned())]);
         assert_eq!(["channel", "other", "web"].map(|name| inet(&roles, name)), [None, None, Some((50, 3))]);
-    }
-
-    #[test]
-    fn a_name_is_there_afterwards_whether_it_was_taken_away_or_not() {
-        use std::os::unix::net::{UnixListener, UnixStream};
-        let directory = tempfile::tempdir().expect("a directory");
-        let path = directory.path().join("x.sock");
-        let _listener = UnixListener::bind(&path).expect("a socket");
-        for takes_away in [true, false] {
-            let name = Name::keep(&path);
-            if takes_away {
-                fs::remove_file(&path).expect("its name");
-            }
-            drop(name);
-            UnixStream::connect(&path).expect("it listens");
-            assert_eq!(fs::read_dir(directory.path()).expect("a directory").count(), 1);
-        }
-        drop(Name::keep(&directory.path().join("none")));
-        assert_eq!(fs::read_dir(directory.path()).expect("a directory").count(), 1);
     }
 }

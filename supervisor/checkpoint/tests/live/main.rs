@@ -462,6 +462,8 @@ impl Worker {
 #[test]
 fn a_move_ends_the_processes_and_makes_them_at_a_word() {
     let mut world = World::new();
+    let path = Role::new("notify", "/nonexistent/notify");
+    world.given.push(Given { role: path.clone(), is_end: false });
     let order = |wait| {
         let Job::Dump(dump) = world.dump(0, LONG) else { panic!("a dump") };
         Job::Move(Move { dump, restore: Remake { wait, ..world.remake(LONG) } })
@@ -477,7 +479,8 @@ fn a_move_ends_the_processes_and_makes_them_at_a_word() {
         Event::Waiting { id: other, roles } if *other == id => Some(roles.clone()),
         _ => None,
     });
-    assert_eq!(roles, [world.given[0].role.clone()]);
+    assert_eq!(roles, [path], "the line stays short, however much they have");
+    assert_eq!(world.metadata().roles.len(), 2);
     assert_eq!(world.notes().len(), 1, "nothing is made before the word");
     assert!(world.notes()[0].contains(" --skip-in-flight "));
     worker.go(&Go { group: Some(group.clone()) });
