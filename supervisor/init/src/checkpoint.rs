@@ -31,6 +31,7 @@ use yakiros_core::component::Component;
 use yakiros_core::engine::{Event, RunId};
 
 use crate::cgroup::Cgroup;
+use crate::processes;
 use crate::supervisor::Supervisor;
 
 use migration::Migrations;
@@ -92,7 +93,7 @@ struct Dumping {
 /// finds that nobody listens, and undoes it; who makes processes is ended, with what it has made.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Passed {
-    /// Groups in which processes are being made.
+    /// Groups in which processes are being made, and which are theirs alone.
     groups: Vec<Cgroup>,
     /// Children, if any of them makes processes.
     workers: Vec<i32>,
@@ -105,7 +106,11 @@ impl Passed {
     /// From the process image before, which has left it in the middle.
     pub fn take_over(&self, supervisor: &Supervisor) {
         let mut processes = supervisor.processes.borrow_mut();
-        self.workers.iter().for_each(|pid| processes.disown(*pid));
+        for pid in &self.workers {
+            // What it makes is still below it.
+            processes::end_family(*pid);
+            processes.disown(*pid);
+        }
         processes.end_groups(&self.groups);
         if self.migrating {
             supervisor.checkpoints.migrations.put_back();
@@ -140,10 +145,11 @@ impl Checkpoints {
         }
     }
 
-    /// For the next process image.
-    pub fn pass(&self) -> Passed {
+    /// For the next process image. What else is in a group that is shared is not to be ended with what is made there.
+    pub fn pass(&self, is_shared: impl Fn(&Cgroup) -> bool) -> Passed {
         let restores = self.restores.borrow();
         let mut groups: Vec<_> = restores.values().filter_map(Restoring::group).collect();
+        groups.retain(|group| !is_shared(group));
         // The same works give the same state.
         groups.sort_by(|one, other| one.path().cmp(other.path()));
         let workers = if restores.is_empty() { Vec::new() } else { self.workers.pids() };
@@ -278,4 +284,26 @@ async fn attempt(
         });
     }
     Ok(written)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::notify::tests::in_event_loop;
+
+    #[test]
+    fn a_group_that_others_share_is_not_ended_with_what_is_made_there() {
+        in_event_loop(async || {
+            let places = Places { program: "/w".into(), criu: "/c".into(), store: "/s".into() };
+            let all = Checkpoints::new(places);
+            for (run, path) in [(1, "/g/own"), (2, "/g/shared")] {
+                let task = spawn_local(async {}).abort_handle();
+                all.restores.borrow_mut().insert(RunId(run), Restoring::in_group(task, Cgroup::at(path)));
+            }
+            let passed = all.pass(|group| group.path().ends_with("shared"));
+            let paths: Vec<_> =
+                passed.groups.iter().map(|group| group.path().display().to_string()).collect();
+            assert_eq!(paths, ["/g/own"]);
+        });
+    }
 }

@@ -7,6 +7,7 @@
 //! Here is the table of them. What happens to a process has a module each, from its start to its end.
 
 mod exec;
+mod family;
 mod found;
 mod freezer;
 mod limits;
@@ -41,6 +42,7 @@ use crate::spawn::{Common, Loan, Started};
 use crate::sys;
 
 pub use exec::{listen, settle_loans, take_report_of};
+pub use family::end_family;
 pub use found::FoundProcess;
 pub use memory::{follow as follow_cgroups, follow_log as follow_kernel_log};
 pub use passed::{PassedProcesses, take_over};
@@ -168,8 +170,17 @@ impl Processes {
 
     /// All processes of what runs, held for the next kernel: nothing else is left.
     pub fn left(&self) -> Held {
-        let members = self.runs.keys().filter_map(|run| self.own_cgroup(*run)).flat_map(Cgroup::members);
-        members.chain(self.runs.values().filter_map(|process| process.pid)).collect()
+        self.runs.keys().flat_map(|run| self.members(*run)).collect()
+    }
+
+    /// The processes of a run: those in its own group, or those below its first one if it has none, and that itself while
+    /// it is not reaped.
+    fn members(&self, run: RunId) -> Held {
+        let first = self.number(run);
+        match self.own_cgroup(run) {
+            Some(cgroup) => cgroup.members().into_iter().chain(first).collect(),
+            None => first.map(family::family).unwrap_or_default(),
+        }
     }
 
     /// The end of all: what is left of components goes with the supervisor.

@@ -25,6 +25,12 @@ pub struct Cgroup {
 pub struct Events(File);
 
 impl Cgroup {
+    /// One that need not be there.
+    #[cfg(test)]
+    pub fn at(path: &str) -> Self {
+        Self { path: Path::new(path).into() }
+    }
+
     /// The descriptor for `clone3`.
     pub fn open(&self) -> io::Result<OwnedFd> {
         let directory = OpenOptions::new()

@@ -4,7 +4,7 @@
 //! for notifications at its old path, the channel. The worker goes into the group itself, so that what CRIU makes is born
 //! there; it ends, and the first process is a child of this one from then on, as one that was found running.
 //!
-//! Whatever fails leaves nothing in the group. A group that others share is left alone.
+//! Whatever fails leaves nothing in the group. In a group that others share only what was made is ended.
 
 use std::cell::Cell;
 use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
@@ -88,6 +88,11 @@ pub struct Restoring {
 }
 
 impl Restoring {
+    #[cfg(test)]
+    pub fn in_group(task: AbortHandle, group: Cgroup) -> Self {
+        Self { task, group: Rc::new(Cell::new(Some(group))), cancelled: false }
+    }
+
     /// See the field.
     pub fn group(&self) -> Option<Cgroup> {
         let group = self.group.take();
@@ -149,14 +154,15 @@ pub fn begin(
             }
             None => false,
         };
+        let pid = outcome.as_ref().ok().map(|made| made.pid);
         let taken = match outcome {
             Ok(_) if is_cancelled => Err("it was called off".into()),
             Ok(made) => take(&supervisor, run, &component, made, began),
             Err(why) => Err(why),
         };
         let group = group.take();
-        if let (Err(_), Some(group)) = (&taken, &group) {
-            processes::clear_place(&supervisor, group).await;
+        if taken.is_err() {
+            processes::clear_place(&supervisor, group.as_ref(), pid).await;
         }
         supervisor.checkpoints.restores.borrow_mut().remove(&run);
         match taken {

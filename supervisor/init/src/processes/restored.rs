@@ -8,7 +8,7 @@ use yakiros_core::component::{Check, Component};
 use yakiros_core::engine::RunId;
 
 use super::reap::wait_until;
-use super::{Process, Processes, Role, Start, pending};
+use super::{Process, Processes, Role, Start, family, pending};
 use crate::cgroup::Cgroup;
 use crate::notify::Socket;
 use crate::output::Log;
@@ -46,15 +46,22 @@ pub async fn prepare_place(
     Ok(group)
 }
 
-/// Nothing was made, or not all: end what there is in the group, and let it go. Takes no longer than the end of a process
-/// may.
-pub async fn clear_place(supervisor: &Rc<Supervisor>, group: &Cgroup) {
-    let is_own = !supervisor.processes.borrow().cgroups.is_shared(group);
-    if is_own && group.has_processes() {
+/// Nothing was made, or not all, or it is not wanted: end what there is in the group, unless others share it, and the
+/// process that was made with all below it; and let the group go. Takes no longer than the ends of two processes may.
+pub async fn clear_place(supervisor: &Rc<Supervisor>, group: Option<&Cgroup>, made: Option<i32>) {
+    let own = group.filter(|group| !supervisor.processes.borrow().cgroups.is_shared(group));
+    if let Some(group) = own.filter(|group| group.has_processes()) {
         supervisor.processes.borrow_mut().cgroups.kill(group);
         wait_until(|| !group.has_processes()).await;
     }
-    supervisor.processes.borrow_mut().cgroups.let_go(group);
+    if let Some(pid) = made
+        && supervisor.processes.borrow().end_made(pid)
+    {
+        wait_until(|| !is_child(pid)).await;
+    }
+    if let Some(group) = group {
+        supervisor.processes.borrow_mut().cgroups.let_go(group);
+    }
 }
 
 /// Take it for the run. An error if it is not there any more.
@@ -117,6 +124,20 @@ fn is_child(pid: i32) -> bool {
 }
 
 impl Processes {
+    /// End a process that was made and is nobody's, and all below it. Whether it is there.
+    fn end_made(&self, pid: i32) -> bool {
+        let is_there = !self.pids.contains_key(&pid) && is_child(pid);
+        if is_there {
+            family::end_family(pid);
+        }
+        is_there
+    }
+
+    /// Whether a group is not that of one process alone.
+    pub fn is_shared(&self, group: &Cgroup) -> bool {
+        self.cgroups.is_shared(group)
+    }
+
     /// Start a worker of checkpoints in the supervisor's own group.
     pub fn start_worker(
         &mut self,
@@ -145,6 +166,26 @@ impl Processes {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_made_and_is_not_wanted_is_ended_with_all_below_it_and_nobody_else() {
+        use crate::cgroup::Cgroups;
+        use crate::output::Logs;
+        use family::tests::{letter, until_letter, with_child};
+        let common = crate::machine::common().expect("/dev/null");
+        let none = Cgroups::new(std::path::Path::new("/nonexistent"));
+        let mut processes = Processes::new(none, common, Logs::new().expect("epoll"));
+        let (mut made, below) = with_child();
+        let pid = i32::try_from(made.id()).expect("a number");
+        processes.pids.insert(pid, Role::Trial);
+        assert!(!processes.end_made(pid) && !processes.end_made(below), "another's, and no child");
+        assert!(letter(pid).is_some() && letter(below).is_some());
+        processes.pids.clear();
+        assert!(processes.end_made(pid));
+        made.wait().expect("its end");
+        until_letter(below, &[None, Some('Z')]);
+        assert!(!processes.end_made(pid));
+    }
 
     #[test]
     fn only_children_are_taken() {

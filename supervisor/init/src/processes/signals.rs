@@ -8,8 +8,7 @@ use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid;
 use yakiros_core::engine::{Event, RunId};
 
-use super::{Processes, Role};
-use crate::cgroup::Cgroup;
+use super::{Processes, Role, family};
 use crate::sys;
 
 impl Processes {
@@ -46,21 +45,15 @@ impl Processes {
         None
     }
 
-    /// Send a signal to everything in the control group of a process, if that is its own, and to the process.
+    /// Send a signal to everything in the control group of a process if that is its own, and else to all below the process;
+    /// and to its session's first group.
     pub fn signal_all(&self, run: RunId, number: i32) {
-        let members = self.own_cgroup(run).map(Cgroup::members).unwrap_or_default();
-        for pid in members {
-            // What it was may be gone by now. The group's numbers are those of its members as long as they are not reaped,
-            // and who takes one in between is sent what does no harm to who is not stopped.
-            // SAFETY: a call on two numbers.
-            unsafe { libc::kill(pid, number) };
-        }
+        // What it was may be gone by now. The numbers are those of the members as long as they are not reaped, and who takes
+        // one in between is sent what does no harm to who is not stopped.
+        family::send(self.members(run).into_iter(), number);
         if let Some(pid) = self.pid(run) {
-            // SAFETY: calls on two numbers.
-            unsafe {
-                libc::killpg(pid.as_raw(), number);
-                libc::kill(pid.as_raw(), number);
-            }
+            // SAFETY: a call on two numbers.
+            unsafe { libc::killpg(pid.as_raw(), number) };
         }
     }
 
@@ -174,5 +167,28 @@ mod tests {
             }
         }
         assert!(!other.wait().expect("status").success());
+    }
+    #[test]
+    fn what_is_in_no_own_group_hears_what_all_are_to_hear_and_is_left_with_it() {
+        use family::tests::{until_letter, with_child};
+        let common = crate::machine::common().expect("/dev/null");
+        let mut processes =
+            Processes::new(Cgroups::new(Path::new("/nonexistent")), common, Logs::new().expect("epoll"));
+        let (mut parent, child) = with_child();
+        let pid = i32::try_from(parent.id()).expect("a number");
+        let run = RunId(1);
+        processes.runs.insert(run, Box::new(process(Some(pid))));
+        let all = processes.left();
+        assert!(all.contains(&pid) && all.contains(&child), "{all:?}");
+        family::send([pid, child].into_iter(), libc::SIGSTOP);
+        for pid in [pid, child] {
+            until_letter(pid, &[Some('T')]);
+        }
+        processes.signal_all(run, libc::SIGCONT);
+        for pid in [pid, child] {
+            until_letter(pid, &[Some('S'), Some('R')]);
+        }
+        family::end_family(pid);
+        parent.wait().expect("its end");
     }
 }

@@ -107,7 +107,10 @@ impl State {
             lookups: supervisor.lookups.pass(),
             handovers: supervisor.handovers.pass(),
             handover_inodes: supervisor.handovers.pass_inodes(),
-            checkpoints: supervisor.checkpoints.pass(),
+            checkpoints: {
+                let processes = supervisor.processes.try_borrow().ok()?;
+                supervisor.checkpoints.pass(|group| processes.is_shared(group))
+            },
             stores: supervisor.stores.pass(),
             connections: supervisor.connections.try_borrow().ok()?.pass(),
             listener: supervisor.listener.as_raw_fd(),
