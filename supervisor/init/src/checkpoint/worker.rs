@@ -1,7 +1,8 @@
 //! One child that carries out one order, and what it says of it.
 //!
 //! The order goes through a pipe that holds all of it, and what is said comes through another, of which so much is read at
-//! once and no line kept that is longer than any that matters. A value that is dropped kills its child.
+//! once and no line kept that is longer than any that matters. A value that is dropped kills its child. One that waits for
+//! the word to go on hears first that there will be none, for it has to let go who waits for what it would have made.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -9,15 +10,20 @@ use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::unistd::Pid;
 use serde::Serialize;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
+use tokio::task::spawn_local;
+use tokio::time::sleep;
 use yakiros_checkpoint::order::{Event, Go, Job, Line, Order, VERSION};
 use yakiros_core::journal::Exit;
 
+use super::SLACK;
+use crate::processes;
 use crate::spawn;
 use crate::supervisor::Supervisor;
 use crate::sys;
@@ -66,7 +72,8 @@ impl Workers {
 
     fn kill(&self, number: u64) {
         if let Some((pid, _)) = self.all.borrow().get(&number) {
-            // It is not reaped, or it would not be among them: the number is its own.
+            // It is not reaped, or it would not be among them: the number is its own. What it was about to make goes with it.
+            processes::end_family(*pid);
             sys::end_child(Pid::from_raw(*pid));
         }
     }
@@ -81,11 +88,18 @@ pub struct Worker {
     /// Where it is told why it could not be executed.
     report: OwnedFd,
     exit: oneshot::Receiver<Exit>,
+    /// It has to do something before its end: it waits for the word, or will do so.
+    waits: bool,
+    /// To who kills it later.
+    later: Option<oneshot::Sender<()>>,
 }
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        self.workers.kill(self.number);
+        let later = self.later.take().filter(|_| self.waits);
+        if later.is_none_or(|later| later.send(()).is_err()) {
+            self.workers.kill(self.number);
+        }
     }
 }
 
@@ -118,7 +132,8 @@ impl Worker {
             let (sender, exit) = oneshot::channel();
             own.workers.all.borrow_mut().insert(number, (pid, sender));
             let voice = Voice::new(sys::watch(voice)?);
-            Ok(Self { number, workers: Rc::clone(&own.workers), ear, voice, report, exit })
+            let (workers, later) = (Rc::clone(&own.workers), Some(kill_later(&own.workers, number, SLACK)));
+            Ok(Self { number, workers, ear, voice, report, exit, waits: false, later })
         };
         begin().map_err(failed)
     }
@@ -126,7 +141,14 @@ impl Worker {
     /// The next thing that it says; or why it does not.
     pub async fn next(&mut self) -> Result<Event, Rc<str>> {
         match self.voice.next().await {
-            Some(Ok(event)) => Ok(event),
+            Some(Ok(event)) => {
+                match event {
+                    Event::Written { .. } | Event::Waiting { .. } => self.waits = true,
+                    Event::Done { .. } | Event::Failed { .. } => self.waits = false,
+                    _ => {}
+                }
+                Ok(event)
+            }
             Some(Err(why)) => Err(why),
             None => {
                 let exit = (&mut self.exit).await.unwrap_or(Exit::Signal(nix::libc::SIGKILL));
@@ -144,8 +166,10 @@ impl Worker {
     }
 
     /// Tell it to go on.
-    pub fn go(&self, go: &Go) -> Result<(), Rc<str>> {
-        say(&self.ear, go).map_err(|error| format!("failed to tell the worker to go on: {error}").into())
+    pub fn go(&mut self, go: &Go) -> Result<(), Rc<str>> {
+        say(&self.ear, go).map_err(|error| format!("failed to tell the worker to go on: {error}"))?;
+        self.waits = false;
+        Ok(())
     }
 
     /// Hear the rest of what it has to say.
@@ -158,6 +182,19 @@ impl Worker {
             }
         }
     }
+}
+
+/// Kill a child so long after this is told.
+fn kill_later(workers: &Rc<Workers>, number: u64, time: Duration) -> oneshot::Sender<()> {
+    let (later, told) = oneshot::channel();
+    let workers = Rc::clone(workers);
+    spawn_local(async move {
+        if told.await.is_ok() {
+            sleep(time).await;
+            workers.kill(number);
+        }
+    });
+    later
 }
 
 /// The number in the child of the first descriptor that is given to it, and of the next.
@@ -287,6 +324,55 @@ mod tests {
         assert_eq!(heard(&[&long, &long, b"yy\n", line, b"\nwhat?\n", line]), [expected, "end: what?"]);
         let other = br#"{"version":9,"event":{"restored":{"pid":7}}}"#;
         assert_eq!(heard(&[other, b"\n"]), ["the worker speaks version 9", "end: "]);
+    }
+
+    #[test]
+    fn who_waits_for_the_word_hears_that_there_is_none_before_it_is_killed() {
+        use std::os::unix::process::ExitStatusExt as _;
+        for waits in [true, false] {
+            in_event_loop(async move || {
+                let (listens, ear) = sys::pipe().expect("a pipe");
+                fcntl(&listens, FcntlArg::F_SETFL(OFlag::O_RDONLY)).expect("it waits");
+                let (voice, speaks) = sys::pipe().expect("a pipe");
+                let (report, _) = sys::pipe().expect("a pipe");
+                // It does something before its end.
+                let mut command = std::process::Command::new("/bin/sh");
+                command.args(["-c", "read word; sleep 0.2; exit 7"]).stdin(listens).stdout(speaks);
+                let mut child = command.spawn().expect("a shell");
+                drop(command);
+                let (workers, number) = (Rc::new(Workers::default()), 1);
+                let (sender, exit) = oneshot::channel();
+                let pid = i32::try_from(child.id()).expect("a number");
+                workers.all.borrow_mut().insert(number, (pid, sender));
+                let later = Some(kill_later(&workers, number, SLACK));
+                let voice = Voice::new(sys::watch(voice).expect("a pipe"));
+                drop(Worker { number, workers, ear, voice, report, exit, waits, later });
+                let end = tokio::time::Instant::now() + SLACK / 2;
+                let status = loop {
+                    if let Some(status) = child.try_wait().expect("a child") {
+                        break status;
+                    }
+                    assert!(tokio::time::Instant::now() < end, "it goes on");
+                    sleep(Duration::from_millis(1)).await;
+                };
+                let expected = if waits { (Some(7), None) } else { (None, Some(nix::libc::SIGKILL)) };
+                assert_eq!((status.code(), status.signal()), expected);
+            });
+        }
+    }
+
+    #[test]
+    fn who_does_not_go_is_killed_all_the_same() {
+        in_event_loop(async || {
+            let mut child = std::process::Command::new("/bin/sleep").arg("1000").spawn().expect("sleep");
+            let (workers, number) = (Rc::new(Workers::default()), 1);
+            let pid = i32::try_from(child.id()).expect("a number");
+            workers.all.borrow_mut().insert(number, (pid, oneshot::channel().0));
+            let time = Duration::from_millis(10);
+            kill_later(&workers, number, time).send(()).expect("it is heard");
+            sleep(time * 2).await;
+            assert!(!child.wait().expect("its end").success());
+        });
     }
 
     #[test]
