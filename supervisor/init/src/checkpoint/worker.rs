@@ -364,7 +364,7 @@ mod tests {
     #[test]
     fn who_does_not_go_is_killed_all_the_same() {
         in_event_loop(async || {
-            let mut child = std::process::Command::new("/bin/sleep").arg("1000").spawn().expect("sleep");
+            let mut child = std::process::Command::new("/bin/sleep").arg("10").spawn().expect("sleep");
             let (workers, number) = (Rc::new(Workers::default()), 1);
             let pid = i32::try_from(child.id()).expect("a number");
             workers.all.borrow_mut().insert(number, (pid, oneshot::channel().0));
