@@ -48,11 +48,14 @@ async fn flip_a_bit(vm: &Vm, path: &str) -> Result<(), Failure> {
     vm.sh(&script).await.map(drop)
 }
 
-/// A shell with children and files: one that is open and gone by its name, one that was renamed.
+/// A shell with children and files: one that is open and gone by its name, one that was renamed. Each count is put in its
+/// place whole, for it may be read at any moment.
 const FAMILY: &str = "exec 5> /run/family/gone; rm /run/family/gone; \
     exec 6> /run/family/old; mv /run/family/old /run/family/new; \
-    sh -c 'n=0; while :; do n=$((n+1)); echo child $n >&6; echo $n > /run/family/child; sleep 0.05; done' & \
-    n=0; while :; do n=$((n+1)); echo line $n >&5; echo $n > /run/family/parent; sleep 0.05; done";
+    sh -c 'n=0; while :; do n=$((n+1)); echo child $n >&6; echo $n > /run/family/c; mv /run/family/c /run/family/child; \
+    sleep 0.05; done' & \
+    n=0; while :; do n=$((n+1)); echo line $n >&5; echo $n > /run/family/p; mv /run/family/p /run/family/parent; \
+    sleep 0.05; done";
 
 pub async fn whatever_a_process_has(vm: &Vm) -> Result<(), Failure> {
     a_family(vm, "plain", "").await?;
