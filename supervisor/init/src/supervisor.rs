@@ -4,6 +4,8 @@
 //! further events; all of it happens in one go, without a wait. What waits (pipes, sockets,
 //! timers) are small tasks on the same thread that call `dispatch` when something has come.
 
+mod words;
+
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::OwnedFd;
@@ -12,7 +14,6 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
-use nix::sys::signal::Signal;
 use tokio::net::UnixListener;
 use tokio::sync::Notify;
 use tracing::{error, info, warn};
@@ -22,7 +23,7 @@ use yakiros_core::engine::Config;
 use yakiros_core::engine::{ClientId, Effect, Engine, Event, FileContent, Halt, Peer, RunId, Snapshot};
 use yakiros_core::journal::{Record, State};
 use yakiros_core::notify::Store;
-use yakiros_handoff::message::{Order, Report};
+use yakiros_handoff::message::Order;
 
 use crate::cgroup::Cgroups;
 use crate::checkpoint::{self, Checkpoints};
@@ -162,12 +163,7 @@ impl Supervisor {
 
     fn act(self: &Rc<Self>, event: Event) {
         let now = sys::now();
-        let mut events = self.said_before(now, &event);
-        // What a process said was read before what still waited; everything else comes after it.
-        let is_word = matches!(event, Event::Notified(..) | Event::Reported(..) | Event::Garbled(..));
-        let is_word = is_word && !self.may_follow_another(&event);
-        let place = if is_word { 0 } else { events.len() };
-        events.insert(place, event);
+        let events = self.with_what_was_said(now, event);
         for run in events.iter().filter_map(|event| self.reports_ready(event)) {
             self.processes.borrow_mut().is_ready(run);
         }
@@ -180,41 +176,6 @@ impl Supervisor {
         for effect in effects.into_iter().chain(lines) {
             self.perform(effect);
         }
-    }
-
-    /// What processes have said whose watchdogs, or steps of a hot swap, would otherwise be late now, those that
-    /// the event may upgrade, and the one whose word may be the reason for the event or decide about it.
-    fn said_before(&self, now: Duration, event: &Event) -> Vec<Event> {
-        let (due, handing_over, upgraded) = {
-            let engine = self.engine.borrow();
-            let upgraded: Vec<_> = upgraded_by(event).filter_map(|name| engine.process_of(name)).collect();
-            // Who has died may leave everything to one that has said more than was read, and what a process says of
-            // itself counts from SERVING on.
-            let other = match event {
-                Event::Reported(taker, Report::Failed { .. }) => engine.giver_of(*taker),
-                Event::Ended(run, _) => engine.other_of(*run),
-                Event::Notified(run, _) if engine.is_about_to_serve(*run) => Some(*run),
-                _ => None,
-            };
-            let due = engine.handovers_due(now).into_iter();
-            let handing_over: Vec<_> = due.chain(upgraded.iter().copied()).chain(other).collect();
-            (engine.watchdogs_due(now), handing_over, upgraded)
-        };
-        let socket = |run| Some((run, self.processes.borrow().socket(run)?));
-        let sockets: Vec<_> = due.into_iter().filter_map(socket).collect();
-        let said = sockets.iter().flat_map(|(run, socket)| socket.take_waiting(self, *run));
-        let spoken = handing_over.iter().flat_map(|run| self.handovers.take_waiting(*run));
-        let mut said: Vec<_> = said.chain(spoken).collect();
-        said.extend(upgraded.into_iter().filter(|run| self.listens(*run)).map(Event::Listens));
-        said
-    }
-
-    /// Whether a process has a channel and is not ended by the signal that asks for what it serves.
-    fn listens(&self, run: RunId) -> bool {
-        let Some(pid) = self.processes.borrow().number(run).filter(|_| self.handovers.has(run)) else {
-            return false;
-        };
-        sys::handles(pid, Signal::SIGUSR1)
     }
 
     /// Have the engine know with the next event.
@@ -231,16 +192,6 @@ impl Supervisor {
             Store::Remove(name) => self.stores.remove(&component.name, name),
         };
         self.queue.borrow_mut().extend(changed);
-    }
-
-    /// Whether a word may have been said after another that is not read yet: that a process cannot take over, after the
-    /// other one's that it does not give; or what one says of itself, after that it serves.
-    fn may_follow_another(&self, event: &Event) -> bool {
-        match event {
-            Event::Reported(_, Report::Failed { .. }) => true,
-            Event::Notified(run, _) => self.engine.borrow().is_about_to_serve(*run),
-            _ => false,
-        }
     }
 
     /// The process that is ready, by what was seen of it, or by what it says if it is declared to say so.
