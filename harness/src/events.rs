@@ -1,10 +1,11 @@
 //! The run's stream of facts: each is written, shown and counted in one place.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use yakiros_reports::RunSummary;
 use yakiros_reports::event::{Counts, Event, EventWriter, Level};
 
 use crate::progress::Live;
@@ -14,23 +15,20 @@ use crate::progress::Live;
 pub struct Events {
     writer: EventWriter,
     live: Live,
-    counts: Cell<Counts>,
+    /// What is known so far, as the reports will have it.
+    summary: RefCell<RunSummary>,
 }
 
 impl Events {
     /// Creates the file, which must not exist. The run's clock starts now.
     pub fn create(path: &Path, live: Live) -> io::Result<Self> {
-        Ok(Self { writer: EventWriter::create(path)?, live, counts: Cell::default() })
+        Ok(Self { writer: EventWriter::create(path)?, live, summary: RefCell::default() })
     }
 
     /// Tells one thing.
     pub fn emit(&self, event: Event) {
         let record = self.writer.emit(event);
-        if let Event::ScenarioFinished(finished) = &record.event {
-            let mut counts = self.counts.get();
-            counts.add(finished.outcome);
-            self.counts.set(counts);
-        }
+        self.summary.borrow_mut().apply(&record);
         self.live.show(&record);
     }
 
@@ -39,9 +37,9 @@ impl Events {
         self.emit(Event::log(level, message));
     }
 
-    /// Scenarios that have ended, by outcome.
+    /// Scenarios by outcome, all attempts of each taken together; what has not ended yet could not be judged.
     pub fn counts(&self) -> Counts {
-        self.counts.get()
+        self.summary.borrow().counts()
     }
 
     /// Events that could not be written.

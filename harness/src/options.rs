@@ -6,23 +6,15 @@ use std::path::{Path, PathBuf};
 use yakiros_vm::image::{ImageRequest, Kernel};
 use yakiros_vm::qemu::{Accelerator, Platform};
 
-/// How much of a scenario's work is done where there may be more or less of it: hundreds of upgrades, thousands of
-/// connections.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Profile {
-    /// As much as is promised.
-    #[default]
-    Full,
-    /// As much as shows a fault that was made, for each change.
-    Ci,
-}
+use crate::profile::{self, Profile};
 
 /// Everything that decides a run.
 #[derive(Debug, Clone, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is something that a user asks for or does not")]
 pub struct Options {
-    /// Only these suites; all when empty.
+    /// Only these suites, by name, part of it or pattern; those of the profile when empty.
     pub suites: Vec<String>,
-    /// Only scenarios whose name contains one of these; all when empty.
+    /// Only these scenarios, by name, part of it or pattern, or by `suite/scenario`; those of the profile when empty.
     pub scenarios: Vec<String>,
     /// Kernel and root file system.
     pub image: ImageRequest,
@@ -40,8 +32,16 @@ pub struct Options {
     pub keep: bool,
     /// Print each step.
     pub verbose: bool,
-    /// How much is done.
+    /// What is run, and how much of it is done.
     pub profile: Profile,
+    /// Rounds; as many as the profile says when not given.
+    pub repeat: Option<u32>,
+    /// Rounds until something fails, `repeat` at most where that is given.
+    pub until_fail: bool,
+    /// Nothing more begins once something has failed.
+    pub fail_fast: bool,
+    /// How often a scenario that failed is tried again. One that passes then is flaky, which is not green.
+    pub retries: u32,
     /// All limits are multiplied by this; 1 when not given.
     pub timeout_scale: Option<f64>,
     /// As the user typed it, for the report.
@@ -80,8 +80,8 @@ impl Options {
         if let Some(scale) = self.timeout_scale {
             let _infallible = write!(command, " --timeout-scale {scale}");
         }
-        if self.profile == Profile::Ci {
-            command.push_str(" --profile ci");
+        if !["", profile::USUAL].contains(&self.profile.name.as_str()) {
+            let _infallible = write!(command, " --profile {}", self.profile.name);
         }
         if self.cold {
             command.push_str(" --cold");
@@ -120,7 +120,7 @@ mod tests {
         assert_eq!(options.reproduce("basic", "x"), "cargo xtask vm-test --suite basic --scenario x");
         options.image.kernel = Kernel::Debian;
         options.cold = true;
-        options.profile = Profile::Ci;
+        options.profile.name = "ci".into();
         assert!(options.reproduce("basic", "x").ends_with(" --kernel debian --profile ci --cold"));
     }
 }

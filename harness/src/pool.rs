@@ -75,13 +75,19 @@ impl SuiteMachine {
         self.config.machine.memory_mb
     }
 
-    /// A guest for a scenario. `cold` boots one even where a clone would do.
-    pub async fn guest(&self, scenario: &Scenario, cold: bool, console_log: &Path) -> Result<Ready, Failure> {
+    /// A guest for a scenario, for its attempt of this number. `cold` boots one even where a clone would do.
+    pub async fn guest(
+        &self,
+        scenario: &Scenario,
+        attempt: u32,
+        cold: bool,
+        console_log: &Path,
+    ) -> Result<Ready, Failure> {
         match scenario.start {
             Start::Clone if !cold => self.clone_of_saved(console_log).await,
             Start::Clone => self.booted(&[], &[], &self.folders.work, console_log).await,
             Start::Cold { disks_mb, arguments } => {
-                let folder = self.folders.work.join(scenario.name);
+                let folder = self.folders.work.join(format!("{}.{attempt}", scenario.name));
                 std::fs::create_dir_all(&folder).map_err(VmError::host("make a folder for disks"))?;
                 self.booted(disks_mb, arguments, &folder, console_log).await
             }

@@ -14,9 +14,10 @@ use yakiros_vm::provision::{ProvidedQemu, QemuChoice, provision_qemu};
 use yakiros_vm::qemu::Hardware;
 
 use crate::options::Options;
-use crate::programs::Programs;
+use crate::programs::{Build, Programs};
 use crate::progress::Preparation;
-use crate::suite::{self, Config, MachineConfig, Suite};
+use crate::select::select;
+use crate::suite::{Config, MachineConfig, Suite};
 use crate::vm::{BOOT_INITRD, BOOT_KERNEL, COMPONENTS, FAULTY_SUPERVISOR};
 
 /// What all machines of a run are made of.
@@ -46,7 +47,12 @@ struct Provided {
     programs: Programs,
 }
 
-fn provide(request: &ImageRequest, faulty: bool, daemons: bool) -> Result<Provided, PrepareError> {
+fn provide(
+    request: &ImageRequest,
+    build: Build,
+    faulty: bool,
+    daemons: bool,
+) -> Result<Provided, PrepareError> {
     let progress = Preparation::default();
     let cache = Cache::from_env()?;
     let mut image = image::prepare(&cache, request, &progress)?;
@@ -54,15 +60,15 @@ fn provide(request: &ImageRequest, faulty: bool, daemons: bool) -> Result<Provid
     let qemu = provision_qemu(&cache, &QemuChoice::from_env(), &progress)?;
     progress.step("build the guest's programs");
     if faulty {
-        Programs::build_faulty()?;
+        Programs::build_faulty(build)?;
     }
-    Ok(Provided { image, daemons, qemu, programs: Programs::build()? })
+    Ok(Provided { image, daemons, qemu, programs: Programs::build_as(build)? })
 }
 
 /// Whether a machine of the run is so.
 fn wants(options: &Options, what: impl Fn(&MachineConfig) -> bool) -> bool {
     let wants = |suite: &Suite| suite.config().is_ok_and(|config| what(&config.machine));
-    suite::select(options).is_ok_and(|suites| suites.iter().any(|(suite, _)| wants(suite)))
+    select(options).is_ok_and(|selection| selection.suites.iter().any(|(suite, _)| wants(suite)))
 }
 
 impl Prepared {
@@ -70,10 +76,11 @@ impl Prepared {
     ///
     /// May be dropped at any time: the downloads and builds under way end with this process.
     pub async fn new(options: &Options, work: &Path) -> Result<Self, PrepareError> {
-        let request = options.image.clone();
+        let (request, build) = (options.image.clone(), options.profile.programs);
         let faulty = wants(options, |machine| machine.fault_injection);
         let daemons = wants(options, |machine| machine.daemons);
-        let provided = tokio::task::spawn_blocking(move || provide(&request, faulty, daemons)).await??;
+        let provided =
+            tokio::task::spawn_blocking(move || provide(&request, build, faulty, daemons)).await??;
         let Provided { image, daemons, qemu, programs } = provided;
         let acceleration = match options.accelerator {
             Some(accelerator) => Choice { accelerator, reason: "asked for on the command line".into() },

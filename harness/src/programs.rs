@@ -7,6 +7,7 @@ use std::process::Command;
 
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
+use serde::Deserialize;
 
 use crate::options;
 
@@ -25,8 +26,26 @@ const SUPERVISOR: [&str; 3] = ["yakiros-init", "graph-resolver", "fault-injectio
 const FAULTY: &str = "graph-resolver-faulty";
 /// What only that one has to say.
 const FAULTY_SAYS: &[u8] = b"a test asked for it";
-/// The profile of `Cargo.toml`.
-const PROFILE: &str = "guest";
+/// How the programs are built: the profiles of `Cargo.toml`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Build {
+    /// As they are shipped: small, optimised over all crates, which takes minutes.
+    #[default]
+    Shipped,
+    /// From the same code in a third of the time.
+    Quick,
+}
+
+impl Build {
+    fn profile(self) -> &'static str {
+        match self {
+            Self::Shipped => "guest",
+            Self::Quick => "guest-quick",
+        }
+    }
+}
+
 /// In order of preference: musl makes smaller processes, gnu is there in every Rust installation.
 const TARGETS: [&str; 2] = ["x86_64-unknown-linux-musl", "x86_64-unknown-linux-gnu"];
 
@@ -49,9 +68,14 @@ impl fmt::Display for BuildError {
 impl std::error::Error for BuildError {}
 
 impl Programs {
-    /// Builds what has changed. Cargo's own output goes to the terminal.
+    /// Builds what has changed, as it is shipped. Cargo's own output goes to the terminal.
     pub fn build() -> Result<Self, BuildError> {
-        let programs = Self::of(&PACKAGES, &[])?;
+        Self::build_as(Build::Shipped)
+    }
+
+    /// Builds what has changed.
+    pub fn build_as(build: Build) -> Result<Self, BuildError> {
+        let programs = Self::of(build, &PACKAGES, &[])?;
         // The folder also serves builds of the faulty one.
         if programs.can_be_made_to_fail(SUPERVISOR[1])? {
             return Err(BuildError("the supervisor that is shipped has code that makes it fail".into()));
@@ -60,9 +84,9 @@ impl Programs {
     }
 
     /// Builds a second supervisor, which fails on request. The others are to be built after it.
-    pub fn build_faulty() -> Result<(), BuildError> {
+    pub fn build_faulty(build: Build) -> Result<(), BuildError> {
         let [package, program, feature] = SUPERVISOR;
-        let programs = Self::of(&[package], &["--features", feature])?;
+        let programs = Self::of(build, &[package], &["--features", feature])?;
         if !programs.can_be_made_to_fail(program)? {
             return Err(BuildError("the supervisor that is to fail has no code for it".into()));
         }
@@ -82,12 +106,12 @@ impl Programs {
         Ok(bytes.windows(FAULTY_SAYS.len()).any(|window| window == FAULTY_SAYS))
     }
 
-    fn of(packages: &[&str], more: &[&str]) -> Result<Self, BuildError> {
+    fn of(build: Build, packages: &[&str], more: &[&str]) -> Result<Self, BuildError> {
         let target = choose_target()?;
         // A folder of their own: other flags than the host's programs, and no waiting for their lock.
         let target_dir = options::target().join("guest");
         let mut command = cargo();
-        command.current_dir(options::workspace()).args(["build", "--quiet", "--profile", PROFILE]);
+        command.current_dir(options::workspace()).args(["build", "--quiet", "--profile", build.profile()]);
         command.args(["--target", target]).arg("--target-dir").arg(&target_dir);
         for package in packages {
             command.args(["--package", package]);
@@ -101,7 +125,7 @@ impl Programs {
         if !status.success() {
             return Err(BuildError(format!("cargo ended with {status}")));
         }
-        Ok(Self { folder: target_dir.join(target).join(PROFILE) })
+        Ok(Self { folder: target_dir.join(target).join(build.profile()) })
     }
 
     /// Where all of them are.

@@ -4,62 +4,65 @@
 //! - Each fact is in `events.jsonl` the moment it is known; the reports are made from that file alone.
 //! - A scenario that panics, hangs or loses its guest ends itself only.
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::OnceCell;
 use std::fs;
 use std::io::{self, IsTerminal};
 use std::os::unix::fs::symlink;
-use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
-use yakiros_reports::event::{self, Counts, Culprit, Event, Level, Outcome, ScenarioFinished, ms};
+use yakiros_reports::event::{self, Counts, Event, Level, ms};
 use yakiros_reports::{
-    EVENTS_FILE, EXIT_INFRA, EXIT_PASSED, EXIT_USAGE, RunSummary, SummaryOptions, closing, exit_code,
-    rebuild, summary,
+    EVENTS_FILE, EXIT_FAILED, EXIT_INFRA, EXIT_PASSED, EXIT_USAGE, RunSummary, SummaryOptions, closing,
+    exit_code, rebuild, summary,
 };
+use yakiros_vm::image::{ImageRequest, Kernel};
 
-use crate::capsule;
+use crate::attempt::{Attempt, SCENARIOS};
 use crate::events::Events;
-use crate::failure::Failure;
+use crate::goals;
 use crate::host;
 use crate::interrupt::{self, EXIT_INTERRUPTED};
-use crate::ledger;
 use crate::options::{self, Options};
 use crate::pool::{Folders, SuiteMachine};
 use crate::prepare::{PrepareError, Prepared};
 use crate::programs::Programs;
 use crate::progress::Live;
-use crate::scenario::{Scenario, Start};
-use crate::suite::{Suite, select};
-use crate::vm::{ScenarioLog, Vm};
+use crate::schedule::{Places, Schedule};
+use crate::select::{Selection, select};
+use crate::timings::Timings;
 
 /// Where runs keep their folders, in cargo's target folder.
-const RUNS: &str = "vm-test";
+pub const RUNS: &str = "vm-test";
 /// Beside the runs' folders: a link to the newest.
 const LATEST: &str = "latest";
 /// In a run's folder: what is of use only while it runs.
 const WORK: &str = "work";
-/// In a run's folder: a capsule for each scenario that failed.
-const SCENARIOS: &str = "scenarios";
 /// In a run's folder: the consoles of the machines that were booted to be cloned.
 const MACHINES: &str = "machines";
-/// What QEMU itself needs beside the guest's memory; clones share most of the guest's.
-const QEMU_MEMORY_MB: u64 = 150;
-/// A scenario that is over its budget gets this long for its capsule.
-const CAPSULE_LIMIT: Duration = Duration::from_secs(20);
-
-type Selection = Vec<(&'static Suite, Vec<&'static Scenario>)>;
-
-/// Runs what the options ask for and gives the process's exit code.
-pub fn run(options: Options) -> i32 {
-    run_counted(options).0
+/// Runs what the options ask for, on each of these kernels, and gives the process's exit code: the gravest of theirs. A run
+/// that was interrupted is the last.
+pub fn run_on(options: &Options, kernels: &[Kernel]) -> i32 {
+    let mut code = EXIT_PASSED;
+    for kernel in kernels {
+        let image = ImageRequest { kernel: *kernel, ..options.image.clone() };
+        let (one, _) = run_counted(Options { image, ..options.clone() });
+        code = gravest(code, one);
+        if one == EXIT_INTERRUPTED || (options.fail_fast && one != EXIT_PASSED) {
+            break;
+        }
+    }
+    code
 }
 
-/// The same, with how many scenarios ended how.
+/// A failure of what is under test weighs more than one of the infrastructure; an interruption is told as such.
+fn gravest(a: i32, b: i32) -> i32 {
+    const ORDER: [i32; 5] = [EXIT_INTERRUPTED, EXIT_USAGE, EXIT_FAILED, EXIT_INFRA, EXIT_PASSED];
+    let known = ORDER.into_iter().find(|code| [a, b].contains(code));
+    known.unwrap_or(EXIT_FAILED)
+}
+
+/// Runs what the options ask for and gives the process's exit code, and how many scenarios ended how.
 pub fn run_counted(options: Options) -> (i32, Counts) {
     let selection = match select(&options) {
         Ok(selection) => selection,
@@ -75,28 +78,6 @@ pub fn run_counted(options: Options) -> (i32, Counts) {
             (EXIT_INFRA, Counts::default())
         }
     }
-}
-
-/// Lists what the options select and gives the process's exit code.
-pub fn list(options: &Options) -> i32 {
-    let selection = match select(options) {
-        Ok(selection) => selection,
-        Err(message) => {
-            eprintln!("error: {message}");
-            return EXIT_USAGE;
-        }
-    };
-    for (suite, scenarios) in selection {
-        match suite.config() {
-            Ok(config) => println!("{}: {}", suite.name, config.description),
-            Err(error) => println!("{}: {error}", suite.name),
-        }
-        for scenario in scenarios {
-            let start = if scenario.start == Start::Clone { "clone" } else { "cold" };
-            println!("  {:<36} {start:<6} {}", scenario.name, scenario.summary);
-        }
-    }
-    EXIT_PASSED
 }
 
 /// Makes the reports of a run's folder again, shows its summary and gives its exit code.
@@ -129,6 +110,8 @@ struct Run {
     folder: PathBuf,
     events: Rc<Events>,
     interrupted: bool,
+    /// Everything that was asked for has been tried.
+    finished: bool,
 }
 
 impl Run {
@@ -136,10 +119,10 @@ impl Run {
         let run_id = event::new_run_id();
         let folder = create_folder(&run_id)?;
         let events = Rc::new(Events::create(&folder.join(EVENTS_FILE), Live::new(options.verbose))?);
-        let mut run = Self { options: Rc::new(options), folder, events, interrupted: false };
+        let mut run = Self { options: Rc::new(options), folder, events, interrupted: false, finished: false };
         let outcome = interrupt::block_on(run.everything(&run_id, selection))?;
         match outcome {
-            Some(Ok(())) => {}
+            Some(Ok(())) => run.finished = true,
             Some(Err(error)) => run.events.log(Level::Error, format!("error: {error}")),
             None => {
                 run.events.log(Level::Warn, "interrupted: guests are ended, what is known is reported");
@@ -159,7 +142,7 @@ impl Run {
 
         let limits = Rc::new(OnceCell::new());
         let mut machines = Vec::new();
-        for (suite, _) in selection {
+        for (suite, _) in &selection.suites {
             let (folder, machine_folder) =
                 (work.path().join(suite.name), self.folder.join(MACHINES).join(suite.name));
             fs::create_dir_all(&folder)?;
@@ -201,50 +184,38 @@ impl Run {
                 size_bytes: record.size,
             }));
         }
-        let planned = selection.iter().flat_map(|(suite, scenarios)| {
-            scenarios.iter().map(|scenario| event::PlannedScenario {
-                suite: suite.name.into(),
-                name: scenario.name.into(),
-                machine: suite.name.into(),
-            })
+        let planned = selection.scenarios().map(|(suite, scenario)| event::PlannedScenario {
+            suite: suite.name.into(),
+            name: scenario.name.into(),
+            machine: suite.name.into(),
         });
-        self.events.emit(Event::Plan(event::Plan { scenarios: planned.collect() }));
+        let left_out = selection.left_out.iter().map(|left| event::LeftOut {
+            suite: left.suite.into(),
+            name: left.name.into(),
+            reason: left.why.clone(),
+        });
+        let (scenarios, left_out) = (planned.collect(), left_out.collect());
+        self.events.emit(Event::Plan(event::Plan { scenarios, left_out }));
+        match goals::read(&self.options) {
+            Ok(goals) => self.events.emit(Event::Goals(goals)),
+            Err(error) => self.events.log(Level::Error, format!("error: {error}")),
+        }
     }
 
     async fn scenarios(&self, selection: &Selection, machines: &[Rc<SuiteMachine>], programs: &Programs) {
-        let jobs = Arc::new(Semaphore::new(self.jobs(machines)));
-        let mut running = JoinSet::new();
-        for ((_, scenarios), machine) in selection.iter().zip(machines) {
-            for &scenario in scenarios {
-                let (jobs, machine) = (Arc::clone(&jobs), Rc::clone(machine));
-                let attempt = Attempt {
-                    scenario,
-                    machine,
-                    events: Rc::clone(&self.events),
-                    options: Rc::clone(&self.options),
-                    programs: programs.clone(),
-                    run_folder: self.folder.clone(),
-                };
-                running.spawn_local(async move {
-                    // The semaphore is never closed, so this cannot fail.
-                    let _place = jobs.acquire().await;
-                    attempt.run().await;
-                });
-            }
-        }
-        while let Some(result) = running.join_next().await {
-            if let Err(error) = result {
-                self.events.log(Level::Error, format!("error: a scenario's task ended: {error}"));
-            }
-        }
-    }
-
-    /// As asked, else as many as the host has processors and memory for.
-    fn jobs(&self, machines: &[Rc<SuiteMachine>]) -> usize {
-        let largest = machines.iter().map(|machine| u64::from(machine.memory_mb())).max().unwrap_or(0);
-        let host = host::describe();
-        let by_memory = host::available_memory_mb() / (largest + QEMU_MEMORY_MB);
-        self.options.jobs.unwrap_or_else(|| by_memory.min(host.cpus.into()) as usize).max(1)
+        let of_suite = selection.suites.iter().zip(machines);
+        let attempts = of_suite.flat_map(|((_, scenarios), machine)| {
+            scenarios.iter().map(|scenario| Attempt {
+                scenario,
+                machine: Rc::clone(machine),
+                events: Rc::clone(&self.events),
+                options: Rc::clone(&self.options),
+                programs: programs.clone(),
+                run_folder: self.folder.clone(),
+            })
+        });
+        let (timings, places) = (Timings::read(self.options.profile.amounts), Places::of(&self.options));
+        Schedule::new(attempts.collect(), &timings, &places, &self.options).run(&self.events).await;
     }
 
     /// Ends the event stream, makes the reports and shows the summary.
@@ -258,6 +229,9 @@ impl Run {
         }
         let result = rebuild(&self.folder)?;
         show(&result, &self.folder);
+        if self.finished {
+            Timings::remember(&result, &self.options);
+        }
         let code = match exit_code(&result) {
             _ if self.interrupted => EXIT_INTERRUPTED,
             EXIT_PASSED if self.events.lost() > 0 => EXIT_INFRA,
@@ -265,158 +239,6 @@ impl Run {
         };
         Ok((code, result.counts()))
     }
-}
-
-/// One scenario on one guest.
-struct Attempt {
-    scenario: &'static Scenario,
-    machine: Rc<SuiteMachine>,
-    events: Rc<Events>,
-    options: Rc<Options>,
-    programs: Programs,
-    run_folder: PathBuf,
-}
-
-impl Attempt {
-    async fn run(self) {
-        let started = Instant::now();
-        let suite = self.machine.name();
-        let name = self.scenario.name.to_owned();
-        let is_clone = self.scenario.start == Start::Clone && !self.options.cold;
-        self.events.emit(Event::ScenarioStarted(event::ScenarioStarted {
-            suite: suite.clone(),
-            name: name.clone(),
-            machine: suite.clone(),
-            attempt: 1,
-            start: if is_clone { event::StartKind::Clone } else { event::StartKind::Cold },
-        }));
-        let folder = self.run_folder.join(SCENARIOS).join(format!("{suite}.{name}"));
-        let result = match fs::create_dir_all(&folder) {
-            Ok(()) => self.on_guest(started, &folder).await,
-            Err(error) => Err(Failure::harness(format!("failed to make {}: {error}", folder.display()))),
-        };
-        let skipped = result.as_ref().is_err_and(|failure| failure.is_skip);
-        let passed = result.is_ok() || skipped;
-        // Of a scenario that got no guest; its reason names where to look.
-        let is_empty = fs::remove_dir(&folder).is_ok();
-        let failure = result.err();
-        let outcome = match &failure {
-            None => Outcome::Passed,
-            Some(failure) if failure.is_skip => Outcome::Skipped,
-            Some(failure) if failure.is_infrastructure() => Outcome::InfraFailed,
-            Some(_) => Outcome::Failed,
-        };
-        self.events.emit(Event::ScenarioFinished(ScenarioFinished {
-            suite: suite.clone(),
-            name: name.clone(),
-            outcome,
-            duration_ms: ms(started.elapsed()),
-            reason: failure.as_ref().map(ToString::to_string),
-            culprit: failure.filter(|_| !skipped).map(|failure| failure.culprit),
-            capsule: (!passed && !is_empty).then(|| folder.display().to_string()),
-            reproduce: (!passed).then(|| self.options.reproduce(&suite, &name)),
-        }));
-        if passed && !self.options.keep {
-            drop(fs::remove_dir_all(&folder));
-        }
-    }
-
-    async fn on_guest(&self, started: Instant, folder: &Path) -> Result<(), Failure> {
-        let console_log = folder.join("console.log");
-        let ready = self.machine.guest(self.scenario, self.options.cold, &console_log).await?;
-        let budget = ready.limits.scaled(self.scenario.budget);
-        let log = ScenarioLog {
-            events: Rc::clone(&self.events),
-            suite: self.machine.name(),
-            scenario: self.scenario.name.into(),
-            started,
-            step: Rc::default(),
-        };
-        let vm = Vm::new(
-            ready.guest,
-            ready.disks,
-            ready.limits,
-            self.options.profile,
-            self.programs.clone(),
-            log.clone(),
-        );
-        let work = async {
-            let before = ledger::take(&vm).await?;
-            catch_panic((self.scenario.run)(&vm)).await?;
-            let status = vm.still_works().await?;
-            ledger::settle(&vm, &before, status).await
-        };
-        let result = match tokio::time::timeout(budget, work).await {
-            Ok(result) => result,
-            Err(_) => Err(Failure::budget(format!("the scenario's {budget:.0?} are over"))),
-        };
-        let result = self.with_console(&vm, result).map_err(|failure| in_step(failure, &log.step));
-        let mut result = result;
-        if let Err(failure) = &mut result
-            && !failure.is_skip
-        {
-            if !vm.guest.has_ended()
-                && let Ok(Some(lines)) = vm.internal_error().await
-            {
-                failure.culprit = Culprit::Supervisor;
-                failure.message =
-                    format!("the supervisor has failed in itself: {lines}\n{}", failure.message);
-            }
-            // What could not be collected in this time is missing from the folder; the verdict stands.
-            drop(tokio::time::timeout(CAPSULE_LIMIT, capsule::collect(&vm.guest, folder)).await);
-            vm.keep_disks(folder);
-        }
-        result
-    }
-
-    /// Reports what the console showed; after something fatal there nothing has passed.
-    fn with_console(&self, vm: &Vm, result: Result<(), Failure>) -> Result<(), Failure> {
-        let findings = vm.guest.console.findings();
-        for finding in &findings {
-            self.events.emit(Event::ConsoleFinding(event::ConsoleFinding {
-                suite: Some(self.machine.name()),
-                scenario: Some(self.scenario.name.into()),
-                class: finding.class.name().into(),
-                title: finding.title.clone(),
-                excerpt: finding.excerpt.clone(),
-            }));
-        }
-        let fatal = findings.into_iter().find(|finding| finding.class.is_fatal());
-        match (result, fatal) {
-            (Err(failure), None) => Err(failure),
-            (Ok(()), None) => Ok(()),
-            (result, Some(finding)) => {
-                let (culprit, who) = if finding.is_end_of_init() {
-                    (Culprit::Supervisor, "process 1 of the guest ended")
-                } else {
-                    (Culprit::GuestKernel, "the guest's kernel failed")
-                };
-                let said = result.err().map(|failure| format!("; {failure}")).unwrap_or_default();
-                Err(Failure::of(culprit, format!("{who}: {}{said}", finding.title)))
-            }
-        }
-    }
-}
-
-/// A panic in a scenario is the harness's fault, and only that scenario's end.
-async fn catch_panic(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
-    let mut work = std::pin::pin!(work);
-    std::future::poll_fn(|context| {
-        let polled = std::panic::catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(context)));
-        polled.unwrap_or_else(|panic| {
-            let text = panic.downcast_ref::<String>().map(String::as_str);
-            let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
-            std::task::Poll::Ready(Err(Failure::harness(format!("the scenario panicked: {text}"))))
-        })
-    })
-    .await
-}
-
-fn in_step(mut failure: Failure, step: &RefCell<Option<String>>) -> Failure {
-    if let Some(step) = step.borrow().as_ref() {
-        failure.message = format!("{step}: {}", failure.message);
-    }
-    failure
 }
 
 /// Makes the run's folder and points `latest` at it.
@@ -429,4 +251,22 @@ fn create_folder(run_id: &str) -> io::Result<PathBuf> {
     symlink(run_id, &link)?;
     fs::rename(&link, runs.join(LATEST))?;
     Ok(folder)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn several_runs_are_as_good_as_the_worst() {
+        let table = [
+            (EXIT_PASSED, EXIT_PASSED, EXIT_PASSED),
+            (EXIT_PASSED, EXIT_INFRA, EXIT_INFRA),
+            (EXIT_INFRA, EXIT_FAILED, EXIT_FAILED),
+            (EXIT_FAILED, EXIT_INTERRUPTED, EXIT_INTERRUPTED),
+        ];
+        for (a, b, expected) in table {
+            assert_eq!([gravest(a, b), gravest(b, a)], [expected, expected]);
+        }
+    }
 }

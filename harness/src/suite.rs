@@ -8,7 +8,6 @@ use std::time::Duration;
 use serde::Deserialize;
 use yakiros_vm::qemu::Platform;
 
-use crate::options::Options;
 use crate::scenario::Scenario;
 use crate::suites;
 
@@ -160,32 +159,6 @@ impl Suite {
     }
 }
 
-/// What a run will do: the scenarios it asks for, or a message that says which there are.
-pub fn select(options: &Options) -> Result<Vec<(&'static Suite, Vec<&'static Scenario>)>, String> {
-    let names = || SUITES.iter().map(|suite| suite.name).collect::<Vec<_>>().join(", ");
-    if let Some(unknown) = options.suites.iter().find(|name| !SUITES.iter().any(|s| s.name == name.as_str()))
-    {
-        return Err(format!("there is no suite '{unknown}'; there are: {}", names()));
-    }
-    let wanted_suite =
-        |suite: &Suite| options.suites.is_empty() || options.suites.iter().any(|n| n == suite.name);
-    let wanted = |scenario: &Scenario| {
-        options.scenarios.is_empty()
-            || options.scenarios.iter().any(|part| scenario.name.contains(part.as_str()))
-    };
-    let selected: Vec<_> = SUITES
-        .iter()
-        .filter(|suite| wanted_suite(suite))
-        .map(|suite| (suite, suite.scenarios.iter().filter(|scenario| wanted(scenario)).collect::<Vec<_>>()))
-        .filter(|(_, scenarios)| !scenarios.is_empty())
-        .collect();
-    if selected.is_empty() {
-        let asked = options.scenarios.join("' or '");
-        return Err(format!("no scenario's name contains '{asked}'; see `cargo xtask vm-test --list`"));
-    }
-    Ok(selected)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -207,14 +180,6 @@ mod tests {
             names.dedup();
             assert_eq!(before, names.len(), "{}", suite.name);
         }
-    }
-
-    #[test]
-    fn an_unknown_name_says_what_there_is() {
-        let options = Options { suites: vec!["basics".into()], ..Options::default() };
-        assert!(select(&options).err().unwrap().contains("there are: basic"));
-        let options = Options { scenarios: vec!["nothing_like_it".into()], ..Options::default() };
-        assert!(select(&options).is_err());
     }
 
     #[test]

@@ -17,7 +17,7 @@ use yakiros_vm::machine::{Ended, Guest};
 use crate::events::Events;
 use crate::failure::Failure;
 use crate::limits::Limits;
-use crate::options::Profile;
+use crate::profile::{Amounts, Profile};
 use crate::programs::Programs;
 
 /// What the supervisor may take to answer a request, beyond the time the request itself is given.
@@ -163,10 +163,16 @@ impl Vm {
 
     /// How much is to be done: all that is promised, or what is tried for each change.
     pub fn amount<T>(&self, full: T, ci: T) -> T {
-        match self.profile {
-            Profile::Full => full,
-            Profile::Ci => ci,
+        match self.profile.amounts {
+            Amounts::All => full,
+            Amounts::Few => ci,
         }
+    }
+
+    /// How much is to be done, by a name of `profiles.toml`.
+    pub fn planned(&self, what: &str) -> Result<u64, Failure> {
+        let number = self.profile.planned.get(what).copied();
+        number.ok_or_else(|| Failure::harness(format!("profiles.toml has no amount.{what}")))
     }
 
     /// One of the scenario's disks, as a raw image on the host. To be read after the guest has ended.

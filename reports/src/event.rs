@@ -16,10 +16,12 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+mod goals;
 mod reader;
 mod tolerant;
 mod writer;
 
+pub use goals::{Bars, Criterion, Direction, Evidence, Goals, Part, ProfileGoal, Statistic, Target};
 pub use reader::{Log, Problem, read_log, read_log_from};
 pub use writer::EventWriter;
 
@@ -70,6 +72,8 @@ pub enum Event {
     Artifact(Artifact),
     /// What is going to run, in order.
     Plan(Plan),
+    /// What the run is judged by beside its scenarios.
+    Goals(Goals),
     /// A machine was booted, or taken from a saved one, and its agent answers.
     MachineReady(MachineReady),
     /// A copy-on-write clone of a machine answered its first command.
@@ -80,6 +84,8 @@ pub enum Event {
     Step(Step),
     /// A number that was measured.
     Metric(Metric),
+    /// A number that was looked at again and again while time went by.
+    Series(Series),
     /// Something happened to a party in the middle of an upgrade, and this one serves.
     CrashPoint(CrashPoint),
     /// What there was in the guest before a scenario and after it.
@@ -107,15 +113,17 @@ pub struct UnknownEvent {
 }
 
 /// The names of all events of this version, in the order of [`Event`].
-pub const EVENT_NAMES: [&str; 14] = [
+pub const EVENT_NAMES: [&str; 16] = [
     "run_started",
     "artifact",
     "plan",
+    "goals",
     "machine_ready",
     "clone_ready",
     "scenario_started",
     "step",
     "metric",
+    "series",
     "crash_point",
     "ledger",
     "console_finding",
@@ -190,6 +198,20 @@ pub struct Artifact {
 pub struct Plan {
     /// The scenarios in the order in which they are listed, which need not be the order in which they run.
     pub scenarios: Vec<PlannedScenario>,
+    /// Scenarios that the profile leaves out of what would run otherwise.
+    #[serde(default)]
+    pub left_out: Vec<LeftOut>,
+}
+
+/// A scenario that is not run, by design.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LeftOut {
+    /// Its suite.
+    pub suite: String,
+    /// Its name.
+    pub name: String,
+    /// Why.
+    pub reason: String,
 }
 
 /// One scenario of a [`Plan`].
@@ -302,6 +324,23 @@ pub struct Metric {
     pub samples: Option<Vec<f64>>,
 }
 
+/// A number over time: what a long run watches.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Series {
+    /// The suite; null for the whole run.
+    pub suite: Option<String>,
+    /// The scenario; null for the whole suite or run.
+    pub scenario: Option<String>,
+    /// What was looked at: `pid1_memory`.
+    pub name: String,
+    /// Unit of the values.
+    pub unit: String,
+    /// When, in seconds since the first look. As many as there are values.
+    pub t_s: Vec<f64>,
+    /// What was seen. Must be finite.
+    pub values: Vec<f64>,
+}
+
 /// What came of a fault at a step of an upgrade.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CrashPoint {
@@ -407,6 +446,10 @@ pub struct ScenarioFinished {
     pub capsule: Option<String>,
     /// The command that runs this scenario again under the same conditions.
     pub reproduce: Option<String>,
+    /// For how long the guest's QEMU was on a processor of the host, or waited for one; null when it had ended before that
+    /// could be seen.
+    #[serde(default)]
+    pub host_cpu_ms: Option<f64>,
 }
 
 /// The last event of a run.
@@ -481,11 +524,13 @@ impl Event {
             Self::RunStarted(_) => "run_started",
             Self::Artifact(_) => "artifact",
             Self::Plan(_) => "plan",
+            Self::Goals(_) => "goals",
             Self::MachineReady(_) => "machine_ready",
             Self::CloneReady(_) => "clone_ready",
             Self::ScenarioStarted(_) => "scenario_started",
             Self::Step(_) => "step",
             Self::Metric(_) => "metric",
+            Self::Series(_) => "series",
             Self::CrashPoint(_) => "crash_point",
             Self::Ledger(_) => "ledger",
             Self::ConsoleFinding(_) => "console_finding",

@@ -1,11 +1,12 @@
 //! The exit code of a run.
 
 use crate::event::{Counts, RunFinished};
+use crate::judge::{self, TargetVerdict};
 use crate::model::RunSummary;
 
 /// All scenarios passed or were skipped with a reason.
 pub const EXIT_PASSED: i32 = 0;
-/// At least one scenario failed or was flaky.
+/// At least one scenario failed or was flaky, or a bar of the plan was missed.
 pub const EXIT_FAILED: i32 = 1;
 /// The command line was wrong; nothing ran.
 pub const EXIT_USAGE: i32 = 2;
@@ -19,7 +20,9 @@ pub const EXIT_INFRA: i32 = 69;
 /// A run whose own closing event says that it failed is never turned into a success.
 pub fn exit_code(summary: &RunSummary) -> i32 {
     let code = verdict(summary.counts(), summary.ended.is_some(), summary.interrupted());
+    let missed = |target: &judge::TargetResult| target.verdict == TargetVerdict::Missed;
     match &summary.ended {
+        _ if judge::targets(summary).iter().any(missed) => EXIT_FAILED,
         Some(end) if code == EXIT_PASSED => end.exit_code,
         _ => code,
     }

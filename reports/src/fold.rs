@@ -30,15 +30,19 @@ impl RunSummary {
             Event::RunStarted(run) => self.run = run.clone(),
             Event::Artifact(artifact) => self.artifacts.push(artifact.clone()),
             Event::Plan(plan) => {
+                self.testing_since_us.get_or_insert(t_us);
                 for PlannedScenario { suite, name, machine } in &plan.scenarios {
                     self.scenario(suite, name).machine.clone_from(machine);
                 }
+                self.left_out.extend(plan.left_out.iter().cloned());
             }
+            Event::Goals(goals) => self.goals = goals.clone(),
             Event::MachineReady(ready) => self.machine_ready(ready),
             Event::CloneReady(clone) => self.machine(&clone.machine).clones_ms.push(clone.ms),
             Event::ScenarioStarted(started) => self.scenario_started(started, t_us),
             Event::Step(step) => self.attempt(&step.suite, &step.scenario, t_us).steps.push(step.clone()),
             Event::Metric(metric) => self.metrics.push(metric.clone()),
+            Event::Series(series) => self.series.push(series.clone()),
             Event::CrashPoint(point) => self.crash_points.push(point.clone()),
             Event::Ledger(ledger) => {
                 self.attempt(&ledger.suite, &ledger.scenario, t_us).ledger = Some(ledger.clone());
@@ -78,6 +82,7 @@ impl RunSummary {
         attempt.culprit = finished.culprit;
         attempt.capsule.clone_from(&finished.capsule);
         attempt.reproduce.clone_from(&finished.reproduce);
+        attempt.host_cpu_ms = finished.host_cpu_ms;
     }
 
     fn run_finished(&mut self, finished: &RunFinished) {

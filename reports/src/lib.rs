@@ -8,6 +8,7 @@
 pub mod event;
 mod exit;
 mod fold;
+pub mod judge;
 pub mod junit;
 mod model;
 mod rebuild;

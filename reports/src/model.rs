@@ -6,8 +6,8 @@
 use std::collections::HashMap;
 
 use crate::event::{
-    Artifact, ConsoleFinding, Counts, CrashPoint, Culprit, Ledger, LogMessage, MachineOrigin, MachineReady,
-    Metric, Outcome, RunFinished, RunStarted, StartKind, Step,
+    Artifact, ConsoleFinding, Counts, CrashPoint, Culprit, Goals, Ledger, LeftOut, LogMessage, MachineOrigin,
+    MachineReady, Metric, Outcome, RunFinished, RunStarted, Series, StartKind, Step,
 };
 use crate::stats::{self, Spread};
 
@@ -26,6 +26,8 @@ pub struct RunSummary {
     pub started_at: Option<String>,
     /// Length of the run in milliseconds: as it says at its end, else up to the last event.
     pub duration_ms: f64,
+    /// Microseconds from the run's start to its plan, with which the preparation is over.
+    pub testing_since_us: Option<u64>,
     /// What was booted or put into the guest.
     pub artifacts: Vec<Artifact>,
     /// The machines, in the order of their first use.
@@ -34,6 +36,12 @@ pub struct RunSummary {
     pub scenarios: Vec<Scenario>,
     /// All numbers that were measured.
     pub metrics: Vec<Metric>,
+    /// Numbers over time.
+    pub series: Vec<Series>,
+    /// What the run is judged by beside its scenarios; empty when no event says.
+    pub goals: Goals,
+    /// What the profile leaves out.
+    pub left_out: Vec<LeftOut>,
     /// What came of faults in the middle of upgrades.
     pub crash_points: Vec<CrashPoint>,
     /// What the console showed outside of scenarios.
@@ -101,6 +109,8 @@ pub struct Attempt {
     pub findings: Vec<ConsoleFinding>,
     /// What there was in the guest before and after.
     pub ledger: Option<Ledger>,
+    /// For how long its guest was on a processor of the host or waited for one, in milliseconds, as far as that was seen.
+    pub host_cpu_ms: Option<f64>,
 }
 
 impl RunSummary {
@@ -123,6 +133,11 @@ impl RunSummary {
     /// The scenarios of one suite.
     pub fn suite<'a>(&'a self, suite: &'a str) -> impl Iterator<Item = &'a Scenario> {
         self.scenarios.iter().filter(move |scenario| scenario.suite == suite)
+    }
+
+    /// From the plan to the end: the run without its preparation, in milliseconds.
+    pub fn testing_ms(&self) -> f64 {
+        (self.duration_ms - self.testing_since_us.unwrap_or_default() as f64 / 1000.0).max(0.0)
     }
 
     /// True when the user, or a signal, ended the run early.
@@ -200,18 +215,22 @@ impl Scenario {
         self.attempts.iter().fold(0.0, |sum: f64, attempt| sum + attempt.duration_ms.max(0.0)).min(f64::MAX)
     }
 
-    /// The last attempt decides, but no later attempt wipes out a failure: a pass after it is flaky, and an attempt that
-    /// says nothing leaves it standing.
+    /// The last attempt decides, but no later attempt wipes out what went wrong: a pass after it is flaky, and an attempt
+    /// that says nothing leaves a failure standing.
     fn verdict(&self) -> (Outcome, Option<&Attempt>) {
         let Some((last, earlier)) = self.attempts.split_last() else {
             return (Outcome::InfraFailed, None);
         };
         let failure =
             earlier.iter().rfind(|attempt| matches!(attempt.outcome, Outcome::Failed | Outcome::Flaky));
-        match (last.outcome, failure) {
-            (Outcome::Passed, Some(failure)) => (Outcome::Flaky, Some(failure)),
-            (Outcome::InfraFailed | Outcome::Skipped, Some(failure)) => (Outcome::Failed, Some(failure)),
-            (outcome, _) => (outcome, Some(last)),
+        let unsaid = earlier.iter().rfind(|attempt| attempt.outcome == Outcome::InfraFailed);
+        match (last.outcome, failure, unsaid) {
+            (Outcome::Passed, Some(wrong), _) | (Outcome::Passed, None, Some(wrong)) => {
+                (Outcome::Flaky, Some(wrong))
+            }
+            (Outcome::InfraFailed | Outcome::Skipped, Some(failure), _) => (Outcome::Failed, Some(failure)),
+            (Outcome::Skipped, None, Some(unsaid)) => (Outcome::InfraFailed, Some(unsaid)),
+            (outcome, ..) => (outcome, Some(last)),
         }
     }
 }
@@ -233,6 +252,7 @@ impl Attempt {
             steps: Vec::new(),
             findings: Vec::new(),
             ledger: None,
+            host_cpu_ms: None,
         }
     }
 

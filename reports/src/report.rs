@@ -8,10 +8,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::event::{
-    Acceleration, Artifact, ConsoleFinding, Counts, CrashPoint, Culprit, Host, Ledger, LogMessage,
-    MachineReady, Metric, Outcome, StartKind, Step,
+    Acceleration, Artifact, ConsoleFinding, Counts, CrashPoint, Culprit, Host, Ledger, LeftOut, LogMessage,
+    MachineReady, Metric, Outcome, ProfileGoal, Series, StartKind, Step,
 };
 use crate::exit::{self, exit_code};
+use crate::judge::{self, SuccessCriteria, TargetResult};
 use crate::model::{Attempt, Machine, RunSummary, Scenario};
 use crate::stats::{self, Spread};
 
@@ -58,8 +59,21 @@ pub struct Report {
     /// The suites by name, with `_` for `-`.
     pub test_results: BTreeMap<String, SuiteResult>,
     /// The numbers that were measured, by name and unit (`hot_swap_gap_ms`). A number that several scenarios measured is
-    /// the median of theirs; the single ones are in `metrics`.
-    pub performance_metrics: BTreeMap<String, f64>,
+    /// the median of theirs; the single ones are in `metrics`. Those that targets name are always there, and null when
+    /// they were not measured.
+    pub performance_metrics: BTreeMap<String, Option<f64>>,
+    /// What was measured against the bars of the plan and our own.
+    #[serde(default)]
+    pub targets: Vec<TargetResult>,
+    /// The plan's criteria of success, each with a verdict and what it rests on.
+    #[serde(default)]
+    pub success_criteria: SuccessCriteria,
+    /// How much the run did, and whether it kept to its time; null for a run without a profile.
+    #[serde(default)]
+    pub profile: Option<ProfileReport>,
+    /// What the profile leaves out.
+    #[serde(default)]
+    pub left_out: Vec<LeftOut>,
     /// What was booted or put into the guest.
     pub artifacts: Vec<Artifact>,
     /// The machines with the times of their boots and clones.
@@ -70,6 +84,9 @@ pub struct Report {
     pub scenarios: Vec<ScenarioReport>,
     /// All numbers that were measured, one by one.
     pub metrics: Vec<Metric>,
+    /// Numbers over time.
+    #[serde(default)]
+    pub series: Vec<Series>,
     /// Who served after a fault in the middle of an upgrade, for each step and fault that was tried.
     #[serde(default)]
     pub crash_points: Vec<CrashPoint>,
@@ -94,6 +111,17 @@ pub struct VmConfig {
     pub os: Option<String>,
     /// The guest's kernel, `uname -r`.
     pub kernel: Option<String>,
+}
+
+/// How much the run did.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ProfileReport {
+    /// The profile's name.
+    pub name: String,
+    /// Wall time that a run of it may take, in seconds; null when only a part was asked for.
+    pub budget_s: Option<f64>,
+    /// Whether it did not take longer; null without a budget.
+    pub within_budget: Option<bool>,
 }
 
 /// The result of a suite.
@@ -197,6 +225,10 @@ pub struct AttemptReport {
     /// What there was in the guest before and after; null where that was not compared.
     #[serde(default)]
     pub ledger: Option<Ledger>,
+    /// For how long its guest was on a processor of the host or waited for one, in milliseconds; null when that could not
+    /// be seen.
+    #[serde(default)]
+    pub host_cpu_ms: Option<f64>,
 }
 
 /// `report.json` as text, indented, with a newline at its end.
@@ -231,11 +263,16 @@ impl Report {
             vm_config: vm_config(summary),
             test_results: test_results(summary),
             performance_metrics: performance_metrics(summary),
+            targets: judge::targets(summary),
+            success_criteria: judge::criteria(summary),
+            profile: summary.goals.profile.as_ref().map(|profile| profile_report(profile, summary)),
+            left_out: summary.left_out.clone(),
             artifacts: summary.artifacts.clone(),
             machines: summary.machines.iter().map(machine_report).collect(),
             clones: summary.clones().map(|spread| clone_report(spread, summary.clone_ratio())),
             scenarios: summary.scenarios.iter().map(scenario_report).collect(),
             metrics: summary.metrics.clone(),
+            series: summary.series.clone(),
             crash_points: summary.crash_points.clone(),
             console_findings: summary.findings.clone(),
             messages: summary.messages.clone(),
@@ -307,25 +344,40 @@ fn suite_reason(scenarios: &[&Scenario]) -> Option<String> {
     Some(format!("{} {}: {reason}{more}", worst.name, worst.outcome()))
 }
 
-/// The metrics by name and unit, and what the machines say about themselves.
-fn performance_metrics(summary: &RunSummary) -> BTreeMap<String, f64> {
+/// The metrics by name and unit, what the machines say about themselves, and the targets by their keys.
+fn performance_metrics(summary: &RunSummary) -> BTreeMap<String, Option<f64>> {
     let mut values: BTreeMap<String, Vec<f64>> = BTreeMap::new();
     for metric in &summary.metrics {
         values.entry(metric_key(&metric.name, &metric.unit)).or_default().push(metric.value);
     }
-    let mut medians: BTreeMap<String, f64> =
-        values.into_iter().filter_map(|(key, values)| Some((key, stats::median(&values)?))).collect();
+    let mut numbers: BTreeMap<String, Option<f64>> =
+        values.into_iter().map(|(key, values)| (key, stats::median(&values))).collect();
     let own = [
         ("cold_boot_ms", summary.cold_boot_ms()),
         ("clone_ms", summary.clones().map(|spread| spread.median)),
         ("clone_to_cold_boot_ratio", summary.clone_ratio()),
     ];
     for (key, value) in own {
-        if let Some(value) = value {
-            medians.entry(key.to_owned()).or_insert(value);
+        if value.is_some() {
+            numbers.entry(key.to_owned()).or_insert(value);
         }
     }
-    medians
+    for (target, result) in summary.goals.targets.iter().zip(judge::targets(summary)) {
+        if let Some(key) = &target.key {
+            let value = result.value.map(|value| value * target.key_factor);
+            numbers.insert(key.clone(), value.filter(|value| value.is_finite()));
+        }
+    }
+    numbers
+}
+
+fn profile_report(profile: &ProfileGoal, summary: &RunSummary) -> ProfileReport {
+    let took = summary.testing_ms() / 1000.0;
+    ProfileReport {
+        name: profile.name.clone(),
+        budget_s: profile.budget_s,
+        within_budget: profile.budget_s.map(|budget| took <= budget),
+    }
 }
 
 /// `name_unit`, unless the name says its unit or there is none.
@@ -390,6 +442,7 @@ fn attempt_report(attempt: &Attempt) -> AttemptReport {
         steps: attempt.steps.clone(),
         console_findings: attempt.findings.clone(),
         ledger: attempt.ledger.clone(),
+        host_cpu_ms: attempt.host_cpu_ms,
     }
 }
 

@@ -18,13 +18,20 @@ pub fn spread(samples: &[f64]) -> Option<Spread> {
     let mut sorted = samples.to_vec();
     sorted.sort_by(f64::total_cmp);
     let max = *sorted.last()?;
-    let rank = (sorted.len() * 95).div_ceil(100);
-    Some(Spread { count: sorted.len(), median: middle(&sorted), p95: sorted[rank - 1], max })
+    Some(Spread { count: sorted.len(), median: middle(&sorted), p95: percentile(samples, 95)?, max })
 }
 
 /// The median of `samples`, or nothing when there are none.
 pub fn median(samples: &[f64]) -> Option<f64> {
     spread(samples).map(|spread| spread.median)
+}
+
+/// The sample that so many of a hundred are not above, by nearest rank, or nothing when there are none.
+pub fn percentile(samples: &[f64], hundredths: usize) -> Option<f64> {
+    let mut sorted = samples.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let rank = (sorted.len() * hundredths).div_ceil(100);
+    sorted.get(rank.saturating_sub(1)).copied()
 }
 
 /// The median of a sorted sample that is not empty.

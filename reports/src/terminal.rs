@@ -12,6 +12,7 @@ use crate::rebuild::{EVENTS_FILE, JUNIT_FILE, REPORT_FILE};
 use crate::stats;
 use text::{Paint, clip, label, seconds, size, wrap};
 
+mod goals;
 mod text;
 
 /// How many of the slowest scenarios are named.
@@ -45,6 +46,8 @@ pub fn summary(run: &RunSummary, options: &SummaryOptions<'_>) -> String {
         suites(run, paint),
         failures(run, paint),
         crash_points(run, paint),
+        goals::targets(run, paint),
+        goals::criteria(run, paint),
         slowest(run, paint),
         machines(run),
         artifacts(run),
@@ -280,10 +283,9 @@ fn messages(run: &RunSummary, paint: Paint) -> String {
         let level = if message.level == crate::event::Level::Error { "error" } else { "warning" };
         (level, message.message.clone())
     });
-    let retried = run.scenarios.iter().filter_map(retry);
     let console =
         run.findings.iter().map(|finding| ("console", format!("{}: {}", finding.class, finding.title)));
-    let all: Vec<(&str, String)> = problems.chain(messages).chain(retried).chain(console).collect();
+    let all: Vec<(&str, String)> = problems.chain(messages).chain(console).collect();
     let mut out = String::new();
     for (level, message) in all.iter().take(MESSAGES) {
         let lines = wrap(message, WIDTH - 13);
@@ -293,14 +295,6 @@ fn messages(run: &RunSummary, paint: Paint) -> String {
         let _ = writeln!(out, "  and {} more, see {REPORT_FILE}", all.len() - MESSAGES);
     }
     out
-}
-
-/// A pass that needed more than one attempt is never passed over in silence.
-fn retry(scenario: &Scenario) -> Option<(&'static str, String)> {
-    let (last, earlier) = scenario.attempts.split_last()?;
-    let first = earlier.first().filter(|_| scenario.outcome() == Outcome::Passed)?;
-    let reason = first.reason.as_deref().unwrap_or("no reason was given");
-    Some(("retried", format!("{} passed on attempt {}; before that: {reason}", scenario.id(), last.number)))
 }
 
 fn files(folder: Option<&Path>) -> String {

@@ -9,8 +9,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
-use yakiros_harness::options::{Options, Profile};
-use yakiros_harness::{list, self_test, shell};
+use yakiros_harness::options::Options;
+use yakiros_harness::profile::{self, Profile};
+use yakiros_harness::{dry_run, list, self_test, shell};
+use yakiros_reports::EXIT_USAGE;
 use yakiros_vm::image::{ImageRequest, Kernel};
 use yakiros_vm::qemu::{Accelerator, Platform};
 
@@ -19,8 +21,11 @@ Examples:
   cargo xtask vm-test                                 everything, on Alpine's kernel
   cargo xtask vm-test --kernel debian                 the same on Debian's kernel
   cargo xtask vm-test --scenario power --verbose      scenarios with \"power\" in their name, step by step
-  cargo xtask vm-test --profile ci                    less of what there may be more or less of: what CI runs
+  cargo xtask vm-test --profile ci                    everything, with less of what there may be more or less of
+  cargo xtask vm-test --profile smoke                 does each part work at all? in under a minute
+  cargo xtask vm-test --suite 'h*' --repeat 10        suites by pattern, ten rounds
   cargo xtask vm-test --list                          what there is
+  cargo xtask vm-test --profile ci --dry-run          what would run, in which order, and for how long
   cargo xtask shell                                   a shell in a guest, next to the running supervisor
   cargo xtask shell -- graphctl status                one command in a fresh guest
   cargo xtask sim --seeds 10000                       ten thousand lives of the engine in a fake world
@@ -78,11 +83,12 @@ enum Command {
 #[derive(Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 struct VmTest {
-    /// Only this suite; may be repeated
+    /// Only this suite: a name, a part of one, or a pattern with * and ?; may be repeated
     #[arg(long = "suite", value_name = "NAME")]
     suites: Vec<String>,
-    /// Only scenarios with this in their name; may be repeated
-    #[arg(long = "scenario", value_name = "PART")]
+    /// Only this scenario: a name, a part of one, a pattern with * and ?, or suite/name; may be repeated. What is named is
+    /// run whatever the profile leaves out
+    #[arg(long = "scenario", value_name = "NAME")]
     scenarios: Vec<String>,
     #[command(flatten)]
     guest: Guest,
@@ -92,18 +98,34 @@ struct VmTest {
     /// Boot a machine for each scenario instead of cloning a saved one
     #[arg(long)]
     cold: bool,
-    /// List suites and scenarios and end
+    /// List profiles, suites and scenarios and end
     #[arg(long)]
     list: bool,
+    /// Print what would run, in which order and for how long, and end
+    #[arg(long, conflicts_with = "list")]
+    dry_run: bool,
+    /// Run everything N times; a scenario that fails in one round and passes in another is flaky [default: as the
+    /// profile says, mostly 1]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=MOST_ROUNDS))]
+    repeat: Option<u32>,
+    /// Run everything again and again until something fails, with --repeat that often at most
+    #[arg(long)]
+    until_fail: bool,
+    /// Begin nothing more once something has failed; what has not begun is reported as skipped
+    #[arg(long)]
+    fail_fast: bool,
+    /// Try a scenario that failed up to N times more. One that passes then is flaky, which is not green
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=MOST_RETRIES))]
+    retries: u32,
     /// Keep disks, saved states and the folders of scenarios that passed
     #[arg(long)]
     keep: bool,
     /// Print each step
     #[arg(long, short)]
     verbose: bool,
-    /// How much is done where there may be more or less of it
-    #[arg(long, value_enum, default_value_t)]
-    profile: ProfileName,
+    /// What is run and how much of it is done: smoke, ci, full or nightly (harness/profiles.toml)
+    #[arg(long, value_name = "NAME", default_value = profile::USUAL)]
+    profile: String,
     /// Multiply all limits, for hosts that are slower than their first boot suggests
     #[arg(long, value_name = "FACTOR", value_parser = factor)]
     timeout_scale: Option<f64>,
@@ -112,9 +134,9 @@ struct VmTest {
 /// What is booted.
 #[derive(Args)]
 struct Guest {
-    /// Whose kernel
-    #[arg(long, value_enum, default_value_t)]
-    kernel: KernelName,
+    /// Whose kernel [default: alpine, or those of the profile]
+    #[arg(long, value_enum)]
+    kernel: Option<KernelName>,
     /// A kernel image of your own: a bzImage, or a vmlinux with PVH entry
     #[arg(long, value_name = "FILE")]
     kernel_file: Option<PathBuf>,
@@ -164,23 +186,27 @@ struct SelfTest {
     guest: Guest,
 }
 
-#[derive(Clone, Copy, Default, ValueEnum)]
+#[derive(Clone, Copy, ValueEnum)]
 enum KernelName {
     /// Of the pinned Alpine image
-    #[default]
     Alpine,
     /// Debian's for virtual machines
     Debian,
 }
 
-#[derive(Clone, Copy, Default, ValueEnum)]
-enum ProfileName {
-    /// As much as is promised: a hundred upgrades, ten thousand connections
-    #[default]
-    Full,
-    /// As much as shows a fault that was made: what `cargo xtask test` does
-    Ci,
+impl From<KernelName> for Kernel {
+    fn from(name: KernelName) -> Self {
+        match name {
+            KernelName::Alpine => Self::Alpine,
+            KernelName::Debian => Self::Debian,
+        }
+    }
 }
+
+/// More rounds than anybody waits for.
+const MOST_ROUNDS: i64 = 1_000_000;
+/// Who needs more retries has no flaky scenario but a broken one.
+const MOST_RETRIES: i64 = 10;
 
 #[derive(Clone, Copy, ValueEnum)]
 enum MachineName {
@@ -199,10 +225,7 @@ enum AcceleratorName {
 impl Guest {
     fn request(&self) -> ImageRequest {
         ImageRequest {
-            kernel: match self.kernel {
-                KernelName::Alpine => Kernel::Alpine,
-                KernelName::Debian => Kernel::Debian,
-            },
+            kernel: self.kernel.map(Kernel::from).unwrap_or_default(),
             kernel_file: self.kernel_file.clone(),
             initrd: self.initrd.clone(),
             rootfs: self.rootfs.clone(),
@@ -230,20 +253,48 @@ impl Guest {
 }
 
 impl VmTest {
-    fn options(&self) -> Options {
-        Options {
+    fn options(&self) -> Result<Options, String> {
+        Ok(Options {
             suites: self.suites.clone(),
             scenarios: self.scenarios.clone(),
             jobs: self.jobs.map(usize::from),
             cold: self.cold,
             keep: self.keep,
             verbose: self.verbose,
-            profile: match self.profile {
-                ProfileName::Full => Profile::Full,
-                ProfileName::Ci => Profile::Ci,
-            },
+            profile: Profile::named(&self.profile)?,
+            repeat: self.repeat,
+            until_fail: self.until_fail,
+            fail_fast: self.fail_fast,
+            retries: self.retries,
             timeout_scale: self.timeout_scale,
             ..self.guest.options()
+        })
+    }
+
+    /// The kernels to run on: that of the command line, else those of the profile.
+    fn kernels(&self, profile: &Profile) -> Vec<Kernel> {
+        match self.guest.kernel {
+            Some(kernel) => vec![kernel.into()],
+            None if profile.kernels.is_empty() => vec![Kernel::default()],
+            None => profile.kernels.clone(),
+        }
+    }
+
+    fn run(&self) -> i32 {
+        let options = match self.options() {
+            Ok(options) => options,
+            Err(message) => {
+                eprintln!("error: {message}");
+                return EXIT_USAGE;
+            }
+        };
+        let kernels = self.kernels(&options.profile);
+        if self.list {
+            list(&options)
+        } else if self.dry_run {
+            dry_run(&options, &kernels)
+        } else {
+            yakiros_harness::run_on(&options, &kernels)
         }
     }
 }
@@ -268,8 +319,7 @@ fn main() -> ExitCode {
             let _closed = Cli::command().print_long_help();
             0
         }
-        Some(Command::VmTest(arguments)) if arguments.list => list(&arguments.options()),
-        Some(Command::VmTest(arguments)) => yakiros_harness::run(arguments.options()),
+        Some(Command::VmTest(arguments)) => arguments.run(),
         Some(Command::Shell(arguments)) => {
             let suites = arguments.suite.iter().cloned().collect();
             shell::run(&Options { suites, ..arguments.guest.options() }, &arguments.argv)

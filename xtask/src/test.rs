@@ -4,7 +4,8 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::Instant;
 
-use yakiros_harness::options::{Options, Profile, workspace};
+use yakiros_harness::options::{Options, workspace};
+use yakiros_harness::profile::Profile;
 use yakiros_reports::event::Counts;
 use yakiros_reports::{EXIT_FAILED, EXIT_INFRA, EXIT_PASSED};
 use yakiros_vm::image::{ImageRequest, Kernel};
@@ -100,7 +101,14 @@ fn cargo_test(tally: &mut Tally) -> i32 {
 fn vm_test(kernel: Kernel, tally: &mut Tally) -> i32 {
     let image = ImageRequest { kernel, ..ImageRequest::default() };
     let command_line = crate::command_line();
-    let options = Options { image, command_line, profile: Profile::Ci, ..Options::default() };
+    let profile = match Profile::named("ci") {
+        Ok(profile) => profile,
+        Err(message) => {
+            eprintln!("error: {message}");
+            return EXIT_INFRA;
+        }
+    };
+    let options = Options { image, command_line, profile, ..Options::default() };
     let (code, counts) = yakiros_harness::run_counted(options);
     let Counts { passed, failed, flaky, skipped, infra_failed } = counts;
     tally.passed += u64::from(passed);

@@ -14,7 +14,7 @@ use crate::load::Load;
 const CROWDED: Duration = Duration::from_secs(30);
 
 pub async fn a_hundred_upgrades_of_a_thousand_connections(vm: &Vm) -> Result<(), Failure> {
-    let (connections, rounds) = vm.amount((1000, 100), (200, 10));
+    let (connections, rounds) = (vm.planned("crowd_connections")?, vm.planned("crowd_upgrades")?);
     declare(vm, "", "[resources]\nfiles_max = 4096\n").await?;
     let load = Load::begin(vm, "crowd", ECHO_TARGET, &format!("--connections {connections}")).await?;
     let mut gaps = Vec::new();
@@ -26,14 +26,14 @@ pub async fn a_hundred_upgrades_of_a_thousand_connections(vm: &Vm) -> Result<(),
     }
     let verdict = load.end_clean(vm, connections).await?;
     vm.metric("crowd_connections", "count", connections as f64);
-    vm.metric("crowd_upgrades", "count", f64::from(rounds));
+    vm.metric("crowd_upgrades", "count", rounds as f64);
     vm.metric("crowd_requests", "count", verdict.counts.replies as f64);
     vm.samples("crowd_gap", "us", gaps);
     Ok(())
 }
 
 pub async fn thousands_of_idle_connections(vm: &Vm) -> Result<(), Failure> {
-    let connections = vm.amount(10_000, 2_000);
+    let connections = vm.planned("idle_connections")?;
     declare(vm, "", "[resources]\nfiles_max = 16384\n").await?;
     let options = format!("--connections 0 --idle {connections} --drain 60");
     let load = Load::begin(vm, "idle", ECHO_TARGET, &options).await?;

@@ -93,7 +93,7 @@ pub async fn zero_downtime(vm: &Vm) -> Result<(), Failure> {
     let plain = plain.end_clean(vm, 150).await?;
     let busy = Load::begin(vm, "busy", ECHO_TARGET, &format!("{BUSY} --history {HISTORY}")).await?;
     let (mut gaps, mut windows) = (Vec::new(), Vec::new());
-    for round in 1..=vm.amount(100, 10) {
+    for round in 1..=vm.planned("upgrades_under_load")? {
         let done = upgrade(vm, ECHO).await?;
         check!(done.level == "fd-passing", "upgrade {round} was {done:?}");
         gaps.push(done.gap_us.unwrap_or(0) as f64);

@@ -114,6 +114,9 @@ fn storable(event: Event) -> Event {
             let message = format!("metric {} is not a finite number: {}", metric.name, metric.value);
             Event::log(Level::Warn, message)
         }
+        Event::Series(series) if series.t_s.iter().chain(&series.values).any(|value| !value.is_finite()) => {
+            Event::log(Level::Warn, format!("series {} has what is not a finite number", series.name))
+        }
         event => event,
     }
 }

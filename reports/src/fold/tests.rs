@@ -18,7 +18,7 @@ fn the_model_run_comes_to_what_the_model_says() {
         .map(|one| (one.suite.as_str(), one.name.as_str(), one.outcome(), one.culprit(), one.attempts.len()))
         .collect();
     assert_eq!(scenarios, EXPECTED);
-    assert_eq!(summary.counts(), Counts { passed: 2, failed: 1, flaky: 1, skipped: 1, infra_failed: 2 });
+    assert_eq!(summary.counts(), Counts { passed: 1, failed: 1, flaky: 2, skipped: 1, infra_failed: 2 });
     assert_eq!(exit_code(&summary), EXIT_FAILED);
     assert_eq!(summary.run.run_id, "20261121-143010-7f3a");
     assert_eq!(summary.duration_ms as u64, 84_250);
@@ -50,11 +50,13 @@ fn a_run_that_was_killed_is_reported_at_every_moment() {
 #[test]
 fn the_attempt_that_decides() {
     use Outcome::{Failed, Flaky, InfraFailed, Passed, Skipped};
-    let table: [(&[Outcome], Outcome, u32); 9] = [
+    let table: [(&[Outcome], Outcome, u32); 11] = [
         (&[Passed], Passed, 1),
         (&[Failed, Passed], Flaky, 1),
         (&[Failed, Failed, Passed], Flaky, 2),
-        (&[InfraFailed, Passed], Passed, 2),
+        (&[Passed, Failed, Passed], Flaky, 2),
+        (&[InfraFailed, Passed], Flaky, 1),
+        (&[InfraFailed, Skipped], InfraFailed, 1),
         (&[Failed, InfraFailed], Failed, 1),
         (&[Failed, Skipped], Failed, 1),
         (&[Passed, Failed], Failed, 2),
@@ -137,7 +139,7 @@ fn event() -> impl Strategy<Value = Event> {
         }),
         proptest::collection::vec((name(), name(), name()), 0..5).prop_map(|list| {
             let planned = |(suite, name, machine)| PlannedScenario { suite, name, machine };
-            Event::Plan(Plan { scenarios: list.into_iter().map(planned).collect() })
+            Event::Plan(Plan { scenarios: list.into_iter().map(planned).collect(), ..Default::default() })
         }),
         (name(), any::<bool>(), number(), any::<u32>()).prop_map(|(machine, cold, ready_ms, cpus)| {
             let how = if cold { MachineOrigin::Cold } else { MachineOrigin::Saved };
@@ -187,6 +189,7 @@ fn event() -> impl Strategy<Value = Event> {
                     culprit,
                     capsule,
                     reproduce,
+                    host_cpu_ms: Some(duration_ms),
                 })
             }
         ),

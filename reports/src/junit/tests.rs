@@ -6,14 +6,14 @@ use crate::fold;
 fn the_model_run_as_junit() {
     insta::assert_snapshot!(junit_xml(&fold(&model_run())).unwrap(), @r#"
 <?xml version="1.0" encoding="UTF-8"?>
-<testsuites name="yakiros 20261121-143010-7f3a" tests="7" skipped="1" failures="2" errors="2" timestamp="2026-11-21T14:30:10.000+00:00" time="84.250">
-    <testsuite name="basic" tests="4" skipped="0" errors="0" failures="2" time="76.710">
-        <testcase name="boots" classname="basic" timestamp="2026-11-21T14:30:15.500+00:00" time="1.800">
+<testsuites name="yakiros 20261121-143010-7f3a" tests="7" skipped="1" failures="3" errors="2" timestamp="2026-11-21T14:30:10.000+00:00" time="84.250">
+    <testsuite name="basic" tests="4" skipped="0" errors="0" failures="3" time="76.710">
+        <testcase name="boots" classname="basic" timestamp="2026-11-21T14:30:16.500+00:00" time="1.800">
             <properties>
                 <property name="machine" value="alpine-512m-2cpu"/>
             </properties>
         </testcase>
-        <testcase name="orphan-is-reaped" classname="basic" timestamp="2026-11-21T14:30:17.000+00:00" time="8.200">
+        <testcase name="orphan-is-reaped" classname="basic" timestamp="2026-11-21T14:30:18.000+00:00" time="8.200">
             <properties>
                 <property name="machine" value="alpine-512m-2cpu"/>
                 <property name="capsule" value="capsules/basic-orphan-is-reaped"/>
@@ -49,7 +49,7 @@ capsule: capsules/basic-orphan-is-reaped</failure>
 [    3.100009] Call Trace: line 9 of an excerpt that is wider than the terminal is
 </system-out>
         </testcase>
-        <testcase name="power-off" classname="basic" timestamp="2026-11-21T14:30:22.000+00:00" time="1.700">
+        <testcase name="power-off" classname="basic" timestamp="2026-11-21T14:30:23.000+00:00" time="1.700">
             <properties>
                 <property name="machine" value="alpine-512m-2cpu"/>
                 <property name="capsule" value="capsules/basic-power-off"/>
@@ -60,14 +60,20 @@ capsule: capsules/basic-power-off</failure>
             <flakyFailure time="0.900" message="the last line is missing" type="component">
             </flakyFailure>
         </testcase>
-        <testcase name="many-components" classname="basic" timestamp="2026-11-21T14:30:24.000+00:00" time="65.010">
+        <testcase name="many-components" classname="basic" timestamp="2026-11-21T14:30:25.000+00:00" time="65.010">
             <properties>
                 <property name="machine" value="alpine-512m-2cpu"/>
+                <property name="capsule" value="capsules/basic-many-components"/>
+                <property name="reproduce" value="cargo xtask vm-test --scenario basic/many-components --seed 42"/>
             </properties>
+            <failure message="flaky: QEMU ended with signal 9" type="vmm">reproduce: cargo xtask vm-test --scenario basic/many-components --seed 42
+capsule: capsules/basic-many-components</failure>
+            <flakyError time="0.010" message="QEMU ended with signal 9" type="vmm">
+            </flakyError>
         </testcase>
     </testsuite>
     <testsuite name="hot-swap" tests="3" skipped="1" errors="2" failures="0" time="0.010">
-        <testcase name="no-gap" classname="hot-swap" timestamp="2026-11-21T14:30:26.000+00:00" time="0.010">
+        <testcase name="no-gap" classname="hot-swap" timestamp="2026-11-21T14:30:27.000+00:00" time="0.010">
             <properties>
                 <property name="machine" value="alpine-512m-2cpu"/>
                 <property name="capsule" value="capsules/hot-swap-no-gap"/>
@@ -76,7 +82,7 @@ capsule: capsules/basic-power-off</failure>
             <error message="QEMU ended with signal 9" type="vmm">reproduce: cargo xtask vm-test --scenario hot-swap/no-gap --seed 42
 capsule: capsules/hot-swap-no-gap</error>
         </testcase>
-        <testcase name="two-at-once" classname="hot-swap" timestamp="2026-11-21T14:30:27.000+00:00" time="0.000">
+        <testcase name="two-at-once" classname="hot-swap" timestamp="2026-11-21T14:30:28.000+00:00" time="0.000">
             <properties>
                 <property name="machine" value="alpine-512m-2cpu"/>
             </properties>
@@ -97,7 +103,7 @@ capsule: capsules/hot-swap-no-gap</error>
 fn what_was_written_can_be_read_and_adds_up() {
     let xml = junit_xml(&fold(&model_run())).unwrap();
     let report = Report::deserialize_from_str(&xml).unwrap();
-    assert_eq!((report.tests, report.failures, report.errors, report.skipped), (7, 2, 2, 1));
+    assert_eq!((report.tests, report.failures, report.errors, report.skipped), (7, 3, 2, 1));
     assert_eq!(report.test_suites.len(), 2);
 }
 

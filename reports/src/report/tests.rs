@@ -94,9 +94,9 @@ fn the_report_has_the_keys_of_the_plan() {
         report["test_results"],
         json!({
             "basic": {
-                "passed": 2, "failed": 1, "skipped": 0, "flaky": 1, "infra_failed": 0, "duration_ms": 76_711,
+                "passed": 1, "failed": 1, "skipped": 0, "flaky": 2, "infra_failed": 0, "duration_ms": 76_711,
                 "reason": "orphan-is-reaped failed: process 123 is still a zombie 5 s after it exited, and PID 1 is \
-                           asleep in do_wait (and 1 more)",
+                           asleep in do_wait (and 2 more)",
             },
             "hot_swap": {
                 "passed": 0, "failed": 0, "skipped": 1, "flaky": 0, "infra_failed": 2, "duration_ms": 10,
@@ -112,8 +112,12 @@ fn the_report_has_the_keys_of_the_plan() {
             "cold_boot_ms": 2000.0,
             "clone_ms": 90.0,
             "clone_to_cold_boot_ratio": 0.045,
+            "memory_mb": 1100.0 / 1024.0,
         })
     );
+    assert_eq!(report["profile"], json!({"name": "ci", "budget_s": 60.0, "within_budget": false}));
+    assert_eq!(report["success_criteria"]["functional"][0]["verdict"], "met");
+    assert_eq!(report["targets"][3]["verdict"], "not_measured");
     assert_eq!(report["outcome"], "failed");
     assert_eq!(report["exit_code"], 1);
 }
