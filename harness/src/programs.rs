@@ -83,6 +83,12 @@ impl Programs {
         Ok(programs)
     }
 
+    /// Builds all that any suite has, and gives nothing but whether it was built: for who will ask for it later.
+    pub fn build_ahead(build: Build) -> Result<(), BuildError> {
+        Self::build_faulty(build)?;
+        Self::build_as(build).map(drop)
+    }
+
     /// Builds a second supervisor, which fails on request. The others are to be built after it.
     pub fn build_faulty(build: Build) -> Result<(), BuildError> {
         let [package, program, feature] = SUPERVISOR;
@@ -118,9 +124,7 @@ impl Programs {
         }
         command.args(more);
         command.env("CARGO_ENCODED_RUSTFLAGS", "-Ctarget-feature=+crt-static");
-        // Nothing else would end it when the harness is told to end.
-        // SAFETY: prctl is safe after fork and touches no memory.
-        unsafe { command.pre_exec(|| Ok(set_pdeathsig(Signal::SIGTERM)?)) };
+        ends_with_its_thread(&mut command);
         let status = command.status().map_err(|error| BuildError(format!("cargo: {error}")))?;
         if !status.success() {
             return Err(BuildError(format!("cargo ended with {status}")));
@@ -150,6 +154,12 @@ impl Programs {
         programs.sort();
         Ok(programs)
     }
+}
+
+/// The command is told to end when the thread that starts it does: nothing else would end it when the harness is told to.
+pub fn ends_with_its_thread(command: &mut Command) {
+    // SAFETY: prctl is safe after fork and touches no memory.
+    unsafe { command.pre_exec(|| Ok(set_pdeathsig(Signal::SIGTERM)?)) };
 }
 
 fn cargo() -> Command {

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use yakiros_harness::options::{Options, workspace};
 use yakiros_harness::profile::Profile;
+use yakiros_harness::programs::Programs;
 use yakiros_reports::event::Counts;
 use yakiros_reports::{EXIT_FAILED, EXIT_INFRA, EXIT_PASSED};
 use yakiros_vm::image::{ImageRequest, Kernel};
@@ -22,14 +23,26 @@ struct Tally {
 /// noticed by several of them, so that a change of what is drawn does not hide it.
 const MUTATION_SEEDS: &str = "4000";
 
+/// The profile of the scenarios.
+const PROFILE: &str = "ci";
+
 /// Gives an exit code.
 type Stage = (&'static str, fn(&mut Tally) -> i32);
 
+/// How much less than the tests the builds beside them may take of the processors: the most that a user may ask for and
+/// that still gets on.
+const BUILD_NICENESS: i32 = 10;
+
 /// In order; the first that fails ends the run, since the later ones take longer and say less.
-const STAGES: [Stage; 7] = [
+const STAGES: [Stage; 8] = [
     ("format", |_| cargo(&["fmt", "--all", "--check"])),
     ("lint", |_| cargo(&["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"])),
-    ("unit, property, simulation and namespace tests", cargo_test),
+    ("build of the tests", |_| cargo(&["test", "--quiet", "--workspace", "--no-run"])),
+    // Tests wait as often as they work.
+    ("unit, property, simulation and namespace tests", |tally| {
+        build_ahead();
+        cargo_test(tally)
+    }),
     // With the build that the next stage needs: another one takes a minute.
     ("ten thousand seeds of the simulation", |_| crate::sim::run_breakable(&["--seeds", "10000"])),
     ("mutations of the engine", |_| crate::sim::run_breakable(&["--mutations", "--seeds", MUTATION_SEEDS])),
@@ -56,6 +69,20 @@ pub fn run() -> i32 {
     eprintln!("{:.0} s in all", start.elapsed().as_secs_f64());
     println!("{} passed, {} failed, {} skipped", tally.passed, tally.failed, tally.skipped);
     code
+}
+
+/// Begins to build what later stages run. They wait for it by cargo's locks, and tell what is wrong with it.
+fn build_ahead() {
+    std::thread::spawn(|| {
+        // Of this thread alone on Linux, and of what it starts.
+        let _as_before = rustix::process::nice(BUILD_NICENESS);
+        crate::sim::build_breakable_ahead();
+        if let Ok(profile) = Profile::named(PROFILE)
+            && let Err(error) = Programs::build_ahead(profile.programs)
+        {
+            eprintln!("{error}");
+        }
+    });
 }
 
 pub fn command(arguments: &[&str]) -> Command {
@@ -101,7 +128,7 @@ fn cargo_test(tally: &mut Tally) -> i32 {
 fn vm_test(kernel: Kernel, tally: &mut Tally) -> i32 {
     let image = ImageRequest { kernel, ..ImageRequest::default() };
     let command_line = crate::command_line();
-    let profile = match Profile::named("ci") {
+    let profile = match Profile::named(PROFILE) {
         Ok(profile) => profile,
         Err(message) => {
             eprintln!("error: {message}");
