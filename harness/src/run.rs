@@ -6,15 +6,15 @@
 
 use std::cell::OnceCell;
 use std::fs;
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use yakiros_reports::event::{self, Counts, Event, Level, ms};
 use yakiros_reports::{
-    EVENTS_FILE, EXIT_FAILED, EXIT_INFRA, EXIT_PASSED, EXIT_USAGE, RunSummary, SummaryOptions, closing,
-    exit_code, rebuild, summary,
+    EVENTS_FILE, EXIT_FAILED, EXIT_INFRA, EXIT_PASSED, EXIT_USAGE, MARKDOWN_FILE, RunSummary, SummaryOptions,
+    closing, exit_code, rebuild, summary,
 };
 use yakiros_vm::image::{ImageRequest, Kernel};
 
@@ -36,6 +36,8 @@ use crate::timings::Timings;
 pub const RUNS: &str = "vm-test";
 /// Beside the runs' folders: a link to the newest.
 const LATEST: &str = "latest";
+/// Names the file whose text GitHub Actions shows with a job.
+const STEP_SUMMARY: &str = "GITHUB_STEP_SUMMARY";
 /// In a run's folder: what is of use only while it runs.
 const WORK: &str = "work";
 /// In a run's folder: the consoles of the machines that were booted to be cloned.
@@ -91,6 +93,17 @@ pub fn report(folder: &Path) -> i32 {
             eprintln!("error: {}", with_causes(&error));
             EXIT_INFRA
         }
+    }
+}
+
+/// Adds the run's summary to what a CI service shows. That it cannot is no failure of the run.
+fn hand_on_summary(folder: &Path, to: &Path) {
+    let appended = fs::read(folder.join(MARKDOWN_FILE)).and_then(|text| {
+        let mut file = fs::OpenOptions::new().append(true).create(true).open(to)?;
+        file.write_all(&text)
+    });
+    if let Err(error) = appended {
+        eprintln!("warning: the summary could not be added to {}: {error}", to.display());
     }
 }
 
@@ -229,6 +242,9 @@ impl Run {
         }
         let result = rebuild(&self.folder)?;
         show(&result, &self.folder);
+        if let Some(file) = std::env::var_os(STEP_SUMMARY) {
+            hand_on_summary(&self.folder, Path::new(&file));
+        }
         if self.finished {
             Timings::remember(&result, &self.options);
         }
@@ -256,6 +272,16 @@ fn create_folder(run_id: &str) -> io::Result<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_summary_is_added_to_what_is_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let shown = folder.path().join("shown");
+        fs::write(folder.path().join(MARKDOWN_FILE), "two\n").unwrap();
+        fs::write(&shown, "one\n").unwrap();
+        hand_on_summary(folder.path(), &shown);
+        assert_eq!(fs::read_to_string(&shown).unwrap(), "one\ntwo\n");
+    }
 
     #[test]
     fn several_runs_are_as_good_as_the_worst() {

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 
 use crate::event::read_log;
 use crate::fold::fold;
+use crate::html::html;
 use crate::junit::junit_xml;
+use crate::markdown::markdown;
 use crate::model::RunSummary;
 use crate::report::report_json;
 
@@ -17,6 +19,11 @@ pub const REPORT_FILE: &str = "report.json";
 /// The JUnit file in the folder of a run.
 pub const JUNIT_FILE: &str = "junit.xml";
 
+/// The page in the folder of a run.
+pub const HTML_FILE: &str = "report.html";
+/// The summary for CI services in the folder of a run.
+pub const MARKDOWN_FILE: &str = "summary.md";
+
 /// Why the reports of a run could not be made.
 #[derive(Debug)]
 pub struct RebuildError {
@@ -24,11 +31,14 @@ pub struct RebuildError {
     kind: RebuildErrorKind,
 }
 
+/// That of whichever library writes a form.
+type EncodeError = Box<dyn std::error::Error + Send + Sync>;
+
 /// What went wrong with the file.
 #[derive(Debug)]
 enum RebuildErrorKind {
     Read(io::Error),
-    Encode(Box<dyn std::error::Error + Send + Sync>),
+    Encode(EncodeError),
     Write(io::Error),
 }
 
@@ -52,7 +62,7 @@ impl std::error::Error for RebuildError {
     }
 }
 
-/// Reads the event stream in `folder` and writes `report.json` and `junit.xml` beside it.
+/// Reads the event stream in `folder` and writes the reports beside it, see [`write_reports`].
 ///
 /// Works for a run that was killed: its scenarios that did not end are infrastructure failures. Lines that cannot be
 /// read are named in [`RunSummary::problems`]. The event stream is not changed.
@@ -65,11 +75,13 @@ pub fn rebuild(folder: &Path) -> Result<RunSummary, RebuildError> {
     Ok(summary)
 }
 
-/// Writes `report.json` and `junit.xml` into `folder`. A reader sees the old file or the new one, never a half one.
+/// Writes `report.json`, `junit.xml`, `report.html` and `summary.md` into `folder`. A reader sees the old file or the new one, never a half one.
 pub fn write_reports(folder: &Path, summary: &RunSummary) -> Result<(), RebuildError> {
-    let encoded = [
+    let encoded: [(&str, Result<String, EncodeError>); 4] = [
         (REPORT_FILE, report_json(summary).map_err(Into::into)),
         (JUNIT_FILE, junit_xml(summary).map_err(Into::into)),
+        (HTML_FILE, Ok(html(summary, Some(folder)))),
+        (MARKDOWN_FILE, Ok(markdown(summary))),
     ];
     for (name, text) in encoded {
         let path = folder.join(name);

@@ -8,9 +8,11 @@ use std::path::Path;
 use crate::event::{Counts, Ledger, Outcome};
 use crate::exit::{EXIT_INFRA, EXIT_PASSED, exit_code};
 use crate::model::{Machine, RunSummary, Scenario};
-use crate::rebuild::{EVENTS_FILE, JUNIT_FILE, REPORT_FILE};
+use crate::rebuild::{EVENTS_FILE, HTML_FILE, JUNIT_FILE, REPORT_FILE};
 use crate::stats;
-use text::{Paint, clip, label, seconds, size, wrap};
+pub(crate) use goals::number;
+use text::{Paint, clip, label, wrap};
+pub(crate) use text::{plain, seconds, size};
 
 mod goals;
 mod text;
@@ -148,7 +150,7 @@ fn failure(scenario: &Scenario, paint: Paint) -> String {
     }
     for (name, value) in [("capsule", &attempt.capsule), ("reproduce", &attempt.reproduce)] {
         if let Some(value) = value {
-            label(&mut out, name, &[text::plain(value)]);
+            label(&mut out, name, &[plain(value)]);
         }
     }
     out
@@ -301,12 +303,23 @@ fn files(folder: Option<&Path>) -> String {
     let Some(folder) = folder else { return String::new() };
     let mut out = String::new();
     label(&mut out, "files", &[folder.display().to_string()]);
-    label(&mut out, "", &[format!("{REPORT_FILE}, {JUNIT_FILE}, {EVENTS_FILE}")]);
+    label(&mut out, "", &[format!("{HTML_FILE}, {REPORT_FILE}, {JUNIT_FILE}, {EVENTS_FILE}")]);
     out
 }
 
 /// The last line, which is the one that is seen first.
 fn verdict(run: &RunSummary, paint: Paint) -> String {
+    let outcome = match exit_code(run) {
+        EXIT_PASSED => Outcome::Passed,
+        EXIT_INFRA => Outcome::InfraFailed,
+        _ => Outcome::Failed,
+    };
+    let line = verdict_line(run);
+    wrap(&line, WIDTH).iter().fold(String::new(), |out, line| out + &paint.outcome(outcome, line) + "\n")
+}
+
+/// The verdict, the counts and the time, in one line.
+pub(crate) fn verdict_line(run: &RunSummary) -> String {
     let counts = run.counts();
     let total = counts.total();
     let shown = |outcome, title: &str| {
@@ -325,10 +338,10 @@ fn verdict(run: &RunSummary, paint: Paint) -> String {
     .into_iter()
     .flatten()
     .collect();
-    let (outcome, word) = match exit_code(run) {
-        EXIT_PASSED => (Outcome::Passed, "PASSED"),
-        EXIT_INFRA => (Outcome::InfraFailed, "NOT JUDGED"),
-        _ => (Outcome::Failed, "FAILED"),
+    let word = match exit_code(run) {
+        EXIT_PASSED => "PASSED",
+        EXIT_INFRA => "NOT JUDGED",
+        _ => "FAILED",
     };
     let time = seconds(run.duration_ms);
     let end =
@@ -337,8 +350,7 @@ fn verdict(run: &RunSummary, paint: Paint) -> String {
         "" => String::new(),
         id => format!(" (run {id}{})", run.run.seed.map(|seed| format!(", seed {seed}")).unwrap_or_default()),
     };
-    let line = format!("{word}: {} {end}{id}", parts.join(", "));
-    wrap(&line, WIDTH).iter().fold(String::new(), |out, line| out + &paint.outcome(outcome, line) + "\n")
+    format!("{word}: {} {end}{id}", parts.join(", "))
 }
 
 #[cfg(test)]

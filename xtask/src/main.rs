@@ -34,9 +34,12 @@ Examples:
   cargo xtask image list                              what is in the cache";
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 all passed, 1 some failed, 2 usage, 69 the infrastructure failed, 130 interrupted.
-Reports: target/vm-test/<run-id>/ with events.jsonl, report.json and junit.xml; target/vm-test/latest is the newest.
-Environment: YAKIROS_CACHE_DIR (downloads), YAKIROS_QEMU (a program, or \"unpack\"), NO_COLOR.";
+Exit codes: 0 all passed, 1 some failed, were flaky or missed a bar of the plan, 2 usage, 69 the
+infrastructure failed, 130 interrupted.
+Reports: target/vm-test/<run-id>/ with report.html, report.json, junit.xml, summary.md and events.jsonl;
+target/vm-test/latest is the newest.
+Environment: YAKIROS_CACHE_DIR (downloads), YAKIROS_QEMU (a program, or \"unpack\"), NO_COLOR,
+GITHUB_STEP_SUMMARY (a file that the summary is added to).";
 
 /// Build, boot, test and measure YakirOS.
 #[derive(Parser)]
@@ -72,7 +75,7 @@ enum Command {
         #[command(subcommand)]
         command: image::Command,
     },
-    /// Make report.json and junit.xml again from a run's events.jsonl
+    /// Make the reports again from a run's events.jsonl
     Report {
         /// The run's folder
         #[arg(default_value = "target/vm-test/latest")]

@@ -31,7 +31,7 @@ fn a_killed_run_can_be_reported() {
     let mut names: Vec<_> =
         fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     names.sort();
-    assert_eq!(names, [EVENTS_FILE, JUNIT_FILE, REPORT_FILE]);
+    assert_eq!(names, [EVENTS_FILE, JUNIT_FILE, HTML_FILE, REPORT_FILE, MARKDOWN_FILE]);
 }
 
 #[test]

@@ -97,7 +97,7 @@ slowest
   warning    the host is busy: 3.2 of 2 processors are in use
 
   files      target/vm-test/20261121-143010-7f3a
-             report.json, junit.xml, events.jsonl
+             report.html, report.json, junit.xml, events.jsonl
 
 FAILED: 1 failed, 2 flaky, 2 not judged (infrastructure), 1 skipped, 1 passed in
 1 m 24 s (run 20261121-143010-7f3a, seed 42)
