@@ -5,7 +5,10 @@
 //! nowhere but to the place that the list allows; extensions of tar, links and directories do not occur.
 
 use std::fmt;
-use std::io::{self, Read, Write};
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
 
 use tar::{Archive, Builder, Entry, EntryType, Header};
 
@@ -57,6 +60,28 @@ pub fn export(checkpoint: &Checkpoint, to: impl Write) -> Result<Metadata, Archi
     }
     builder.into_inner().and_then(|mut to| to.flush()).map_err(written)?;
     Ok(metadata)
+}
+
+/// The same into a new file, which is root's alone, for it holds what was in the processes' memory. It is on the disk
+/// then, or not there.
+pub fn export_to(checkpoint: &Checkpoint, path: &Path) -> Result<Metadata, ArchiveError> {
+    let file = OpenOptions::new().write(true).create_new(true).mode(MODE).open(path);
+    let file = file.map_err(|error| ArchiveError::Failed { what: "make the archive", error })?;
+    let written = export(checkpoint, BufWriter::new(&file)).and_then(|metadata| {
+        let synced = file.sync_all().map(|()| metadata);
+        synced.map_err(|error| ArchiveError::Failed { what: "write the archive", error })
+    });
+    if written.is_err() {
+        // What is left of it could be taken for an archive; that it cannot be removed is the lesser trouble.
+        let _ = std::fs::remove_file(path);
+    }
+    written
+}
+
+/// Take the checkpoint of a file in: see [`import`].
+pub fn import_from(store: &Store, path: &Path, quota: Option<u64>) -> Result<(String, Id), ArchiveError> {
+    let file = File::open(path).map_err(|error| ArchiveError::Failed { what: "open the archive", error })?;
+    import(store, BufReader::new(file), quota)
 }
 
 /// Take a checkpoint in under the name that it has, unless there is one already.

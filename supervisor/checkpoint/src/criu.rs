@@ -13,6 +13,7 @@ use std::fmt;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -21,7 +22,7 @@ pub use arguments::{Action, Cgroups, NetworkLock, Options, Paths, Then, argument
 pub use figures::{DumpFigures, Figures, RestoreFigures};
 use gate::Gate;
 pub use log::reasons;
-pub use unlock::unlock;
+pub use unlock::{has_nf_tables, tables, unlock, unlock_table};
 
 use crate::child::{self, Asked, Ended};
 use crate::store::Version;
@@ -69,6 +70,8 @@ pub enum CriuError {
     Version(String),
     /// It was killed, because this time was over.
     Late(Duration),
+    /// Somebody killed it, by this signal.
+    Killed(i32),
     /// It gave up, for these reasons; the first is the cause.
     Refused(Vec<String>),
 }
@@ -119,6 +122,9 @@ impl Criu {
                 Ok(Figures::parse(&bytes).unwrap_or_default())
             }
             Some(status) => {
+                if let Some(signal) = status.signal() {
+                    return Err(CriuError::Killed(signal));
+                }
                 let text = match read(&log, LOG_LIMIT) {
                     Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
                     // It has not come so far.
@@ -174,6 +180,7 @@ impl fmt::Display for CriuError {
             Self::Late(limit) => {
                 write!(f, "CRIU had not ended after {} s and was killed", limit.as_secs_f64())
             }
+            Self::Killed(signal) => write!(f, "CRIU was killed by signal {signal}"),
             Self::Refused(reasons) => {
                 let first = reasons.first().map_or("", String::as_str);
                 write!(f, "CRIU: {first}")?;

@@ -73,6 +73,11 @@ pub enum Job {
         /// Which.
         id: Id,
     },
+    /// Put right what a worker has left that was killed at work for a component.
+    Mend {
+        /// Whose.
+        component: String,
+    },
     /// Remove what was left half made, and what is more than a policy allows.
     Cleanup {
         /// What is allowed.

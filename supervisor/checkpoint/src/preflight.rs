@@ -7,7 +7,7 @@ mod judge;
 mod program;
 mod read;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
 
@@ -17,7 +17,7 @@ use crate::criu::Options;
 
 pub use judge::judge;
 pub use program::is_replaced;
-pub use read::{read, resident, resume, stop};
+pub use read::{read, resident, resume, stop, written};
 
 /// A process tree as the kernel shows it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -30,6 +30,15 @@ pub struct Tree {
     pub mount_namespace: String,
     /// Paths of unix sockets that listen there, by inode.
     pub paths: BTreeMap<u64, PathBuf>,
+}
+
+impl Tree {
+    /// The kinds of sockets that its processes have open.
+    pub fn kinds(&self) -> BTreeSet<Socket> {
+        let descriptors = self.processes.iter().flat_map(|process| &process.descriptors);
+        let inode = |target: &str| target.strip_prefix("socket:[")?.strip_suffix(']')?.parse::<u64>().ok();
+        descriptors.filter_map(|open| self.sockets.get(&inode(&open.target)?).copied()).collect()
+    }
 }
 
 /// One process.
@@ -84,7 +93,7 @@ pub struct Mapping {
 }
 
 /// A socket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Socket {
     /// With a connection that is up, or on its way.
     TcpConnected,

@@ -6,6 +6,7 @@
 mod cache;
 mod diagnosis;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -17,7 +18,8 @@ use serde::{Deserialize, Serialize};
 pub use cache::{Key, load, save};
 
 use crate::child;
-use crate::criu::{Criu, CriuError};
+use crate::criu::{Criu, CriuError, has_nf_tables};
+use crate::preflight::Socket;
 use crate::store::Version;
 
 /// For one question to CRIU: 0.1 s where it is quick, several seconds in emulated machines without a random number
@@ -228,6 +230,30 @@ fn answer(ask: &Ask, criu: &Result<Criu, CriuError>) -> Answer {
 /// Whether memory can be copied in several rounds here.
 pub(crate) fn tracks_memory(criu: &Criu) -> bool {
     check(criu, Some(DIRTY_TRACKING)).is_ok()
+}
+
+/// What the kernel lacks for these sockets, each with what would help. CRIU says of it that something failed, and nothing of
+/// modules.
+pub(crate) fn lacks(sockets: &BTreeSet<Socket>) -> Vec<String> {
+    let kind = |socket: &Socket| match socket {
+        Socket::TcpConnected | Socket::TcpListening | Socket::Tcp => Some(diagnosis::TCP),
+        Socket::Udp => Some(diagnosis::UDP),
+        Socket::Unix => Some(diagnosis::UNIX),
+        Socket::Packet => Some(diagnosis::PACKET),
+        Socket::Netlink => Some(diagnosis::NETLINK),
+        Socket::Raw => None,
+    };
+    let mut lacks: Vec<_> = sockets
+        .iter()
+        .filter_map(|socket| diagnosis::sockets(kind(socket)?).err())
+        .map(|(why, help)| format!("the kernel does not list such sockets ({why}): {help}"))
+        .collect();
+    if sockets.contains(&Socket::TcpConnected) && !has_nf_tables() {
+        let help = Help::Module("nf_tables".to_owned());
+        lacks.push(format!("peers of its connections cannot be kept waiting: {help}"));
+    }
+    lacks.dedup();
+    lacks
 }
 
 /// `criu check`; why not.

@@ -27,6 +27,7 @@ pub use checkpoint::{Checkpoint, Outline};
 pub use damage::Damage;
 use directory::{Directory, Kind};
 pub use draft::Draft;
+pub(crate) use draft::WORK;
 pub use id::{COMPONENT_LIMIT, Id, NameError};
 pub use metadata::{
     FORMAT, Facts, IMAGE_NAME_LIMIT, IMAGES_LIMIT, Image, Metadata, ROUNDS_LIMIT, Role, SIZE_LIMIT, Version,
@@ -252,8 +253,20 @@ impl Store {
         Ok(())
     }
 
+    /// Whether somebody makes a checkpoint of a component, or has left one half made.
+    pub(crate) fn has_drafts(&self, component: &str) -> Result<bool, StoreError> {
+        let Some(directory) = self.component(component)? else { return Ok(false) };
+        let entries = directory.entries().map_err(failed("list", directory.path()))?;
+        Ok(entries.iter().any(|entry| entry.text().starts_with(NEW)))
+    }
+
     /// Remove what somebody began to make, or to remove, who is no more. Returns the paths.
     pub fn sweep(&self) -> Result<Vec<PathBuf>, StoreError> {
+        self.sweep_with(|_| ())
+    }
+
+    /// The same, and look at each before it goes.
+    pub(crate) fn sweep_with(&self, mut look: impl FnMut(&Path)) -> Result<Vec<PathBuf>, StoreError> {
         let mut swept = Vec::new();
         for component in self.components()? {
             let Some(directory) = self.component(&component)? else { continue };
@@ -274,6 +287,7 @@ impl Store {
                     held => held.map_err(failed("open", &path))?,
                 };
                 if held.lock(true).map_err(failed("lock", &path))? {
+                    look(&path);
                     directory.remove(&entry.name).map_err(failed("remove", &path))?;
                     swept.push(path);
                 }

@@ -3,6 +3,7 @@
 mod dump;
 mod listeners;
 mod live;
+mod mend;
 mod passage;
 mod restore;
 mod stored;
@@ -41,6 +42,7 @@ fn carry_out<W: Write>(order: &Order, ear: &mut Ear, teller: &mut Teller<W>) -> 
         Job::Restore(wanted) => restore::carry_out(base, wanted, ear, teller),
         Job::Verify { component, id } => stored::verify(base, component, id.as_ref(), teller),
         Job::Remove { component, id } => stored::remove(base, component, id, teller),
+        Job::Mend { component } => stored::mend(base, component, teller),
         Job::Cleanup { policy, component } => stored::cleanup(base, policy, component.as_deref(), teller),
         Job::Export { component, id, to } => stored::export(base, component, id.as_ref(), to, teller),
         Job::Import { from, quota } => stored::import(base, from, *quota, teller),

@@ -8,6 +8,7 @@
 //! The end of a process that is being written is not told before what became of that: see [`before_end`].
 
 pub mod carried;
+mod mending;
 mod migration;
 mod orders;
 mod restore;
@@ -81,6 +82,7 @@ pub struct Checkpoints {
 
 /// A process that is being written.
 struct Dumping {
+    component: Rc<str>,
     after: After,
     task: AbortHandle,
     /// Why it is no longer.
@@ -170,9 +172,10 @@ pub fn begin(
     after: After,
     limit: Duration,
 ) {
+    let name = Rc::from(component.name.as_str());
     let work = spawn_local(attempt(Rc::clone(supervisor), run, component, after, limit));
     let task = work.abort_handle();
-    let dumping = Dumping { after, task, cancelled: None, end: None };
+    let dumping = Dumping { component: name, after, task, cancelled: None, end: None };
     supervisor.checkpoints.dumps.borrow_mut().insert(run, dumping);
     let supervisor = Rc::clone(supervisor);
     spawn_local(async move {
@@ -195,6 +198,7 @@ fn conclude(supervisor: &Rc<Supervisor>, run: RunId, outcome: Result<Written, Rc
         None => outcome,
     };
     supervisor.dispatch(Event::Checkpointed(run, outcome));
+    mending::after(supervisor, &dumping.component);
     if let Some(end) = dumping.end {
         supervisor.dispatch(end);
     }

@@ -3,8 +3,10 @@
 //!
 //! Its name is `CRIU-` and the number of the dump, which is in the images, cut off where CRIU's own buffer ends.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read as _};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -26,16 +28,25 @@ const RUN_ID: u64 = 13;
 const PREFIX: &str = "CRIU-";
 /// Most bytes of the name: CRIU's buffer has 32, with `inet ` before it and a NUL after it.
 const NAME_LIMIT: usize = 26;
+/// Bytes before what a message is about.
+const HEADER: usize = 16;
+/// Bytes of a part of the list that are read at once: more than the kernel puts into one.
+const LIST_ROOM: usize = 1 << 16;
+/// Most parts that are read, each with some hundred tables.
+const LIST_PARTS: usize = 64;
 /// For the kernel to answer, which it does within the call.
 const LIMIT: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 
 // From the kernel's `linux/netlink.h`, `linux/netfilter/nfnetlink.h` and `linux/netfilter/nf_tables.h`.
 const REQUEST: u16 = 1;
 const ACKNOWLEDGE: u16 = 4;
+const LIST: u16 = 0x300;
 const ERROR: u16 = 2;
+const DONE: u16 = 3;
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
 const NF_TABLES: u16 = 10;
+const GET_TABLE: u16 = 1;
 const DELETE_TABLE: u16 = 2;
 const TABLE_NAME: u16 = 1;
 const FAMILY_INET: u8 = 1;
@@ -63,15 +74,78 @@ fn table(image: &[u8]) -> Option<String> {
     Some(name).filter(|name| name.len() > PREFIX.len() && name.is_ascii())
 }
 
-fn delete(name: &str) -> io::Result<bool> {
+/// The same by the table's name, which [`tables`] has told.
+pub fn unlock_table(name: &str) -> io::Result<bool> {
+    delete(name)
+}
+
+/// Whether connections can be kept from their peers here.
+pub fn has_nf_tables() -> bool {
+    // Without nf_tables the kernel knows nothing of such a question.
+    delete("CRIU-none").is_ok()
+}
+
+/// The tables of all dumps, those of others, too.
+pub fn tables() -> io::Result<BTreeSet<String>> {
+    let socket = ask(&message(NF_TABLES << 8 | GET_TABLE, REQUEST | LIST, (FAMILY_INET, 0), &[]))?;
+    let (mut found, mut answer) = (BTreeSet::new(), vec![0_u8; LIST_ROOM]);
+    for _ in 0..LIST_PARTS {
+        let count = hear(&socket, &mut answer)?;
+        let mut rest = &answer[..count];
+        while let Some(length) = rest.first_chunk::<4>().map(|bytes| u32::from_ne_bytes(*bytes) as usize) {
+            let Some((one, more)) = rest.split_at_checked(length.max(HEADER)) else { return Ok(found) };
+            match u16::from_ne_bytes([one[4], one[5]]) {
+                DONE => return Ok(found),
+                ERROR => {
+                    return match errno(one) {
+                        Some(0) => Ok(found),
+                        Some(number) => Err(io::Error::from_raw_os_error(number)),
+                        None => Err(io::Error::other("nf_tables answers something else")),
+                    };
+                }
+                _ => found.extend(name_in(one).filter(|name| name.starts_with(PREFIX))),
+            }
+            rest = more;
+        }
+    }
+    Ok(found)
+}
+
+/// The name of the table in a message about one.
+fn name_in(message: &[u8]) -> Option<String> {
+    let mut rest = message.get(HEADER + 4..)?;
+    while let Some(head) = rest.first_chunk::<2>() {
+        let length = usize::from(u16::from_ne_bytes(*head));
+        let attribute = rest.get(..length.max(4))?;
+        if u16::from_ne_bytes([attribute[2], attribute[3]]) == TABLE_NAME {
+            let text = attribute[4..].split(|byte| *byte == 0).next()?;
+            return std::str::from_utf8(text).ok().map(str::to_owned);
+        }
+        rest = rest.get(length.max(4).next_multiple_of(4)..)?;
+    }
+    None
+}
+
+fn ask(request: &[u8]) -> io::Result<OwnedFd> {
     let (kind, flags) = (SocketType::RAW, SocketFlags::CLOEXEC);
     let socket = socket_with(AddressFamily::NETLINK, kind, flags, Some(netlink::NETFILTER))?;
-    send(&socket, &request(name), SendFlags::empty())?;
-    if poll(&mut [PollFd::new(&socket, PollFlags::IN)], Some(&LIMIT))? == 0 {
+    send(&socket, request, SendFlags::empty())?;
+    Ok(socket)
+}
+
+fn hear(socket: &OwnedFd, answer: &mut [u8]) -> io::Result<usize> {
+    if poll(&mut [PollFd::new(socket, PollFlags::IN)], Some(&LIMIT))? == 0 {
         return Err(Errno::TIMEDOUT.into());
     }
+    let room = answer.len();
+    let (count, _) = recv(socket, answer, RecvFlags::empty())?;
+    Ok(count.min(room))
+}
+
+fn delete(name: &str) -> io::Result<bool> {
+    let socket = ask(&request(name))?;
     let mut answer = [0_u8; 256];
-    let (count, _) = recv(&socket, &mut answer[..], RecvFlags::empty())?;
+    let count = hear(&socket, &mut answer)?;
     match errno(&answer[..count]) {
         Some(0) => Ok(true),
         Some(number) if number == Errno::NOENT.raw_os_error() => Ok(false),
@@ -138,6 +212,17 @@ mod tests {
     }
 
     #[test]
+    fn the_name_of_a_table_is_found_in_what_is_told_of_it() {
+        let mut about = vec![8, 0, 2, 0, 0, 0, 0, 1, 11, 0, 1, 0];
+        about.extend(b"CRIU-1\0\0");
+        let told = message(NF_TABLES << 8, 0, (FAMILY_INET, 0), &about);
+        assert_eq!(name_in(&told).as_deref(), Some("CRIU-1"));
+        for cut in 0..told.len() - 2 {
+            assert_eq!(name_in(&told[..cut]), None, "{cut}");
+        }
+    }
+
+    #[test]
     fn a_batch_is_whole() {
         let batch = request("CRIU-1");
         let mut kinds = Vec::new();
@@ -157,6 +242,9 @@ mod tests {
         // Where there is no nf_tables, or no right to change it, that is an error and nothing else.
         if let Ok(found) = delete("CRIU-no-such-table") {
             assert!(!found);
+        }
+        if let Ok(all) = tables() {
+            assert!(all.iter().all(|name| name.starts_with(PREFIX)), "{all:?}");
         }
         let missing = unlock(Path::new("/nonexistent")).expect_err("no images");
         assert_eq!(missing.kind(), io::ErrorKind::NotFound);

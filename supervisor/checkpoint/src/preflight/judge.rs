@@ -52,6 +52,9 @@ const TERMINALS: &str = "/dev/pts/";
 /// What the kernel maps into every process.
 const KERNELS_OWN: [&str; 4] = ["[vdso]", "[vvar]", "[vvar_vclock]", "[vsyscall]"];
 
+/// What CRIU maps into a process while it writes it.
+const CRIUS_OWN: &str = "/memfd:CRIUMFD";
+
 /// Judge a tree for this version of CRIU; its first process is the first.
 pub fn judge(tree: &Tree, criu: Version) -> Verdict {
     let mut verdict = Verdict { processes: tree.processes.len(), ..Verdict::default() };
@@ -163,6 +166,10 @@ fn anonymous(kind: &str, criu: Version) -> Option<Reason> {
 fn mapped(mapping: &Mapping, criu: Version) -> Option<Reason> {
     if let Some(kind) = mapping.name.strip_prefix("anon_inode:") {
         return anonymous(kind, criu);
+    }
+    if mapping.name.starts_with(CRIUS_OWN) {
+        let why = "a CRIU was killed when it was at work in this process, and has left its code there";
+        return Some(reason(why, "restart the component"));
     }
     if mapping.name == "[uprobes]" {
         return Some(reason("somebody traces its functions", "end what traces them"));

@@ -79,6 +79,26 @@ pub fn resident(tree: &Tree) -> u64 {
     pages.fold(0, u64::saturating_add).saturating_mul(rustix::param::page_size() as u64)
 }
 
+/// Bytes of memory that a tree has now and that no file has: what is written of it. Those that several of its processes
+/// share are counted with each.
+pub fn written(tree: &Tree) -> u64 {
+    let of = |process: &Process| {
+        // What has ended has none.
+        written_of(&text(&folder_of(process.pid).join("status")).unwrap_or_default())
+    };
+    tree.processes.iter().map(of).fold(0, u64::saturating_add)
+}
+
+/// By the lines `RssAnon:  123 kB` and `RssShmem:` of `status`.
+fn written_of(status: &str) -> u64 {
+    let of = |line: &str| {
+        let (key, rest) = line.split_once(':')?;
+        let kibibytes = || rest.trim().strip_suffix(" kB")?.parse::<u64>().ok();
+        ["RssAnon", "RssShmem"].contains(&key).then(kibibytes)?
+    };
+    status.lines().filter_map(of).fold(0, u64::saturating_add).saturating_mul(1024)
+}
+
 /// Let go on what was not stopped before: who was killed while it had these processes may have left them so, or with the
 /// signal on its way.
 pub fn resume(before: &Tree) {
@@ -250,6 +270,14 @@ mod tests {
     use std::os::fd::AsRawFd as _;
 
     use super::*;
+
+    #[test]
+    fn memory_of_files_is_not_written() {
+        let status =
+            "VmRSS:\t  700 kB\nRssAnon:\t  100 kB\nRssFile:\t  590 kB\nRssShmem:\t    10 kB\nThreads: 1\n";
+        assert_eq!(written_of(status), 110 << 10);
+        assert_eq!(written_of(""), 0);
+    }
 
     #[test]
     fn this_process_is_read() {

@@ -18,7 +18,7 @@ const CHUNK: usize = 1 << 18;
 /// Where the images are until it is complete.
 const IMAGES: &str = "images";
 /// Where CRIU puts its logs and figures.
-const WORK: &str = "work";
+pub(crate) const WORK: &str = "work";
 /// How often another name is tried before it is given up: each time somebody else was faster by less than the time
 /// between two system calls.
 const ATTEMPTS: usize = 16;

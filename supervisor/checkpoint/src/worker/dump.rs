@@ -11,12 +11,13 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::listeners::inode_of;
 use super::live::{look, merged};
+use super::mend::{Before, Presence};
 use super::{Done, failed, named};
 use crate::criu::gate::Gate;
 use crate::criu::{Action, Call, Criu, CriuError, DumpFigures, Figures, Options, Paths, Then};
 use crate::order::{After, Dump, Event, Failure, Given, Step, Teller, micros};
 use crate::preflight::{self, Socket, Tree, Verdict};
-use crate::probe::tracks_memory;
+use crate::probe::{lacks, tracks_memory};
 use crate::store::{Draft, Facts, Metadata, ROUNDS_LIMIT, Role, Store};
 
 /// Pages of memory that are copied so quickly that another round before saves nothing: 1 MiB.
@@ -48,15 +49,23 @@ pub(super) struct Ready {
     pub(super) criu: Criu,
     pub(super) tree: Tree,
     verdict: Verdict,
+    presence: Presence,
 }
 
 /// See that nothing is in the way.
 pub(super) fn prepare<W: Write>(base: &Path, order: &Dump, teller: &mut Teller<W>) -> Result<Ready, Failure> {
-    let store = teller.step(Step::Open, || Store::make(base))?;
+    let (store, presence) = teller.step(Step::Open, || -> Result<_, String> {
+        let store = Store::make(base).map_err(|error| error.to_string())?;
+        let presence = Presence::take(base).map_err(|error| failed("lock", base, &error))?;
+        Ok((store, presence))
+    })?;
     let criu = teller.step(Step::Criu, || Criu::find(&order.criu))?;
     let (verdict, tree) = look(order.pid, criu.version, teller)?;
     if let Some(first) = verdict.findings.first() {
         return Err(Failure { step: Step::Preflight, reason: first.to_string() });
+    }
+    if let Some(first) = lacks(&tree.kinds()).into_iter().next() {
+        return Err(Failure { step: Step::Preflight, reason: first });
     }
     if let Some(program) =
         order.program.as_deref().filter(|program| preflight::is_replaced(order.pid, program))
@@ -64,7 +73,7 @@ pub(super) fn prepare<W: Write>(base: &Path, order: &Dump, teller: &mut Teller<W
         let reason = format!("its program, {}, has changed since it was started", program.display());
         return Err(Failure { step: Step::Preflight, reason });
     }
-    Ok(Ready { store, criu, tree, verdict })
+    Ok(Ready { store, criu, tree, verdict, presence })
 }
 
 impl Ready {
@@ -79,9 +88,15 @@ impl Ready {
             given(&order.given, &self.tree).map_err(|reason| Failure { step: Step::Preflight, reason })?;
         let mut options = merged(&order.options, &self.verdict.options);
         options.external.extend(outside);
-        let mut draft = teller.step(Step::Open, || self.store.begin(&order.component))?;
-        let dumping =
-            Dumping { criu: &self.criu, order, options: &options, roles: &roles, before: &self.tree };
+        let (mut draft, note) = teller.step(Step::Open, || -> Result<_, String> {
+            self.see_room()?;
+            let draft = self.store.begin(&order.component).map_err(|error| error.to_string())?;
+            let work = draft.work();
+            let note = Before::note(order.pid, &work).map_err(|error| failed("write to", &work, &error))?;
+            Ok((draft, note))
+        })?;
+        let (criu, before, presence) = (&self.criu, &self.tree, &self.presence);
+        let dumping = Dumping { criu, order, options: &options, roles: &roles, before, note, presence };
         rounds(&dumping, &mut draft, teller)?;
         let (metadata, figures) = match order.after {
             After::Run => dumping.leave(&draft, teller)?,
@@ -101,6 +116,21 @@ impl Ready {
             teller.step(Step::Retain, || self.store.retain(policy, Some(&order.component)))?;
         }
         Ok(metadata)
+    }
+}
+
+impl Ready {
+    /// What the processes have in memory has to fit. What others write meanwhile may yet take the room.
+    fn see_room(&self) -> Result<(), String> {
+        let free = self.store.room().map_err(|error| error.to_string())?;
+        let needed = preflight::written(&self.tree);
+        if needed <= free {
+            return Ok(());
+        }
+        let place = self.store.path().display();
+        Err(format!(
+            "its memory has {needed} bytes, and there is room for {free} in {place}: remove something"
+        ))
     }
 }
 
@@ -143,6 +173,9 @@ struct Dumping<'a> {
     roles: &'a [Role],
     /// The processes as they were.
     before: &'a Tree,
+    /// The rest as it was.
+    note: Before,
+    presence: &'a Presence,
 }
 
 /// What was made, and what CRIU counted.
@@ -245,8 +278,11 @@ impl Dumping<'_> {
         let paths = Paths { images, work: draft.work() };
         let call = Call { limit: self.order.limit, held: draft.lock(), gate };
         let ran = self.criu.run(action, self.options, &paths, call);
-        if let Err(CriuError::Late(_)) = ran {
+        if let Err(CriuError::Late(_) | CriuError::Killed(_)) = ran {
             preflight::resume(self.before);
+            if !self.presence.alone(|| self.note.mend()) {
+                eprintln!("peers of {} may be kept waiting: others do not end", self.order.component);
+            }
         }
         ran
     }

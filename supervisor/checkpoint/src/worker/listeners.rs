@@ -82,7 +82,8 @@ pub(super) fn make_way(socket: BorrowedFd<'_>) -> Result<(), String> {
     shared.map_err(|error| format!("failed to share what it listens on: {error}"))
 }
 
-fn copy(pid: i32, descriptor: i32) -> io::Result<OwnedFd> {
+/// A process's descriptor, as one of this process.
+pub(super) fn copy(pid: i32, descriptor: i32) -> io::Result<OwnedFd> {
     let process = pidfd_open(Pid::from_raw(pid).ok_or(Errno::SRCH)?, PidfdFlags::empty())?;
     Ok(pidfd_getfd(process, descriptor, PidfdGetfdFlags::empty())?)
 }

@@ -1,12 +1,18 @@
 //! Orders about checkpoints that are there.
 
-use std::fs::{File, OpenOptions};
-use std::io::{BufReader, BufWriter, Write};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::io::Write;
 use std::path::Path;
+use std::thread::sleep;
+use std::time::Duration;
 
-use super::{Done, failed, named};
+use super::{Done, named};
+
+/// How often it is looked whether a killed worker's CRIU has ended, too, and the time between.
+const LOOKS: u32 = 100;
+const LOOK: Duration = Duration::from_millis(50);
+use super::mend::{self, Presence};
 use crate::archive;
+use crate::criu;
 use crate::order::{Failure, Step, Teller};
 use crate::store::{Id, Policy, Store};
 
@@ -44,6 +50,29 @@ pub(super) fn cleanup<W: Write>(
     Ok((message, None))
 }
 
+/// Of checkpoints that are kept nothing is made at this moment, so that nobody's peers have to wait.
+pub(super) fn mend<W: Write>(base: &Path, component: &str, teller: &mut Teller<W>) -> Result<Done, Failure> {
+    let store = teller.step(Step::Open, || Store::open(base))?;
+    let presence = teller.step(Step::Sweep, || Presence::take(base))?;
+    // CRIU ends a moment after the worker that was killed.
+    for _ in 0..LOOKS {
+        let mut swept = Ok(Vec::new());
+        let alone = presence.alone(|| {
+            swept = store.sweep_with(mend::left);
+            for id in store.ids(component).unwrap_or_default() {
+                // Where there is no nf_tables nobody was kept waiting.
+                let _ = criu::unlock(&store.path().join(component).join(id.as_str()));
+            }
+        });
+        teller.step(Step::Sweep, || swept)?;
+        if !alone || !teller.step(Step::Sweep, || store.has_drafts(component))? {
+            break;
+        }
+        sleep(LOOK);
+    }
+    Ok((format!("nothing is left of what was begun for {component}"), None))
+}
+
 pub(super) fn export<W: Write>(
     base: &Path,
     component: &str,
@@ -54,16 +83,7 @@ pub(super) fn export<W: Write>(
     let store = teller.step(Step::Open, || Store::open(base))?;
     let checkpoint = teller.step(Step::Find, || store.find(component, id))?;
     teller.step(Step::Export, || {
-        // It holds what was in the process's memory.
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(to);
-        let file = file.map_err(|error| failed("make", to, &error))?;
-        let written = archive::export(&checkpoint, BufWriter::new(&file)).map_err(|error| error.to_string());
-        let written = written.and_then(|_| file.sync_all().map_err(|error| failed("write", to, &error)));
-        if written.is_err() {
-            // What is left of it could be taken for an archive; that it cannot be removed is the lesser trouble.
-            let _ = std::fs::remove_file(to);
-        }
-        written
+        archive::export_to(&checkpoint, to).map_err(|error| format!("{}: {error}", to.display()))
     })?;
     let id = checkpoint.id();
     Ok((format!("wrote {component} {id} to {}", to.display()), Some(named(component, id))))
@@ -88,8 +108,7 @@ pub(super) fn import<W: Write>(
 ) -> Result<Done, Failure> {
     let store = teller.step(Step::Open, || Store::make(base))?;
     let (component, id) = teller.step(Step::Import, || -> Result<_, String> {
-        let file = File::open(from).map_err(|error| failed("open", from, &error))?;
-        let imported = archive::import(&store, BufReader::new(file), quota);
+        let imported = archive::import_from(&store, from, quota);
         imported.map_err(|error| format!("{}: {error}", from.display()))
     })?;
     Ok((format!("took in {component} {id}"), Some(named(&component, &id))))

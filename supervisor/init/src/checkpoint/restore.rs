@@ -23,7 +23,7 @@ use yakiros_core::engine::{Event, RunId};
 
 use super::migration::Migration;
 use super::worker::{Worker, given_at};
-use super::{SLACK, orders};
+use super::{SLACK, mending, orders};
 use crate::cgroup::Cgroup;
 use crate::handover::Channel;
 use crate::notify::Socket;
@@ -165,6 +165,7 @@ pub fn begin(
             processes::clear_place(&supervisor, group.as_ref(), pid).await;
         }
         supervisor.checkpoints.restores.borrow_mut().remove(&run);
+        mending::after(&supervisor, &component.name);
         match taken {
             Ok(event) => {
                 supervisor.dispatch(event);

@@ -5,7 +5,7 @@
 //! the word to go on hears first that there will be none, for it has to let go who waits for what it would have made.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
 use std::path::PathBuf;
@@ -52,6 +52,8 @@ const NOISE: usize = 200;
 pub struct Workers {
     all: RefCell<HashMap<u64, (i32, oneshot::Sender<Exit>)>>,
     last: Cell<u64>,
+    /// Components for which one was at work that did not come to its end.
+    lost: RefCell<BTreeSet<Rc<str>>>,
 }
 
 impl Workers {
@@ -70,6 +72,11 @@ impl Workers {
         pids
     }
 
+    /// Whether one did not come to its end that was at work for a component, since this was asked the last time.
+    pub fn was_lost(&self, component: &str) -> bool {
+        self.lost.borrow_mut().remove(component)
+    }
+
     fn kill(&self, number: u64) {
         if let Some((pid, _)) = self.all.borrow().get(&number) {
             // It is not reaped, or it would not be among them: the number is its own. What it was about to make goes with it.
@@ -82,6 +89,9 @@ impl Workers {
 /// See the module documentation.
 pub struct Worker {
     number: u64,
+    component: Rc<str>,
+    /// It has told what came of its work.
+    told: bool,
     workers: Rc<Workers>,
     ear: OwnedFd,
     voice: Voice,
@@ -96,6 +106,9 @@ pub struct Worker {
 
 impl Drop for Worker {
     fn drop(&mut self) {
+        if !self.told {
+            self.workers.lost.borrow_mut().insert(Rc::clone(&self.component));
+        }
         let later = self.later.take().filter(|_| self.waits);
         if later.is_none_or(|later| later.send(()).is_err()) {
             self.workers.kill(self.number);
@@ -133,7 +146,19 @@ impl Worker {
             own.workers.all.borrow_mut().insert(number, (pid, sender));
             let voice = Voice::new(sys::watch(voice)?);
             let (workers, later) = (Rc::clone(&own.workers), Some(kill_later(&own.workers, number, SLACK)));
-            Ok(Self { number, workers, ear, voice, report, exit, waits: false, later })
+            let component = Rc::from(component);
+            Ok(Self {
+                number,
+                component,
+                told: false,
+                workers,
+                ear,
+                voice,
+                report,
+                exit,
+                waits: false,
+                later,
+            })
         };
         begin().map_err(failed)
     }
@@ -144,7 +169,7 @@ impl Worker {
             Some(Ok(event)) => {
                 match event {
                     Event::Written { .. } | Event::Waiting { .. } => self.waits = true,
-                    Event::Done { .. } | Event::Failed { .. } => self.waits = false,
+                    Event::Done { .. } | Event::Failed { .. } => (self.waits, self.told) = (false, true),
                     _ => {}
                 }
                 Ok(event)
@@ -346,7 +371,19 @@ mod tests {
                 workers.all.borrow_mut().insert(number, (pid, sender));
                 let later = Some(kill_later(&workers, number, SLACK));
                 let voice = Voice::new(sys::watch(voice).expect("a pipe"));
-                drop(Worker { number, workers, ear, voice, report, exit, waits, later });
+                let component = Rc::from("web");
+                drop(Worker {
+                    number,
+                    component,
+                    told: false,
+                    workers: Rc::clone(&workers),
+                    ear,
+                    voice,
+                    report,
+                    exit,
+                    waits,
+                    later,
+                });
                 let end = tokio::time::Instant::now() + SLACK / 2;
                 let status = loop {
                     if let Some(status) = child.try_wait().expect("a child") {
