@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use anstyle::{AnsiColor, Style};
 use serde_json::json;
+use yakiros_checkpoint::archive::{self, ArchiveError};
 use yakiros_checkpoint::probe::{Feature, Found, Report, Verdict};
 use yakiros_checkpoint::store::{Outline, Policy, Store, StoreError};
 use yakiros_core::control::VERSION;
@@ -17,10 +18,16 @@ use crate::client::Client;
 use crate::clock::rfc3339;
 use crate::output::{Output, count};
 use crate::tables::{Cell, draw};
-use arguments::{CheckpointCommand, Cleanup, Make, Place};
+use arguments::{CheckpointCommand, Cleanup, Make, Migrate, Place};
 
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
+        Self::Refused { message: error.to_string(), near: Vec::new() }
+    }
+}
+
+impl From<ArchiveError> for Failure {
+    fn from(error: ArchiveError) -> Self {
         Self::Refused { message: error.to_string(), near: Vec::new() }
     }
 }
@@ -44,6 +51,7 @@ pub fn run(command: &CheckpointCommand, client: &mut Client, output: &Output) ->
             }
         }
         CheckpointCommand::CheckpointCleanup(wanted) => cleanup(wanted, output)?,
+        CheckpointCommand::Migrate(wanted) => migrate(wanted, output)?,
         CheckpointCommand::CheckpointUsage { place } => usage(place, output)?,
     }
     Ok(ExitCode::SUCCESS)
@@ -147,6 +155,36 @@ fn cleanup(wanted: &Cleanup, output: &Output) -> Result<(), Failure> {
         "Removed: {} with {bytes} bytes, and {half} half made\n",
         count(gone, "checkpoint")
     ));
+    Ok(())
+}
+
+fn migrate(wanted: &Migrate, output: &Output) -> Result<(), Failure> {
+    let (component, id, path) = match wanted {
+        Migrate { from: Some(from), quota, place, .. } => {
+            let (component, id) = archive::import_from(&Store::make(&place.dir)?, from, *quota)?;
+            (component, id, from)
+        }
+        Migrate { name: Some(name), id, to: Some(to), place, .. } => {
+            let checkpoint = Store::open(&place.dir)?.find(name, id.as_ref())?;
+            archive::export_to(&checkpoint, to)?;
+            (name.clone(), checkpoint.id().clone(), to)
+        }
+        // The arguments do not allow it.
+        Migrate { .. } => {
+            let message = "say where to, or where from".to_owned();
+            return Err(Failure::Refused { message, near: Vec::new() });
+        }
+    };
+    let bytes = path.metadata().map_or(0, |status| status.len());
+    if output.is_json() {
+        Output::value(
+            &json!({ "version": VERSION, "component": component, "id": id, "file": path, "bytes": bytes }),
+        );
+    } else {
+        let what = if wanted.from.is_some() { "took in" } else { "wrote" };
+        let way = if wanted.from.is_some() { "from" } else { "to" };
+        Output::text(&format!("{what} {component} {id} {way} {}, {bytes} bytes\n", path.display()));
+    }
     Ok(())
 }
 

@@ -110,3 +110,38 @@ fn without_criu_it_is_said_what_would_help() {
     );
     assert!(shown.contains("install criu"), "{shown}");
 }
+
+#[test]
+fn what_is_written_for_another_machine_is_taken_in_there() {
+    let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let files = tempfile::tempdir().unwrap();
+    let path = |name: &str| files.path().join(name).to_str().expect("a path").to_owned();
+    let kept = keep(&Store::make(here.path()).unwrap(), "web", 1000);
+    let (file, place) = (path("web.tar"), there.path().join("store"));
+    let written = json(&["migrate", "web", "--to", &file], here.path());
+    assert_eq!((&written["component"], &written["id"]), (&"web".into(), &kept.id.as_str().into()));
+    assert_eq!(written["bytes"], fs::metadata(&file).expect("it is there").len());
+    assert_eq!(json(&["migrate", "--from", &file], &place)["id"], kept.id.as_str());
+    assert_eq!(json(&["checkpoint-list"], &place)["checkpoints"][0]["id"], kept.id.as_str());
+    // What is there is not written over, and not taken in twice; what is damaged is taken in nowhere.
+    let mut damaged = fs::read(&file).expect("it is there");
+    let middle = damaged.len() / 2;
+    damaged[middle] ^= 1;
+    fs::write(path("bad.tar"), damaged).expect("it is written");
+    let elsewhere = there.path().join("elsewhere");
+    for (arguments, place, says) in [
+        (vec!["migrate", "web", "--to", &file], here.path(), "File exists"),
+        (vec!["migrate", "--from", &file], &place, "is there already"),
+        (vec!["migrate", "--from", &path("bad.tar")], &elsewhere, "pages-1.img"),
+        (vec!["migrate", "--from", &path("none.tar")], &elsewhere, "No such file"),
+        (vec!["migrate", "nobody", "--to", &path("x.tar")], here.path(), "nobody"),
+    ] {
+        let output = graphctl(&arguments, place);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {}", text(&output));
+        assert!(text(&output).contains(says), "{arguments:?}: {}", text(&output));
+    }
+    assert!(json(&["checkpoint-list"], &elsewhere)["checkpoints"].as_array().expect("a list").is_empty());
+    for arguments in [vec!["migrate"], vec!["migrate", "web"], vec!["migrate", "web", "--from", &file]] {
+        assert_eq!(graphctl(&arguments, here.path()).status.code(), Some(2), "{arguments:?}");
+    }
+}

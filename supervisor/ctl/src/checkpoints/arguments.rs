@@ -64,6 +64,16 @@ Examples:
   graphctl checkpoint-usage
   graphctl checkpoint-usage --json";
 
+const MIGRATE: &str = "\
+Examples:
+  graphctl migrate web --to web.tar       the newest checkpoint of web as one file, for another machine
+  graphctl migrate web 20261122T081530.123456Z-9f3a61c2 --to web.tar
+  graphctl migrate --from web.tar         there; then: graphctl restore web
+
+The other machine needs the same processor architecture, the same programs and libraries at the same paths, the
+files that were open, and a CRIU that is not older; what differs is said when it is taken in or restored. The
+file holds what was in the processes' memory, and is root's alone. One that is damaged is not taken in.";
+
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum CheckpointCommand {
@@ -100,6 +110,9 @@ pub enum CheckpointCommand {
     /// Remove the checkpoints that are too many, too old or too large
     #[command(after_help = CLEANUP)]
     CheckpointCleanup(Cleanup),
+    /// Write a checkpoint as one file for another machine, or take one in from there
+    #[command(after_help = MIGRATE)]
+    Migrate(Migrate),
     /// Show how much room the checkpoints of each component take
     #[command(after_help = USAGE)]
     CheckpointUsage {
@@ -166,6 +179,29 @@ pub struct Cleanup {
     #[arg(long, value_name = "BYTES")]
     pub quota: Option<u64>,
     /// Where they are
+    #[command(flatten)]
+    pub place: Place,
+}
+
+/// Out or in.
+#[derive(Debug, Args)]
+pub struct Migrate {
+    /// Component
+    #[arg(required_unless_present = "from", requires = "to")]
+    pub name: Option<String>,
+    /// As checkpoint-list shows it [default: the newest]
+    #[arg(value_name = "ID", requires = "name")]
+    pub id: Option<Id>,
+    /// The file to write; nothing may be there
+    #[arg(long, value_name = "FILE")]
+    pub to: Option<PathBuf>,
+    /// The file to take in, which may be called otherwise meanwhile
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["name", "to"])]
+    pub from: Option<PathBuf>,
+    /// Bytes that its images may have [default: no limit]
+    #[arg(long, value_name = "BYTES", requires = "from")]
+    pub quota: Option<u64>,
+    /// Where checkpoints are
     #[command(flatten)]
     pub place: Place,
 }
