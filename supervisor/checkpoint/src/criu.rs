@@ -6,6 +6,7 @@ mod arguments;
 mod figures;
 pub mod gate;
 mod log;
+mod room;
 mod unlock;
 
 use std::ffi::OsString;
@@ -20,8 +21,9 @@ use std::time::Duration;
 
 pub use arguments::{Action, Cgroups, NetworkLock, Options, Paths, Then, arguments};
 pub use figures::{DumpFigures, Figures, RestoreFigures};
-use gate::Gate;
+use gate::{Decide, Gate};
 pub use log::reasons;
+pub(crate) use room::Room;
 pub use unlock::{has_nf_tables, tables, unlock, unlock_table};
 
 use crate::child::{self, Asked, Ended};
@@ -55,8 +57,10 @@ pub struct Call<'a> {
     pub limit: Duration,
     /// The lock of what it works on, which it holds as long as it lives.
     pub held: BorrowedFd<'a>,
-    /// Where it asks before it ends processes, and what answers.
-    pub gate: Option<(&'a Gate, &'a mut dyn FnMut() -> bool)>,
+    /// Where it asks before it ends processes, or lets any run that it has made, and what answers.
+    pub gate: Option<(&'a Gate, &'a mut Decide<'a>)>,
+    /// What it finds around itself.
+    pub(crate) room: Room,
 }
 
 /// Why it did not do what it was told.
@@ -99,12 +103,13 @@ impl Criu {
         paths: &Paths,
         call: Call<'_>,
     ) -> Result<Figures, CriuError> {
-        let Call { limit, held, gate } = call;
+        let Call { limit, held, gate, room } = call;
         let log = paths.work.join(LOG);
         let mut given = arguments(action, options, paths);
         given.extend(["--log-file", LOG].map(OsString::from));
         let mut command = Command::new(&self.path);
         command.args(given);
+        room.enter(&mut command);
         let ended = match gate {
             None => child::run_with(&mut command, limit, Some(held), None),
             Some((gate, answer)) => {

@@ -4,6 +4,7 @@
 //! the dump: CRIU has the last word. Which of CRIU's switches the tree needs follows from the same look.
 
 mod judge;
+mod mounts;
 mod program;
 mod read;
 
@@ -16,8 +17,10 @@ use serde::{Deserialize, Serialize};
 use crate::criu::Options;
 
 pub use judge::judge;
+pub use mounts::{Isolation, Mount, Seen};
 pub use program::is_replaced;
-pub use read::{read, resident, resume, stop, written};
+pub(crate) use read::{is_same, keeps_files};
+pub use read::{isolation, read, resident, resume, stop, written};
 
 /// A process tree as the kernel shows it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -28,6 +31,16 @@ pub struct Tree {
     pub sockets: BTreeMap<u64, Socket>,
     /// The mount namespace of whoever looks.
     pub mount_namespace: String,
+    /// What is mounted there, if the first process has another.
+    pub outside: Vec<Mount>,
+    /// What is mounted in that.
+    pub inside: Vec<Mount>,
+    /// What the first process has for itself.
+    pub isolation: Isolation,
+    /// Interfaces of its network namespace, if it has one of its own.
+    pub interfaces: Vec<String>,
+    /// Where whoever looks finds the root directory of that, if it can be found.
+    pub root: Option<PathBuf>,
     /// Paths of unix sockets that listen there, by inode.
     pub paths: BTreeMap<u64, PathBuf>,
 }
@@ -66,6 +79,10 @@ pub struct Process {
 
 /// Something open.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is asked of the kernel, and none follows from another"
+)]
 pub struct Descriptor {
     /// Its number.
     pub number: i32,
@@ -79,6 +96,10 @@ pub struct Descriptor {
     pub size: u64,
     /// There is a lock on it, of whatever kind, that is held by it or by the process.
     pub is_locked: bool,
+    /// It is the null device, whatever its name.
+    pub is_null: bool,
+    /// The mount through which it was opened, and its inode, of a process with a mount namespace of its own.
+    pub place: Option<(u64, u64)>,
 }
 
 /// A part of the memory.
@@ -90,6 +111,8 @@ pub struct Mapping {
     pub name: String,
     /// It is memory of a device.
     pub is_device: bool,
+    /// The mount through which the file was opened, of a process with a mount namespace of its own.
+    pub mount: Option<u64>,
 }
 
 /// A socket.

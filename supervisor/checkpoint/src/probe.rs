@@ -115,7 +115,7 @@ enum Ask {
 }
 
 /// In the order of need. A feature that CRIU can check is asked of it; kernel modules are known better by trying.
-const QUESTIONS: [Question; 13] = [
+const QUESTIONS: [Question; 16] = [
     Question {
         name: "rights",
         purpose: "to look into other processes and make them again",
@@ -194,6 +194,24 @@ const QUESTIONS: [Question; 13] = [
         required: false,
         ask: Ask::Criu(Some("clone3_set_tid"), || Help::Option("Linux 5.5 or later".to_owned())),
     },
+    Question {
+        name: "mount-namespaces",
+        purpose: "processes with file systems of their own",
+        required: false,
+        ask: Ask::Criu(Some("move_mount_set_group"), || Help::Option("Linux 5.15 or later".to_owned())),
+    },
+    Question {
+        name: "private-files",
+        purpose: "the files in file systems of their own, as in a private /tmp",
+        required: false,
+        ask: Ask::Kernel(tar),
+    },
+    Question {
+        name: "network-namespaces",
+        purpose: "processes with a network of their own",
+        required: false,
+        ask: Ask::Kernel(ip),
+    },
 ];
 
 impl Report {
@@ -224,6 +242,26 @@ fn answer(ask: &Ask, criu: &Result<Criu, CriuError>) -> Answer {
         Ask::Kernel(ask) => ask(),
         Ask::Pair(ask) => ask(criu()?.version),
         Ask::Criu(feature, help) => check(criu()?, *feature).map_err(|why| (why, help())),
+    }
+}
+
+/// CRIU keeps files in memory by a program, with options that others of its name do not have.
+pub(crate) fn tar() -> Answer {
+    program("tar", "--version", "GNU tar")
+}
+
+/// The same for addresses and routes.
+pub(crate) fn ip() -> Answer {
+    program("ip", "-V", "iproute2")
+}
+
+/// Whether a program is that of a package, by what it says of itself.
+fn program(name: &str, flag: &str, package: &str) -> Answer {
+    let help = || Help::Package(package.to_owned());
+    match child::run(Command::new(name).arg(flag), QUESTION_LIMIT) {
+        Ok(ended) if ended.output.contains(package) => Ok(()),
+        Ok(_) => Err((format!("the program {name} is not that of {package}"), help())),
+        Err(error) => Err((format!("{name}: {error}"), help())),
     }
 }
 

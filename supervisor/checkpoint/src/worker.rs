@@ -5,6 +5,7 @@ mod listeners;
 mod live;
 mod mend;
 mod passage;
+mod remount;
 mod restore;
 mod stored;
 mod work;

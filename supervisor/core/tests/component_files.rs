@@ -67,7 +67,7 @@ preserve_state = true
 fn every_key_is_read() {
     let parsed = parse(EVERYTHING);
     let found: Vec<_> = parsed.diagnostics.iter().map(|found| &*found.code).collect();
-    assert_eq!(found, ["Y0336"], "its file systems are its own");
+    assert_eq!(found, [] as [&str; 0]);
     let c = parsed.component.expect("a component");
     assert_eq!(c.args, ["--port", "80", "tab\there"]);
     assert_eq!((c.kind, c.lifecycle.handoff), (Kind::Service, Handoff::FdPassing));

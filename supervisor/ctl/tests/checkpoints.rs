@@ -6,6 +6,7 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 use yakiros_checkpoint::criu::Options;
+use yakiros_checkpoint::preflight::Isolation;
 use yakiros_checkpoint::store::{Facts, Metadata, Store, Version};
 
 fn graphctl(arguments: &[&str], place: &Path) -> Output {
@@ -34,6 +35,7 @@ fn keep(store: &Store, component: &str, size: usize) -> Metadata {
         roles: Vec::new(),
         options: Options::default(),
         figures: None,
+        isolation: Isolation::default(),
     };
     draft.commit(facts, None).expect("a checkpoint")
 }

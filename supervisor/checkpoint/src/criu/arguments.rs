@@ -28,6 +28,10 @@ pub enum Action {
     Restore {
         /// Where its number is written.
         pidfile: PathBuf,
+        /// Where the root directory of its mount namespace is mounted, if it has one of its own.
+        root: Option<PathBuf>,
+        /// Asked before anything of it runs.
+        ask: Option<PathBuf>,
         /// Descriptors of CRIU's own that take the place of what the process had, by CRIU's name of that, as
         /// `pipe:[4711]`.
         inherit: Vec<(i32, String)>,
@@ -93,6 +97,19 @@ pub struct Options {
     pub cgroup_root: Option<String>,
     /// What stays outside, as CRIU names it: `unix[4711]`, `mnt[/dev/shm]:shm`.
     pub external: Vec<String>,
+    /// Where the machine has the root directory of their mount namespace, if they have one of their own. A restore makes it
+    /// in a place of its own, `--root`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub root: Option<PathBuf>,
+    /// They have a cgroup namespace of their own, whose root is their own group. CRIU leaves groups alone, so whoever starts
+    /// it sees to that.
+    #[serde(skip_serializing_if = "is_false")]
+    pub cgroup_namespace: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 /// Where.
@@ -134,8 +151,14 @@ pub fn arguments(action: &Action, options: &Options, paths: &Paths) -> Vec<OsStr
                 add(&[&"--prev-images-dir", parent]);
             }
         }
-        Action::Restore { pidfile, inherit } => {
+        Action::Restore { pidfile, root, ask, inherit } => {
             add(&[&"--pidfile", pidfile]);
+            if let Some(root) = root {
+                add(&[&"--root", root]);
+            }
+            if let Some(ask) = ask {
+                add(&[&"--action-script", ask]);
+            }
             for (descriptor, name) in inherit {
                 add(&[&"--inherit-fd", &format!("fd[{descriptor}]:{name}")]);
             }
@@ -229,6 +252,8 @@ mod tests {
             cgroups: Cgroups::Soft,
             cgroup_root: Some("/graph/web".to_owned()),
             external: vec!["unix[9]".to_owned(), "mnt[/x]:x".to_owned()],
+            root: Some("/srv/jail".into()),
+            cgroup_namespace: true,
         };
         let switches =
             "--tcp-established --skip-in-flight --file-locks --shell-job --link-remap --ghost-limit 4096";
@@ -239,11 +264,17 @@ mod tests {
             format!("dump --tree 7 {usual} --action-script /ask {switches} --network-lock skip {outside}")
         );
         let inherit = vec![(5, "pipe:[4711]".to_owned())];
-        let restore = Action::Restore { pidfile: "/w/pid".into(), inherit };
+        let restore = Action::Restore {
+            pidfile: "/w/pid".into(),
+            root: Some("/w/root".into()),
+            ask: Some("/ask".into()),
+            inherit,
+        };
         assert_eq!(
             line(&restore, &all),
             format!(
-                "restore --restore-detached {usual} --pidfile /w/pid --inherit-fd fd[5]:pipe:[4711] {switches} {outside}"
+                "restore --restore-detached {usual} --pidfile /w/pid --root /w/root --action-script /ask \
+                 --inherit-fd fd[5]:pipe:[4711] {switches} {outside}"
             )
         );
     }

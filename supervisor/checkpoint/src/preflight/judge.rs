@@ -1,6 +1,6 @@
 //! The tables.
 
-use super::{Descriptor, Finding, Mapping, Process, Socket, Tree, Verdict};
+use super::{Descriptor, Finding, Mapping, Process, Socket, Tree, Verdict, mounts};
 use crate::criu::Options;
 use crate::store::Version;
 
@@ -47,8 +47,14 @@ const DEVICES: [&str; 10] = [
     "/dev/pts/ptmx",
     "/dev/net/tun",
 ];
+/// The interface that each network namespace has.
+const LOOPBACK: &str = "lo";
+/// Why such a file is in the way.
+const FROM_OUTSIDE: &str = "it was opened outside of its mount namespace";
 /// Terminals.
 const TERMINALS: &str = "/dev/pts/";
+/// What begins the names of memory that has a file's form, and is in no directory that could be mounted.
+const NOWHERE: [&str; 4] = ["/memfd:", "/dev/zero (deleted)", "/[aio]", "/SYSV"];
 /// What the kernel maps into every process.
 const KERNELS_OWN: [&str; 4] = ["[vdso]", "[vvar]", "[vvar_vclock]", "[vsyscall]"];
 
@@ -58,6 +64,7 @@ const CRIUS_OWN: &str = "/memfd:CRIUMFD";
 /// Judge a tree for this version of CRIU; its first process is the first.
 pub fn judge(tree: &Tree, criu: Version) -> Verdict {
     let mut verdict = Verdict { processes: tree.processes.len(), ..Verdict::default() };
+    namespaces(tree, &mut verdict);
     for process in &tree.processes {
         process_itself(tree, process, &mut verdict);
         for descriptor in &process.descriptors {
@@ -67,7 +74,7 @@ pub fn judge(tree: &Tree, criu: Version) -> Verdict {
             }
         }
         for mapping in &process.mappings {
-            if let Some((why, fix)) = mapped(mapping, criu) {
+            if let Some((why, fix)) = mapped(tree, mapping, criu) {
                 let what = format!("memory at {} ({})", mapping.range, mapping.name);
                 verdict.findings.push(Finding { pid: process.pid, what, why, fix });
             }
@@ -76,6 +83,47 @@ pub fn judge(tree: &Tree, criu: Version) -> Verdict {
     let mut descriptors = tree.processes.iter().flat_map(|process| &process.descriptors);
     verdict.options.file_locks = descriptors.any(|descriptor| descriptor.is_locked);
     verdict
+}
+
+/// What the first process has for itself.
+fn namespaces(tree: &Tree, verdict: &mut Verdict) {
+    let own = &tree.isolation.namespaces;
+    verdict.options.cgroup_namespace = own.contains("cgroup");
+    let pid = tree.processes[0].pid;
+    let mut found = |what: &str, (why, fix): (&str, &str)| {
+        let [what, why, fix] = [what, why, fix].map(str::to_owned);
+        verdict.findings.push(Finding { pid, what, why, fix });
+    };
+    if own.contains("user") {
+        let why = "CRIU cannot mount what is mounted there as one of its users";
+        found("its user namespace", (why, "do without `user` in its namespaces, or without checkpoints"));
+    }
+    for name in tree.interfaces.iter().filter(|name| *name != LOOPBACK) {
+        let why = "what is at the other end of this interface is not connected again";
+        found(&format!("its network ({name})"), (why, "do without `network`, or without checkpoints"));
+    }
+    if !own.contains("mnt") {
+        return;
+    }
+    if tree.root.is_none() {
+        let why = "the machine does not have that file system mounted";
+        found("its root directory", (why, "have the machine mount it"));
+    }
+    for mount in tree.inside.iter().filter(|mount| mount.target != "/") {
+        if let Some(reason) = mounts::obstacle(mount, &tree.inside, &tree.outside) {
+            found(&format!("what is mounted at {} ({})", mount.target, mount.kind), reason);
+        }
+    }
+    // Have CRIU find the mounts that it is to take from the machine.
+    verdict.options.external.push("mnt[]:ms".to_owned());
+    verdict.options.root.clone_from(&tree.root);
+}
+
+/// Whether a file was opened where its process is not any more, by whoever started it.
+fn is_from_outside(tree: &Tree, name: &str, mount: Option<u64>) -> bool {
+    let is_inside = |id: u64| tree.inside.iter().any(|mount| mount.id == id);
+    let is_file = name.starts_with('/') && !NOWHERE.iter().any(|begin| name.starts_with(begin));
+    is_file && mount.is_some_and(|id| !is_inside(id))
 }
 
 /// Why something is in the way, and what would help.
@@ -105,12 +153,11 @@ fn process_itself(tree: &Tree, process: &Process, verdict: &mut Verdict) {
         let why = format!("the leader of its session, {}, is not among its processes", process.session);
         found("its session", (why, "have it begin a session of its own, as setsid does".into()));
     }
-    if process.state != 'Z' && process.mount_namespace != tree.mount_namespace {
-        let why = "it has file systems of its own, and those are not made again".to_owned();
-        let fix = "do without `mount` in its namespaces, and without what needs that, or without checkpoints";
-        found("its mount namespace", (why, fix.into()));
-    }
     // What has ended is in none any more.
+    if process.state != 'Z' && process.mount_namespace != first.mount_namespace {
+        let why = "it has other file systems than the first process".to_owned();
+        found("its mount namespace", (why, "have it use those of the component".into()));
+    }
     if process.state != 'Z' && process.user_namespace != first.user_namespace {
         let why = "it is in another user namespace than the first process".to_owned();
         found("its user namespace", (why, "have it use that of the component".into()));
@@ -127,6 +174,17 @@ fn open(tree: &Tree, descriptor: &Descriptor, criu: Version, options: &mut Optio
         options.tcp_established |= socket == Some(&Socket::TcpConnected);
         // One that is neither bound nor connected is in no table, so this is no proof of a family without one.
         return None;
+    }
+    if is_from_outside(tree, target, descriptor.place.map(|(mount, _)| mount)) {
+        // It is opened anew by whoever has it restored.
+        if let (true, Some((mount, inode))) = (descriptor.is_null, descriptor.place) {
+            let name = format!("file[{mount:x}:{inode:x}]");
+            if !options.external.contains(&name) {
+                options.external.push(name);
+            }
+            return None;
+        }
+        return Some(reason(FROM_OUTSIDE, "have it open that itself"));
     }
     if descriptor.is_device {
         let known = DEVICES.contains(&target) || target.starts_with(TERMINALS);
@@ -163,13 +221,16 @@ fn anonymous(kind: &str, criu: Version) -> Option<Reason> {
     })
 }
 
-fn mapped(mapping: &Mapping, criu: Version) -> Option<Reason> {
+fn mapped(tree: &Tree, mapping: &Mapping, criu: Version) -> Option<Reason> {
     if let Some(kind) = mapping.name.strip_prefix("anon_inode:") {
         return anonymous(kind, criu);
     }
     if mapping.name.starts_with(CRIUS_OWN) {
         let why = "a CRIU was killed when it was at work in this process, and has left its code there";
         return Some(reason(why, "restart the component"));
+    }
+    if is_from_outside(tree, &mapping.name, mapping.mount) {
+        return Some(reason(FROM_OUTSIDE, "do without `init`, and have it execute a program inside"));
     }
     if mapping.name == "[uprobes]" {
         return Some(reason("somebody traces its functions", "end what traces them"));
@@ -181,7 +242,10 @@ fn mapped(mapping: &Mapping, criu: Version) -> Option<Reason> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::{Path, PathBuf};
+
     use super::*;
+    use crate::preflight::Isolation;
 
     const CRIU: Version = Version { major: 4, minor: 2, patch: 0 };
 
@@ -264,7 +328,8 @@ mod tests {
         }
         let cases = [("[uprobes]", false, "traces its functions"), ("/dev/mem", true, "memory of a device")];
         for (name, is_device, expected) in cases {
-            let mapping = Mapping { range: "1000-2000".to_owned(), name: name.to_owned(), is_device };
+            let mapping =
+                Mapping { range: "1000-2000".to_owned(), name: name.to_owned(), is_device, mount: None };
             let tree = Tree { processes: vec![process(Vec::new(), vec![mapping])], ..Tree::default() };
             let said = judge(&tree).findings.iter().map(ToString::to_string).collect::<String>();
             assert!(
@@ -320,9 +385,66 @@ mod tests {
         let unseen = |p: &mut Process| (p.session, p.has_leader) = (0, false);
         assert!(of(&unseen).contains("the leader of its session, 0, is not among"));
         assert!(of(&|p| p.user_namespace = "user:[2]".into()).contains("another user namespace"));
-        assert!(of(&|p| p.mount_namespace = "mnt:[2]".into()).contains("file systems of its own"));
+        assert!(of(&|p| p.mount_namespace = "mnt:[2]".into()).contains("other file systems"));
         let dead = Process { state: 'Z', ..first.clone() };
         let dead = judge(&Tree { processes: vec![dead], ..Tree::default() });
         assert!(dead.findings[0].why.contains("has ended"));
+    }
+
+    #[test]
+    fn namespaces_that_cannot_be_made_again_are_named() {
+        let of = |kind: &str, interfaces: &[&str]| {
+            let isolation = Isolation { namespaces: [kind.to_owned()].into(), ..Isolation::default() };
+            let interfaces = interfaces.iter().map(|name| (*name).to_owned()).collect();
+            let processes = vec![process(Vec::new(), Vec::new())];
+            let verdict = judge(&Tree { processes, isolation, interfaces, ..Tree::default() });
+            verdict.findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+        };
+        for (kind, interfaces) in [("net", &["lo"][..]), ("ipc", &[]), ("time", &[]), ("pid", &[])] {
+            assert_eq!(of(kind, interfaces), "");
+        }
+        assert!(of("user", &[]).starts_with("process 7, its user namespace: CRIU cannot mount"));
+        assert!(
+            of("net", &["lo", "eth0"]).starts_with("process 7, its network (eth0): what is at the other")
+        );
+    }
+
+    #[test]
+    fn a_mount_namespace_is_made_again_where_it_can_be() {
+        let outside = mounts::parse("1 0 254:0 / / rw - ext4 /dev/vda rw\n");
+        let inside = "5 4 254:0 / / rw - ext4 /dev/vda rw\n6 5 0:45 / /tmp rw - tmpfs tmpfs rw\n";
+        let of = |descriptor: Descriptor, mount: u64, more: &str, root: Option<&str>| {
+            let mapping = Mapping { name: "/bin/sh".to_owned(), mount: Some(mount), ..Mapping::default() };
+            let isolation =
+                Isolation { namespaces: ["cgroup", "mnt"].map(str::to_owned).into(), ..Isolation::default() };
+            judge(&Tree {
+                processes: vec![process(vec![descriptor], vec![mapping])],
+                outside: outside.clone(),
+                inside: mounts::parse(&format!("{inside}{more}")),
+                isolation,
+                root: root.map(PathBuf::from),
+                ..Tree::default()
+            })
+        };
+        let null = Descriptor { is_device: true, is_null: true, place: Some((36, 16)), ..target("/null") };
+        let verdict = of(null, 5, "", Some("/"));
+        assert_eq!(verdict.findings, []);
+        assert_eq!(verdict.options.external, ["mnt[]:ms", "file[24:10]"]);
+        assert_eq!(verdict.options.root.as_deref(), Some(Path::new("/")));
+        assert!(verdict.options.cgroup_namespace);
+        let file = Descriptor { place: Some((6, 9)), ..target("/tmp/x") };
+        let memory = Descriptor { place: Some((99, 9)), ..target("/memfd:x (deleted)") };
+        for descriptor in [file.clone(), memory, target("pipe:[5]")] {
+            assert_eq!(of(descriptor, 5, "", Some("/")).findings, []);
+        }
+        let said = |verdict: Verdict| verdict.findings.iter().map(ToString::to_string).collect::<String>();
+        let outside = Descriptor { place: Some((99, 9)), ..file.clone() };
+        let expected = "process 7, descriptor 3 (/tmp/x): it was opened outside of its mount namespace";
+        assert!(said(of(outside, 5, "", Some("/"))).starts_with(expected));
+        assert!(said(of(file.clone(), 99, "", Some("/"))).contains("(/bin/sh): it was opened outside"));
+        let disk = "7 5 8:1 / /mnt rw - ext4 /dev/sda1 rw\n";
+        let expected = "process 7, what is mounted at /mnt (ext4): the machine does not";
+        assert!(said(of(file.clone(), 5, disk, Some("/"))).starts_with(expected));
+        assert!(said(of(file, 5, "", None)).starts_with("process 7, its root directory: the machine does"));
     }
 }

@@ -2,12 +2,14 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read as _};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use super::{Descriptor, Mapping, Process, Socket, Tree};
+use super::{Descriptor, Isolation, Mapping, Process, Socket, Tree, mounts};
 
 /// Most processes of a tree that are looked at.
 const PROCESSES_LIMIT: usize = 16_384;
@@ -22,6 +24,11 @@ const LISTENS: u32 = 1 << 16;
 
 /// The letter of a process that was stopped by a signal.
 const STOPPED: char = 'T';
+
+/// All kinds of namespaces.
+const NAMESPACES: [&str; 8] = ["cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts"];
+/// The device number of `/dev/null`.
+const NULL: (u32, u32) = (1, 3);
 
 /// Tables of sockets below `/proc/PID/net`, and the column with the inode.
 const TABLES: [(&str, Socket, usize); 9] = [
@@ -47,7 +54,7 @@ pub fn read(pid: i32) -> io::Result<Tree> {
         if tree.processes.len() == PROCESSES_LIMIT {
             return Err(io::Error::other(format!("more than {PROCESSES_LIMIT} processes")));
         }
-        match process(pid) {
+        match process(pid, &tree.mount_namespace) {
             Ok((process, children)) => {
                 tree.processes.push(process);
                 left.extend(children);
@@ -58,6 +65,7 @@ pub fn read(pid: i32) -> io::Result<Tree> {
             Err(error) => return Err(error),
         }
     }
+    namespaces(pid, &mut tree)?;
     for (name, kind, column) in TABLES {
         // What the kernel does not know it has no table for.
         let table = text(&folder_of(pid).join("net").join(name)).unwrap_or_default();
@@ -67,6 +75,56 @@ pub fn read(pid: i32) -> io::Result<Tree> {
         }
     }
     Ok(tree)
+}
+
+/// What a process has for itself, other than whoever looks.
+pub fn isolation(pid: i32) -> io::Result<Isolation> {
+    let (folder, own) = (folder_of(pid), Path::new("/proc/self"));
+    let mut found = Isolation::default();
+    for kind in NAMESPACES {
+        // What the kernel does not know nobody has for himself.
+        let Ok(machine) = namespace(own, kind) else { continue };
+        if namespace(&folder, kind)? != machine {
+            found.namespaces.insert(kind.to_owned());
+        }
+    }
+    if found.namespaces.contains("mnt") {
+        found.mounts = mounts::seen(&mounts::parse(&text(&folder.join("mountinfo"))?));
+    }
+    Ok(found)
+}
+
+fn namespaces(pid: i32, tree: &mut Tree) -> io::Result<()> {
+    // What has ended is judged by that.
+    if tree.processes[0].state == 'Z' {
+        return Ok(());
+    }
+    tree.isolation = isolation(pid)?;
+    if tree.isolation.namespaces.contains("net") {
+        // Two lines of heads, then lines `    lo: 0 0 …`.
+        let table = text(&folder_of(pid).join("net/dev"))?;
+        let names = table.lines().skip(2).filter_map(|line| Some(line.split_once(':')?.0.trim().to_owned()));
+        tree.interfaces = names.collect();
+    }
+    if tree.isolation.namespaces.contains("mnt") {
+        let folder = folder_of(pid);
+        tree.inside = mounts::parse(&text(&folder.join("mountinfo"))?);
+        tree.outside = mounts::parse(&text(Path::new("/proc/self/mountinfo"))?);
+        let is_root = |path: &PathBuf| is_same(path, &folder.join("root/."));
+        tree.root = mounts::roots(&tree.inside, &tree.outside).find(is_root);
+    }
+    Ok(())
+}
+
+/// Whether it has file systems in memory with files that have to be kept.
+pub fn keeps_files(tree: &Tree) -> bool {
+    mounts::keeps_files(&tree.inside, &tree.outside)
+}
+
+/// Whether two paths lead to the same file.
+pub fn is_same(one: &Path, other: &Path) -> bool {
+    let found = [one, other].map(|path| fs::metadata(path).map(|found| (found.dev(), found.ino())));
+    matches!(found, [Ok(one), Ok(other)] if one == other)
 }
 
 /// Bytes of memory that a tree has now. Those that several of its processes share are counted with each.
@@ -127,7 +185,7 @@ pub fn stop(pid: i32) -> io::Result<()> {
     Ok(())
 }
 
-fn process(pid: i32) -> io::Result<(Process, Vec<i32>)> {
+fn process(pid: i32, machine: &str) -> io::Result<(Process, Vec<i32>)> {
     let folder = folder_of(pid);
     let status = text(&folder.join("status"))?;
     let field = |name: &str| {
@@ -149,8 +207,14 @@ fn process(pid: i32) -> io::Result<(Process, Vec<i32>)> {
     if state != 'Z' {
         read.user_namespace = namespace(&folder, "user")?;
         read.mount_namespace = namespace(&folder, "mnt")?;
-        read.descriptors = descriptors(&folder)?;
+        let is_elsewhere = read.mount_namespace != machine;
+        read.descriptors = descriptors(&folder, is_elsewhere)?;
         read.mappings = mappings(&text(&folder.join("smaps"))?);
+        if is_elsewhere {
+            for mapping in &mut read.mappings {
+                mapping.mount = mount_of_mapping(&folder, &mapping.range);
+            }
+        }
     }
     Ok((read, children(&folder)?))
 }
@@ -176,22 +240,41 @@ fn children(folder: &Path) -> io::Result<Vec<i32>> {
     Ok(found)
 }
 
-fn descriptors(folder: &Path) -> io::Result<Vec<Descriptor>> {
+/// The mount through which a file that is mapped was opened.
+fn mount_of_mapping(folder: &Path, range: &str) -> Option<u64> {
+    // It tells of what is mapped, and not of what has its name now.
+    let path = folder.join("map_files").join(range);
+    let opened = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).ok()?;
+    mount_of(format!("/proc/self/fdinfo/{}", opened.as_raw_fd()))
+}
+
+/// The line `mnt_id:\t29` of what is told of a descriptor.
+fn mount_of(path: impl AsRef<Path>) -> Option<u64> {
+    let told = text(path.as_ref()).ok()?;
+    told.lines().find_map(|line| line.strip_prefix("mnt_id:"))?.trim().parse().ok()
+}
+
+fn descriptors(folder: &Path, is_elsewhere: bool) -> io::Result<Vec<Descriptor>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder.join("fd"))? {
         let path = entry?.path();
-        let number = path.file_name().and_then(|name| name.to_str()?.parse().ok());
+        let number = path.file_name().and_then(|name| name.to_str()?.parse::<i32>().ok());
         let (Some(number), Ok(target)) = (number, fs::read_link(&path)) else { continue };
         // Of what is open, and not of what has its name now.
         let Ok(status) = fs::metadata(&path) else { continue };
         let kind = status.file_type();
+        let info = folder.join("fdinfo").join(number.to_string());
+        let mount = if is_elsewhere { mount_of(&info) } else { None };
+        let device = (rustix::fs::major(status.rdev()), rustix::fs::minor(status.rdev()));
         found.push(Descriptor {
             number,
             target: target.to_string_lossy().into_owned(),
             is_device: kind.is_char_device() || kind.is_block_device(),
             is_unlinked: kind.is_file() && status.nlink() == 0,
             size: status.len(),
-            is_locked: kind.is_file() && is_locked(&folder.join("fdinfo").join(number.to_string())),
+            is_locked: kind.is_file() && is_locked(&info),
+            is_null: kind.is_char_device() && device == NULL,
+            place: mount.map(|mount| (mount, status.ino())),
         });
     }
     found.sort_by_key(|descriptor| descriptor.number);
@@ -212,7 +295,7 @@ fn mappings(smaps: &str) -> Vec<Mapping> {
             }
             Some(range) if range.contains('-') && !range.ends_with(':') => {
                 let name = words.skip(4).collect::<Vec<_>>().join(" ");
-                found.push(Mapping { range: range.to_owned(), name, is_device: false });
+                found.push(Mapping { range: range.to_owned(), name, ..Mapping::default() });
             }
             _ => {}
         }
@@ -267,7 +350,6 @@ fn is_gone(error: &io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use std::net::{TcpListener, TcpStream};
-    use std::os::fd::AsRawFd as _;
 
     use super::*;
 
@@ -334,6 +416,7 @@ mod tests {
             range: range.into(),
             name: name.into(),
             is_device,
+            mount: None,
         };
         let expected = [of("7f00-7f10", "/lib/a b.so (deleted)", false), of("7f20-7f30", "/dev/mem", true)];
         assert_eq!(mappings(smaps), expected);
@@ -361,7 +444,7 @@ mod tests {
     fn locks_of_each_kind_are_seen() {
         use rustix::fs::{FlockOperation, fcntl_lock, flock};
         let is_locked = |file: &File| {
-            let found = descriptors(Path::new("/proc/self")).unwrap();
+            let found = descriptors(Path::new("/proc/self"), false).unwrap();
             found.iter().find(|descriptor| descriptor.number == file.as_raw_fd()).expect("open").is_locked
         };
         let file = tempfile::tempfile().unwrap();

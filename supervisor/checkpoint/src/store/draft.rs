@@ -148,6 +148,7 @@ impl Draft {
             roles: facts.roles,
             options: facts.options,
             figures: facts.figures,
+            isolation: facts.isolation,
             kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
             architecture: architecture(),
             image_size,

@@ -12,6 +12,7 @@ use sha2::{Digest as _, Sha256};
 use super::damage::Damage;
 use super::id::Id;
 use crate::criu::{DumpFigures, Options};
+use crate::preflight::Isolation;
 
 /// Its name in the checkpoint's directory.
 pub const FILE: &str = "metadata.json";
@@ -62,6 +63,9 @@ pub struct Metadata {
     pub options: Options,
     /// What CRIU counted, if it did.
     pub figures: Option<DumpFigures>,
+    /// What the processes had for themselves, and are to have again.
+    #[serde(default)]
+    pub isolation: Isolation,
     /// Release of the kernel under which it was made.
     pub kernel: String,
     /// As `uname -m` calls it: images hold registers.
@@ -116,6 +120,8 @@ pub struct Facts {
     pub options: Options,
     /// See [`Metadata::figures`].
     pub figures: Option<DumpFigures>,
+    /// See [`Metadata::isolation`].
+    pub isolation: Isolation,
 }
 
 /// One file.
@@ -264,10 +270,16 @@ fn unseal(bytes: &[u8]) -> Result<Vec<u8>, Damage> {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::collections::BTreeSet;
+
     use proptest::prelude::*;
     use proptest::strategy::ValueTree as _;
 
     use super::*;
+
+    fn texts_of(images: &[Image]) -> BTreeSet<String> {
+        images.iter().map(|image| image.name.clone()).collect()
+    }
 
     /// Any checkpoint that could have been made.
     pub fn metadata() -> impl Strategy<Value = Metadata> {
@@ -293,6 +305,7 @@ pub(crate) mod tests {
                 roles: texts.iter().map(|text| Role::new(text, text)).collect(),
                 options: Options { file_locks: leave_running, external: texts, ..Options::default() },
                 figures: leave_running.then(DumpFigures::default),
+                isolation: Isolation { namespaces: texts_of(&images), ..Isolation::default() },
                 kernel: "6.18.1".to_owned(),
                 architecture: "x86_64".to_owned(),
                 image_size: images.iter().map(|image| image.size).sum(),

@@ -13,8 +13,8 @@ use super::listeners::inode_of;
 use super::live::{look, merged};
 use super::mend::{Before, Presence};
 use super::{Done, failed, named};
-use crate::criu::gate::Gate;
-use crate::criu::{Action, Call, Criu, CriuError, DumpFigures, Figures, Options, Paths, Then};
+use crate::criu::gate::{Decide, Gate};
+use crate::criu::{Action, Call, Criu, CriuError, DumpFigures, Figures, Options, Paths, Room, Then};
 use crate::order::{After, Dump, Event, Failure, Given, Step, Teller, micros};
 use crate::preflight::{self, Socket, Tree, Verdict};
 use crate::probe::{lacks, tracks_memory};
@@ -209,7 +209,7 @@ impl Dumping<'_> {
             let gate = Gate::make(&work).map_err(|error| failed("make a socket in", &work, &error))?;
             let then = Then::Stop(Gate::program());
             let action = Action::Dump { pid: self.order.pid, parent: draft.parent(), then };
-            let mut stop = || {
+            let mut stop = |_| {
                 stopped = preflight::stop(self.order.pid);
                 stopped.is_ok()
             };
@@ -237,7 +237,7 @@ impl Dumping<'_> {
         let action = Action::Dump { pid: self.order.pid, parent: draft.parent(), then };
         let mut dumped = Some(teller.begin(Step::Dump)?);
         let mut kept = None;
-        let mut keep = || {
+        let mut keep = |_| {
             let begun = dumped.take().unwrap_or_else(Instant::now);
             let told = teller.end(Step::Dump, begun);
             let keep = |()| teller.step(Step::Commit, || draft.keep(self.facts(None), self.order.quota));
@@ -273,10 +273,10 @@ impl Dumping<'_> {
         action: &Action,
         images: PathBuf,
         draft: &'a Draft,
-        gate: Option<(&'a Gate, &'a mut dyn FnMut() -> bool)>,
+        gate: Option<(&'a Gate, &'a mut Decide<'a>)>,
     ) -> Result<Figures, CriuError> {
         let paths = Paths { images, work: draft.work() };
-        let call = Call { limit: self.order.limit, held: draft.lock(), gate };
+        let call = Call { limit: self.order.limit, held: draft.lock(), gate, room: Room::default() };
         let ran = self.criu.run(action, self.options, &paths, call);
         if let Err(CriuError::Late(_) | CriuError::Killed(_)) = ran {
             preflight::resume(self.before);
@@ -298,6 +298,7 @@ impl Dumping<'_> {
             roles: self.roles.to_vec(),
             options: self.options.clone(),
             figures,
+            isolation: self.before.isolation.clone(),
         }
     }
 }

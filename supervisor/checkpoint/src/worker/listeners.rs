@@ -11,7 +11,7 @@ use rustix::net::sockopt;
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
 use crate::order::Given;
-use crate::preflight::{Socket, Tree};
+use crate::preflight::{Socket, Tree, is_same};
 
 /// Most sockets of a tree that are kept: a server listens on some, one for each thread at most.
 const LIMIT: usize = 1024;
@@ -26,15 +26,16 @@ pub(super) struct Listeners {
 }
 
 impl Listeners {
-    /// Those of a tree, without what is given to it again.
+    /// Those of a tree, without what is given to it again, and without those that the machine finds at another path than
+    /// they do: CRIU makes them anew.
     pub(super) fn keep(tree: &Tree, given: &[Given]) -> Result<Self, String> {
         let mut seen: BTreeSet<_> = given.iter().filter_map(|given| inode_of(&given.role.link)).collect();
         let mut kept = Self::default();
         for process in &tree.processes {
             for descriptor in &process.descriptors {
                 let Some(inode) = inode_of(&descriptor.target) else { continue };
-                let (is_inet, path) =
-                    (tree.sockets.get(&inode) == Some(&Socket::TcpListening), tree.paths.get(&inode));
+                let is_inet = tree.sockets.get(&inode) == Some(&Socket::TcpListening);
+                let path = tree.paths.get(&inode).filter(|path| is_at(tree, process.pid, path));
                 if !is_inet && path.is_none() || !seen.insert(inode) {
                     continue;
                 }
@@ -80,6 +81,12 @@ pub(super) fn make_way(socket: BorrowedFd<'_>) -> Result<(), String> {
     let shared = fchown(socket, Some(Uid::ROOT), Some(Gid::ROOT))
         .and_then(|()| sockopt::set_socket_reuseport(socket, true));
     shared.map_err(|error| format!("failed to share what it listens on: {error}"))
+}
+
+/// Whether a path leads to the same for a process as it does here.
+fn is_at(tree: &Tree, pid: i32, path: &Path) -> bool {
+    let rest = path.strip_prefix("/").unwrap_or(path);
+    tree.inside.is_empty() || is_same(path, &Path::new("/proc").join(pid.to_string()).join("root").join(rest))
 }
 
 /// A process's descriptor, as one of this process.

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::{Done, failed};
 use crate::criu::{Criu, Options};
 use crate::order::{Event, Failure, Step, Teller};
-use crate::preflight::{self, Tree, Verdict};
+use crate::preflight::{self, Finding, Tree, Verdict};
 use crate::probe::{self, Report};
 use crate::store::Version;
 
@@ -45,7 +45,20 @@ pub(super) fn look<W: Write>(
 ) -> Result<(Verdict, Tree), Failure> {
     let read = || preflight::read(pid).map_err(|error| format!("process {pid}: {error}"));
     let tree = teller.step(Step::Preflight, read)?;
-    let verdict = preflight::judge(&tree, criu);
+    let mut verdict = preflight::judge(&tree, criu);
+    let has_network = tree.isolation.namespaces.contains("net");
+    let tar = preflight::keeps_files(&tree).then(probe::tar);
+    let ip = has_network.then(probe::ip);
+    let needed = [
+        (tar, "its file systems in memory", "install GNU tar"),
+        (ip, "its network namespace", "install iproute2"),
+    ];
+    for (answer, what, fix) in needed {
+        if let Some(Err((why, _))) = answer {
+            let [what, fix] = [what, fix].map(str::to_owned);
+            verdict.findings.push(Finding { pid, what, why, fix });
+        }
+    }
     teller.found(Step::Preflight, Event::Judged { verdict: verdict.clone() })?;
     Ok((verdict, tree))
 }
@@ -57,6 +70,9 @@ pub(super) fn merged(wanted: &Options, needed: &Options) -> Options {
         file_locks: wanted.file_locks || needed.file_locks,
         shell_job: wanted.shell_job || needed.shell_job,
         ghost_limit: wanted.ghost_limit.max(needed.ghost_limit),
+        external: wanted.external.iter().chain(&needed.external).cloned().collect(),
+        root: needed.root.clone(),
+        cgroup_namespace: needed.cgroup_namespace,
         ..wanted.clone()
     }
 }
@@ -68,9 +84,11 @@ mod tests {
     #[test]
     fn what_the_tree_needs_is_added_to_what_is_wanted() {
         let wanted = Options { link_remap: true, ghost_limit: Some(5), ..Options::default() };
-        let needed = Options { tcp_established: true, ghost_limit: Some(9), ..Options::default() };
+        let external = vec!["mnt[]:ms".to_owned()];
+        let needed = Options { tcp_established: true, ghost_limit: Some(9), external, ..Options::default() };
         let merged = merged(&wanted, &needed);
         assert!(merged.link_remap && merged.tcp_established && !merged.file_locks);
         assert_eq!(merged.ghost_limit, Some(9));
+        assert_eq!(merged.external, needed.external);
     }
 }

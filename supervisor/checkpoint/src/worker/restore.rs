@@ -2,16 +2,23 @@
 
 use std::fs;
 use std::io::{self, Read as _, Write};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsRawFd as _, BorrowedFd};
 use std::path::Path;
 
+use rustix::io::{FdFlags, fcntl_setfd};
+
 use super::listeners::{Listeners, make_way};
+use super::remount::give_back;
 use super::work::Work;
 use super::{Done, failed, named};
-use crate::criu::{self, Action, Call, Criu, Paths};
+use crate::criu::gate::{Decide, Gate};
+use crate::criu::{self, Action, Call, Criu, Paths, Room};
 use crate::order::{Ear, Event, Failure, Remake, Restore, Step, Teller};
+use crate::preflight::{Isolation, isolation};
 use crate::store::{Checkpoint, Metadata, Role, Store};
 
+/// What stands for nothing at the standard input.
+const NULL: &str = "/dev/null";
 /// A number and a newline.
 const PIDFILE_LIMIT: u64 = 32;
 /// What a process writes to its own group, in place of its number.
@@ -80,17 +87,37 @@ impl Making<'_> {
                 make_way(unsafe { BorrowedFd::borrow_raw(*descriptor) })?;
             }
             let work = Work::make(work).map_err(|error| failed("make a directory in", work, &error))?;
-            let pidfile = work.path().join("pid");
+            let place = work.path();
+            let pidfile = place.join("pid");
             let mut inherit = inherited(given, roles);
+            let nulls = nulls(&self.metadata.options.external)
+                .map_err(|error| failed("open", Path::new(NULL), &error))?;
+            inherit.extend(nulls.iter().map(|(file, name)| (file.as_raw_fd(), name.clone())));
             inherit.extend(kept.inherit().map_err(|error| format!("what it listens on: {error}"))?);
             let paths = roles.iter().filter_map(|role| role.path.as_deref()).chain(kept.paths());
-            let names = work.keep(paths).map_err(|error| failed("write to", work.path(), &error))?;
-            let action = Action::Restore { pidfile: pidfile.clone(), inherit };
-            let paths = Paths { images: self.checkpoint.path().to_owned(), work: work.path().to_owned() };
-            let call = Call { limit: *limit, held: self.checkpoint.lock(), gate: None };
+            let names = work.keep(paths).map_err(|error| failed("write to", place, &error))?;
+            let room = Room::prepare(&self.metadata.options, place)
+                .map_err(|error| failed("make a directory in", place, &error))?;
+            let wanted = &self.metadata.isolation;
+            let gate = (!wanted.namespaces.is_empty()).then(|| Gate::make(place)).transpose();
+            let gate = gate.map_err(|error| failed("make a socket in", place, &error))?;
+            let root = room.root().map(Path::to_owned);
+            let ask = gate.as_ref().map(|_| Gate::program());
+            let action = Action::Restore { pidfile: pidfile.clone(), root, ask, inherit };
+            let paths = Paths { images: self.checkpoint.path().to_owned(), work: place.to_owned() };
+            let mut lost = None;
+            let mut look = |pid: Option<i32>| {
+                lost = difference(wanted, pid);
+                lost.is_none()
+            };
+            let gate = gate.as_ref().map(|gate| (gate, &mut look as &mut Decide<'_>));
+            let call = Call { limit: *limit, held: self.checkpoint.lock(), gate, room };
             let ran = self.criu.run(&action, &self.metadata.options, &paths, call);
             drop(names);
-            ran.map_err(|error| error.to_string())?;
+            ran.map_err(|error| match lost {
+                Some(lost) => format!("it is not made again: {lost}"),
+                None => error.to_string(),
+            })?;
             read_pid(&pidfile).map_err(|error| failed("read", &pidfile, &error))
         })?;
         for (name, _) in given {
@@ -108,6 +135,26 @@ impl Making<'_> {
         // Where there is no nf_tables nobody was kept waiting.
         let _ = criu::unlock(self.checkpoint.path());
     }
+}
+
+/// What a process that was made, and does not run yet, would not have as it was.
+fn difference(wanted: &Isolation, pid: Option<i32>) -> Option<String> {
+    let Some(pid) = pid else { return Some("CRIU does not say which process it has made".to_owned()) };
+    let mended = isolation(pid).and_then(|now| give_back(pid, wanted, &now)).and_then(|()| isolation(pid));
+    match mended {
+        Ok(now) => wanted.difference(&now),
+        Err(error) => Some(format!("what it would have for itself cannot be seen to: {error}")),
+    }
+}
+
+/// The null device, for each that was opened by who started the processes: by CRIU's name of it.
+fn nulls(external: &[String]) -> io::Result<Vec<(fs::File, String)>> {
+    let open = |name: &String| {
+        let file = fs::File::options().read(true).write(true).open(NULL)?;
+        fcntl_setfd(&file, FdFlags::empty())?;
+        Ok((file, name.clone()))
+    };
+    external.iter().filter(|name| name.starts_with("file[")).map(open).collect()
 }
 
 /// Where an internet socket is that has this role.

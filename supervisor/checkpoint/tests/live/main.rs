@@ -1,5 +1,7 @@
 //! `graph-checkpoint` with a stand-in for CRIU: what that is told, and what is left when it fails.
 
+mod namespaces;
+
 use std::io::Write as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use yakiros_checkpoint::criu::Options;
+use yakiros_checkpoint::preflight::Isolation;
 use yakiros_checkpoint::store::{Facts, Metadata, Store, Version};
 
 /// In memory, where there is such a place: what is written to the disk in time is not shown here, and takes long.
@@ -31,6 +32,7 @@ pub fn facts() -> Facts {
         roles: Vec::new(),
         options: Options::default(),
         figures: None,
+        isolation: Isolation::default(),
     }
 }
 

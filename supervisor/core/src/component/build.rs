@@ -19,7 +19,7 @@ use super::values::{
 };
 use super::{
     Check, CheckpointPolicy, Component, Handoff, Health, HotSwap, Isolation, KERNEL, Kind, Lifecycle,
-    NAME_LIMIT, Namespace, Readiness, Resources, Signal, Strategy,
+    NAME_LIMIT, Namespace, Readiness, Resources, Security, Signal, Strategy,
 };
 use crate::diagnostic::rules;
 
@@ -103,7 +103,7 @@ pub(super) fn component(r: &mut Reader<'_>) -> Option<Component> {
     let hands_over = kind == Kind::Service && lifecycle.handoff.passes_descriptors();
     delegation(r, &resources, &isolation, hands_over);
     let environment = environment(r);
-    let checkpoint = checkpoint(r, kind, &lifecycle, &isolation);
+    let checkpoint = checkpoint(r, kind, &lifecycle, &isolation, &security);
     let hotswap = hotswap(r, hands_over);
     let sockets = sockets(r);
     Some(Component {
@@ -420,11 +420,26 @@ fn health(r: &mut Reader<'_>) -> Option<Health> {
     })
 }
 
+/// What of a process no checkpoint can bring back, and what declares it.
+fn not_made_again(isolation: &Isolation, security: &Security) -> Option<(&'static str, &'static str)> {
+    let all = [
+        (isolation.has(Namespace::User), ("users of its own", "\"user\" in `isolation.namespaces`")),
+        (isolation.network.is_some(), ("an interface to a bridge", "`isolation.network`")),
+        (security.has_landlock(), ("rules of Landlock", "`security.landlock_*`")),
+        (
+            isolation.init && isolation.has(Namespace::Mount),
+            ("a first process from outside of its file systems", "`isolation.init`"),
+        ),
+    ];
+    all.into_iter().find_map(|(has, what)| has.then_some(what))
+}
+
 fn checkpoint(
     r: &mut Reader<'_>,
     kind: Kind,
     lifecycle: &Lifecycle,
     isolation: &Isolation,
+    security: &Security,
 ) -> CheckpointPolicy {
     const S: &str = "checkpoint";
     let enabled = r.get(S, "enabled", truth).unwrap_or(false);
@@ -434,16 +449,15 @@ fn checkpoint(
         r.without(S, "warm_start", "checkpoints are not enabled: set `checkpoint.enabled = true`");
     }
     let moves = lifecycle.handoff == Handoff::Checkpoint;
-    if isolation.has(Namespace::Mount) && (enabled || moves) {
+    if let Some((what, key_of_it)) = not_made_again(isolation, security).filter(|_| enabled || moves) {
         let (section, key) = match enabled {
             true => (S, "enabled"),
             false if r.has("lifecycle", "handoff") => ("lifecycle", "handoff"),
             false => ("component", "handoff"),
         };
-        let message =
-            format!("`{section}.{key}` wants checkpoints, and the component has file systems of its own");
-        let help = "do without \"mount\" in `isolation.namespaces`, or without checkpoints";
-        r.report(&rules::CHECKPOINT_OF_MOUNTS, section, key, &message, Some(help.to_owned()));
+        let message = format!("`{section}.{key}` wants checkpoints, and the component has {what}");
+        let help = format!("do without {key_of_it}, or without checkpoints");
+        r.report(&rules::NO_CHECKPOINT, section, key, &message, Some(help));
     }
     let (rounds, usual) = (r.number(S, "rounds"), CheckpointPolicy::default());
     CheckpointPolicy {

@@ -545,12 +545,12 @@ rules! {
         bad File(web!("[lifecycle]" "handoff = \"fd-passing\"" "[resources]" "delegate = [\"memory\"]"));
         good File(web!("[resources]" "delegate = [\"memory\"]"));
 
-    CHECKPOINT_OF_MOUNTS Warning "Y0336" "checkpoint of a mount namespace"
-        "File systems of a mount namespace are not made again from a checkpoint, so none is made of a process that has \
-         one: `graphctl checkpoint` refuses it, starts are not warm, and an upgrade goes the way of `fd-passing` or starts \
-         the component anew."
-        bad File(web!("[isolation]" "namespaces = [\"mount\"]" "[checkpoint]" "enabled = true"));
-        good File(web!("[isolation]" "namespaces = [\"uts\"]" "[checkpoint]" "enabled = true"));
+    NO_CHECKPOINT Warning "Y0336" "checkpoint of what is not made again"
+        "Users of a user namespace, an interface to a bridge, rules of Landlock, and the first process of `init` in a mount \
+         namespace are not made again from a checkpoint, so none is made of a process that has one: `graphctl checkpoint` \
+         refuses it, starts are not warm, and an upgrade goes the way of `fd-passing` or starts the component anew."
+        bad File(web!("[isolation]" "namespaces = [\"user\"]" "[checkpoint]" "enabled = true"));
+        good File(web!("[isolation]" "namespaces = [\"mount\"]" "[checkpoint]" "enabled = true"));
 
     DUPLICATE_NAME Error "Y0401" "two files declare one component"
         "A component, or a slice, is declared by one file. The one that was there first stays in force, the \

@@ -42,6 +42,14 @@ pub fn dump(
     after: After,
     limit: Duration,
 ) -> Result<Dump, Rc<str>> {
+    if component.security.has_landlock() {
+        // Nothing shows whether a process has them.
+        return Err(
+            "its rules of Landlock would not be made again: do without `security.landlock_*`, or without \
+                    checkpoints"
+                .into(),
+        );
+    }
     let pid = supervisor.processes.borrow().number(run).ok_or("its process is gone")?;
     Ok(Dump {
         component: component.name.clone(),
