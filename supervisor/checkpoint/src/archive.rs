@@ -104,7 +104,7 @@ pub fn import(store: &Store, from: impl Read, quota: Option<u64>) -> Result<(Str
     }
     let (needed, free) = (metadata.image_size, store.room()?);
     if let Some(quota) = quota.filter(|quota| needed > *quota) {
-        return Err(StoreError::Quota { size: needed, quota }.into());
+        return Err(StoreError::Quota { size: needed, used: 0, quota }.into());
     }
     if needed > free {
         return Err(ArchiveError::Room { needed, free });

@@ -130,7 +130,7 @@ pub struct Dump {
     pub given: Vec<Given>,
     /// For each call of CRIU.
     pub limit: Duration,
-    /// Bytes that it may have.
+    /// Bytes that it may have with all others: the oldest of these go to make room.
     pub quota: Option<u64>,
     /// What is kept of the component's checkpoints once this one is made; without it, all.
     #[serde(default)]

@@ -85,10 +85,12 @@ pub enum StoreError {
     InUse(PathBuf),
     /// There is one with its name already.
     Present(PathBuf),
-    /// It alone is larger than all may be.
+    /// With others that cannot be removed it is larger than all may be.
     Quota {
         /// Its size in bytes.
         size: u64,
+        /// Bytes of those that are in use.
+        used: u64,
         /// What is allowed.
         quota: u64,
     },
@@ -321,6 +323,25 @@ impl Store {
         failure.map_or(Ok(removed), Err)
     }
 
+    /// Make room for so many bytes more: the oldest goes, of whichever component, until all together have no more than the
+    /// quota. What is in use stays; if there is too much of that, nothing more is done.
+    pub(crate) fn make_room(&self, size: u64, quota: u64) -> Result<(), StoreError> {
+        let mut present = if size <= quota { self.sizes(None)? } else { Vec::new() };
+        present.sort_by(|one, other| (one.micros, &one.key).cmp(&(other.micros, &other.key)));
+        let mut used: u64 = present.iter().map(|one| one.size).fold(0, u64::saturating_add);
+        for one in present {
+            if used.saturating_add(size) <= quota {
+                break;
+            }
+            match self.remove(&one.component, &one.key.0) {
+                Ok(()) | Err(StoreError::Absent { .. }) => used = used.saturating_sub(one.size),
+                Err(StoreError::InUse(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if used.saturating_add(size) > quota { Err(StoreError::Quota { size, used, quota }) } else { Ok(()) }
+    }
+
     /// What the checkpoints of each component take.
     pub fn usage(&self) -> Result<Vec<Usage>, StoreError> {
         let present = self.sizes(None)?;
@@ -392,10 +413,13 @@ impl fmt::Display for StoreError {
             Self::Damaged { path, damage } => write!(f, "{} is not used: {damage}", path.display()),
             Self::InUse(path) => write!(f, "{} is in use; try again later", path.display()),
             Self::Present(path) => write!(f, "{} is there already", path.display()),
-            Self::Quota { size, quota } => write!(
-                f,
-                "it has {size} bytes, and all checkpoints together may have {quota}: raise the quota or do without it"
-            ),
+            Self::Quota { size, used, quota } => {
+                write!(f, "it has {size} bytes, ")?;
+                if *used > 0 {
+                    write!(f, "others that are in use have {used}, ")?;
+                }
+                write!(f, "and all checkpoints together may have {quota}: raise the quota or do without it")
+            }
         }
     }
 }

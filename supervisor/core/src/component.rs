@@ -51,7 +51,7 @@ pub use seccomp::SeccompAction;
 pub use security::{Account, Restriction, SecureBit, Security};
 pub use sockets::{Listen, Socket, SocketKind};
 pub use together::{Declared, check_together};
-pub use values::Signal;
+pub use values::{Signal, size};
 
 /// The largest component file, in bytes. One describes one program; a larger one is not a
 /// component file, and reading it would let a user of `/etc/graph.d` grow the supervisor.

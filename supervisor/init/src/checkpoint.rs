@@ -60,6 +60,8 @@ pub struct Places {
     pub criu: PathBuf,
     /// Where checkpoints are kept.
     pub store: PathBuf,
+    /// Bytes that all of them may take together.
+    pub quota: Option<u64>,
 }
 
 /// Everything about checkpoints.
@@ -298,7 +300,7 @@ mod tests {
     #[test]
     fn a_group_that_others_share_is_not_ended_with_what_is_made_there() {
         in_event_loop(async || {
-            let places = Places { program: "/w".into(), criu: "/c".into(), store: "/s".into() };
+            let places = Places { program: "/w".into(), criu: "/c".into(), store: "/s".into(), quota: None };
             let all = Checkpoints::new(places);
             for (run, path) in [(1, "/g/own"), (2, "/g/shared")] {
                 let task = spawn_local(async {}).abort_handle();

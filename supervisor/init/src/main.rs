@@ -238,6 +238,7 @@ fn run(options: &Options, carried: Option<Carried>) -> io::Result<(Halt, Held)> 
             program: options.checkpoint_program.clone().unwrap_or_else(|| reexec::beside(WORKER)),
             criu: options.criu.clone(),
             store: std::path::absolute(&options.checkpoints)?,
+            quota: options.checkpoint_quota,
         };
         let supervisor = Supervisor::new(
             engine,

@@ -30,6 +30,10 @@ Options:
                                                     [default: /sys/fs/cgroup]
   --checkpoints DIR      where checkpoints are kept
                                      [default: /var/lib/graph/checkpoints]
+  --checkpoint-quota BYTES
+                         what all of them may take, as 500M or 2G: the oldest
+                         that is not in use goes for a new one
+                                                           [default: no limit]
   --checkpoint-program PATH
                          makes them  [default: graph-checkpoint beside this one]
   --criu PATH            CRIU, as a path or a name in PATH       [default: criu]
@@ -69,6 +73,8 @@ pub struct Options {
     pub cgroup_root: PathBuf,
     /// Directory of checkpoints.
     pub checkpoints: PathBuf,
+    /// Bytes that all of them may take together.
+    pub checkpoint_quota: Option<u64>,
     /// The program that makes them; the one beside this one when absent.
     pub checkpoint_program: Option<PathBuf>,
     /// CRIU, as a path or a name.
@@ -86,6 +92,7 @@ impl Default for Options {
             state_dir: "/run/graph".into(),
             cgroup_root: "/sys/fs/cgroup".into(),
             checkpoints: yakiros_checkpoint::store::KEPT.into(),
+            checkpoint_quota: None,
             checkpoint_program: None,
             criu: yakiros_checkpoint::criu::NAME.into(),
             log: None,
@@ -95,6 +102,7 @@ impl Default for Options {
 
 /// What the command line asks for.
 #[derive(Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "there is one of it, until the command line is read")]
 pub enum Command {
     /// Run.
     Run(Options),
@@ -169,12 +177,19 @@ fn take(
         "--state-dir" => options.state_dir = value()?.into(),
         "--cgroup-root" => options.cgroup_root = value()?.into(),
         "--checkpoints" => options.checkpoints = value()?.into(),
+        "--checkpoint-quota" => options.checkpoint_quota = Some(bytes(&value()?)?),
         "--checkpoint-program" => options.checkpoint_program = Some(value()?.into()),
         "--criu" => options.criu = value()?.into(),
         "--log" => options.log = Some(log_target(&value()?)?),
         _ => return Err(UsageError(format!("unknown argument {text:?}; see --help"))),
     }
     Ok(None)
+}
+
+fn bytes(value: &OsString) -> Result<u64, UsageError> {
+    value.to_str().and_then(yakiros_core::component::size).ok_or_else(|| {
+        UsageError(format!("--checkpoint-quota is a size like 500M or 2G, not {}", value.display()))
+    })
 }
 
 fn log_target(value: &OsString) -> Result<LogTarget, UsageError> {
@@ -221,6 +236,16 @@ mod tests {
             assert!(mistake.contains(part), "{mistakes:?}");
         }
         assert_eq!(mistakes.len(), 4);
+    }
+
+    #[test]
+    fn a_quota_is_a_size() {
+        for (text, bytes) in [("500", 500), ("2G", 2 << 30)] {
+            let Ok(Command::Run(options)) = read(&["--checkpoint-quota", text]) else { panic!("{text}") };
+            assert_eq!(options.checkpoint_quota, Some(bytes));
+        }
+        let error = read(&["--checkpoint-quota=much"]).expect_err("no size").to_string();
+        assert_eq!(error, "--checkpoint-quota is a size like 500M or 2G, not much");
     }
 
     #[test]

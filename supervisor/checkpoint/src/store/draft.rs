@@ -11,7 +11,7 @@ use super::id::Id;
 use super::metadata::{
     self, FORMAT, Facts, Image, Metadata, PARENT, ROUNDS_LIMIT, parent_of, round_directory,
 };
-use super::{NEW, StoreError, failed, now};
+use super::{NEW, Store, StoreError, failed, now};
 
 /// Bytes that are read at once.
 const CHUNK: usize = 1 << 18;
@@ -235,8 +235,8 @@ impl Draft {
     }
 
     fn place(&self, metadata: &Metadata, bytes: &[u8], quota: Option<u64>) -> Result<(), StoreError> {
-        if let Some(quota) = quota.filter(|quota| metadata.image_size > *quota) {
-            return Err(StoreError::Quota { size: metadata.image_size, quota });
+        if let Some(quota) = quota {
+            Store::open(self.base.path())?.make_room(metadata.image_size + bytes.len() as u64, quota)?;
         }
         let write = || {
             let mut file = self.images.create(metadata::FILE)?;

@@ -5,4 +5,5 @@
 mod archive;
 mod common;
 mod made;
+mod room;
 mod whole;

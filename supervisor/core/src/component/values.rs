@@ -489,7 +489,7 @@ fn size_from(least: u64, value: &DeValue<'_>) -> Result<u64, Problem> {
 }
 
 /// A number, or one with K, M, G or T (powers of 1024).
-pub(super) fn size(given: &str) -> Option<u64> {
+pub fn size(given: &str) -> Option<u64> {
     let digits = given.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let shift = match given[digits.len()..].to_ascii_uppercase().as_str() {
         "" | "B" => Some(0),

@@ -69,7 +69,7 @@ pub fn dump(
         preserve_fds: component.checkpoint.preserve_fds.clone(),
         given: given(supervisor, run, component),
         limit,
-        quota: None,
+        quota: supervisor.checkpoints.places.quota,
         keep: Some(Policy { max_age: component.checkpoint.max_age, ..Policy::default() }),
     })
 }

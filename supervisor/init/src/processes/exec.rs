@@ -150,6 +150,7 @@ mod tests {
                 program: "/nonexistent".into(),
                 criu: "/nonexistent".into(),
                 store: "/nonexistent".into(),
+                quota: None,
             };
             let declarations = (declarations, places);
             let supervisor = Supervisor::new(engine, state_dir, declarations, system, Rc::new(listener));

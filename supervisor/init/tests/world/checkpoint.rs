@@ -74,12 +74,19 @@ fn real(more: &str) -> Option<Grouped> {
 
 /// Components and the stand-in.
 fn standing_in(files: Vec<(&'static str, String)>) -> Option<Grouped> {
+    standing_in_with(files, &[])
+}
+
+/// The same with more on the supervisor's command line.
+fn standing_in_with(files: Vec<(&'static str, String)>, more: &[&str]) -> Option<Grouped> {
     freezer::start_with(
         |_| files,
         |dir| {
             let script = include_str!("checkpoint/criu").replace("@DIR@", &dir.display().to_string());
             write_script(&dir.join("criu"), &script);
-            arguments(dir, &dir.join("criu"))
+            let mut all = arguments(dir, &dir.join("criu"));
+            all.extend(more.iter().map(OsString::from));
+            all
         },
     )
 }
@@ -227,6 +234,31 @@ fn a_dump_that_fails_costs_nothing() {
     // Nothing is left of what failed, and of the descriptors of either.
     let store = guest.dir.path().join("checkpoints/a");
     assert_eq!(fs::read_dir(store).expect("a directory").count(), 1);
+}
+
+#[test]
+fn all_checkpoints_together_have_no_more_than_the_quota() {
+    // Of one the image has five bytes, and what is said of it some hundred: there is room for one and not for two.
+    let quota = 1500;
+    let files = vec![("a.toml", sleeper("a", ENABLED)), ("b.toml", sleeper("b", ENABLED))];
+    let Some(guest) = standing_in_with(files, &["--checkpoint-quota", &quota.to_string()]) else { return };
+    let count = |name: &str| {
+        let kept = fs::read_dir(guest.dir.path().join("checkpoints").join(name)).into_iter().flatten();
+        kept.count()
+    };
+    guest.wait("a", State::Active, None);
+    guest.wait("b", State::Active, None);
+    written(guest.ask(checkpoint("a", After::Run)));
+    assert_eq!((count("a"), count("b")), (1, 0));
+    written(guest.ask(checkpoint("b", After::Run)));
+    assert_eq!((count("a"), count("b")), (0, 1), "the oldest goes, whosever it is");
+    let Some(guest) = standing_in_with(vec![("a.toml", sleeper("a", ENABLED))], &["--checkpoint-quota", "5"])
+    else {
+        return;
+    };
+    guest.wait("a", State::Active, None);
+    let said = refused(guest.ask(checkpoint("a", After::Run)));
+    assert!(said.contains("and all checkpoints together may have 5: raise the quota"), "{said}");
 }
 
 #[test]
