@@ -1,5 +1,6 @@
-//! The core's speed against its bars, supervisors side by side, hot swaps, and isolated starts: see `README.md`.
+//! The core's speed against its bars, supervisors side by side, hot swaps, isolated starts, and checkpoints: see `README.md`.
 
+pub mod checkpoints;
 pub mod figure;
 pub mod isolation;
 pub mod peers;

@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: the core's speed against its bars, supervisors side by side, hot swaps, or isolated starts.
+//! `cargo xtask bench`: the core's speed against its bars, supervisors side by side, hot swaps, isolated starts, or checkpoints.
 
 use clap::Args;
 use std::fmt::Display;
@@ -8,7 +8,7 @@ use std::process::Stdio;
 use serde::Serialize;
 use yakiros_benches::peers::{self, Contestant, FLOOR, Init, PEERS, RESOLVER, Setup};
 use yakiros_benches::speed::{self, PROGRAMS, ROUND_TRIP};
-use yakiros_benches::{isolation, swaps};
+use yakiros_benches::{checkpoints, isolation, swaps};
 use yakiros_harness::programs::Programs;
 use yakiros_harness::progress::Preparation;
 use yakiros_reports::{EXIT_FAILED, EXIT_INFRA, EXIT_PASSED};
@@ -29,6 +29,10 @@ const IDLE: usize = 10_000;
 const CYCLES: usize = 10_000;
 const STARTS: usize = 100;
 
+/// Dumps and restores whose medians count, and dumps of a large service.
+const CHECKPOINTS: usize = 20;
+const LARGE_CHECKPOINTS: usize = 5;
+
 /// Seconds of load without an upgrade: some hundred thousand requests, for the slowest thousandth of them.
 const PLAIN_SECONDS: u64 = 10;
 
@@ -47,6 +51,9 @@ pub struct Bench {
     /// Measure isolated starts beside plain ones, and whether many of them leave anything. Needs root
     #[arg(long, conflicts_with_all = ["peers", "hot_swap", "filter"])]
     isolation: bool,
+    /// Measure checkpoints beside those of CRIU itself, and what rounds of memory save. Needs root, and criu on PATH
+    #[arg(long, conflicts_with_all = ["peers", "hot_swap", "isolation", "filter"])]
+    checkpoint: bool,
     /// Isolated starts and stops after which nothing may be left
     #[arg(long, value_name = "N", default_value_t = CYCLES, requires = "isolation")]
     cycles: usize,
@@ -78,6 +85,8 @@ pub fn run(arguments: &Bench) -> i32 {
         print(arguments, report, peers::Report::passed)
     } else if arguments.isolation {
         print(arguments, measure_isolation(arguments), isolation::Report::passed)
+    } else if arguments.checkpoint {
+        print(arguments, measure_checkpoints(arguments), checkpoints::Report::passed)
     } else if arguments.hot_swap {
         print(arguments, measure_swaps(arguments), swaps::Report::passed)
     } else {
@@ -169,6 +178,16 @@ fn measure_isolation(arguments: &Bench) -> Outcome<isolation::Report> {
         say: |text| eprintln!("{text}"),
     };
     Ok(isolation::run(&setup)?)
+}
+
+fn measure_checkpoints(arguments: &Bench) -> Outcome<checkpoints::Report> {
+    let setup = checkpoints::Setup {
+        programs: programs(arguments)?,
+        cycles: CHECKPOINTS,
+        dumps: LARGE_CHECKPOINTS,
+        say: |text| eprintln!("{text}"),
+    };
+    Ok(checkpoints::run(&setup)?)
 }
 
 fn measure_swaps(arguments: &Bench) -> Outcome<swaps::Report> {

@@ -67,8 +67,8 @@ enum Command {
     },
     /// Format, lint, unit, property, simulation and namespace tests, then the VM suites: what CI runs
     Test,
-    /// Measure the core, with --peers whole supervisors side by side, with --hot-swap upgrades, or with --isolation isolated
-    /// starts; exits with 1 when a bar is missed
+    /// Measure the core, with --peers whole supervisors side by side, with --hot-swap upgrades, with --isolation isolated
+    /// starts, or with --checkpoint checkpoints; exits with 1 when a bar is missed
     Bench(bench::Bench),
     /// The guest image in the cache
     Image {

@@ -1,7 +1,10 @@
 //! A service whose whole worth is what it remembers, and that forgets nothing in an upgrade.
 
 use std::collections::VecDeque;
+use std::hint::black_box;
 use std::process::ExitCode;
+use std::thread::{sleep, spawn};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -27,6 +30,12 @@ const PROGRAM: Program = Program {
             default: Some("0"),
             help: "so much more state, to see what its size costs",
         },
+        Opt {
+            name: "--dirty-kib",
+            value: Some("N"),
+            default: Some("0"),
+            help: "so much of more memory changes each second, page by page",
+        },
         server::UNIX,
         server::UDP,
         server::UNIX_DATAGRAM,
@@ -35,6 +44,13 @@ const PROGRAM: Program = Program {
         faults::FAULT,
     ],
 };
+
+/// Memory that changes, in bytes: a page is not written again within some seconds.
+const CHANGING: usize = 16 << 20;
+/// What changes at once, in bytes.
+const PAGE: usize = 4096;
+/// How often a second some of it changes.
+const TICKS: u32 = 10;
 
 /// Messages that are kept; the oldest goes first.
 const MESSAGES: usize = 1000;
@@ -134,9 +150,27 @@ impl Memory {
     }
 }
 
+/// Write to memory without end, and to as many pages a second as that takes.
+fn change(kib: usize) {
+    let mut memory = vec![1_u8; CHANGING];
+    let mut place = 0;
+    loop {
+        for _ in 0..(kib << 10) / PAGE / TICKS as usize {
+            memory[place] = memory[place].wrapping_add(1);
+            place = (place + PAGE) % CHANGING;
+        }
+        black_box(&mut memory);
+        sleep(Duration::from_secs(1) / TICKS);
+    }
+}
+
 fn main() -> ExitCode {
     yakiros_test_services::main(&PROGRAM, |values| {
         let ballast: usize = values.parse("--ballast-mib")?;
+        let dirty: usize = values.parse("--dirty-kib")?;
+        if dirty > 0 {
+            spawn(move || change(dirty));
+        }
         server::run(Http(Memory::with_ballast(ballast)), values)
     })
 }

@@ -67,6 +67,7 @@ mod tests {
 
     #[test]
     fn where_nothing_is_lost_nothing_is_done() {
-        give_back(i32::MAX, &Isolation::default(), &Isolation::default()).expect("no such process is looked for");
+        give_back(i32::MAX, &Isolation::default(), &Isolation::default())
+            .expect("no such process is looked for");
     }
 }

@@ -1,0 +1,327 @@
+//! Checkpoints by `graph-checkpoint` beside those of CRIU itself, of the same process with the same options; and how long a
+//! service with much memory stands still for one, with rounds of memory before it and without. The ways take turns, so what
+//! the machine does to one it does to all.
+
+use std::fmt;
+use std::fs;
+use std::io::{self, Write as _};
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use nix::sys::prctl::set_child_subreaper;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::waitpid;
+use nix::unistd::Pid;
+use serde::Serialize;
+use yakiros_checkpoint::criu::{Action, NAME, Options, Paths, Then, arguments};
+use yakiros_checkpoint::order::{After, Dump, Event, Job, Line, Order, Remake, Restore, VERSION};
+
+use crate::figure::Figure;
+use crate::peers::{median, worst};
+
+/// For one call, and for the service to be there.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Pause between two looks.
+const LOOK: Duration = Duration::from_millis(2);
+/// Memory of the service that stands still for it, in MiB, and how much of it changes, in KiB a second.
+const BALLAST: u32 = 256;
+const DIRTIED: u32 = 1024;
+/// Rounds of memory before a dump: what a component has that says nothing.
+const ROUNDS: u32 = 4;
+/// What CRIU calls that the kernel tells which memory has changed.
+const DIRTY_TRACKING: &str = "mem_dirty_track";
+
+/// What is measured, and how much of it.
+#[derive(Debug)]
+pub struct Setup {
+    /// A folder with graph-checkpoint and test-stateful-service, both static.
+    pub programs: PathBuf,
+    /// Dumps with a restore in each way.
+    pub cycles: usize,
+    /// Dumps of the large service in each way.
+    pub dumps: usize,
+    /// Progress in words; goes to standard error.
+    pub say: fn(&str),
+}
+
+/// All of a run.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// What took how long.
+    pub rows: Vec<Row>,
+    /// Against the bars.
+    pub figures: Vec<Figure>,
+}
+
+/// One way.
+#[derive(Debug, Serialize)]
+pub struct Row {
+    /// Which.
+    pub way: &'static str,
+    /// Milliseconds.
+    pub ms: Vec<f64>,
+    /// Why it was not measured.
+    pub skipped: Option<String>,
+}
+
+impl Report {
+    /// Whether no bar is missed.
+    pub fn passed(&self) -> bool {
+        self.figures.iter().all(Figure::is_good)
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for Row { way, ms, skipped } in &self.rows {
+            match (skipped, median(ms), worst(ms)) {
+                (None, Some(middle), Some(most)) => {
+                    writeln!(f, "{way:<58} median {middle:>8.2} ms  worst {most:>8.2} ms  of {}", ms.len())?;
+                }
+                (reason, ..) => {
+                    writeln!(f, "{way:<58} skipped: {}", reason.as_deref().unwrap_or("no figure"))?;
+                }
+            }
+        }
+        writeln!(f)?;
+        self.figures.iter().try_for_each(|figure| writeln!(f, "{figure}"))
+    }
+}
+
+/// Measure everything. An error is one of the machinery's; what the machine cannot do is skipped with the reason.
+pub fn run(setup: &Setup) -> io::Result<Report> {
+    let mut rows = Vec::new();
+    let mut figures = Vec::new();
+    let usable = check(None);
+    (setup.say)(&format!("{} dumps and restores in each way", setup.cycles));
+    let [plain, ours] = measured(usable.clone(), || overhead(setup))?;
+    if let (Some(plain), Some(ours)) = (median(&plain.1), median(&ours.1)) {
+        let what = "a dump and a restore by graph-checkpoint, in those by CRIU";
+        figures.push(Figure { what, bar: 1.10, value: ours / plain });
+    }
+    rows.push(row("dump and restore, criu", plain));
+    rows.push(row("dump and restore, graph-checkpoint", ours));
+    (setup.say)(&format!("{} dumps of {BALLAST} MiB in each way", setup.dumps));
+    let usable = usable.and_then(|()| check(Some(DIRTY_TRACKING)));
+    let [without, with] = measured(usable, || frozen(setup))?;
+    if let (Some(without), Some(with)) = (median(&without.1), median(&with.1)) {
+        let what = "time frozen with rounds of memory, in that without";
+        figures.push(Figure { what, bar: 0.25, value: with / without });
+    }
+    rows.push(row("frozen, 256 MiB of which 1 MiB/s changes, no rounds", without));
+    rows.push(row("frozen, 256 MiB of which 1 MiB/s changes, rounds", with));
+    Ok(Report { rows, figures })
+}
+
+/// Milliseconds, or why there are none.
+type Samples = (Option<String>, Vec<f64>);
+
+fn measured(
+    usable: Result<(), String>,
+    measure: impl FnOnce() -> io::Result<[Vec<f64>; 2]>,
+) -> io::Result<[Samples; 2]> {
+    match usable {
+        Ok(()) => Ok(measure()?.map(|ms| (None, ms))),
+        Err(why) => Ok([(Some(why.clone()), Vec::new()), (Some(why), Vec::new())]),
+    }
+}
+
+fn row(way: &'static str, (skipped, ms): Samples) -> Row {
+    Row { way, ms, skipped }
+}
+
+/// Whether CRIU can do something here.
+fn check(feature: Option<&str>) -> Result<(), String> {
+    let mut command = Command::new(NAME);
+    command.args(["check", "--no-default-config"]);
+    if let Some(feature) = feature {
+        command.args(["--feature", feature]);
+    }
+    match command.output() {
+        Ok(output) if output.status.success() => Ok(()),
+        Ok(output) => {
+            let said = String::from_utf8_lossy(&output.stderr);
+            Err(format!("criu check: {}", said.trim().lines().last().unwrap_or("it says nothing")))
+        }
+        Err(error) => Err(format!("{NAME}: {error}")),
+    }
+}
+
+/// A service that is written and made again, with the same number each time. It ends with the value.
+struct Service {
+    folder: tempfile::TempDir,
+    pid: Pid,
+}
+
+impl Service {
+    fn start(setup: &Setup, more: &[String]) -> io::Result<Self> {
+        // What was restored is this process's child again, and waited for.
+        set_child_subreaper(true)?;
+        let folder = tempfile::tempdir()?;
+        let ready = folder.path().join("ready");
+        let mut command = Command::new(setup.programs.join("test-stateful-service"));
+        command.args(["--listen", "127.0.0.1:0", "--ready-file"]).arg(&ready).args(more);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).current_dir("/");
+        // SAFETY: setsid is a system call and touches no memory.
+        unsafe { command.pre_exec(|| Ok(nix::unistd::setsid().map(drop)?)) };
+        let child = command.spawn()?;
+        let number = i32::try_from(child.id()).map_err(io::Error::other)?;
+        let service = Self { folder, pid: Pid::from_raw(number) };
+        let begun = Instant::now();
+        while !ready.exists() {
+            if begun.elapsed() > PATIENCE {
+                return Err(io::Error::other("test-stateful-service is not ready"));
+            }
+            sleep(LOOK);
+        }
+        Ok(service)
+    }
+
+    fn base(&self) -> PathBuf {
+        self.folder.path().join("checkpoints")
+    }
+
+    /// Have the worker do something; what it told, and how long it took from its start to its end.
+    fn order(&self, setup: &Setup, job: Job) -> io::Result<(Duration, Vec<Event>)> {
+        let begun = Instant::now();
+        let mut command = Command::new(setup.programs.join("graph-checkpoint"));
+        let mut worker = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let mut line = serde_json::to_vec(&Order { version: VERSION, base: self.base(), job })?;
+        line.push(b'\n');
+        worker.stdin.as_mut().map_or(Ok(()), |stdin| stdin.write_all(&line))?;
+        let output = worker.wait_with_output()?;
+        let took = begun.elapsed();
+        let said = String::from_utf8_lossy(&output.stdout);
+        let events: Vec<Event> = said
+            .lines()
+            .map(|line| serde_json::from_str::<Line>(line).map(|line| line.event))
+            .collect::<Result<_, _>>()?;
+        match events.last() {
+            Some(Event::Done { .. }) => Ok((took, events)),
+            other => Err(io::Error::other(format!("graph-checkpoint: {other:?}"))),
+        }
+    }
+
+    fn dump(&self, after: After, rounds: u32) -> Job {
+        Job::Dump(Dump {
+            component: "bench".to_owned(),
+            pid: self.pid.as_raw(),
+            program: None,
+            criu: NAME.into(),
+            options: Options::default(),
+            rounds,
+            after,
+            capabilities: Vec::new(),
+            preserve_fds: Vec::new(),
+            given: Vec::new(),
+            limit: PATIENCE,
+            quota: None,
+            keep: None,
+        })
+    }
+
+    fn restore(&self) -> Job {
+        let work = self.folder.path().to_owned();
+        let how = Remake { work, given: Vec::new(), wait: None, limit: PATIENCE };
+        Job::Restore(Restore { component: "bench".to_owned(), id: None, criu: NAME.into(), how })
+    }
+
+    /// It has been ended: its number is free again.
+    fn ended(&self) -> io::Result<()> {
+        Ok(waitpid(self.pid, None).map(drop)?)
+    }
+
+    /// What the tree needs, as the worker finds it.
+    fn options(&self, setup: &Setup) -> io::Result<Options> {
+        let (_, events) = self.order(setup, Job::Preflight { criu: NAME.into(), pid: self.pid.as_raw() })?;
+        let found = events.into_iter().find_map(|event| match event {
+            Event::Judged { verdict } => Some(verdict.options),
+            _ => None,
+        });
+        found.ok_or_else(|| io::Error::other("graph-checkpoint has judged nothing"))
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = kill(self.pid, Signal::SIGKILL);
+        let _ = waitpid(self.pid, None);
+    }
+}
+
+/// Of one process that is ended and made again all the time, by one way and by the other.
+fn overhead(setup: &Setup) -> io::Result<[Vec<f64>; 2]> {
+    let service = Service::start(setup, &[])?;
+    let options = service.options(setup)?;
+    let (mut plain, mut ours) = (Vec::new(), Vec::new());
+    // The first of each finds nothing in the machine's memory yet.
+    for cycle in 0..=setup.cycles {
+        let by_criu = by_criu(&service, &options)?;
+        let (dumped, _) = service.order(setup, service.dump(After::End, 0))?;
+        service.ended()?;
+        let (restored, _) = service.order(setup, service.restore())?;
+        fs::remove_dir_all(service.base())?;
+        if cycle > 0 {
+            plain.push(milliseconds(by_criu));
+            ours.push(milliseconds(dumped + restored));
+        }
+    }
+    Ok([plain, ours])
+}
+
+/// The same calls without the worker.
+fn by_criu(service: &Service, options: &Options) -> io::Result<Duration> {
+    let place = service.folder.path().join("plain");
+    let paths = Paths { images: place.join("images"), work: place.join("work") };
+    fs::create_dir_all(&paths.images)?;
+    fs::create_dir_all(&paths.work)?;
+    let action = Action::Dump { pid: service.pid.as_raw(), parent: None, then: Then::Run };
+    let mut dump = arguments(&action, options, &paths);
+    dump.retain(|argument| argument != "--leave-running");
+    let dumped = criu(&dump)?;
+    service.ended()?;
+    let pidfile = paths.work.join("pid");
+    let action = Action::Restore { pidfile, root: None, ask: None, inherit: Vec::new() };
+    let restored = criu(&arguments(&action, options, &paths))?;
+    fs::remove_dir_all(&place)?;
+    Ok(dumped + restored)
+}
+
+fn criu(arguments: &[std::ffi::OsString]) -> io::Result<Duration> {
+    let begun = Instant::now();
+    let output = Command::new(NAME).args(arguments).stdin(Stdio::null()).output()?;
+    let took = begun.elapsed();
+    if output.status.success() {
+        return Ok(took);
+    }
+    Err(io::Error::other(format!("criu {arguments:?}: {}", String::from_utf8_lossy(&output.stderr))))
+}
+
+/// How long one with much memory stands still, without rounds and with them.
+fn frozen(setup: &Setup) -> io::Result<[Vec<f64>; 2]> {
+    let more = [("--ballast-mib", BALLAST), ("--dirty-kib", DIRTIED)];
+    let more: Vec<_> = more.iter().flat_map(|(key, value)| [(*key).to_owned(), value.to_string()]).collect();
+    let service = Service::start(setup, &more)?;
+    let mut all = [Vec::new(), Vec::new()];
+    for _ in 0..setup.dumps {
+        for (samples, rounds) in all.iter_mut().zip([0, ROUNDS]) {
+            let (_, events) = service.order(setup, service.dump(After::Run, rounds))?;
+            let frozen = events.iter().find_map(|event| match event {
+                Event::Written { figures, .. } => figures.map(|figures| figures.frozen),
+                _ => None,
+            });
+            let frozen = frozen.ok_or_else(|| io::Error::other("CRIU has counted nothing"))?;
+            samples.push(milliseconds(Duration::from_micros(frozen)));
+            fs::remove_dir_all(service.base())?;
+        }
+    }
+    Ok(all)
+}
+
+fn milliseconds(time: Duration) -> f64 {
+    time.as_secs_f64() * 1000.0
+}
