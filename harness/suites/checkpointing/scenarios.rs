@@ -4,6 +4,7 @@ mod client;
 mod hard;
 mod kept;
 mod moved;
+mod refused;
 mod state;
 mod support;
 
@@ -20,6 +21,7 @@ use crate::vm::Vm;
 use hard::{a_damaged_image_is_refused, many_cycles_lose_nothing, whatever_a_process_has};
 use kept::{checkpoint_cleanup, checkpoint_directories, checkpoint_listing, checkpoint_metadata};
 use moved::{clients_of_a_moved_service, fallback_strategy};
+use refused::what_is_not_made_again;
 use state::{manual_checkpoint, state_preservation};
 use support::{checkpoint_configuration, checkpoint_support, criu_availability};
 
@@ -36,7 +38,7 @@ const STATEFUL_FILE: &str = "test-stateful-service.toml";
 const KEPT: &str = "/var/lib/graph/checkpoints";
 
 /// All scenarios of the suite.
-pub const SCENARIOS: [Scenario; 14] = [
+pub const SCENARIOS: [Scenario; 15] = [
     scenario!(
         criu_availability,
         "the CRIU that is there is found with its version, and one that is not is said to be missing"
@@ -82,6 +84,9 @@ pub const SCENARIOS: [Scenario; 14] = [
         start: Start::Clone, budget: LONG_BUDGET),
     scenario!(whatever_a_process_has,
         "threads, children, namespaces, limits and files that are gone come back with the service",
+        start: Start::Clone, budget: LONG_BUDGET),
+    scenario!(what_is_not_made_again,
+        "what no checkpoint can bring back is named before anything is frozen, and the service runs on",
         start: Start::Clone, budget: LONG_BUDGET),
     scenario!(many_cycles_lose_nothing,
         "a service that is moved again and again has lost nothing, and neither has the machine",
