@@ -12,6 +12,9 @@ use serde::Serialize;
 use crate::machine::Check;
 use crate::manifest::Entry;
 
+/// How many processes are written down at once: as many as the supervisor has workers for.
+pub const TOGETHER: usize = 2;
+
 /// One part of the way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -121,11 +124,14 @@ pub trait Work {
     /// Why not.
     fn agree(&mut self, services: &[Service]) -> Result<(), String>;
 
-    /// Write a process down. Held ones stand still from then on. One that fails leaves no checkpoint.
-    ///
-    /// # Errors
-    /// Why it could not be.
-    fn checkpoint(&mut self, service: &Service, hold: bool, notes: &mut Notes) -> Result<Entry, String>;
+    /// Write processes down, all at once: [`TOGETHER`] at most. Held ones stand still from then on. One that fails leaves no
+    /// checkpoint. Gives for each the checkpoint, or why there is none.
+    fn checkpoint(
+        &mut self,
+        services: &[Service],
+        hold: bool,
+        notes: &mut Notes,
+    ) -> Vec<Result<Entry, String>>;
 
     /// Compare a checkpoint with what was written.
     ///
@@ -321,11 +327,23 @@ impl Way<'_> {
             self.traces.push(Trace::Held);
         }
         let mut entries = Vec::new();
-        for service in services {
+        // Those of one step do not need each other.
+        let steps = services.chunk_by(|one, other| one.priority == other.priority);
+        for together in steps.flat_map(|step| step.chunks(TOGETHER)) {
             self.go_on()?;
-            let entry = self.work.checkpoint(service, hold, notes)?;
-            self.traces.push(Trace::Checkpoint(entry.clone()));
-            entries.push(entry);
+            let mut failed = None;
+            for written in self.work.checkpoint(together, hold, notes) {
+                match written {
+                    Ok(entry) => {
+                        self.traces.push(Trace::Checkpoint(entry.clone()));
+                        entries.push(entry);
+                    }
+                    Err(why) => drop(failed.get_or_insert(why)),
+                }
+            }
+            if let Some(why) = failed {
+                return Err(why);
+            }
         }
         Ok(entries)
     }

@@ -21,7 +21,8 @@ Examples:
   graphctl kexec --unload                 take back a kernel that is loaded
 
 The new kernel is told what this one was told, and what --append adds. What it has to find lies in its initrd, unless it is
-told yakiros.checkpoint=DIR: then in DIR, which has to be on a disk that its init mounts.
+told yakiros.checkpoint=DIR: then in DIR, which has to be on a disk that is mounted
+before its process 1 starts.
 
 Exit codes: 0 done, 1 refused or failed, and everything is as before, 2 usage, 3 no supervisor.";
 

@@ -1,5 +1,6 @@
 //! The phases on this machine: what is asked of the supervisor, of the store of checkpoints and of the kernel.
 
+mod files;
 mod held;
 mod look;
 
@@ -169,15 +170,21 @@ impl<'a> Machine<'a> {
     }
 
     /// The initrd with all that the new kernel is to find, in memory.
-    fn pack(&self, entries: &[Entry]) -> io::Result<File> {
+    fn pack(&mut self, entries: &[Entry]) -> io::Result<File> {
         let mut file = File::from(memfd_create(c"initrd", MFdFlags::MFD_CLOEXEC)?);
         let mut before = 0;
         if let Some(initrd) = &self.wish.initrd {
             before = io::copy(&mut File::open(initrd)?, &mut file)?;
         }
         let mut archive = Archive::begin(BufWriter::with_capacity(BUFFER, file), before)?;
-        for entry in entries {
-            archive.tree(&entry.checkpoint_path)?;
+        let supervisor = self.client.supervisor().ok();
+        for Entry { checkpoint_path, component_name, original_pid, .. } in entries {
+            archive.tree(checkpoint_path)?;
+            // What they have open is as it was written down only as long as nothing writes to it: they stand still.
+            let group = supervisor.and_then(|own| inspect::group_of(*original_pid, own, component_name));
+            for file in files::open(group.as_deref(), *original_pid).along {
+                archive.tree(&file)?;
+            }
         }
         let base = Path::new(manifest::BASE);
         for name in [manifest::FILE, manifest::INFORMATION] {
@@ -263,37 +270,40 @@ impl Work for Machine<'_> {
         }
     }
 
-    fn checkpoint(&mut self, service: &Service, hold: bool, notes: &mut Notes) -> Result<Entry, String> {
-        let Service { component, pid, priority } = service;
+    fn checkpoint(
+        &mut self,
+        services: &[Service],
+        hold: bool,
+        notes: &mut Notes,
+    ) -> Vec<Result<Entry, String>> {
         let dir = self.wish.dir.clone();
-        self.make(&dir).map_err(|error| format!("{}: {error}", dir.display()))?;
+        if let Err(error) = self.make(&dir) {
+            return vec![Err(format!("{}: {error}", dir.display()))];
+        }
         if hold {
             self.held.get_or_insert_with(Instant::now);
-            self.going.push((component.clone(), *pid));
+            self.going.extend(services.iter().map(|one| (one.component.clone(), one.pid)));
         }
-        let after = if hold { After::Hold } else { After::Run };
-        let timeout_ms = Some(milliseconds(self.wish.limit));
-        let request = Request::Checkpoint { name: component.clone(), after, timeout_ms };
-        let about = |error: String| format!("{component}: {error}");
-        let answer = self.client.ask(request, self.wish.limit).map_err(|error| about(error.to_string()))?;
-        let Answer::Checkpointed { written, .. } = answer else {
-            return Err(about(said(unexpected(answer))));
-        };
-        let id: Id =
-            written.id.parse().map_err(|error: <Id as std::str::FromStr>::Err| about(error.to_string()))?;
-        held::is_below(&dir, component, &id).map_err(about)?;
-        let frozen =
-            written.frozen_us.map_or(String::new(), |us| format!(", stood still for {} ms", us / 1000));
-        notes.good(component, format!("{}{frozen}", Size(written.bytes)));
+        let limit = self.wish.limit;
+        let written: Vec<_> = thread::scope(|scope| {
+            let ask = |service| {
+                // Each answer comes when that one is done.
+                let client = self.client.another();
+                scope.spawn(move || write_down(client, service, hold, limit))
+            };
+            let asked: Vec<_> = services.iter().map(ask).collect();
+            asked
+                .into_iter()
+                .map(|one| one.join().unwrap_or_else(|_| Err("asking for it failed".to_owned())))
+                .collect()
+        });
+        let entries = services.iter().zip(written).map(|(service, written)| {
+            let about = |error: String| format!("{}: {error}", service.component);
+            written.and_then(|written| entry(&dir, service, &written, notes)).map_err(about)
+        });
+        let entries = entries.collect();
         notes.detail = format!("{} written down", count(notes.items.len(), "service"));
-        Ok(Entry {
-            component_name: component.clone(),
-            checkpoint_id: written.id.to_string(),
-            checkpoint_path: dir.join(component).join(&*written.id),
-            original_pid: *pid,
-            timestamp: chrono::Utc::now().timestamp(),
-            restore_priority: *priority,
-        })
+        entries
     }
 
     fn verify(&mut self, entry: &Entry, notes: &mut Notes) -> Result<(), String> {
@@ -389,6 +399,43 @@ impl Work for Machine<'_> {
     fn is_interrupted(&self) -> bool {
         self.interrupted.load(Ordering::Relaxed)
     }
+}
+
+/// What is told of a checkpoint, in a form that goes from thread to thread.
+struct Written {
+    id: Id,
+    bytes: u64,
+    frozen_us: Option<u64>,
+}
+
+/// Have the supervisor write one down.
+fn write_down(mut client: Client, service: &Service, hold: bool, limit: Duration) -> Result<Written, String> {
+    let after = if hold { After::Hold } else { After::Run };
+    let timeout_ms = Some(milliseconds(limit));
+    let request = Request::Checkpoint { name: service.component.clone(), after, timeout_ms };
+    match client.ask(request, limit).map_err(|error| error.to_string())? {
+        Answer::Checkpointed { written, .. } => {
+            let id = written.id.parse().map_err(|error: <Id as std::str::FromStr>::Err| error.to_string())?;
+            Ok(Written { id, bytes: written.bytes, frozen_us: written.frozen_us })
+        }
+        other => Err(said(unexpected(other))),
+    }
+}
+
+/// What the manifest says of one that was written down.
+fn entry(dir: &Path, service: &Service, written: &Written, notes: &mut Notes) -> Result<Entry, String> {
+    let (Service { component, pid, priority }, Written { id, bytes, frozen_us }) = (service, written);
+    held::is_below(dir, component, id)?;
+    let frozen = frozen_us.map_or(String::new(), |us| format!(", stood still for {} ms", us / 1000));
+    notes.good(component, format!("{}{frozen}", Size(*bytes)));
+    Ok(Entry {
+        component_name: component.clone(),
+        checkpoint_id: id.to_string(),
+        checkpoint_path: dir.join(component).join(id.as_str()),
+        original_pid: *pid,
+        timestamp: chrono::Utc::now().timestamp(),
+        restore_priority: *priority,
+    })
 }
 
 /// Release of the running kernel.

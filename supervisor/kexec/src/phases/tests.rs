@@ -36,28 +36,7 @@ impl Fake {
         if fails { Err("it was told to fail".to_owned()) } else { Ok(()) }
     }
 
-    fn is_as_before(&self) -> bool {
-        self.held.is_empty() && self.checkpoints.is_empty() && !self.records && !self.loaded
-    }
-}
-
-impl Work for Fake {
-    fn validate(&mut self, notes: &mut Notes) -> Result<(), String> {
-        notes.good("kexec", "it is there");
-        self.step(|_| ())
-    }
-
-    fn inform(&mut self, _notes: &mut Notes) -> Result<Vec<Service>, String> {
-        self.step(|_| ())?;
-        let service = |n| Service { component: format!("c{n}"), pid: 100, priority: n };
-        Ok((0..self.services).map(service).collect())
-    }
-
-    fn agree(&mut self, _services: &[Service]) -> Result<(), String> {
-        self.step(|_| ())
-    }
-
-    fn checkpoint(&mut self, service: &Service, hold: bool, _notes: &mut Notes) -> Result<Entry, String> {
+    fn write_down(&mut self, service: &Service, hold: bool) -> Result<Entry, String> {
         let name = service.component.clone();
         let before = self.checkpoints.clone();
         let result = self.step(|fake| {
@@ -76,6 +55,38 @@ impl Work for Fake {
             timestamp: 0,
             restore_priority: service.priority,
         })
+    }
+
+    fn is_as_before(&self) -> bool {
+        self.held.is_empty() && self.checkpoints.is_empty() && !self.records && !self.loaded
+    }
+}
+
+impl Work for Fake {
+    fn validate(&mut self, notes: &mut Notes) -> Result<(), String> {
+        notes.good("kexec", "it is there");
+        self.step(|_| ())
+    }
+
+    fn inform(&mut self, _notes: &mut Notes) -> Result<Vec<Service>, String> {
+        self.step(|_| ())?;
+        let service = |n| Service { component: format!("c{n}"), pid: 100, priority: n / 3 };
+        Ok((0..self.services).map(service).collect())
+    }
+
+    fn agree(&mut self, _services: &[Service]) -> Result<(), String> {
+        self.step(|_| ())
+    }
+
+    fn checkpoint(
+        &mut self,
+        services: &[Service],
+        hold: bool,
+        _notes: &mut Notes,
+    ) -> Vec<Result<Entry, String>> {
+        assert!((1..=TOGETHER).contains(&services.len()), "{} at once", services.len());
+        assert!(services.iter().all(|one| one.priority == services[0].priority), "one needs another");
+        services.iter().map(|service| self.write_down(service, hold)).collect()
     }
 
     fn verify(&mut self, _entry: &Entry, _notes: &mut Notes) -> Result<(), String> {
@@ -166,12 +177,12 @@ fn what_cannot_be_taken_back_is_told_and_holds_nothing_up() {
 
 #[test]
 fn who_interrupts_is_heard_between_two_steps() {
-    // After validation, information and the first checkpoint.
+    // After validation, information and the first two checkpoints, which are made at once.
     let mut fake = Fake { services: 3, interrupted_at: Some(3), ..Fake::default() };
     let outcome = carry_out(&mut fake, true, &mut |_| ());
     let last = outcome.phases.last().expect("a phase");
     assert_eq!((last.name, last.detail.as_str()), (Phase::Checkpoint, "it was interrupted"));
-    assert!(!outcome.is_good() && fake.is_as_before() && fake.calls == 3 && fake.taken.len() == 1);
+    assert!(!outcome.is_good() && fake.is_as_before() && fake.calls == 4 && fake.taken.len() == 2);
 }
 
 #[test]
@@ -209,7 +220,10 @@ proptest! {
         let rank = |trace: &Trace| match trace {
             Trace::Kernel => 0,
             Trace::Records => 1,
-            Trace::Checkpoint(entry) => 2 + services - entry.restore_priority,
+            Trace::Checkpoint(entry) => {
+                let number: u32 = entry.component_name[1..].parse().expect("a number");
+                2 + services - number
+            }
             Trace::Held => u32::MAX,
         };
         prop_assert!(fake.taken.windows(2).all(|pair| rank(&pair[0]) < rank(&pair[1])), "{:?}", fake.taken);

@@ -10,12 +10,12 @@ use yakiros_kexec::machine::checks;
 use yakiros_kexec::manifest;
 use yakiros_kexec::phases::{Note, Notes};
 
-use super::{Machine, said};
+use super::{Machine, files, said};
 use crate::inspect;
 use crate::kexec::figures::{self, Load, Size, kilobytes, memory_of};
 
 /// File systems that are in memory.
-const IN_MEMORY: [FsType; 2] = [statfs::TMPFS_MAGIC, FsType(RAMFS_MAGIC)];
+pub const IN_MEMORY: [FsType; 2] = [statfs::TMPFS_MAGIC, FsType(RAMFS_MAGIC)];
 /// `RAMFS_MAGIC` of linux/magic.h: the root that a kernel begins with.
 const RAMFS_MAGIC: i64 = 0x8584_58f6;
 /// What a service is taken to need for its registers, descriptors and files, in bytes, beside its memory.
@@ -120,14 +120,23 @@ fn images(machine: &mut Machine<'_>, notes: &mut Notes) -> Option<u64> {
     };
     let supervisor = machine.client.supervisor().ok()?;
     let own = own_group();
-    let (mut bytes, mut inside) = (0_u64, None);
+    let (mut bytes, mut inside, mut lost) = (0_u64, None, Vec::new());
     for service in &services {
         let group = inspect::group_of(service.pid, supervisor, &service.component);
         if group.as_ref().zip(own.as_ref()).is_some_and(|(group, own)| own.starts_with(group)) {
             inside = Some(&service.component);
         }
         bytes = bytes.saturating_add(memory_of(group.as_deref(), service.pid)).saturating_add(IMAGES_BESIDE);
+        let files = files::open(group.as_deref(), service.pid);
+        bytes = bytes.saturating_add(files.bytes);
+        lost.extend(files.refusal(machine.packed).map(|why| format!("{}: {why}", service.component)));
     }
+    notes.items.push(note(
+        "open-files",
+        lost.is_empty(),
+        if lost.is_empty() { "all go along, or are on a disk".to_owned() } else { lost.join("; ") },
+        "have the service close it, or keep it on a disk that the new kernel mounts",
+    ));
     let detail = match inside {
         None => format!("{} services, {} of memory", services.len(), Size(bytes)),
         Some(component) => format!("this program runs inside of {component} and cannot write itself down"),
