@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 
 /// Kinds of file systems that CRIU makes anew.
 const MADE: [&str; 5] = ["tmpfs", "proc", "sysfs", "devpts", "mqueue"];
+/// The one that a cgroup namespace shows a part of.
+const GROUPS: &str = "cgroup2";
 /// The one whose files it keeps.
 const IN_MEMORY: &str = "tmpfs";
 /// Options of a file system that decide what can be seen or done there. Others depend on the machine and its kernel.
@@ -132,6 +134,10 @@ pub(super) fn obstacle(
         let why = "what is mounted there is seen elsewhere, or the other way round";
         return Some((why, "have it make its mounts private"));
     }
+    if mount.kind == GROUPS && mount.root != "/" {
+        let why = "CRIU would mount all of the machine's groups in its place";
+        return Some((why, "do without `cgroup` in its namespaces, or without checkpoints"));
+    }
     if is_outside(mount, outside) {
         return None;
     }
@@ -239,7 +245,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_made_again_is_told_from_what_can() {
-        let (inside, outside) = (parse(INSIDE), parse(OUTSIDE));
+        let (inside, outside) = (parse(&INSIDE.replace("/graph/a /sys", "/ /sys")), parse(OUTSIDE));
         for mount in &inside {
             assert_eq!(obstacle(mount, &inside, &outside), None, "{mount:?}");
         }
@@ -249,6 +255,9 @@ mod tests {
         };
         assert!(of("71 65 8:1 / /mnt rw - ext4 /dev/sda1 rw").contains("cannot be mounted anew"));
         assert!(of("71 65 0:99 / /mnt rw - overlay overlay rw").contains("cannot be mounted anew"));
+        assert!(
+            of("71 65 0:38 /graph/a /mnt rw - cgroup2 cgroup2 rw").contains("all of the machine's groups")
+        );
         assert!(of("71 65 254:0 / /mnt rw master:1 - ext4 /dev/vda rw").contains("seen elsewhere"));
         assert!(of("71 65 0:99 /a /mnt rw - tmpfs tmpfs rw").contains("mounted nowhere"));
         assert_eq!(of("71 65 0:46 /a /mnt rw - tmpfs tmpfs rw"), "");

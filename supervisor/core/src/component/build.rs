@@ -427,6 +427,10 @@ fn not_made_again(isolation: &Isolation, security: &Security) -> Option<(&'stati
         (isolation.network.is_some(), ("an interface to a bridge", "`isolation.network`")),
         (security.has_landlock(), ("rules of Landlock", "`security.landlock_*`")),
         (
+            isolation.has(Namespace::Cgroup) && isolation.has(Namespace::Mount) && isolation.root.is_none(),
+            ("control groups among its file systems", "\"cgroup\" in `isolation.namespaces`"),
+        ),
+        (
             isolation.init && isolation.has(Namespace::Mount),
             ("a first process from outside of its file systems", "`isolation.init`"),
         ),
