@@ -11,7 +11,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::listeners::inode_of;
 use super::live::{look, merged};
-use super::mend::{Before, Presence};
+use super::mend::{self, Before, Presence};
 use super::{Done, failed, named};
 use crate::criu::gate::{Decide, Gate};
 use crate::criu::{Action, Call, Criu, CriuError, DumpFigures, Figures, Options, Paths, Room, Then};
@@ -89,6 +89,8 @@ impl Ready {
         let mut options = merged(&order.options, &self.verdict.options);
         options.external.extend(outside);
         let (mut draft, note) = teller.step(Step::Open, || -> Result<_, String> {
+            // What a machine left that lost its power takes room as well. What cannot be removed is in nobody's way.
+            self.presence.alone_at_once(|| drop(self.store.sweep_with(mend::left)));
             self.see_room()?;
             let draft = self.store.begin(&order.component).map_err(|error| error.to_string())?;
             let work = draft.work();

@@ -47,6 +47,15 @@ impl Presence {
 
     /// Do something while nobody else has; false if others do not end.
     pub(super) fn alone(&self, work: impl FnOnce()) -> bool {
+        self.alone_within(PATIENCE, work)
+    }
+
+    /// The same for what can as well be done another time.
+    pub(super) fn alone_at_once(&self, work: impl FnOnce()) -> bool {
+        self.alone_within(Duration::ZERO, work)
+    }
+
+    fn alone_within(&self, patience: Duration, work: impl FnOnce()) -> bool {
         let (begun, mut work) = (Instant::now(), Some(work));
         loop {
             let alone = flock(&self.0, FlockOperation::NonBlockingLockExclusive).is_ok();
@@ -55,7 +64,7 @@ impl Presence {
             }
             // Also after an attempt that failed: the lock may be lost by it.
             let shared = flock(&self.0, FlockOperation::LockShared);
-            if alone || shared.is_err() || begun.elapsed() > PATIENCE {
+            if alone || shared.is_err() || begun.elapsed() >= patience {
                 return alone;
             }
             sleep(LOOK);
@@ -149,6 +158,7 @@ mod tests {
             assert!(one.alone(|| ()));
             begun.elapsed()
         });
+        assert!(!other.alone_at_once(|| ()));
         sleep(LOOK * 3);
         drop(other);
         assert!(waits.join().expect("it ends") >= LOOK * 2);
