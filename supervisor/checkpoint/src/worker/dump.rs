@@ -20,6 +20,9 @@ use crate::preflight::{self, Socket, Tree, Verdict};
 use crate::probe::{lacks, tracks_memory};
 use crate::store::{Draft, Facts, Metadata, ROUNDS_LIMIT, Role, Store};
 
+/// With less room, in bytes, any of CRIU's files may have failed: some are written by 64 KiB.
+const FULL: u64 = 64 << 10;
+
 /// Pages of memory that are copied so quickly that another round before saves nothing: 1 MiB.
 const SMALL: u64 = 256;
 
@@ -134,6 +137,14 @@ impl Ready {
             "its memory has {needed} bytes, and there is room for {free} in {place}: remove something"
         ))
     }
+}
+
+/// That there is no room any more, if that is so.
+fn is_full(place: &Path) -> Option<String> {
+    let free =
+        rustix::fs::statvfs(place).map(|status| status.f_bavail.saturating_mul(status.f_frsize)).ok()?;
+    let why = || format!("{}: {free} bytes are free in {}", io::Error::from(Errno::NOSPC), place.display());
+    (free < FULL).then(why)
 }
 
 /// What processes still have of what they were given, and what stays outside, as CRIU names it.
@@ -279,7 +290,11 @@ impl Dumping<'_> {
     ) -> Result<Figures, CriuError> {
         let paths = Paths { images, work: draft.work() };
         let call = Call { limit: self.order.limit, held: draft.lock(), gate, room: Room::default() };
-        let ran = self.criu.run(action, self.options, &paths, call);
+        let mut ran = self.criu.run(action, self.options, &paths, call);
+        if let Err(CriuError::Refused(reasons)) = &mut ran {
+            // What CRIU has to say of that may not have found room, either.
+            reasons.splice(0..0, is_full(draft.images()));
+        }
         if let Err(CriuError::Late(_) | CriuError::Killed(_)) = ran {
             preflight::resume(self.before);
             if !self.presence.alone(|| self.note.mend()) {
