@@ -18,7 +18,7 @@ use crate::options::Options;
 use crate::pool::SuiteMachine;
 use crate::programs::Programs;
 use crate::scenario::{Scenario, Start};
-use crate::vm::{ScenarioLog, Vm};
+use crate::vm::{ScenarioLog, Siblings, Vm};
 
 /// In a run's folder: a capsule for each scenario that failed.
 pub const SCENARIOS: &str = "scenarios";
@@ -141,6 +141,7 @@ impl Attempt {
             self.options.profile.clone(),
             self.programs.clone(),
             log.clone(),
+            Siblings { machine: Rc::clone(&self.machine), folder: folder.to_path_buf(), made: Rc::default() },
         );
         let work = async {
             let before = ledger::take(&vm).await?;

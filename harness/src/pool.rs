@@ -94,7 +94,8 @@ impl SuiteMachine {
         }
     }
 
-    async fn clone_of_saved(&self, console_log: &Path) -> Result<Ready, Failure> {
+    /// A clone of the machine as it was saved.
+    pub async fn clone_of_saved(&self, console_log: &Path) -> Result<Ready, Failure> {
         let saved = self.saved.get_or_init(|| self.boot_and_save()).await;
         let saved = saved.as_ref().map_err(Failure::clone)?;
         let limits = self.limits();

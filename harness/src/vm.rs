@@ -3,7 +3,7 @@
 //! Every method has a limit. Nothing here sleeps until something "should" have happened: waiting is done by the
 //! supervisor (`graphctl wait`, which sees each state change) or by the agent (for paths).
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -17,6 +17,7 @@ use yakiros_vm::machine::{Ended, Guest};
 use crate::events::Events;
 use crate::failure::Failure;
 use crate::limits::Limits;
+use crate::pool::SuiteMachine;
 use crate::profile::{Amounts, Profile};
 use crate::programs::Programs;
 
@@ -44,6 +45,18 @@ pub struct Vm {
     profile: Profile,
     programs: Programs,
     log: ScenarioLog,
+    siblings: Siblings,
+}
+
+/// What other guests of the same suite are made of.
+#[derive(Clone)]
+pub struct Siblings {
+    /// The suite's machine.
+    pub machine: Rc<SuiteMachine>,
+    /// The scenario's folder.
+    pub folder: PathBuf,
+    /// How many there are.
+    pub made: Rc<Cell<usize>>,
 }
 
 /// Where a scenario's steps and metrics go.
@@ -152,8 +165,27 @@ impl Vm {
         profile: Profile,
         programs: Programs,
         log: ScenarioLog,
+        siblings: Siblings,
     ) -> Self {
-        Self { guest, disks, limits, profile, programs, log }
+        Self { guest, disks, limits, profile, programs, log, siblings }
+    }
+
+    /// Another guest, a clone of the suite's machine as it was saved. Its console is beside that of the first; what it is
+    /// left with is not counted. It ends with the value.
+    pub async fn another(&self) -> Result<Self, Failure> {
+        let Siblings { machine, folder, made } = &self.siblings;
+        made.set(made.get() + 1);
+        let console = folder.join(format!("console-{}.log", made.get() + 1));
+        let ready = machine.clone_of_saved(&console).await?;
+        Ok(Self {
+            guest: ready.guest,
+            disks: ready.disks,
+            limits: ready.limits,
+            profile: self.profile.clone(),
+            programs: self.programs.clone(),
+            log: self.log.clone(),
+            siblings: self.siblings.clone(),
+        })
     }
 
     /// A program of the guest, on the host: they are static.

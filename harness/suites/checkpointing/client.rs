@@ -18,7 +18,12 @@ pub struct Client {
 
 impl Client {
     pub async fn connect(vm: &Vm) -> Result<Self, Failure> {
-        Ok(Self { connection: vm.connect("127.0.0.1:8081").await? })
+        Self::connect_to(vm, "127.0.0.1:8081").await
+    }
+
+    /// The same of one that listens elsewhere.
+    pub async fn connect_to(vm: &Vm, address: &str) -> Result<Self, Failure> {
+        Ok(Self { connection: vm.connect(address).await? })
     }
 
     /// Have it count one more; what it has counted.

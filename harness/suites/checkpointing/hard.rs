@@ -39,7 +39,7 @@ pub async fn a_damaged_image_is_refused(vm: &Vm) -> Result<(), Failure> {
 }
 
 /// The last bit of the byte in the middle.
-async fn flip_a_bit(vm: &Vm, path: &str) -> Result<(), Failure> {
+pub async fn flip_a_bit(vm: &Vm, path: &str) -> Result<(), Failure> {
     let script = format!(
         "at=$(( $(stat -c %s {path}) / 2 )); \
          byte=$(dd if={path} bs=1 skip=$at count=1 2> /dev/null | od -An -tu1 | tr -d ' '); \
@@ -61,7 +61,49 @@ pub async fn whatever_a_process_has(vm: &Vm) -> Result<(), Failure> {
     a_family(vm, "plain", "").await?;
     let isolated = "[isolation]\nnamespaces = [\"pid\", \"uts\", \"ipc\"]\nhostname = \"moved\"\n\
                     [resources]\nmemory_max = \"64M\"\npids_max = 20\n";
-    a_family(vm, "isolated", isolated).await
+    a_family(vm, "isolated", isolated).await?;
+    threads(vm).await
+}
+
+/// Each thread of a process counts on, as itself.
+async fn threads(vm: &Vm) -> Result<(), Failure> {
+    const NAME: &str = "threads";
+    const COUNT: usize = 4;
+    let declaration = format!(
+        "[component]\nname = \"{NAME}\"\nbinary = \"/usr/local/bin/test-threads\"\n\
+         args = [\"--threads\", \"{COUNT}\", \"--into\", \"/run/threads\"]\nhandoff = \"checkpoint\"\n\
+         [lifecycle]\nreadiness = \"notify\"\n\
+         [checkpoint]\nenabled = true\n"
+    );
+    vm.sh("mkdir /run/threads").await?;
+    vm.declare("threads.toml", &declaration).await?;
+    vm.wait_state(NAME, "ACTIVE", None, REACTION).await?;
+    let pid = pid_of(vm, NAME).await?;
+    let all = async || -> Result<(String, Vec<u64>), Failure> {
+        let names = vm.sh(&format!("cat /proc/{pid}/task/*/comm")).await?;
+        let counts = vm.sh(&format!("for n in $(seq {COUNT}); do cat /run/threads/$n; echo; done")).await?;
+        Ok((names, counts.lines().filter_map(|line| line.parse().ok()).collect()))
+    };
+    let least = |least: u64| {
+        format!(
+            "for n in $(seq {COUNT}); do [ $(cat /run/threads/$n || echo 0) -ge {least} ] || exit 1; done"
+        )
+    };
+    vm.until("its threads count", &format!("({})", least(5)), REACTION).await?;
+    let (names, before) = all().await?;
+    check!(names.lines().count() == COUNT + 1, "its threads are {names:?}");
+    let done = upgrade(vm, NAME).await?;
+    check!(done.level == "checkpoint", "a process with threads was moved by {done:?}");
+    check!(pid_of(vm, NAME).await? == pid, "it is another process");
+    let (names_after, after) = all().await?;
+    check!(names_after == names, "its threads were {names:?} and are {names_after:?}");
+    let went_on = before.len() == COUNT && before.iter().zip(&after).all(|(before, after)| before <= after);
+    check!(went_on, "its threads had counted {before:?} and go on with {after:?}");
+    let newest = after.iter().max().copied().unwrap_or_default();
+    vm.until("its threads count on", &format!("({})", least(newest + 3)), REACTION).await?;
+    vm.undeclare("threads.toml").await?;
+    vm.wait_state(NAME, "REMOVED", None, REACTION).await?;
+    vm.sh("rm -r /run/threads").await.map(drop)
 }
 
 /// It counts on in parent and child after a move, and each file goes on where it was.
@@ -116,7 +158,7 @@ async fn a_family(vm: &Vm, kind: &str, more: &str) -> Result<(), Failure> {
 pub async fn many_cycles_lose_nothing(vm: &Vm) -> Result<(), Failure> {
     let mut client = Client::connect(vm).await?;
     let mut gaps = Vec::new();
-    let cycles: u64 = vm.amount(1000, 5);
+    let cycles = vm.planned("move_cycles")?;
     for cycle in 1..=cycles {
         let done = upgrade(vm, STATEFUL).await?;
         check!(done.level == "checkpoint", "cycle {cycle} was {done:?}");

@@ -1,12 +1,20 @@
 //! Checkpoints, made by the CRIU of the guest of services that have clients.
 
 mod client;
+mod crash_points;
+mod elsewhere;
+mod foreign;
+mod full;
 mod hard;
 mod kept;
+mod killed;
+mod large;
 mod moved;
 mod refused;
 mod state;
 mod support;
+mod tripwire;
+mod warm;
 
 use std::time::Duration;
 
@@ -18,12 +26,22 @@ use crate::scenario;
 use crate::scenario::{Scenario, Start};
 use crate::vm::Vm;
 
+use crash_points::crash_points_of_the_supervisor;
+use elsewhere::another_machine;
+use foreign::another_criu;
+use full::a_full_disk;
 use hard::{a_damaged_image_is_refused, many_cycles_lose_nothing, whatever_a_process_has};
 use kept::{checkpoint_cleanup, checkpoint_directories, checkpoint_listing, checkpoint_metadata};
+use killed::{
+    criu_killed_at_each_step_of_a_checkpoint, criu_killed_at_each_step_of_a_move,
+    criu_killed_at_each_step_of_a_restore,
+};
+use large::a_large_service;
 use moved::{clients_of_a_moved_service, fallback_strategy};
 use refused::what_is_not_made_again;
 use state::{manual_checkpoint, state_preservation};
 use support::{checkpoint_configuration, checkpoint_support, criu_availability};
+use warm::warm_start;
 
 /// For a checkpoint or a restore of a small service on an emulated processor, and for what follows from it.
 const REACTION: Duration = Duration::from_secs(20);
@@ -38,7 +56,7 @@ const STATEFUL_FILE: &str = "test-stateful-service.toml";
 const KEPT: &str = "/var/lib/graph/checkpoints";
 
 /// All scenarios of the suite.
-pub const SCENARIOS: [Scenario; 15] = [
+pub const SCENARIOS: [Scenario; 24] = [
     scenario!(
         criu_availability,
         "the CRIU that is there is found with its version, and one that is not is said to be missing"
@@ -87,6 +105,33 @@ pub const SCENARIOS: [Scenario; 15] = [
         start: Start::Clone, budget: LONG_BUDGET),
     scenario!(what_is_not_made_again,
         "what no checkpoint can bring back is named before anything is frozen, and the service runs on",
+        start: Start::Clone, budget: LONG_BUDGET),
+    scenario!(a_full_disk,
+        "without room, or where it is taken in the middle, a checkpoint is refused, and the service runs on",
+        start: Start::Clone, budget: LONG_BUDGET),
+    scenario!(a_large_service,
+        "a service with half a gibibyte of memory is written down and moved, each byte as it was",
+        start: Start::with_disks(&[1536]), budget: LONG_BUDGET),
+    scenario!(criu_killed_at_each_step_of_a_checkpoint,
+        "CRIU is killed at each step of a checkpoint: the service runs on, and nothing is left",
+        start: Start::Clone, budget: LONG_BUDGET),
+    scenario!(criu_killed_at_each_step_of_a_move,
+        "CRIU is killed at each step of a move: the next way is gone, or the service is started anew",
+        start: Start::Clone, budget: LONG_BUDGET),
+    scenario!(criu_killed_at_each_step_of_a_restore,
+        "CRIU is killed at each step of a restore: the service is started anew, and is there once",
+        start: Start::Clone, budget: LONG_BUDGET),
+    scenario!(crash_points_of_the_supervisor,
+        "the supervisor pauses, or is to execute itself again, at each step of a checkpoint, a move and a restore",
+        start: Start::Clone, budget: LONG_BUDGET),
+    scenario!(another_criu,
+        "a CRIU that is none, says something else, is missing or older than its images is named as that",
+        start: Start::Clone, budget: LONG_BUDGET),
+    scenario!(warm_start,
+        "a slow service starts from what it had come to, as long as that is whole and its declaration is the same",
+        start: Start::Clone, budget: LONG_BUDGET),
+    scenario!(another_machine,
+        "a service goes on in another machine with what it remembers, unless what is brought there cannot be used",
         start: Start::Clone, budget: LONG_BUDGET),
     scenario!(many_cycles_lose_nothing,
         "a service that is moved again and again has lost nothing, and neither has the machine",

@@ -6,7 +6,7 @@ mod crowds;
 mod daemon;
 mod disturbed;
 mod failures;
-mod held;
+pub mod held;
 mod host;
 mod sockets;
 mod swaps;
