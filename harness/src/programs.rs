@@ -92,7 +92,9 @@ impl Programs {
     /// Builds a second supervisor, which fails on request. The others are to be built after it.
     pub fn build_faulty(build: Build) -> Result<(), BuildError> {
         let [package, program, feature] = SUPERVISOR;
-        let programs = Self::of(build, &[package], &["--features", feature])?;
+        let feature = format!("{package}/{feature}");
+        // One program of all packages: with other packages, what they depend on would have other features, and be built anew.
+        let programs = Self::of(build, &PACKAGES, &["--bin", program, "--features", &feature])?;
         if !programs.can_be_made_to_fail(program)? {
             return Err(BuildError("the supervisor that is to fail has no code for it".into()));
         }
