@@ -226,6 +226,8 @@ mod tests {
         assert_eq!(expected(places(1, 10_000), &three), SECOND * 9);
         // Memory for one alone.
         assert_eq!(expected(places(2, 1_000), &three), SECOND * 9);
+        // Memory for two, which is free again when one of them has ended.
+        assert_eq!(expected(places(3, 1_300), &three), SECOND * 5);
         assert_eq!(expected(places(2, 10_000), &[(waiting, 5), (waiting, 5), (working, 4)]), SECOND * 5);
         assert_eq!(expected(places(2, 10_000), &[]), Duration::ZERO);
     }
