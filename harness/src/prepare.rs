@@ -8,7 +8,7 @@ use std::sync::Arc;
 use yakiros_vm::accel::{self, Choice};
 use yakiros_vm::cache::Cache;
 use yakiros_vm::cpio;
-use yakiros_vm::image::{self, BaseImage, ImageRequest, Progress};
+use yakiros_vm::image::{self, BaseImage, ImageRequest, OtherKernel, Progress};
 use yakiros_vm::machine::{Host, Machine};
 use yakiros_vm::provision::{ProvidedQemu, QemuChoice, provision_qemu};
 use yakiros_vm::qemu::Hardware;
@@ -18,7 +18,7 @@ use crate::programs::{Build, Programs};
 use crate::progress::Preparation;
 use crate::select::select;
 use crate::suite::{Config, MachineConfig, Suite};
-use crate::vm::{BOOT_INITRD, BOOT_KERNEL, COMPONENTS, FAULTY_SUPERVISOR};
+use crate::vm::{BOOT_INITRD, BOOT_KERNEL, BOOT_OTHER_KERNEL, COMPONENTS, FAULTY_SUPERVISOR};
 
 /// What all machines of a run are made of.
 pub struct Prepared {
@@ -26,6 +26,8 @@ pub struct Prepared {
     pub image: BaseImage,
     /// A layer for suites with daemons of Debian, if any of the run has them.
     daemons: Option<PathBuf>,
+    /// For suites that lead the guest into another kernel, if any of the run does.
+    other: Option<OtherKernel>,
     /// Our own programs.
     pub programs: Programs,
     /// QEMU and its accelerator.
@@ -43,6 +45,7 @@ pub type PrepareError = Box<dyn std::error::Error + Send + Sync>;
 struct Provided {
     image: BaseImage,
     daemons: Option<PathBuf>,
+    other: Option<OtherKernel>,
     qemu: ProvidedQemu,
     programs: Programs,
 }
@@ -52,17 +55,19 @@ fn provide(
     build: Build,
     faulty: bool,
     daemons: bool,
+    other: bool,
 ) -> Result<Provided, PrepareError> {
     let progress = Preparation::default();
     let cache = Cache::from_env()?;
     let mut image = image::prepare(&cache, request, &progress)?;
     let daemons = daemons.then(|| image.daemons(&cache, &progress)).transpose()?;
+    let other = other.then(|| image.other_kernel(&cache, request, &progress)).transpose()?;
     let qemu = provision_qemu(&cache, &QemuChoice::from_env(), &progress)?;
     progress.step("build the guest's programs");
     if faulty {
         Programs::build_faulty(build)?;
     }
-    Ok(Provided { image, daemons, qemu, programs: Programs::build_as(build)? })
+    Ok(Provided { image, daemons, other, qemu, programs: Programs::build_as(build)? })
 }
 
 /// Whether a machine of the run is so.
@@ -79,15 +84,16 @@ impl Prepared {
         let (request, build) = (options.image.clone(), options.profile.programs);
         let faulty = wants(options, |machine| machine.fault_injection);
         let daemons = wants(options, |machine| machine.daemons);
+        let other = wants(options, |machine| machine.other_kernel);
         let provided =
-            tokio::task::spawn_blocking(move || provide(&request, build, faulty, daemons)).await??;
-        let Provided { image, daemons, qemu, programs } = provided;
+            tokio::task::spawn_blocking(move || provide(&request, build, faulty, daemons, other)).await??;
+        let Provided { image, daemons, other, qemu, programs } = provided;
         let acceleration = match options.accelerator {
             Some(accelerator) => Choice { accelerator, reason: "asked for on the command line".into() },
             None => accel::choose(&qemu.qemu, &image.kernel, work).await,
         };
         let host = Arc::new(Host { qemu: qemu.qemu.clone(), accelerator: acceleration.accelerator });
-        Ok(Self { image, daemons, programs, host, qemu, acceleration })
+        Ok(Self { image, daemons, other, programs, host, qemu, acceleration })
     }
 
     /// The machine of a suite, not yet booted. Its own layer is written into `work`.
@@ -103,7 +109,9 @@ impl Prepared {
         let daemons = self.daemons.iter().filter(|_| config.machine.daemons);
         let mut layers: Vec<PathBuf> =
             self.image.layers.iter().chain(daemons).chain([&layer]).cloned().collect();
-        let boot = config.machine.boot_files.then(|| self.write_boot_files(&layers, work)).transpose()?;
+        let other = self.other.as_ref().filter(|_| config.machine.other_kernel);
+        let boot =
+            config.machine.boot_files.then(|| self.write_boot_files(&layers, other, work)).transpose()?;
         layers.extend(boot.clone());
         let mut arguments = vec![format!("yakiros.modules={}", config.machine.modules.join(","))];
         match &options.init {
@@ -130,11 +138,22 @@ impl Prepared {
         Ok(machine)
     }
 
-    /// A layer with the kernel and with all `layers` as one initrd; its path in `work`.
-    fn write_boot_files(&self, layers: &[PathBuf], work: &Path) -> io::Result<PathBuf> {
+    /// A layer with the kernel and with all `layers` as one initrd; its path in `work`. The initrd serves the other kernel,
+    /// too: it has the modules of both.
+    fn write_boot_files(
+        &self,
+        layers: &[PathBuf],
+        other: Option<&OtherKernel>,
+        work: &Path,
+    ) -> io::Result<PathBuf> {
         let initrd = work.join("initrd");
-        cpio::concatenate(layers, &mut fs::File::create(&initrd)?)?;
+        let modules = other.map(|other| other.modules.clone());
+        let layers: Vec<_> = layers.iter().cloned().chain(modules).collect();
+        cpio::concatenate(&layers, &mut fs::File::create(&initrd)?)?;
         let mut layer = self.image.layer();
+        if let Some(other) = other {
+            layer.host_file(BOOT_OTHER_KERNEL, 0o600, &other.kernel)?;
+        }
         layer.host_file(BOOT_KERNEL, 0o600, &self.image.kernel)?;
         layer.host_file(BOOT_INITRD, 0o600, &initrd)?;
         let path = work.join("boot.cpio");

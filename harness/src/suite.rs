@@ -12,7 +12,7 @@ use crate::scenario::Scenario;
 use crate::suites;
 
 /// All suites, in the order in which they run and are listed.
-pub static SUITES: [Suite; 10] = [
+pub static SUITES: [Suite; 11] = [
     Suite { name: "basic", scenarios: &suites::basic::SCENARIOS },
     Suite { name: "graph-analysis", scenarios: &suites::graph_analysis::SCENARIOS },
     Suite { name: "health-checks", scenarios: &suites::health_checks::SCENARIOS },
@@ -21,6 +21,7 @@ pub static SUITES: [Suite; 10] = [
     Suite { name: "hot-swap", scenarios: &suites::hot_swap::SCENARIOS },
     Suite { name: "checkpointing", scenarios: &suites::checkpointing::SCENARIOS },
     Suite { name: "kexec", scenarios: &suites::kexec::SCENARIOS },
+    Suite { name: "kexec-jumps", scenarios: &suites::kexec_jumps::SCENARIOS },
     Suite { name: "access", scenarios: &suites::access::SCENARIOS },
     Suite { name: "examples", scenarios: &suites::examples::SCENARIOS },
 ];
@@ -75,6 +76,9 @@ pub struct MachineConfig {
     /// Has [`crate::vm::BOOT_KERNEL`] and [`crate::vm::BOOT_INITRD`], to be booted once more from inside.
     #[serde(default)]
     pub boot_files: bool,
+    /// Beside them [`crate::vm::BOOT_OTHER_KERNEL`]: Debian's kernel in a guest with Alpine's, and the other way round.
+    #[serde(default)]
+    pub other_kernel: bool,
     /// The folder of the component files, seen from the suite's.
     #[serde(default = "usual_components")]
     pub components: PathBuf,

@@ -18,5 +18,7 @@ pub mod hot_swap;
 pub mod isolation;
 #[path = "../suites/kexec/scenarios.rs"]
 pub mod kexec;
+#[path = "../suites/kexec-jumps/scenarios.rs"]
+pub mod kexec_jumps;
 #[path = "../suites/supervision/scenarios.rs"]
 pub mod supervision;

@@ -12,6 +12,7 @@ use serde::Deserialize;
 use yakiros_guest::protocol::{Exec, ExitStatus};
 use yakiros_reports::event::{CrashPoint, Event, Ledger, Metric, Outcome, Step, ms};
 use yakiros_vm::agent::{AgentResult, Connection, Output};
+use yakiros_vm::console::Class;
 use yakiros_vm::machine::{Ended, Guest};
 
 use crate::events::Events;
@@ -33,8 +34,10 @@ pub const FAULTY_SUPERVISOR: &str = "/usr/local/lib/graph-resolver-faulty";
 
 /// The kernel that a guest with `boot_files` runs, as a bzImage.
 pub const BOOT_KERNEL: &str = "/boot/vmlinuz";
-/// What it has begun with, without these two.
+/// What it has begun with, without what is below `/boot`.
 pub const BOOT_INITRD: &str = "/boot/initrd";
+/// The kernel that a guest with `other_kernel` does not run, as a bzImage; it begins with [`BOOT_INITRD`], too.
+pub const BOOT_OTHER_KERNEL: &str = "/boot/vmlinuz-other";
 
 /// A guest in the hands of one scenario.
 pub struct Vm {
@@ -46,6 +49,7 @@ pub struct Vm {
     programs: Programs,
     log: ScenarioLog,
     siblings: Siblings,
+    expected: Cell<Option<Class>>,
 }
 
 /// What other guests of the same suite are made of.
@@ -167,7 +171,7 @@ impl Vm {
         log: ScenarioLog,
         siblings: Siblings,
     ) -> Self {
-        Self { guest, disks, limits, profile, programs, log, siblings }
+        Self { guest, disks, limits, profile, programs, log, siblings, expected: Cell::new(None) }
     }
 
     /// Another guest, a clone of the suite's machine as it was saved. Its console is beside that of the first; what it is
@@ -185,6 +189,7 @@ impl Vm {
             programs: self.programs.clone(),
             log: self.log.clone(),
             siblings: self.siblings.clone(),
+            expected: Cell::new(None),
         })
     }
 
@@ -221,6 +226,16 @@ impl Vm {
                 eprintln!("failed to keep {}: {error}", disk.display());
             }
         }
+    }
+
+    /// The guest's kernel is about to fail in this way, which is what the scenario is about: it fails no scenario.
+    pub fn expect_console(&self, class: Class) {
+        self.expected.set(Some(class));
+    }
+
+    /// See [`Self::expect_console`].
+    pub fn is_expected(&self, class: Class) -> bool {
+        self.expected.get() == Some(class)
     }
 
     /// A limit that is fair on this host.

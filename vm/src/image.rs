@@ -124,7 +124,67 @@ pub struct BaseImage {
     leases: Vec<Entry>,
 }
 
+/// A kernel that the guest does not begin with, and may be led into.
+#[derive(Debug, Clone)]
+pub struct OtherKernel {
+    /// A bzImage.
+    pub kernel: PathBuf,
+    /// The initramfs layer of its modules, which goes beside any other kernel's.
+    pub modules: PathBuf,
+}
+
 impl BaseImage {
+    /// Provides the kernel that `request` does not ask for: Debian's, or beside that Alpine's.
+    pub fn other_kernel(
+        &mut self,
+        cache: &Cache,
+        request: &ImageRequest,
+        progress: &dyn Progress,
+    ) -> Result<OtherKernel, ImageError> {
+        let other = match request.kernel {
+            Kernel::Alpine => Kernel::Debian,
+            Kernel::Debian => Kernel::Alpine,
+        };
+        let (kernel, entry) = self.kernel_of(other, cache, request.alpine_mirror.as_deref(), progress)?;
+        let modules = entry.path(self.modules_layer());
+        merge_records(&mut self.records, entry.records());
+        self.leases.push(entry);
+        Ok(OtherKernel { kernel, modules })
+    }
+
+    /// The bzImage of a kernel, and the entry with its modules.
+    fn kernel_of(
+        &mut self,
+        kernel: Kernel,
+        cache: &Cache,
+        mirror: Option<&str>,
+        progress: &dyn Progress,
+    ) -> Result<(PathBuf, Entry), ImageError> {
+        Ok(match (kernel, mirror) {
+            (Kernel::Alpine, Some(mirror)) => {
+                let entry = alpine_mirror::kernel(cache, mirror, progress)?;
+                (entry.path(alpine_mirror::KERNEL), entry)
+            }
+            (Kernel::Alpine, None) => {
+                let wheel = alpine::wheel(cache, progress)?;
+                let kernel = wheel.path(alpine::KERNEL);
+                let entry = alpine::layers(cache, &wheel, progress)?;
+                self.leases.push(wheel);
+                (kernel, entry)
+            }
+            (Kernel::Debian, _) => {
+                let entry = debian_kernel::layers(cache, progress)?;
+                (entry.path(debian_kernel::KERNEL), entry)
+            }
+        })
+    }
+
+    /// Which of [`MODULE_LAYERS`] fits the base layer.
+    fn modules_layer(&self) -> &'static str {
+        let merged = self.dir_links.iter().any(|(link, _)| link == "lib");
+        MODULE_LAYERS[usize::from(merged)].0
+    }
+
     /// Provides daemons of Debian for guests that are to have them; the layer, which the caller adds.
     pub fn daemons(&mut self, cache: &Cache, progress: &dyn Progress) -> Result<PathBuf, ImageError> {
         let entry = tools::daemons(cache, progress)?;
@@ -181,25 +241,9 @@ fn add_kernel(
         image.kernel.clone_from(kernel);
         return Ok(Modules::FromRootfs);
     }
-    let entry = match (request.kernel, &request.alpine_mirror) {
-        (Kernel::Alpine, Some(mirror)) => {
-            let entry = alpine_mirror::kernel(cache, mirror, progress)?;
-            image.kernel = entry.path(alpine_mirror::KERNEL);
-            entry
-        }
-        (Kernel::Alpine, None) => {
-            let wheel = alpine::wheel(cache, progress)?;
-            image.kernel = wheel.path(alpine::KERNEL);
-            let entry = alpine::layers(cache, &wheel, progress)?;
-            image.leases.push(wheel);
-            entry
-        }
-        (Kernel::Debian, _) => {
-            let entry = debian_kernel::layers(cache, progress)?;
-            image.kernel = entry.path(debian_kernel::KERNEL);
-            entry
-        }
-    };
+    let (kernel, entry) =
+        image.kernel_of(request.kernel, cache, request.alpine_mirror.as_deref(), progress)?;
+    image.kernel = kernel;
     entry.note("kernel_release").clone_into(&mut image.kernel_release);
     let unpacked = vmlinux::unpacked(cache, &image.kernel, progress)?;
     image.vmlinux = Some(unpacked.path(vmlinux::VMLINUX)).filter(|path| path.exists());
@@ -230,8 +274,7 @@ fn add_base(
         image.dir_links = parse_links(base.note("dir_links"));
         merge_records(&mut image.records, base.records());
     }
-    let merged = image.dir_links.iter().any(|(link, _)| link == "lib");
-    let (layer, _) = MODULE_LAYERS[usize::from(merged)];
+    let layer = image.modules_layer();
     match (modules, &base) {
         (Modules::Entry(entry), _) => {
             image.layers.push(entry.path(layer));

@@ -157,6 +157,14 @@ impl Qmp {
         self.execute("cont", None).await.map(drop)
     }
 
+    /// Cuts the guest's power and gives it back: what was not on a disk is gone. QEMU goes on.
+    pub async fn cut_power(&self) -> Result<(), VmError> {
+        // It was told to end at a reset, whoever asks for that.
+        self.execute("set-action", Some(json!({"reboot": "reset"}))).await?;
+        self.execute("system_reset", None).await?;
+        self.execute("set-action", Some(json!({"reboot": "shutdown"}))).await.map(drop)
+    }
+
     /// Ends QEMU.
     pub async fn quit(&self) -> Result<(), VmError> {
         self.execute("quit", None).await.map(drop)

@@ -18,8 +18,10 @@ const QUESTION: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(100);
 /// For everything to be restored.
 const RESTORED: Duration = Duration::from_secs(60);
+/// Lines of the console that are shown of a kernel that does not answer.
+const LAST_LINES: usize = 30;
 /// Tells one boot from another.
-const BOOT: &str = "/proc/sys/kernel/random/boot_id";
+pub const BOOT: &str = "/proc/sys/kernel/random/boot_id";
 /// What goes on.
 const SERVICES: [&str; 10] =
     ["counter", "echo", "idle-1", "idle-2", "idle-3", "idle-4", "idle-5", "idle-6", "idle-7", "idle-8"];
@@ -60,8 +62,19 @@ pub async fn real_same_kernel(vm: &Vm) -> Result<(), Failure> {
 }
 
 /// Waits until the agent of another boot answers. Nobody hears the questions in between; a kernel that panics is seen.
-async fn another_boot(vm: &Vm, boot: &str) -> Result<(), Failure> {
-    let (limit, question) = (vm.limit(JUMP), vm.limit(QUESTION));
+pub async fn another_boot(vm: &Vm, boot: &str) -> Result<(), Failure> {
+    answers_anew(vm, boot, JUMP).await.map_err(|error| match error.kind {
+        VmErrorKind::TimedOut { .. } => Failure::supervisor(format!("no other kernel answers: {error}")),
+        _ => error.into(),
+    })
+}
+
+/// See [`another_boot`].
+///
+/// # Errors
+/// What the console shows, the end of QEMU, or, when nobody answers until the limit, what the console said last.
+pub async fn answers_anew(vm: &Vm, boot: &str, limit: Duration) -> Result<(), VmError> {
+    let (limit, question) = (vm.limit(limit), vm.limit(QUESTION));
     let begun = Instant::now();
     while begun.elapsed() < limit {
         let asked = async {
@@ -73,13 +86,15 @@ async fn another_boot(vm: &Vm, boot: &str) -> Result<(), Failure> {
             // The next one's agent is there before process 1 has mounted anything.
             Ok(_) | Err(VmError { kind: VmErrorKind::Guest(_), .. }) => tokio::time::sleep(PAUSE).await,
             Err(VmError { kind: VmErrorKind::TimedOut { .. }, .. }) => {}
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(error),
         }
     }
-    Err(Failure::supervisor(format!("no other kernel answers within {limit:.0?}")))
+    let console = vm.guest.console.tail(LAST_LINES);
+    Err(VmError::new("find another kernel", VmErrorKind::TimedOut { limit, console }))
 }
 
-async fn settled(vm: &Vm) -> Result<Status, Failure> {
+/// Waits until everything is restored or started.
+pub async fn settled(vm: &Vm) -> Result<Status, Failure> {
     vm.until("the supervisor answers", "graphctl status >/dev/null 2>&1", REACTION).await?;
     vm.wait_settled(RESTORED).await?;
     vm.status().await

@@ -2,10 +2,10 @@
 
 mod commands;
 mod errors;
-mod jump;
+pub mod jump;
 mod readiness;
-mod report;
-mod trial;
+pub mod report;
+pub mod trial;
 
 use std::time::Duration;
 
@@ -23,15 +23,15 @@ use trial::{
 };
 
 /// For a command that only looks: CRIU answers four questions under emulation.
-const LOOK: Duration = Duration::from_secs(20);
+pub const LOOK: Duration = Duration::from_secs(20);
 /// For everything up to the jump and back.
-const TRIAL: Duration = Duration::from_secs(40);
+pub const TRIAL: Duration = Duration::from_secs(40);
 /// For several of those.
 const LONG_BUDGET: Duration = Duration::from_secs(180);
 /// For a component to answer, or to be written down.
 const REACTION: Duration = Duration::from_secs(10);
 /// Where checkpoints are kept.
-const KEPT: &str = "/var/lib/graph/checkpoints";
+pub const KEPT: &str = "/var/lib/graph/checkpoints";
 /// Says whether a kernel is loaded.
 const LOADED: &str = "/sys/kernel/kexec_loaded";
 

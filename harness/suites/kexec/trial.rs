@@ -151,7 +151,7 @@ pub async fn interrupted(vm: &Vm) -> Result<(), Failure> {
 }
 
 pub async fn performance(vm: &Vm) -> Result<(), Failure> {
-    let runs = vm.amount(5, 2);
+    let runs = vm.amount(5, 1);
     let mut times: Vec<Vec<f64>> = vec![Vec::new(); PHASES.len()];
     let (mut whole, mut slowest) = (Vec::new(), 0);
     for _ in 0..runs {

@@ -4,6 +4,8 @@
 pub const INIT: &str = "init";
 /// Kernel modules to load before the init starts, by name: `yakiros.modules=virtio_blk,ext4`.
 pub const MODULES: &str = "yakiros.modules";
+/// A disk with ext4 that is mounted before the init starts, and where: `yakiros.mount=/dev/vda:/var/lib/graph`.
+pub const MOUNT: &str = "yakiros.mount";
 /// What is executed when the command line names no init.
 pub const DEFAULT_INIT: &str = "/sbin/graph-resolver";
 

@@ -15,7 +15,8 @@ use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::process::{ChildStdout, Command, Stdio};
 use std::sync::mpsc;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 use std::{fs, io};
 
 use nix::kmod::{ModuleInitFlags, finit_module};
@@ -26,6 +27,10 @@ use yakiros_guest::cmdline;
 const AGENT: &str = "/sbin/yakiros-agent";
 /// The agent only has to find its port; a machine on which that takes longer has no port.
 const AGENT_READY_LIMIT: Duration = Duration::from_secs(10);
+/// Its driver is loaded already: it only has to be announced.
+const DISK_LIMIT: Duration = Duration::from_secs(5);
+/// Between two looks for it.
+const DISK_PAUSE: Duration = Duration::from_millis(10);
 /// What the channel to the host needs, on kernels that have it as modules.
 const CHANNEL_MODULES: [&str; 3] = ["virtio_pci", "virtio_mmio", "virtio_console"];
 /// Mounted for the agent's start and taken away again: source, target, type.
@@ -39,6 +44,11 @@ fn main() -> Infallible {
     }
     let arguments = fs::read_to_string("/proc/cmdline").unwrap_or_default();
     load_modules(&arguments);
+    if let Some((device, target)) =
+        cmdline::value(&arguments, cmdline::MOUNT).and_then(|value| value.split_once(':'))
+    {
+        report(&format!("mount {device}"), mount_disk(device, target));
+    }
     report("start the agent", start_agent());
     for (_, target, _) in TEMPORARY_MOUNTS {
         report(&format!("unmount {target}"), umount2(target, MntFlags::MNT_DETACH).map_err(io::Error::from));
@@ -62,7 +72,7 @@ fn power_off() -> Infallible {
             "power off",
             reboot(RebootMode::RB_POWER_OFF).map(|never| match never {}).map_err(io::Error::from),
         );
-        std::thread::sleep(Duration::from_secs(1));
+        thread::sleep(Duration::from_secs(1));
     }
 }
 
@@ -76,6 +86,15 @@ fn leave_initramfs() -> io::Result<()> {
     nix::unistd::chroot(".")?;
     std::env::set_current_dir("/")?;
     fs::remove_dir(NEW_ROOT)
+}
+
+/// Mounts a disk where the init is to find it, as an initrd does.
+fn mount_disk(device: &str, target: &str) -> io::Result<()> {
+    let begun = Instant::now();
+    while !fs::exists(device)? && begun.elapsed() < DISK_LIMIT {
+        thread::sleep(DISK_PAUSE);
+    }
+    mount_at(device, target, "ext4")
 }
 
 fn mount_at(source: &str, target: &str, kind: &str) -> io::Result<()> {
@@ -122,7 +141,7 @@ fn start_agent() -> io::Result<()> {
     let mut child = Command::new(AGENT).stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
     let output = child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
     let (sender, receiver) = mpsc::channel();
-    std::thread::spawn(move || sender.send(first_line(output)));
+    thread::spawn(move || sender.send(first_line(output)));
     match receiver.recv_timeout(AGENT_READY_LIMIT) {
         Ok(Ok(line)) if line == "ready\n" => Ok(()),
         Ok(Ok(line)) => Err(io::Error::other(format!("it ended without being ready: {line:?}"))),

@@ -1,0 +1,45 @@
+//! Into other kernels for real: across versions, twice, from a disk, and when it goes wrong.
+
+mod across;
+mod broken;
+mod disk;
+mod power;
+mod services;
+
+use std::time::Duration;
+
+use crate::scenario;
+use crate::scenario::{Scenario, Start};
+
+use across::another_kernel_and_back;
+use broken::{a_kernel_that_hangs, a_kernel_that_panics};
+use disk::images_on_a_disk;
+use power::power_cut_in_each_phase;
+
+/// For a jump and what comes after it.
+const JUMP_BUDGET: Duration = Duration::from_secs(240);
+/// For a boot after each of five cuts.
+const CUTS_BUDGET: Duration = Duration::from_secs(600);
+
+/// A disk that is there before process 1, as an initrd has it, and on which the images lie.
+const DISK: Start = Start::Cold {
+    disks_mb: &[256],
+    arguments: &["yakiros.mount=/dev/vda:/var/lib/graph", "yakiros.checkpoint=/var/lib/graph/jump"],
+};
+
+/// All scenarios of the suite.
+pub const SCENARIOS: [Scenario; 5] = [
+    scenario!(another_kernel_and_back,
+        "services and the connection between two processes of one go on under another kernel, and under the first one again",
+        start: Start::with_disks(&[256]), budget: JUMP_BUDGET),
+    scenario!(images_on_a_disk,
+        "what lies on a disk is found by the next kernel; an open file in memory is named before anything is done",
+        start: DISK, budget: JUMP_BUDGET),
+    scenario!(power_cut_in_each_phase,
+        "wherever the power goes, everything is started anew, and nothing half made is believed",
+        start: DISK, budget: CUTS_BUDGET),
+    scenario!(a_kernel_that_panics, "a kernel that cannot start is shown with what it said",
+        start: Start::Clone, budget: JUMP_BUDGET),
+    scenario!(a_kernel_that_hangs, "a kernel that starts nothing is shown as one that does not answer",
+        start: Start::Clone, budget: JUMP_BUDGET),
+];
