@@ -28,6 +28,8 @@ const QUESTION_LIMIT: Duration = Duration::from_secs(30);
 /// The CRIU that does not ask internet sockets for SO_PASSCRED.
 const KNOWS_NEW_SOCKETS: Version = Version { major: 4, minor: 2, patch: 0 };
 
+/// The module that keeps peers of connections waiting.
+const NETWORK_LOCK: &str = "nf_tables";
 /// What CRIU calls it that the kernel tells which memory has changed.
 const DIRTY_TRACKING: &str = "mem_dirty_track";
 
@@ -112,6 +114,8 @@ enum Ask {
     Pair(fn(Version) -> Answer),
     /// `criu check`, alone or with the name of a feature; with what would help.
     Criu(Option<&'static str>, fn() -> Help),
+    /// The kernel, by trying, and then `criu check` with the name of a feature.
+    Both(fn() -> Answer, &'static str, fn() -> Help),
 }
 
 /// In the order of need. A feature that CRIU can check is asked of it; kernel modules are known better by trying.
@@ -180,7 +184,8 @@ const QUESTIONS: [Question; 16] = [
         name: "network-lock",
         purpose: "that peers of connections wait while the process is not there",
         required: false,
-        ask: Ask::Criu(Some("network_lock_nftables"), || Help::Module("nf_tables".to_owned())),
+        // CRIU keeps what it once found, and modules go.
+        ask: Ask::Both(has_network_lock, "network_lock_nftables", || Help::Module(NETWORK_LOCK.to_owned())),
     },
     Question {
         name: "dirty-tracking",
@@ -242,6 +247,10 @@ fn answer(ask: &Ask, criu: &Result<Criu, CriuError>) -> Answer {
         Ask::Kernel(ask) => ask(),
         Ask::Pair(ask) => ask(criu()?.version),
         Ask::Criu(feature, help) => check(criu()?, *feature).map_err(|why| (why, help())),
+        Ask::Both(ask, feature, help) => {
+            ask()?;
+            check(criu()?, Some(feature)).map_err(|why| (why, help()))
+        }
     }
 }
 
@@ -263,6 +272,12 @@ fn program(name: &str, flag: &str, package: &str) -> Answer {
         Ok(_) => Err((format!("the program {name} is not that of {package}"), help())),
         Err(error) => Err((format!("{name}: {error}"), help())),
     }
+}
+
+/// Whether the kernel has now what keeps packets back.
+fn has_network_lock() -> Answer {
+    let help = || Help::Module(NETWORK_LOCK.to_owned());
+    if has_nf_tables() { Ok(()) } else { Err(("the kernel has no nf_tables".to_owned(), help())) }
 }
 
 /// Whether memory can be copied in several rounds here.
@@ -287,7 +302,7 @@ pub(crate) fn lacks(sockets: &BTreeSet<Socket>) -> Vec<String> {
         .map(|(why, help)| format!("the kernel does not list such sockets ({why}): {help}"))
         .collect();
     if sockets.contains(&Socket::TcpConnected) && !has_nf_tables() {
-        let help = Help::Module("nf_tables".to_owned());
+        let help = Help::Module(NETWORK_LOCK.to_owned());
         lacks.push(format!("peers of its connections cannot be kept waiting: {help}"));
     }
     lacks.dedup();

@@ -84,7 +84,6 @@ pub struct Checkpoints {
 
 /// A process that is being written.
 struct Dumping {
-    component: Rc<str>,
     after: After,
     task: AbortHandle,
     /// Why it is no longer.
@@ -174,10 +173,10 @@ pub fn begin(
     after: After,
     limit: Duration,
 ) {
-    let name = Rc::from(component.name.as_str());
+    let name = component.name.clone();
     let work = spawn_local(attempt(Rc::clone(supervisor), run, component, after, limit));
     let task = work.abort_handle();
-    let dumping = Dumping { component: name, after, task, cancelled: None, end: None };
+    let dumping = Dumping { after, task, cancelled: None, end: None };
     supervisor.checkpoints.dumps.borrow_mut().insert(run, dumping);
     let supervisor = Rc::clone(supervisor);
     spawn_local(async move {
@@ -186,6 +185,10 @@ pub fn begin(
             Ok(Err(_)) => Err("it was called off".into()),
             Err(_) => Err(format!("it was not done within {limit:?}").into()),
         };
+        if outcome.is_err() {
+            // It serves when it is told that nothing came of it, and its sockets have to.
+            mending::after(&supervisor, &name).await;
+        }
         conclude(&supervisor, run, outcome);
     });
 }
@@ -200,7 +203,6 @@ fn conclude(supervisor: &Rc<Supervisor>, run: RunId, outcome: Result<Written, Rc
         None => outcome,
     };
     supervisor.dispatch(Event::Checkpointed(run, outcome));
-    mending::after(supervisor, &dumping.component);
     if let Some(end) = dumping.end {
         supervisor.dispatch(end);
     }

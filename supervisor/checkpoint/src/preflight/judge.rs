@@ -51,6 +51,8 @@ const DEVICES: [&str; 10] = [
 const LOOPBACK: &str = "lo";
 /// Why such a file is in the way.
 const FROM_OUTSIDE: &str = "it was opened outside of its mount namespace";
+/// Why a socket is in the way that is in no table of its process's network, such as the channel of a hot swap.
+const OF_ANOTHER_NETWORK: &str = "it was made in another network, where CRIU does not find it";
 /// Terminals.
 const TERMINALS: &str = "/dev/pts/";
 /// What begins the names of memory that has a file's form, and is in no directory that could be mounted.
@@ -172,8 +174,10 @@ fn open(tree: &Tree, descriptor: &Descriptor, criu: Version, options: &mut Optio
     if let Some(inode) = target.strip_prefix("socket:[").and_then(|rest| rest.strip_suffix(']')) {
         let socket = inode.parse().ok().and_then(|inode: u64| tree.sockets.get(&inode));
         options.tcp_established |= socket == Some(&Socket::TcpConnected);
-        // One that is neither bound nor connected is in no table, so this is no proof of a family without one.
-        return None;
+        // One that is neither bound nor connected is in no table, so this is no proof of a family without one. CRIU asks the
+        // network of the process about it.
+        let is_foreign = socket.is_none() && tree.isolation.namespaces.contains("net");
+        return is_foreign.then(|| reason(OF_ANOTHER_NETWORK, "do without `net` in its namespaces"));
     }
     if is_from_outside(tree, target, descriptor.place.map(|(mount, _)| mount)) {
         // It is opened anew by whoever has it restored.
@@ -407,6 +411,22 @@ mod tests {
         assert!(
             of("net", &["lo", "eth0"]).starts_with("process 7, its network (eth0): what is at the other")
         );
+    }
+
+    #[test]
+    fn a_socket_of_another_network_is_named() {
+        let of = |kind: &str, inode: u64| {
+            let isolation = Isolation { namespaces: [kind.to_owned()].into(), ..Isolation::default() };
+            let descriptor =
+                Descriptor { number: 3, target: "socket:[13]".to_owned(), ..Descriptor::default() };
+            let sockets = [(inode, Socket::Unix)].into();
+            let processes = vec![process(vec![descriptor], Vec::new())];
+            let verdict = judge(&Tree { processes, sockets, isolation, ..Tree::default() });
+            verdict.findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+        };
+        assert!(of("net", 12).contains("descriptor 3 (socket:[13]): it was made in another network"));
+        assert_eq!(of("net", 13), "");
+        assert_eq!(of("uts", 12), "");
     }
 
     #[test]

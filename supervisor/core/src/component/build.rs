@@ -421,7 +421,11 @@ fn health(r: &mut Reader<'_>) -> Option<Health> {
 }
 
 /// What of a process no checkpoint can bring back, and what declares it.
-fn not_made_again(isolation: &Isolation, security: &Security) -> Option<(&'static str, &'static str)> {
+fn not_made_again(
+    isolation: &Isolation,
+    security: &Security,
+    has_channel: bool,
+) -> Option<(&'static str, &'static str)> {
     let all = [
         (isolation.has(Namespace::User), ("users of its own", "\"user\" in `isolation.namespaces`")),
         (isolation.network.is_some(), ("an interface to a bridge", "`isolation.network`")),
@@ -433,6 +437,13 @@ fn not_made_again(isolation: &Isolation, security: &Security) -> Option<(&'stati
         (
             isolation.init && isolation.has(Namespace::Mount),
             ("a first process from outside of its file systems", "`isolation.init`"),
+        ),
+        (
+            has_channel && isolation.has(Namespace::Net),
+            (
+                "the channel of a hot swap in another network than its own",
+                "\"net\" in `isolation.namespaces`",
+            ),
         ),
     ];
     all.into_iter().find_map(|(has, what)| has.then_some(what))
@@ -453,7 +464,9 @@ fn checkpoint(
         r.without(S, "warm_start", "checkpoints are not enabled: set `checkpoint.enabled = true`");
     }
     let moves = lifecycle.handoff == Handoff::Checkpoint;
-    if let Some((what, key_of_it)) = not_made_again(isolation, security).filter(|_| enabled || moves) {
+    let has_channel = matches!(lifecycle.handoff, Handoff::Checkpoint | Handoff::FdPassing);
+    let obstacle = not_made_again(isolation, security, has_channel);
+    if let Some((what, key_of_it)) = obstacle.filter(|_| enabled || moves) {
         let (section, key) = match enabled {
             true => (S, "enabled"),
             false if r.has("lifecycle", "handoff") => ("lifecycle", "handoff"),

@@ -1,4 +1,5 @@
-//! After a worker that did not come to its end: what it has left is put right by another one, and nobody waits for that.
+//! After a worker that did not come to its end: what it has left is put right by another one, before the process is told to
+//! go on with what it had.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -14,10 +15,14 @@ use crate::supervisor::Supervisor;
 /// For others to end what they do, and for the disk to remove images.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// If one at work for this component was killed, by whomever.
-pub fn after(supervisor: &Rc<Supervisor>, component: &str) {
+/// What is waited for it. It is first about the sockets that stand in repair, which takes less than a second even on an
+/// emulated processor; images may take longer, and are in nobody's way.
+const WAIT: Duration = Duration::from_secs(5);
+
+/// If one at work for this component was killed, by whomever: until what it has left is put right, or that takes too long.
+pub async fn after(supervisor: &Rc<Supervisor>, component: &str) {
     let (supervisor, component) = (Rc::clone(supervisor), component.to_owned());
-    spawn_local(async move {
+    let work = spawn_local(async move {
         // Work that was called off drops its worker at its next turn.
         tokio::task::yield_now().await;
         if !supervisor.checkpoints.workers.was_lost(&component) {
@@ -31,6 +36,8 @@ pub fn after(supervisor: &Rc<Supervisor>, component: &str) {
         // Another attempt would come to the same; the next checkpoint makes it.
         let _ = supervisor.checkpoints.workers.was_lost(&component);
     });
+    // It goes on when nobody waits for it any more.
+    let _ = timeout(WAIT, work).await;
 }
 
 async fn mend(supervisor: &Rc<Supervisor>, component: &str) -> Result<(), Rc<str>> {

@@ -164,8 +164,10 @@ pub fn begin(
         if taken.is_err() {
             processes::clear_place(&supervisor, group.as_ref(), pid).await;
         }
+        if taken.is_err() {
+            mending::after(&supervisor, &component.name).await;
+        }
         supervisor.checkpoints.restores.borrow_mut().remove(&run);
-        mending::after(&supervisor, &component.name);
         match taken {
             Ok(event) => {
                 supervisor.dispatch(event);
