@@ -1,4 +1,4 @@
-//! A CRIU that is another, or none.
+//! A CRIU that is another, or none, and a kernel that lacks something.
 
 use crate::check;
 use crate::failure::Failure;
@@ -58,5 +58,36 @@ pub async fn another_criu(vm: &Vm) -> Result<(), Failure> {
     vm.sh(&format!("mv {place}.real {place}")).await?;
     let again = restore(vm, STATEFUL, &made.id).await?;
     check!(again.passed_over.is_none(), "with the CRIU that made it, it was {again:?}");
+    Ok(())
+}
+
+/// Modules that CRIU needs for what the service has. Of several that are missing the last of these is named.
+const MODULES: [&str; 3] = ["nf_tables", "unix_diag", "tcp_diag"];
+
+pub async fn a_kernel_that_lacks_something(vm: &Vm) -> Result<(), Failure> {
+    let mut client = Client::connect(vm).await?;
+    client.increment(vm).await?;
+    let pid = pid_of(vm, STATEFUL).await?;
+    checkpoint(vm, STATEFUL).await?;
+    // It would load them again by itself.
+    vm.sh("echo > /proc/sys/kernel/modprobe").await?;
+    let mut missing = Vec::new();
+    for module in MODULES {
+        // One that is built in cannot be taken away.
+        if !vm.run(&["rmmod", module], REACTION).await?.success() {
+            continue;
+        }
+        missing.push(module);
+        let (done, text, error) = attempt(vm, &["checkpoint", STATEFUL]).await?;
+        check!(!done && error.contains(module), "without {missing:?} it says {text}{error}");
+        check!(pid_of(vm, STATEFUL).await? == pid, "the service is another one");
+        let (_, report, _) = attempt(vm, &["checkpoint", "--check"]).await?;
+        check!(report.contains(module), "of {module}, which is missing, the report says nothing: {report}");
+    }
+    check!(client.increment(vm).await? == 2, "it does not count on");
+    if missing.len() < MODULES.len() {
+        let built_in = MODULES.iter().filter(|module| !missing.contains(module)).collect::<Vec<_>>();
+        return Err(Failure::skip(format!("this kernel has {built_in:?} in itself, or they are in use")));
+    }
     Ok(())
 }

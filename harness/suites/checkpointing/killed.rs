@@ -36,6 +36,15 @@ const RESTORE: [&str; 8] = [
     "Running post-resume scripts",
 ];
 
+/// What the worker tells, by which its steps are known, while the processes run.
+const MAKER: [&str; 3] =
+    [r#"begun":{"step":"preflight"#, r#"begun":{"step":"dump"#, r#"ended":{"step":"dump"#];
+/// When they are ended, or run on.
+const WRITTEN: &str = "written";
+/// The same of one that makes a process again.
+const REMAKER: [&str; 3] = [r#"begun":{"step":"verify"#, WAITING, r#"begun":{"step":"restore"#];
+const WAITING: &str = "waiting";
+
 /// What is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Work {
@@ -88,6 +97,29 @@ pub async fn criu_killed_at_each_step_of_a_restore(vm: &Vm) -> Result<(), Failur
     wire.remove(vm).await
 }
 
+pub async fn the_worker_killed_at_each_step(vm: &Vm) -> Result<(), Failure> {
+    let wire = Tripwire::worker(vm).await?;
+    let killed = Killed { name: "the worker", wire: &wire, action: "kill" };
+    if vm.amount(true, false) {
+        killed.at_each(vm, Work::Checkpoint, &MAKER, Serves::Same).await?;
+        killed.at_each(vm, Work::Checkpoint, &[WRITTEN], Serves::Same).await?;
+        killed.at_each(vm, Work::Move, &MAKER, Serves::Next).await?;
+        killed.at_each(vm, Work::Restore, &REMAKER, Serves::Anew).await?;
+    }
+    killed.at_each(vm, Work::Move, vm.amount(&[WRITTEN, WAITING], &[WRITTEN]), Serves::Anew).await?;
+    wire.remove(vm).await?;
+    // In the middle of what CRIU does, which ends with it.
+    let wire = Tripwire::criu(vm).await?;
+    let killed = Killed { name: "the worker", wire: &wire, action: "kill-parent" };
+    let few: &[&str] = &["repair on"];
+    killed.at_each(vm, Work::Checkpoint, vm.amount(&DUMP, few), Serves::Same).await?;
+    if vm.amount(true, false) {
+        killed.at_each(vm, Work::Move, &RESTORE, Serves::Anew).await?;
+        killed.at_each(vm, Work::Restore, &RESTORE, Serves::Anew).await?;
+    }
+    wire.remove(vm).await
+}
+
 impl Killed<'_> {
     /// All steps are tried, whatever comes of one.
     async fn at_each(&self, vm: &Vm, work: Work, steps: &[&str], serves: Serves) -> Result<(), Failure> {
@@ -126,6 +158,8 @@ impl Killed<'_> {
         vm.wait_settled(REACTION).await?;
         self.serves(vm, (work, step), serves, before, (client, counted), &said).await?;
         match work {
+            // It was ended for what nobody has heard of: what is said is that it is gone.
+            Work::Move if step == WRITTEN => check!(!done, "what was cut off is said to be done: {said}"),
             Work::Checkpoint => check!(!done, "what was cut off is said to be done: {said}"),
             Work::Move => {
                 let moved: Upgraded = serde_json::from_str(&text)

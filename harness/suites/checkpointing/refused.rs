@@ -35,6 +35,11 @@ pub async fn what_is_not_made_again(vm: &Vm) -> Result<(), Failure> {
             "[isolation]\nnamespaces = [\"net\"]\nnetwork = { bridge = \"cells\", address = \"10.9.0.2/24\" }\n",
             "its network (eth0): what is at the other end",
         ),
+        ("[isolation]\nnamespaces = [\"net\"]\n", "it was made in another network"),
+        (
+            "[isolation]\nnamespaces = [\"mount\", \"cgroup\"]\n",
+            "what is mounted at /sys/fs/cgroup (cgroup2): CRIU would mount all of the machine's groups",
+        ),
         (
             "[isolation]\nnamespaces = [\"mount\", \"pid\"]\ninit = true\n",
             "it was opened outside of its mount namespace; do without `init`",

@@ -3,6 +3,7 @@
 mod client;
 mod crash_points;
 mod elsewhere;
+mod figures;
 mod foreign;
 mod full;
 mod hard;
@@ -10,6 +11,7 @@ mod kept;
 mod killed;
 mod large;
 mod moved;
+mod namespaces;
 mod refused;
 mod state;
 mod support;
@@ -28,16 +30,18 @@ use crate::vm::Vm;
 
 use crash_points::crash_points_of_the_supervisor;
 use elsewhere::another_machine;
-use foreign::another_criu;
+use figures::time_frozen;
+use foreign::{a_kernel_that_lacks_something, another_criu};
 use full::a_full_disk;
 use hard::{a_damaged_image_is_refused, many_cycles_lose_nothing, whatever_a_process_has};
 use kept::{checkpoint_cleanup, checkpoint_directories, checkpoint_listing, checkpoint_metadata};
 use killed::{
     criu_killed_at_each_step_of_a_checkpoint, criu_killed_at_each_step_of_a_move,
-    criu_killed_at_each_step_of_a_restore,
+    criu_killed_at_each_step_of_a_restore, the_worker_killed_at_each_step,
 };
 use large::a_large_service;
 use moved::{clients_of_a_moved_service, fallback_strategy};
+use namespaces::namespaces_and_limits;
 use refused::what_is_not_made_again;
 use state::{manual_checkpoint, state_preservation};
 use support::{checkpoint_configuration, checkpoint_support, criu_availability};
@@ -56,7 +60,7 @@ const STATEFUL_FILE: &str = "test-stateful-service.toml";
 const KEPT: &str = "/var/lib/graph/checkpoints";
 
 /// All scenarios of the suite.
-pub const SCENARIOS: [Scenario; 24] = [
+pub const SCENARIOS: [Scenario; 28] = [
     scenario!(
         criu_availability,
         "the CRIU that is there is found with its version, and one that is not is said to be missing"
@@ -121,17 +125,29 @@ pub const SCENARIOS: [Scenario; 24] = [
     scenario!(criu_killed_at_each_step_of_a_restore,
         "CRIU is killed at each step of a restore: the service is started anew, and is there once",
         start: Start::Clone, budget: LONG_BUDGET),
+    scenario!(the_worker_killed_at_each_step,
+        "who makes a checkpoint, or uses one, is killed at each step: one process serves, and nothing is left",
+        start: Start::Clone, budget: LONG_BUDGET),
     scenario!(crash_points_of_the_supervisor,
         "the supervisor pauses, or is to execute itself again, at each step of a checkpoint, a move and a restore",
         start: Start::Clone, budget: LONG_BUDGET),
     scenario!(another_criu,
         "a CRIU that is none, says something else, is missing or older than its images is named as that",
         start: Start::Clone, budget: LONG_BUDGET),
+    scenario!(a_kernel_that_lacks_something,
+        "a module that the kernel lacks is named before anything is frozen",
+        start: Start::Clone, budget: LONG_BUDGET),
     scenario!(warm_start,
         "a slow service starts from what it had come to, as long as that is whole and its declaration is the same",
         start: Start::Clone, budget: LONG_BUDGET),
     scenario!(another_machine,
         "a service goes on in another machine with what it remembers, unless what is brought there cannot be used",
+        start: Start::Clone, budget: LONG_BUDGET),
+    scenario!(namespaces_and_limits,
+        "file systems, namespaces, rights and limits of an isolated service are after a move what they were before",
+        start: Start::Clone, budget: LONG_BUDGET),
+    scenario!(time_frozen,
+        "a large service stands still for a quarter of the time when its memory is copied before",
         start: Start::Clone, budget: LONG_BUDGET),
     scenario!(many_cycles_lose_nothing,
         "a service that is moved again and again has lost nothing, and neither has the machine",

@@ -23,6 +23,11 @@ impl Tripwire {
         Self::put(vm, place).await
     }
 
+    /// In the place of the worker.
+    pub async fn worker(vm: &Vm) -> Result<Self, Failure> {
+        Self::put(vm, "/sbin/graph-checkpoint".to_owned()).await
+    }
+
     async fn put(vm: &Vm, place: String) -> Result<Self, Failure> {
         vm.sh(&format!("mv {place} {place}.real && ln -s {PROGRAM} {place}")).await?;
         Ok(Self { place })
