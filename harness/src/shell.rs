@@ -1,8 +1,11 @@
 //! A shell in a guest, next to the running supervisor.
 
 use std::fs;
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+use std::str::FromStr;
 
 use nix::sys::termios::{self, SetArg, Termios};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -23,11 +26,39 @@ use crate::suite::{SUITES, Suite};
 const USUAL_SIZE: WindowSize = WindowSize { rows: 24, columns: 80 };
 /// An exit code of a shell that was ended by a signal is this plus the signal, as in any shell.
 const SIGNAL_BASE: i32 = 128;
+/// Of a file's mode.
+const PERMISSIONS: u32 = 0o7777;
+/// For a folder to be made.
+const PUT_LIMIT_MS: u64 = 10_000;
 
-/// Boots a suite's machine and gives a shell in it; without a terminal, runs what standard input says. Gives the
-/// shell's exit code.
-pub fn run(options: &Options, command: &[String]) -> i32 {
-    match shell(options, command) {
+/// A file that goes into the guest, with its permission bits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Put {
+    /// On the host.
+    pub from: PathBuf,
+    /// In the guest; folders that are missing are made.
+    pub to: String,
+}
+
+impl FromStr for Put {
+    type Err = String;
+
+    /// `FILE:PATH`, as people write it who know `scp` and `docker`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("{text} is not FILE:PATH, with an absolute path in the guest");
+        let (from, to) = text.rsplit_once(':').filter(|(from, _)| !from.is_empty()).ok_or_else(wrong)?;
+        // A file's name is needed, too.
+        if !to.starts_with('/') || to.ends_with('/') {
+            return Err(wrong());
+        }
+        Ok(Self { from: from.into(), to: to.to_owned() })
+    }
+}
+
+/// Boots a suite's machine, puts files into it, and gives a shell in it; without a terminal, runs what standard input
+/// says. Gives the shell's exit code.
+pub fn run(options: &Options, files: &[Put], command: &[String]) -> i32 {
+    match shell(options, files, command) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error}");
@@ -36,8 +67,9 @@ pub fn run(options: &Options, command: &[String]) -> i32 {
     }
 }
 
-fn shell(options: &Options, command: &[String]) -> Result<i32, PrepareError> {
+fn shell(options: &Options, files: &[Put], command: &[String]) -> Result<i32, PrepareError> {
     let suite = chosen_suite(options)?;
+    let files = files.iter().map(read).collect::<Result<Vec<_>, _>>()?;
     let parent = options::target();
     fs::create_dir_all(&parent)?;
     let work = tempfile::Builder::new().prefix("shell-").tempdir_in(parent)?;
@@ -53,9 +85,35 @@ fn shell(options: &Options, command: &[String]) -> Result<i32, PrepareError> {
         {
             eprintln!("warning: {failure}");
         }
+        for (to, mode, content) in &files {
+            put(&guest, to, *mode, content).await?;
+        }
         interact(&guest, command).await
     })?;
     code.unwrap_or(Ok(EXIT_INTERRUPTED))
+}
+
+/// What goes into the guest is read before it is booted: a wrong name is told at once.
+fn read(file: &Put) -> Result<(String, u32, Vec<u8>), PrepareError> {
+    let failed = |error: io::Error| format!("failed to read {}: {error}", file.from.display());
+    let content = fs::read(&file.from).map_err(failed)?;
+    let mode = fs::metadata(&file.from).map_err(failed)?.permissions().mode() & PERMISSIONS;
+    Ok((file.to.clone(), mode, content))
+}
+
+async fn put(guest: &Guest, to: &str, mode: u32, content: &[u8]) -> Result<(), PrepareError> {
+    let folder = to.rsplit_once('/').map_or("/", |(folder, _)| folder);
+    let make = Exec {
+        argv: ["mkdir", "-p", "--", folder].map(str::to_owned).into(),
+        env: Vec::new(),
+        cwd: None,
+        stdin: false,
+        timeout_ms: Some(PUT_LIMIT_MS),
+        terminal: None,
+    };
+    let failed = |kind| format!("failed to put {to} into the guest: {kind}");
+    guest.agent.exec(make).await.map_err(failed)?;
+    Ok(guest.agent.write_file(to, mode, true, content).await.map_err(failed)?)
 }
 
 fn chosen_suite(options: &Options) -> Result<&'static Suite, PrepareError> {
@@ -70,7 +128,7 @@ fn chosen_suite(options: &Options) -> Result<&'static Suite, PrepareError> {
 }
 
 async fn interact(guest: &Guest, command: &[String]) -> Result<i32, PrepareError> {
-    let on_terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
+    let on_terminal = io::stdin().is_terminal() && io::stdout().is_terminal();
     let argv =
         if command.is_empty() { vec!["/bin/sh".to_owned(), "-i".to_owned()] } else { command.to_vec() };
     let argv = if command.is_empty() && !on_terminal { vec!["/bin/sh".into()] } else { argv };
@@ -129,7 +187,7 @@ fn exit_code(status: ExitStatus) -> i32 {
 }
 
 fn terminal_size() -> WindowSize {
-    match rustix::termios::tcgetwinsize(std::io::stdout().as_fd()) {
+    match rustix::termios::tcgetwinsize(io::stdout().as_fd()) {
         Ok(size) if size.ws_row > 0 => WindowSize { rows: size.ws_row, columns: size.ws_col },
         _ => USUAL_SIZE,
     }
@@ -142,10 +200,10 @@ struct RawMode {
 
 impl RawMode {
     fn enter() -> nix::Result<Self> {
-        let before = termios::tcgetattr(std::io::stdin().as_fd())?;
+        let before = termios::tcgetattr(io::stdin().as_fd())?;
         let mut raw = before.clone();
         termios::cfmakeraw(&mut raw);
-        termios::tcsetattr(std::io::stdin().as_fd(), SetArg::TCSADRAIN, &raw)?;
+        termios::tcsetattr(io::stdin().as_fd(), SetArg::TCSADRAIN, &raw)?;
         Ok(Self { before })
     }
 }
@@ -153,6 +211,20 @@ impl RawMode {
 impl Drop for RawMode {
     fn drop(&mut self) {
         // Nothing can be done about a terminal that is gone.
-        let _gone = termios::tcsetattr(std::io::stdin().as_fd(), SetArg::TCSADRAIN, &self.before);
+        let _gone = termios::tcsetattr(io::stdin().as_fd(), SetArg::TCSADRAIN, &self.before);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Put;
+
+    #[test]
+    fn a_file_and_its_place_are_told_apart_at_the_last_colon() {
+        let put = |text: &str| text.parse::<Put>().map(|put| (put.from.display().to_string(), put.to));
+        assert_eq!(put("a:b/echo:/usr/bin/echo"), Ok(("a:b/echo".into(), "/usr/bin/echo".into())));
+        for wrong in ["echo", "echo:", ":/echo", "echo:bin/echo", "echo:/usr/bin/"] {
+            assert!(put(wrong).is_err_and(|why| why.contains("FILE:PATH")), "{wrong}");
+        }
     }
 }

@@ -11,7 +11,8 @@ use std::process::ExitCode;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use yakiros_harness::options::Options;
 use yakiros_harness::profile::{self, Profile};
-use yakiros_harness::{dry_run, list, self_test, shell};
+use yakiros_harness::shell::{self, Put};
+use yakiros_harness::{dry_run, list, self_test};
 use yakiros_reports::EXIT_USAGE;
 use yakiros_vm::image::{ImageRequest, Kernel};
 use yakiros_vm::qemu::{Accelerator, Platform};
@@ -28,6 +29,8 @@ Examples:
   cargo xtask vm-test --profile ci --dry-run          what would run, in which order, and for how long
   cargo xtask shell                                   a shell in a guest, next to the running supervisor
   cargo xtask shell -- graphctl status                one command in a fresh guest
+  cargo xtask shell --put echo:/usr/bin/echo-server --put echo.toml:/etc/graph.d/echo.toml
+                                                      a service of your own in it (docs/tutorial.md)
   cargo xtask sim --seeds 10000                       ten thousand lives of the engine in a fake world
   cargo xtask test                                    what CI runs
   cargo xtask bench resolve                           how fast is the core? what has \"resolve\" in its name
@@ -172,6 +175,9 @@ struct Shell {
     suite: Option<String>,
     #[command(flatten)]
     guest: Guest,
+    /// Put a file of this machine into the guest before; may be given again. What lands in /etc/graph.d is a component
+    #[arg(long, value_name = "FILE:PATH")]
+    put: Vec<Put>,
     /// Run this instead of a shell
     #[arg(last = true)]
     argv: Vec<String>,
@@ -325,7 +331,8 @@ fn main() -> ExitCode {
         Some(Command::VmTest(arguments)) => arguments.run(),
         Some(Command::Shell(arguments)) => {
             let suites = arguments.suite.iter().cloned().collect();
-            shell::run(&Options { suites, ..arguments.guest.options() }, &arguments.argv)
+            let options = Options { suites, ..arguments.guest.options() };
+            shell::run(&options, &arguments.put, &arguments.argv)
         }
         Some(Command::SelfTest(arguments)) => {
             let counts = self_test::Counts { boots: arguments.boots, clones: arguments.clones };
