@@ -37,6 +37,19 @@ pub async fn cpu_share(vm: &Vm, span: Duration) -> Result<CpuShare, Failure> {
     })
 }
 
+/// Milliseconds of each of so many answers of the supervisor to the question for its state, one after the other: from a
+/// connection to the last byte or, with a command, from the start of that program to its end.
+pub async fn answers(vm: &Vm, times: u32, command: Option<&str>) -> Result<Vec<f64>, Failure> {
+    const EACH: Duration = Duration::from_millis(200);
+    let number = times.to_string();
+    let mut ask = vec!["test-asker", "--times", &number];
+    ask.extend(command.iter().flat_map(|program| ["--command", program]));
+    let text = vm.succeed(&ask, EACH * times.max(100)).await?;
+    let nanoseconds: Vec<f64> = serde_json::from_str(&text)
+        .map_err(|error| Failure::harness(format!("test-asker printed {text}: {error}")))?;
+    Ok(nanoseconds.into_iter().map(|time| time / 1e6).collect())
+}
+
 /// The sample that so many of a hundred are not above, by nearest rank: one that was really measured. Of none it is 0.
 pub fn percentile(samples: &[f64], hundredths: usize) -> f64 {
     let mut sorted = samples.to_vec();
@@ -62,6 +75,16 @@ pub async fn spawn_cost(vm: &Vm) -> Result<Duration, Failure> {
         [from, to] if to > from => Ok(Duration::from_secs_f64(to - from) / SPAWNS),
         _ => Err(Failure::harness(format!("the guest's clock says {text}"))),
     }
+}
+
+/// What the start of the smallest program takes on a processor of today.
+const SPAWN: Duration = Duration::from_micros(500);
+/// A guest that is slower than this is overloaded: it would allow anything.
+const SLOWEST: f64 = 50.0;
+
+/// How many times slower this guest is now than a processor of today, from 1 on.
+pub async fn slowness(vm: &Vm) -> Result<f64, Failure> {
+    Ok((spawn_cost(vm).await?.as_secs_f64() / SPAWN.as_secs_f64()).clamp(1.0, SLOWEST))
 }
 
 #[cfg(test)]

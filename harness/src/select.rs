@@ -189,7 +189,7 @@ pub fn fits(pattern: &str, name: &str) -> bool {
 
 /// The message about a name that is not known, with those near it; with all, if they are few.
 pub fn unknown(kind: &str, name: &str, known: &[&str]) -> String {
-    const FEW: usize = 12;
+    const FEW: usize = 16;
     let mut near: Vec<(f64, &str)> = known
         .iter()
         .map(|known| (strsim::jaro_winkler(name, known), *known))

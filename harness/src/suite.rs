@@ -12,7 +12,7 @@ use crate::scenario::Scenario;
 use crate::suites;
 
 /// All suites, in the order in which they run and are listed.
-pub static SUITES: [Suite; 11] = [
+pub static SUITES: [Suite; 13] = [
     Suite { name: "basic", scenarios: &suites::basic::SCENARIOS },
     Suite { name: "graph-analysis", scenarios: &suites::graph_analysis::SCENARIOS },
     Suite { name: "health-checks", scenarios: &suites::health_checks::SCENARIOS },
@@ -22,6 +22,8 @@ pub static SUITES: [Suite; 11] = [
     Suite { name: "checkpointing", scenarios: &suites::checkpointing::SCENARIOS },
     Suite { name: "kexec", scenarios: &suites::kexec::SCENARIOS },
     Suite { name: "kexec-jumps", scenarios: &suites::kexec_jumps::SCENARIOS },
+    Suite { name: "performance", scenarios: &suites::performance::SCENARIOS },
+    Suite { name: "reliability", scenarios: &suites::reliability::SCENARIOS },
     Suite { name: "access", scenarios: &suites::access::SCENARIOS },
     Suite { name: "examples", scenarios: &suites::examples::SCENARIOS },
 ];
@@ -70,7 +72,7 @@ pub struct MachineConfig {
     /// Has [`crate::vm::FAULTY_SUPERVISOR`] too, beside the supervisor that is shipped.
     #[serde(default)]
     pub fault_injection: bool,
-    /// Has HAProxy and wrk of Debian, too.
+    /// Has HAProxy, wrk and runit of Debian, too.
     #[serde(default)]
     pub daemons: bool,
     /// Has [`crate::vm::BOOT_KERNEL`] and [`crate::vm::BOOT_INITRD`], to be booted once more from inside.

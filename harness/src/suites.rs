@@ -20,5 +20,9 @@ pub mod isolation;
 pub mod kexec;
 #[path = "../suites/kexec-jumps/scenarios.rs"]
 pub mod kexec_jumps;
+#[path = "../suites/performance/scenarios.rs"]
+pub mod performance;
+#[path = "../suites/reliability/scenarios.rs"]
+pub mod reliability;
 #[path = "../suites/supervision/scenarios.rs"]
 pub mod supervision;

@@ -4,6 +4,7 @@
 //! supervisor (`graphctl wait`, which sees each state change) or by the agent (for paths).
 
 use std::cell::{Cell, RefCell};
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -388,6 +389,19 @@ impl Vm {
     /// Writes a component file the way editors and package managers do, by rename.
     pub async fn declare(&self, file: &str, content: &str) -> Result<(), Failure> {
         self.write(&format!("{COMPONENTS}/{file}"), content).await
+    }
+
+    /// Writes many component files, which appear one right after the other once all are written.
+    pub async fn declare_all(&self, files: &[(String, String)]) -> Result<(), Failure> {
+        // For each an emulated processor starts a program.
+        let limit = ANSWER + Duration::from_millis(100) * u32::try_from(files.len()).unwrap_or(u32::MAX);
+        let mut script = "mkdir -p /etc/declared.d\n".to_owned();
+        for (file, content) in files {
+            let _infallible = write!(script, "cat > /etc/declared.d/{file} <<'END'\n{content}\nEND\n");
+        }
+        let _infallible = writeln!(script, "mv /etc/declared.d/* {COMPONENTS}/");
+        self.write("/tmp/declare.sh", &script).await?;
+        self.succeed(&["/bin/sh", "-eu", "/tmp/declare.sh"], limit).await.map(drop)
     }
 
     /// Removes a component file.

@@ -1,7 +1,6 @@
 //! Metrics, layers, order and critical path.
 
 use std::collections::HashMap;
-use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use crate::check;
@@ -122,16 +121,12 @@ pub async fn complexity_analysis(vm: &Vm) -> Result<(), Failure> {
 }
 
 async fn deep_chain(vm: &Vm) -> Result<(), Failure> {
-    let mut script = String::from("mkdir -p /etc/deep.d\n");
-    for link in 1..=CHAIN {
+    let link = |link: usize| {
         let (name, own) = (format!("deep-{link}"), format!("deep.{link}"));
         let below = if link == 1 { "test.frontend".to_owned() } else { format!("deep.{}", link - 1) };
-        let content = service(&name, &[&own], &[&below]);
-        let _infallible = writeln!(script, "cat > /etc/deep.d/{name}.toml <<'END'\n{content}END");
-    }
-    script.push_str("mv /etc/deep.d/*.toml /etc/graph.d/\n");
-    vm.write("/tmp/deep.sh", &script).await?;
-    vm.succeed(&["/bin/sh", "-eu", "/tmp/deep.sh"], CHAIN_LIMIT).await?;
+        (format!("{name}.toml"), service(&name, &[&own], &[&below]))
+    };
+    vm.declare_all(&(1..=CHAIN).map(link).collect::<Vec<_>>()).await?;
     vm.wait_state(&format!("deep-{CHAIN}"), "ACTIVE", None, CHAIN_LIMIT).await?;
     vm.wait_settled(CHAIN_LIMIT).await
 }

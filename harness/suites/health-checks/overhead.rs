@@ -5,17 +5,13 @@ use std::time::Duration;
 use super::{LONG_BUDGET, REACTION, all, idle};
 use crate::check;
 use crate::failure::Failure;
-use crate::measure::{cpu_share, spawn_cost};
+use crate::measure::{cpu_share, slowness};
 use crate::vm::Vm;
 
 /// As many services as the plan's bar is about.
 const SERVICES: usize = 20;
 /// The plan's bar: what probing all of them may take of one processor of today.
 const BAR: f64 = 0.01;
-/// What the start of the smallest program takes on such a processor.
-const SPAWN: Duration = Duration::from_micros(500);
-/// A guest that is slower than this by so much is overloaded: it would allow anything.
-const SLOWEST: f64 = 50.0;
 /// Ten probes of each.
 const SPAN: Duration = Duration::from_secs(10);
 
@@ -59,16 +55,16 @@ pub async fn health_monitoring_overhead(vm: &Vm) -> Result<(), Failure> {
     );
     let healthy = vm.run(&["/bin/sh", "-c", &first], REACTION * 3).await?;
     check!(healthy.success(), "not all services are healthy: {:?}", all(vm).await?);
-    let before = spawn_cost(vm).await?;
+    let before = slowness(vm).await?;
     let watched = vm.step("probed", cpu_share(vm, SPAN)).await?;
     // Neighbours of this machine come and go: the slower of two looks counts.
-    let slowness = before.max(spawn_cost(vm).await?).as_secs_f64() / SPAWN.as_secs_f64();
-    let bar = BAR * slowness.clamp(1.0, SLOWEST);
+    let slowness = before.max(slowness(vm).await?);
+    let bar = BAR * slowness;
 
     let cost = watched.supervisor - alone.supervisor;
     vm.metric("supervisor_cpu_unprobed", "%", alone.supervisor * 100.0);
     vm.metric("supervisor_cpu_of_20_probes_a_second", "%", cost * 100.0);
-    vm.metric("supervisor_cpu_of_20_probes_today", "%", cost * 100.0 / slowness.clamp(1.0, SLOWEST));
+    vm.metric("supervisor_cpu_of_20_probes_today", "%", cost * 100.0 / slowness);
     vm.metric("slower_than_a_processor_of_today", "times", slowness);
     vm.metric("services_cpu_to_answer", "%", (watched.components - alone.components) * 100.0);
     check!(

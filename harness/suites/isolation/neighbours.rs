@@ -12,7 +12,7 @@ use super::hog;
 use super::hogs::{SLOW, untouched};
 use crate::check;
 use crate::failure::Failure;
-use crate::measure::percentile;
+use crate::measure::{answers, percentile};
 use crate::vm::{COMPONENTS, Vm};
 
 /// The supervisor answers within this, on a quick host; the median is judged.
@@ -143,12 +143,12 @@ async fn take(vm: &Vm, when: &str) -> Result<Latency, Failure> {
 
 /// The times of the supervisor's answers, which are judged.
 async fn supervisor(vm: &Vm, when: &str) -> Result<(), Failure> {
-    let times = answers(vm, vm.amount("500", "100"), &[]).await?;
+    let times = answers(vm, vm.amount(500, 100), None).await?;
     let median = percentile(&times, 50);
     vm.metric(&format!("status_p99_{when}"), "ms", percentile(&times, 99));
     vm.samples(&format!("status_{when}"), "ms", times);
     for (what, program) in [("status_command", "/usr/bin/graphctl"), ("smallest_command", "/bin/true")] {
-        let times = answers(vm, vm.amount("50", "3"), &["--command", program]).await?;
+        let times = answers(vm, vm.amount(50, 3), Some(program)).await?;
         vm.samples(&format!("{what}_{when}"), "ms", times);
     }
     let limit = vm.limit(ANSWER).as_secs_f64() * 1e3;
@@ -165,14 +165,6 @@ async fn best(vm: &Vm) -> Result<Latency, Failure> {
         best = Latency { p50: best.p50.min(round.p50), p99: best.p99.min(round.p99) };
     }
     Ok(best)
-}
-
-/// Milliseconds of each of so many answers of the supervisor.
-async fn answers(vm: &Vm, times: &str, more: &[&str]) -> Result<Vec<f64>, Failure> {
-    let text = vm.succeed(&[&["test-asker", "--times", times], more].concat(), 2 * SLOW).await?;
-    let nanoseconds: Vec<f64> = serde_json::from_str(&text)
-        .map_err(|error| Failure::harness(format!("test-asker printed {text}: {error}")))?;
-    Ok(nanoseconds.into_iter().map(|time| time / 1e6).collect())
 }
 
 /// The neighbour's answers to clients in the guest. None of them is lost.

@@ -1,6 +1,5 @@
 //! Components that write as fast as they can.
 
-use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use super::REACTION;
@@ -22,18 +21,12 @@ const GROWTH_KIB: u64 = 1024;
 pub async fn flood_of_a_hundred_components(vm: &Vm) -> Result<(), Failure> {
     let quiet = answers(vm).await?;
     vm.metric("status_when_quiet", "ms", median(&quiet));
-    let mut script = "mkdir /etc/many.d\n".to_owned();
-    for number in 1..=MANY {
-        let file = format!("/etc/many.d/flood-{number}.toml");
-        let _infallible = writeln!(
-            script,
-            "cat > {file} <<'END'\n[component]\nname = \"flood-{number}\"\n\
-             binary = \"/usr/local/bin/test-flood\"\nEND"
-        );
-    }
-    vm.write("/tmp/many.sh", &script).await?;
-    vm.succeed(&["/bin/sh", "-eu", "/tmp/many.sh"], MANY_LIMIT).await?;
-    vm.sh("mv /etc/many.d/*.toml /etc/graph.d/").await?;
+    let flood = |number| {
+        let name = format!("flood-{number}");
+        let content = format!("[component]\nname = \"{name}\"\nbinary = \"/usr/local/bin/test-flood\"\n");
+        (format!("{name}.toml"), content)
+    };
+    vm.declare_all(&(1..=MANY).map(flood).collect::<Vec<_>>()).await?;
     vm.wait_state(&format!("flood-{MANY}"), "ACTIVE", None, MANY_LIMIT).await?;
     vm.wait_settled(MANY_LIMIT).await?;
     vm.step("every log has begun", all_write(vm)).await?;

@@ -1,0 +1,78 @@
+//! What a machine goes through in a year, in minutes: nothing of it may cost more than what it hits.
+
+mod cycles;
+mod failures;
+mod network;
+mod wants;
+
+use std::time::Duration;
+
+use crate::check;
+use crate::failure::Failure;
+use crate::scenario;
+use crate::scenario::{Scenario, Start};
+use crate::vm::Vm;
+
+use cycles::restarts_of_one_component;
+use failures::failures_of_every_kind_at_once;
+use network::{loss_and_delay_under_upgrades, network_goes_and_comes};
+use wants::{clock_steps_with_everything_active, no_memory_left};
+
+/// For one component to do what it is told, on an emulated processor.
+const REACTION: Duration = Duration::from_secs(20);
+/// For everything that fell to run again.
+const RECOVERY: Duration = Duration::from_secs(60);
+const LONG_BUDGET: Duration = Duration::from_secs(180);
+/// For a thousand cycles and more.
+const LONGEST_BUDGET: Duration = Duration::from_secs(1500);
+
+/// What runs on in the machine, and its port if it has one.
+const SERVICES: [&str; 8] = [
+    "test-echo-server",
+    "test-web-server",
+    "test-database",
+    "test-stateful-service",
+    "test-isolated-service",
+    "test-health-demo",
+    "test-networking",
+    "test-monitor",
+];
+/// Where the echo server is.
+const ECHO: &str = "tcp:127.0.0.1:8080";
+
+/// All scenarios of the suite.
+pub const SCENARIOS: [Scenario; 6] = [
+    scenario!(restarts_of_one_component,
+        "a thousand restarts of one component, of which the last are as quick as the first",
+        start: Start::Clone, budget: LONGEST_BUDGET),
+    scenario!(failures_of_every_kind_at_once,
+        "components that fail in every way at once are told apart, and cost nobody else anything",
+        start: Start::Clone, budget: LONG_BUDGET),
+    scenario!(network_goes_and_comes,
+        "the network goes down again and again; who held it up brings it back, and clients go on",
+        start: Start::Clone, budget: LONG_BUDGET),
+    scenario!(loss_and_delay_under_upgrades,
+        "packets are lost and late while a service is upgraded, and no client notices more than that",
+        start: Start::Clone, budget: LONG_BUDGET),
+    scenario!(no_memory_left,
+        "one that takes all memory of the machine is ended for it, and everything else runs on",
+        start: Start::Clone, budget: LONG_BUDGET),
+    scenario!(clock_steps_with_everything_active,
+        "the wall clock is set to and fro, and nothing falls ill or is restarted",
+        start: Start::Clone, budget: LONG_BUDGET),
+];
+
+/// Everything of the machine runs and is well, after however many restarts.
+async fn converges(vm: &Vm, after: &str) -> Result<(), Failure> {
+    for name in SERVICES {
+        vm.wait_state(name, "ACTIVE", None, RECOVERY).await?;
+    }
+    let well = "! graphctl status --json | grep -q '\"health\":\"failing\"'";
+    vm.until("all are well again", well, RECOVERY).await?;
+    vm.wait_settled(RECOVERY).await?;
+    for component in vm.status().await?.components {
+        let fell = matches!(component.state.as_str(), "FAILED" | "BACKOFF" | "DEGRADED");
+        check!(!fell, "after {after}: {component:?}");
+    }
+    Ok(())
+}
