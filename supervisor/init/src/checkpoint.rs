@@ -174,16 +174,19 @@ pub fn begin(
     limit: Duration,
 ) {
     let name = component.name.clone();
-    let work = spawn_local(attempt(Rc::clone(supervisor), run, component, after, limit));
+    let mut work = spawn_local(attempt(Rc::clone(supervisor), run, component, after, limit));
     let task = work.abort_handle();
     let dumping = Dumping { after, task, cancelled: None, end: None };
     supervisor.checkpoints.dumps.borrow_mut().insert(run, dumping);
     let supervisor = Rc::clone(supervisor);
     spawn_local(async move {
-        let outcome = match timeout(limit + SLACK, work).await {
-            Ok(Ok(outcome)) => outcome,
-            Ok(Err(_)) => Err("it was called off".into()),
-            Err(_) => Err(format!("it was not done within {limit:?}").into()),
+        let in_time = timeout(limit + SLACK, &mut work).await;
+        let outcome: Result<Written, Rc<str>> = if let Ok(ended) = in_time {
+            ended.unwrap_or_else(|_| Err("it was called off".into()))
+        } else {
+            // With it its worker ends, which is looked at next. It may just have come to its end by itself.
+            work.abort();
+            work.await.unwrap_or_else(|_| Err(format!("it was not done within {limit:?}").into()))
         };
         if outcome.is_err() {
             // It serves when it is told that nothing came of it, and its sockets have to.
