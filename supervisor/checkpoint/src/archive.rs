@@ -84,7 +84,8 @@ pub fn import_from(store: &Store, path: &Path, quota: Option<u64>) -> Result<(St
     import(store, BufReader::new(file), quota)
 }
 
-/// Take a checkpoint in under the name that it has, unless there is one already.
+/// Take a checkpoint in under the name that it has, unless there is one already, or its images have more bytes than the
+/// quota. No other is removed for it.
 pub fn import(store: &Store, from: impl Read, quota: Option<u64>) -> Result<(String, Id), ArchiveError> {
     let read = |error| ArchiveError::Failed { what: "read the archive", error };
     let mut archive = Archive::new(from);
@@ -126,7 +127,7 @@ pub fn import(store: &Store, from: impl Read, quota: Option<u64>) -> Result<(Str
     if let Some(more) = entries.next().transpose().map_err(read)? {
         return Err(damaged(Damage::Unexpected(more.path_bytes().escape_ascii().to_string())));
     }
-    draft.commit_as(&metadata, &bytes, quota)?;
+    draft.commit_as(&metadata, &bytes)?;
     Ok((metadata.component, metadata.id))
 }
 

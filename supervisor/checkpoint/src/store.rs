@@ -324,22 +324,47 @@ impl Store {
     }
 
     /// Make room for so many bytes more: the oldest goes, of whichever component, until all together have no more than the
-    /// quota. What is in use stays; if there is too much of that, nothing more is done.
+    /// quota. What is in use stays; if there is too much of that, nothing is removed at all.
     pub(crate) fn make_room(&self, size: u64, quota: u64) -> Result<(), StoreError> {
         let mut present = if size <= quota { self.sizes(None)? } else { Vec::new() };
         present.sort_by(|one, other| (one.micros, &one.key).cmp(&(other.micros, &other.key)));
         let mut used: u64 = present.iter().map(|one| one.size).fold(0, u64::saturating_add);
+        let mut going = Vec::new();
         for one in present {
             if used.saturating_add(size) <= quota {
                 break;
             }
+            if self.is_in_use(&one.component, &one.key.0)? {
+                continue;
+            }
+            used = used.saturating_sub(one.size);
+            going.push(one);
+        }
+        if used.saturating_add(size) > quota {
+            return Err(StoreError::Quota { size, used, quota });
+        }
+        for one in going {
             match self.remove(&one.component, &one.key.0) {
-                Ok(()) | Err(StoreError::Absent { .. }) => used = used.saturating_sub(one.size),
-                Err(StoreError::InUse(_)) => {}
+                Ok(()) | Err(StoreError::Absent { .. }) => {}
+                // It has come into use since it was looked at.
+                Err(StoreError::InUse(_)) => {
+                    return Err(StoreError::Quota { size, used: used + one.size, quota });
+                }
                 Err(error) => return Err(error),
             }
         }
-        if used.saturating_add(size) > quota { Err(StoreError::Quota { size, used, quota }) } else { Ok(()) }
+        Ok(())
+    }
+
+    /// Whether somebody reads it, or makes something from it, now. One that is not there is not.
+    fn is_in_use(&self, component: &str, id: &Id) -> Result<bool, StoreError> {
+        let Some(directory) = self.component(component)? else { return Ok(false) };
+        let path = directory.path().join(id.as_str());
+        let found = match directory.child(id.as_str()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            found => found.map_err(failed("open", &path))?,
+        };
+        Ok(!found.lock(true).map_err(failed("lock", &path))?)
     }
 
     /// What the checkpoints of each component take.

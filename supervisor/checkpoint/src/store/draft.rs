@@ -163,17 +163,12 @@ impl Draft {
     }
 
     /// The same for what was made elsewhere: it is to be what its metadata say.
-    pub(crate) fn commit_as(
-        self,
-        metadata: &Metadata,
-        bytes: &[u8],
-        quota: Option<u64>,
-    ) -> Result<(), StoreError> {
+    pub(crate) fn commit_as(self, metadata: &Metadata, bytes: &[u8]) -> Result<(), StoreError> {
         let images = self.seal_images()?;
         if let Some(damage) = difference(&metadata.images, &images) {
             return Err(StoreError::Damaged { path: self.images().to_owned(), damage });
         }
-        self.place(metadata, bytes, quota)
+        self.place(metadata, bytes, None)
     }
 
     /// Write an image that comes from elsewhere, of at most so many bytes.

@@ -29,7 +29,7 @@ const FILE_LIMIT: u64 = 1 << 20;
 /// For others to end what they do. What is not put right in this time is left as it is.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Between two looks.
-const LOOK: Duration = Duration::from_millis(50);
+pub(super) const LOOK: Duration = Duration::from_millis(50);
 /// What the kernel's `linux/tcp.h` calls it.
 const REPAIR: libc::c_int = libc::TCP_REPAIR;
 
@@ -62,11 +62,13 @@ impl Presence {
             if let Some(work) = work.take_if(|_| alone) {
                 work();
             }
-            // Also after an attempt that failed: the lock may be lost by it.
-            let shared = flock(&self.0, FlockOperation::LockShared);
-            if alone || shared.is_err() || begun.elapsed() >= patience {
+            if alone || begun.elapsed() >= patience {
+                // Also after an attempt that failed: the lock may be lost by it. Without one others take nobody to be at work.
+                let _ = flock(&self.0, FlockOperation::LockShared);
                 return alone;
             }
+            // Of two that wait, each would see the other at work for as long as both are.
+            let _ = flock(&self.0, FlockOperation::Unlock);
             sleep(LOOK);
         }
     }
@@ -153,16 +155,30 @@ mod tests {
         let mut done = 0;
         assert!(one.alone(|| done += 1));
         let other = Presence::take(base.path()).expect("both are there");
+        assert!(!other.alone_at_once(|| ()));
         let waits = std::thread::spawn(move || {
             let begun = Instant::now();
             assert!(one.alone(|| ()));
             begun.elapsed()
         });
-        assert!(!other.alone_at_once(|| ()));
         sleep(LOOK * 3);
         drop(other);
         assert!(waits.join().expect("it ends") >= LOOK * 2);
         assert_eq!(done, 1);
+    }
+
+    #[test]
+    fn two_that_wait_do_not_wait_for_each_other() {
+        let base = tempfile::tempdir().expect("a directory");
+        let both = [(); 2].map(|()| Presence::take(base.path()).expect("a lock"));
+        let begun = Instant::now();
+        let looks = both.into_iter().map(|one| {
+            // Not at the same time: by each look that fails a lock is lost for a moment.
+            sleep(LOOK / 2);
+            std::thread::spawn(move || one.alone(|| ()))
+        });
+        assert!(looks.collect::<Vec<_>>().into_iter().all(|one| one.join().expect("it ends")));
+        assert!(begun.elapsed() < PATIENCE);
     }
 
     #[test]

@@ -3,18 +3,16 @@
 use std::io::Write;
 use std::path::Path;
 use std::thread::sleep;
-use std::time::Duration;
 
+use super::mend::{self, LOOK, Presence};
 use super::{Done, named};
-
-/// How often it is looked whether a killed worker's CRIU has ended, too, and the time between.
-const LOOKS: u32 = 100;
-const LOOK: Duration = Duration::from_millis(50);
-use super::mend::{self, Presence};
 use crate::archive;
 use crate::criu;
 use crate::order::{Failure, Step, Teller};
 use crate::store::{Id, Policy, Store};
+
+/// How often it is looked whether a killed worker's CRIU has ended, too.
+const LOOKS: u32 = 100;
 
 pub(super) fn verify<W: Write>(
     base: &Path,
@@ -65,7 +63,11 @@ pub(super) fn mend<W: Write>(base: &Path, component: &str, teller: &mut Teller<W
             }
         });
         teller.step(Step::Sweep, || swept)?;
-        if !alone || !teller.step(Step::Sweep, || store.has_drafts(component))? {
+        if !alone {
+            let reason = "others are at work, whose connections would be taken for what was left".to_owned();
+            return Err(Failure { step: Step::Sweep, reason });
+        }
+        if !teller.step(Step::Sweep, || store.has_drafts(component))? {
             break;
         }
         sleep(LOOK);

@@ -45,6 +45,9 @@ fn what_is_in_use_stays_and_what_has_no_room_is_refused_with_the_numbers() {
     assert!(said.starts_with("it has 50") && said.contains(expected), "{said}");
     assert!(said.contains("and all checkpoints together may have 1010000: raise"), "{said}");
     assert_eq!(ids(&store, "db"), []);
+    let mut both = ids(&store, "web");
+    both.sort_unstable();
+    assert_eq!(both, [used.clone(), idle.clone()], "what would not have been enough is not removed");
     let fits = keep(&store, "db", 400_000, QUOTA).expect("room").id;
     assert_eq!((ids(&store, "web"), ids(&store, "db")), (vec![used.clone()], vec![fits]));
     // What could not be kept in any case costs nobody anything.
