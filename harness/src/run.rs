@@ -120,6 +120,8 @@ fn show(result: &RunSummary, folder: &Path) {
 
 struct Run {
     options: Rc<Options>,
+    /// What it is judged by.
+    goals: event::Goals,
     folder: PathBuf,
     events: Rc<Events>,
     interrupted: bool,
@@ -129,10 +131,13 @@ struct Run {
 
 impl Run {
     fn start(options: Options, selection: &Selection) -> Result<Self, PrepareError> {
+        // A run that nobody could judge is not begun.
+        let goals = goals::read(&options)?;
         let run_id = event::new_run_id();
         let folder = create_folder(&run_id)?;
         let events = Rc::new(Events::create(&folder.join(EVENTS_FILE), Live::new(options.verbose))?);
-        let mut run = Self { options: Rc::new(options), folder, events, interrupted: false, finished: false };
+        let options = Rc::new(options);
+        let mut run = Self { options, goals, folder, events, interrupted: false, finished: false };
         let outcome = interrupt::block_on(run.everything(&run_id, selection))?;
         match outcome {
             Some(Ok(())) => run.finished = true,
@@ -209,10 +214,7 @@ impl Run {
         });
         let (scenarios, left_out) = (planned.collect(), left_out.collect());
         self.events.emit(Event::Plan(event::Plan { scenarios, left_out }));
-        match goals::read(&self.options) {
-            Ok(goals) => self.events.emit(Event::Goals(goals)),
-            Err(error) => self.events.log(Level::Error, format!("error: {error}")),
-        }
+        self.events.emit(Event::Goals(self.goals.clone()));
     }
 
     async fn scenarios(&self, selection: &Selection, machines: &[Rc<SuiteMachine>], programs: &Programs) {

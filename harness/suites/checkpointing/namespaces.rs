@@ -53,7 +53,8 @@ const CLOCKED: Cell = Cell {
 
 pub async fn namespaces_and_limits(vm: &Vm) -> Result<(), Failure> {
     vm.sh("mkdir -p /run/cell /srv/jail; cd /srv/jail; mkdir -p usr bin lib proc tmp run/cell").await?;
-    for cell in [ISOLATED, JAILED, CLOCKED] {
+    // The first has of nearly everything something.
+    for cell in [ISOLATED, JAILED, CLOCKED].iter().take(vm.amount(3, 1)) {
         cell.goes_along(vm).await?;
     }
     Ok(())
@@ -130,7 +131,10 @@ impl Cell {
         let (same, text, error) = attempt(vm, &["inspect", name]).await?;
         // Clocks of its own go on from where they were.
         let differs = text.lines().any(|line| line.contains("differs") && !line.contains("time_offsets"));
-        check!(same || !differs, "after {what} inspect says of {name}: {text}{error}");
+        check!(
+            same || (text.contains("differs") && !differs),
+            "after {what} inspect says of {name}: {text}{error}"
+        );
         Ok(())
     }
 }

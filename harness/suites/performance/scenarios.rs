@@ -60,6 +60,6 @@ pub const SCENARIOS: [Scenario; 10] = [
         "many commands at once all do what they say, and nothing is left half done",
         start: Start::Clone, budget: LONG_BUDGET),
     scenario!(resource_comparison,
-        "memory and start of the same twenty services under this supervisor and under runit",
+        "the memory that process 1 has with everything active, and that of runit with twenty of its services",
         start: Start::Clone, budget: LONG_BUDGET),
 ];

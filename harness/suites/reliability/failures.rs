@@ -42,26 +42,31 @@ const CASES: [Case; 8] = [
         name: "never-ready",
         lines: "binary = \"/usr/local/bin/test-ready\"\nargs = [\"--gate\", \"/run/never\", \"--socket\"]",
         state: "FAILED",
-        told: "ready",
+        told: "not ready within",
     },
-    Case { name: "never-well", lines: "binary = \"/usr/local/bin/test-idle\"", state: "FAILED", told: "" },
+    Case {
+        name: "never-well",
+        lines: "binary = \"/usr/local/bin/test-idle\"",
+        state: "FAILED",
+        told: "a health probe failed",
+    },
     Case {
         name: "eats-memory",
         lines: "binary = \"/usr/local/bin/test-hog\"\nargs = [\"--kind\", \"memory\"]",
         state: "FAILED",
-        told: "memory",
+        told: "out of memory",
     },
     Case {
         name: "bears-processes",
         lines: "binary = \"/usr/local/bin/test-hog\"\nargs = [\"--kind\", \"processes\"]",
         state: "ACTIVE",
-        told: "",
+        told: "STARTING → ACTIVE",
     },
     Case {
         name: "needs-nobody",
         lines: "binary = \"/usr/local/bin/test-idle\"",
         state: "INACTIVE",
-        told: "",
+        told: "REMOVED → INACTIVE",
     },
 ];
 
@@ -93,6 +98,8 @@ pub async fn failures_of_every_kind_at_once(vm: &Vm) -> Result<(), Failure> {
     let mut files: Vec<_> = CASES.iter().map(Case::file).collect();
     files.push(("is-no-file.toml".to_owned(), "[component\nname = ".to_owned()));
     vm.declare_all(&files).await?;
+    let full = "[ $(sed -n 's/^max //p' /sys/fs/cgroup/graph/bears-processes/pids.events) -gt 0 ]";
+    vm.until("a bearer of processes is held", full, REACTION).await?;
     for case in &CASES {
         vm.wait_state(case.name, case.state, Some(since), REACTION * 2).await?;
         let told = vm.graphctl(&["events", case.name]).await?;

@@ -17,7 +17,7 @@ const ECHO: &str = "[component]\nname = \"echo\"\nbinary = \"/usr/local/bin/test
 
 /// Asks one question after the other until it is told to stop, and notes each that gets no answer or a wrong one.
 const LOAD: &str = "n=0\nwhile ! test -e /tmp/enough; do\n  n=$((n + 1))\n  answer=$(echo \"question $n\" | nc -w 5 127.0.0.1 8080)\n  \
-    test \"$answer\" = \"question $n\" || echo \"question $n got '$answer'\" >> /tmp/unanswered\n  echo $n > /tmp/asked\ndone\n\
+    test \"$answer\" = \"question $n\" || echo \"question $n got '$answer'\" >> /tmp/unanswered\n  echo $n > /tmp/asking; mv /tmp/asking /tmp/asked\ndone\n\
     : > /tmp/over\n";
 
 async fn asked(vm: &Vm) -> Result<u64, Failure> {
