@@ -22,7 +22,7 @@ Examples:
   cargo xtask vm-test                                 everything, on Alpine's kernel
   cargo xtask vm-test --kernel debian                 the same on Debian's kernel
   cargo xtask vm-test --scenario power --verbose      scenarios with \"power\" in their name, step by step
-  cargo xtask vm-test --profile ci                    everything, with less of what there may be more or less of
+  cargo xtask vm-test --profile ci                    most of it, with as much as shows a fault, as CI does
   cargo xtask vm-test --profile smoke                 does each part work at all? in under a minute
   cargo xtask vm-test --suite 'h*' --repeat 10        suites by pattern, ten rounds
   cargo xtask vm-test --list                          what there is
