@@ -362,8 +362,10 @@ impl Work for Machine<'_> {
             ));
         }
         nix::unistd::sync();
-        held::all_held(&self.client.status(None).map_err(said)?.components, &self.going)?;
-        match self.client.ask(Request::Kexec, Duration::ZERO).map_err(|error| error.to_string())? {
+        // The one for all of this has had nothing to say for as long as it took to write and to load.
+        let mut client = self.client.another();
+        held::all_held(&client.status(None).map_err(said)?.components, &self.going)?;
+        match client.ask(Request::Kexec, Duration::ZERO).map_err(|error| error.to_string())? {
             Answer::Done { message, .. } => {
                 notes.detail = message;
                 Ok(())
