@@ -20,7 +20,8 @@ use yakiros_checkpoint::criu::{Action, NAME, Options, Paths, Then, arguments};
 use yakiros_checkpoint::order::{After, Dump, Event, Job, Line, Order, Remake, Restore, VERSION};
 
 use crate::figure::Figure;
-use crate::peers::{median, worst};
+use crate::peers::median;
+use crate::ways::Way;
 
 /// For one call, and for the service to be there.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -51,20 +52,9 @@ pub struct Setup {
 #[derive(Debug, Serialize)]
 pub struct Report {
     /// What took how long.
-    pub rows: Vec<Row>,
+    pub rows: Vec<Way>,
     /// Against the bars.
     pub figures: Vec<Figure>,
-}
-
-/// One way.
-#[derive(Debug, Serialize)]
-pub struct Row {
-    /// Which.
-    pub way: &'static str,
-    /// Milliseconds.
-    pub ms: Vec<f64>,
-    /// Why it was not measured.
-    pub skipped: Option<String>,
 }
 
 impl Report {
@@ -76,16 +66,7 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for Row { way, ms, skipped } in &self.rows {
-            match (skipped, median(ms), worst(ms)) {
-                (None, Some(middle), Some(most)) => {
-                    writeln!(f, "{way:<58} median {middle:>8.2} ms  worst {most:>8.2} ms  of {}", ms.len())?;
-                }
-                (reason, ..) => {
-                    writeln!(f, "{way:<58} skipped: {}", reason.as_deref().unwrap_or("no figure"))?;
-                }
-            }
-        }
+        self.rows.iter().try_for_each(|way| write!(f, "{way}"))?;
         writeln!(f)?;
         self.figures.iter().try_for_each(|figure| writeln!(f, "{figure}"))
     }
@@ -129,8 +110,8 @@ fn measured(
     }
 }
 
-fn row(way: &'static str, (skipped, ms): Samples) -> Row {
-    Row { way, ms, skipped }
+fn row(way: &'static str, (skipped, ms): Samples) -> Way {
+    Way { way, ms, skipped }
 }
 
 /// Whether CRIU can do something here.

@@ -19,7 +19,8 @@ use yakiros_core::journal::State;
 
 use crate::figure::Figure;
 use crate::peers::arena::{Arena, Field, cgroup_root, now};
-use crate::peers::{RESOLVER, median, worst};
+use crate::peers::{RESOLVER, median};
+use crate::ways::Way;
 use ledger::Ledger;
 
 /// Within this time a service is up or stopped, or it never will be.
@@ -65,7 +66,7 @@ pub struct Setup {
 #[derive(Debug, Serialize)]
 pub struct Report {
     /// From the request, or from the command, to the service's main.
-    pub rows: Vec<Row>,
+    pub rows: Vec<Way>,
     /// Whether the machine has the controllers for limits of groups; without, nothing has any.
     pub limited: bool,
     /// Cycles that were made.
@@ -74,17 +75,6 @@ pub struct Report {
     pub leftovers: Vec<String>,
     /// Against the bars.
     pub figures: Vec<Figure>,
-}
-
-/// One way to start.
-#[derive(Debug, Serialize)]
-pub struct Row {
-    /// Which.
-    pub way: &'static str,
-    /// Milliseconds.
-    pub ms: Vec<f64>,
-    /// Why it was not measured.
-    pub skipped: Option<String>,
 }
 
 impl Report {
@@ -96,17 +86,7 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for Row { way, ms, skipped } in &self.rows {
-            match (skipped, median(ms), worst(ms)) {
-                (None, Some(middle), Some(most)) => {
-                    writeln!(f, "{way:<58} median {middle:>8.2} ms  worst {most:>8.2} ms  of {}", ms.len())?;
-                }
-                (reason, ..) => {
-                    let reason = reason.as_deref().unwrap_or("no figure");
-                    writeln!(f, "{way:<58} skipped: {reason}")?;
-                }
-            }
-        }
+        self.rows.iter().try_for_each(|way| write!(f, "{way}"))?;
         writeln!(
             f,
             "\nafter {} isolated starts and stops: {}",
@@ -164,20 +144,20 @@ fn files(programs: &Path) -> io::Result<tempfile::TempDir> {
 }
 
 /// A command that starts the service.
-struct Way {
+struct Start {
     name: &'static str,
     words: Vec<String>,
     /// Where its libraries are, if that is not where those of the machine are.
     libraries: Option<String>,
 }
 
-fn starts(arena: &Arena, stamp: &Path, setup: &Setup) -> io::Result<Vec<Row>> {
+fn starts(arena: &Arena, stamp: &Path, setup: &Setup) -> io::Result<Vec<Way>> {
     let notes = tempfile::tempdir()?;
     let stamps = notes.path().join("stamps");
     let group = Group::new()?;
     let ways =
         commands(&[&stamp.display().to_string(), "--file", &stamps.display().to_string()], &group, setup);
-    let row = |way, skipped| Row { way, ms: Vec::new(), skipped };
+    let row = |way, skipped| Way { way, ms: Vec::new(), skipped };
     let mut rows = vec![row("graph-resolver, plain", None), row("graph-resolver, isolated", None)];
     rows.extend(ways.iter().map(|way| match way {
         Ok(way) => row(way.name, None),
@@ -201,7 +181,7 @@ fn starts(arena: &Arena, stamp: &Path, setup: &Setup) -> io::Result<Vec<Row>> {
 }
 
 /// Other ways to the same; those that are not to be had, with the reason.
-fn commands(service: &[&str], group: &Group, setup: &Setup) -> Vec<Result<Way, (&'static str, String)>> {
+fn commands(service: &[&str], group: &Group, setup: &Setup) -> Vec<Result<Start, (&'static str, String)>> {
     const UNSHARE: &str = "unshare --pid --mount --uts --fork --kill-child --mount-proc";
     const BWRAP: &str =
         "--die-with-parent --unshare-pid --unshare-uts --cap-drop ALL --dev-bind / / --proc /proc";
@@ -209,14 +189,14 @@ fn commands(service: &[&str], group: &Group, setup: &Setup) -> Vec<Result<Way, (
         let before = before.iter().flat_map(|text| text.split_ascii_whitespace());
         before.chain(service.iter().copied()).map(str::to_owned).collect()
     };
-    let way = |name, words| Ok(Way { name, words, libraries: None });
+    let way = |name, words| Ok(Start { name, words, libraries: None });
     let restricted = words(&[UNSHARE, "setpriv --bounding-set=-all --inh-caps=-all --no-new-privs"]);
     let group = group.path.display().to_string();
     let shell = ["sh".to_owned(), "-c".to_owned(), SCRIPT.to_owned(), group];
     let bwrap = setup.bwrap.as_ref().map(|root| {
         let folders = ["usr/lib", "lib"].map(|lib| root.join(lib).join(LIBRARIES).display().to_string());
         let words = words(&[&root.join("usr/bin/bwrap").display().to_string(), BWRAP]);
-        Way { name: "bwrap", words, libraries: Some(folders.join(":")) }
+        Start { name: "bwrap", words, libraries: Some(folders.join(":")) }
     });
     vec![
         way("a command, plain", words(&[])),
@@ -270,7 +250,7 @@ fn component_start(arena: &Arena, name: &str) -> io::Result<f64> {
     Ok(millis(born - begin))
 }
 
-fn command_start(way: &Way, stamps: &Path) -> io::Result<f64> {
+fn command_start(way: &Start, stamps: &Path) -> io::Result<f64> {
     /// Ends what was started, however this does.
     struct Ending(Child);
 

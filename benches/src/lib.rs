@@ -6,3 +6,4 @@ pub mod isolation;
 pub mod peers;
 pub mod speed;
 pub mod swaps;
+pub mod ways;
