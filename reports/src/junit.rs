@@ -1,6 +1,6 @@
 //! `junit.xml`: the run for continuous integration services.
 //!
-//! One `testsuite` per suite, one `testcase` per scenario. A failure's type is its culprit; an infrastructure failure is
+//! One `testsuite` per suite, one `testcase` per scenario, and one per target that the plan has a bar for. A failure's type is its culprit; an infrastructure failure is
 //! an `error`. A flaky scenario is a failure with its failed attempts as `flakyFailure`: only a pass is green.
 
 use std::fmt::Write as _;
@@ -12,7 +12,9 @@ use quick_junit::{
 };
 
 use crate::event::{ConsoleFinding, Outcome};
+use crate::judge::{self, TargetResult, TargetVerdict};
 use crate::model::{Attempt, RunSummary, Scenario};
+use crate::terminal::number;
 
 /// The run as JUnit XML.
 pub fn junit_xml(summary: &RunSummary) -> Result<String, SerializeError> {
@@ -24,6 +26,12 @@ pub fn junit_xml(summary: &RunSummary) -> Result<String, SerializeError> {
         let mut test_suite = TestSuite::new(suite);
         test_suite.set_time(duration(summary.suite(suite).map(Scenario::duration_ms).sum()));
         test_suite.add_test_cases(summary.suite(suite).map(|scenario| test_case(scenario, start)));
+        report.add_test_suite(test_suite);
+    }
+    let targets: Vec<TestCase> = judge::targets(summary).iter().filter_map(target_case).collect();
+    if !targets.is_empty() {
+        let mut test_suite = TestSuite::new("targets");
+        test_suite.add_test_cases(targets);
         report.add_test_suite(test_suite);
     }
     report.to_string()
@@ -50,6 +58,22 @@ fn test_case(scenario: &Scenario, start: Option<DateTime<FixedOffset>>) -> TestC
         }
     }
     case
+}
+
+/// A target that has a bar of the plan, if it was measured: what makes a run fail is red here, too.
+fn target_case(target: &TargetResult) -> Option<TestCase> {
+    let (value, floor) = target.value.zip(target.floor)?;
+    let status = if target.verdict == TargetVerdict::Missed {
+        let mut status = TestCaseStatus::non_success(NonSuccessKind::Failure);
+        let unit = &target.unit;
+        status.set_message(format!("{} {unit}, the plan's bar is {} {unit}", number(value), number(floor)));
+        status
+    } else {
+        TestCaseStatus::success()
+    };
+    let mut case = TestCase::new(target.name.as_str(), status);
+    case.set_classname("targets");
+    Some(case)
 }
 
 fn status(scenario: &Scenario) -> TestCaseStatus {

@@ -8,8 +8,9 @@ use crate::judge::{self, CriterionVerdict, TargetVerdict};
 use crate::model::{RunSummary, Scenario};
 use crate::terminal::{number, seconds, verdict_line};
 
-/// How many failures are told in full. Services cut what is long.
+/// How many failures are told in full, and how many skips. Services cut what is long.
 const FAILURES: usize = 20;
+const SKIPS: usize = 10;
 /// Characters of a reason.
 const REASON: usize = 600;
 
@@ -42,24 +43,32 @@ fn suites(out: &mut String, run: &RunSummary) {
     out.push('\n');
 }
 
+/// What is red first, then what was not run.
 fn failures(out: &mut String, run: &RunSummary) {
-    let red: Vec<&Scenario> =
-        run.scenarios.iter().filter(|scenario| scenario.outcome() != Outcome::Passed).collect();
-    for scenario in red.iter().take(FAILURES) {
-        let reason: String =
-            scenario.reason().unwrap_or("no reason was given").chars().take(REASON).collect();
-        let outcome = scenario.outcome().name().replace('_', " ");
-        let _ = writeln!(out, "- **{}** {outcome}: {}", escaped(&scenario.id()), escaped(&reason));
-        let command = scenario.deciding().and_then(|attempt| attempt.reproduce.as_ref());
-        if let Some(command) = command {
-            let _ = writeln!(out, "  `{}`", command.replace(['`', '\n'], " "));
+    const RED: [Outcome; 3] = [Outcome::Failed, Outcome::Flaky, Outcome::InfraFailed];
+    for (outcomes, limit) in [(&RED[..], FAILURES), (&[Outcome::Skipped], SKIPS)] {
+        let of = |outcome| run.scenarios.iter().filter(move |scenario| scenario.outcome() == outcome);
+        let listed: Vec<&Scenario> = outcomes.iter().flat_map(|&outcome| of(outcome)).collect();
+        for scenario in listed.iter().take(limit) {
+            failure(out, scenario);
+        }
+        if listed.len() > limit {
+            let what = if outcomes == RED { "more that are not green" } else { "more skipped" };
+            let _ = writeln!(out, "- and {} {what}", listed.len() - limit);
+        }
+        if !listed.is_empty() {
+            out.push('\n');
         }
     }
-    if red.len() > FAILURES {
-        let _ = writeln!(out, "- and {} more", red.len() - FAILURES);
-    }
-    if !red.is_empty() {
-        out.push('\n');
+}
+
+fn failure(out: &mut String, scenario: &Scenario) {
+    let reason: String = scenario.reason().unwrap_or("no reason was given").chars().take(REASON).collect();
+    let outcome = scenario.outcome().name().replace('_', " ");
+    let _ = writeln!(out, "- **{}** {outcome}: {}", escaped(&scenario.id()), escaped(&reason));
+    let command = scenario.deciding().and_then(|attempt| attempt.reproduce.as_ref());
+    if let Some(command) = command {
+        let _ = writeln!(out, "  `{}`", command.replace(['`', '\n'], " "));
     }
 }
 
@@ -141,6 +150,14 @@ mod tests {
             assert!(text.contains(part), "no {part:?} in:\n{text}");
         }
         assert!(!text.contains("| gap |"), "{text}");
+    }
+
+    #[test]
+    fn skips_hide_no_failure() {
+        let text = markdown(&fold(&model_run()));
+        let place = |part: &str| text.find(part).unwrap_or_else(|| panic!("no {part:?} in:\n{text}"));
+        assert!(place(" failed: ") < place(" infra failed: "));
+        assert!(place(" infra failed: ") < place(" skipped: "));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use crate::fold;
 fn the_model_run_as_junit() {
     insta::assert_snapshot!(junit_xml(&fold(&model_run())).unwrap(), @r#"
 <?xml version="1.0" encoding="UTF-8"?>
-<testsuites name="yakiros 20261121-143010-7f3a" tests="7" skipped="1" failures="3" errors="2" timestamp="2026-11-21T14:30:10.000+00:00" time="84.250">
+<testsuites name="yakiros 20261121-143010-7f3a" tests="10" skipped="1" failures="4" errors="2" timestamp="2026-11-21T14:30:10.000+00:00" time="84.250">
     <testsuite name="basic" tests="4" skipped="0" errors="0" failures="3" time="76.710">
         <testcase name="boots" classname="basic" timestamp="2026-11-21T14:30:16.500+00:00" time="1.800">
             <properties>
@@ -95,6 +95,13 @@ capsule: capsules/hot-swap-no-gap</error>
             <error message="the run ended before the scenario began" type="harness"/>
         </testcase>
     </testsuite>
+    <testsuite name="targets" tests="3" skipped="0" errors="0" failures="1">
+        <testcase name="memory" classname="targets"/>
+        <testcase name="restart" classname="targets"/>
+        <testcase name="slow" classname="targets">
+            <failure message="14.50 ms, the plan&apos;s bar is 10 ms"/>
+        </testcase>
+    </testsuite>
 </testsuites>
 "#);
 }
@@ -103,8 +110,8 @@ capsule: capsules/hot-swap-no-gap</error>
 fn what_was_written_can_be_read_and_adds_up() {
     let xml = junit_xml(&fold(&model_run())).unwrap();
     let report = Report::deserialize_from_str(&xml).unwrap();
-    assert_eq!((report.tests, report.failures, report.errors, report.skipped), (7, 3, 2, 1));
-    assert_eq!(report.test_suites.len(), 2);
+    assert_eq!((report.tests, report.failures, report.errors, report.skipped), (10, 4, 2, 1));
+    assert_eq!(report.test_suites.len(), 3, "two suites and the targets");
 }
 
 #[test]

@@ -17,15 +17,20 @@ pub fn targets(run: &RunSummary, paint: Paint) -> String {
     if measured.is_empty() {
         return String::new();
     }
-    let head = format!("{:<36}{:>16}{:>13}{:>13}", "targets", "measured", "plan", "our bar");
+    let head = format!("{:<33}{:>15}{:>9}{:>9}", "targets", "measured", "plan", "our bar");
     let mut out = format!("{}\n", paint.bold(&head));
     for target in &measured {
         let value = format!("{} {}", number(target.value.unwrap_or_default()), target.unit);
         let times = |margin: Option<f64>| margin.map_or("-".into(), times);
+        let verdict = match target.verdict {
+            TargetVerdict::Missed => "missed",
+            TargetVerdict::AboveFloor => "over our bar",
+            TargetVerdict::Met | TargetVerdict::NotMeasured => "",
+        };
         let line = format!(
-            "{:<36}{:>16}{:>13}{:>13}",
-            clip(&target.name, 35),
-            clip(&value, 15),
+            "{:<33}{:>15}{:>9}{:>9}  {verdict}",
+            clip(&target.name, 32),
+            clip(&value, 14),
             times(target.floor_margin),
             times(target.bar_margin)
         );
