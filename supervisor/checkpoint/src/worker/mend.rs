@@ -92,6 +92,13 @@ impl Before {
         Ok(before)
     }
 
+    /// What was written down of a dump that was left half made; none if it had not come so far.
+    fn of(draft: &Path) -> Option<Self> {
+        let mut bytes = Vec::new();
+        File::open(draft.join(WORK).join(FILE)).ok()?.take(FILE_LIMIT).read_to_end(&mut bytes).ok()?;
+        serde_json::from_slice(&bytes).ok()
+    }
+
     /// Put right what is not as it was. To be done alone.
     pub(super) fn mend(&self) {
         // In this order: what is sent first is to arrive.
@@ -118,13 +125,8 @@ impl Before {
 
 /// What was left half made is about to be removed: put right what is known of it. To be done alone.
 pub(super) fn left(draft: &Path) {
-    let read = || {
-        let mut bytes = Vec::new();
-        File::open(draft.join(WORK).join(FILE))?.take(FILE_LIMIT).read_to_end(&mut bytes)?;
-        serde_json::from_slice::<Before>(&bytes).map_err(io::Error::other)
-    };
     // What has not come so far has done nothing.
-    if let Ok(before) = read() {
+    if let Some(before) = Before::of(draft) {
         before.mend();
     }
 }
@@ -189,7 +191,8 @@ mod tests {
         // No process has this number.
         Before::note(i32::MAX, &work).expect("it is written");
         assert!(fs::read_to_string(work.join(FILE)).expect("a file").contains("2147483647"));
-        left(draft.path());
-        left(&work);
+        let found = Before::of(draft.path()).expect("it is found");
+        assert_eq!(found.pid, i32::MAX);
+        assert!(Before::of(&work).is_none(), "there is nothing of it");
     }
 }

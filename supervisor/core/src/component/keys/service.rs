@@ -193,8 +193,9 @@ pub(super) const CHECKPOINT: &[Key] = &[
         Shape::Truth,
         FALSE,
         "Whether checkpoints of the component are made: by `graphctl checkpoint`, and for upgrades and `warm_start`. None \
-         can be made of one with `user` in its namespaces, with `network`, with rules of Landlock, or with `cgroup` or \
-         `init` in a mount namespace: those are not made again.",
+         can be made of one with `user` in its namespaces, with `network`, with rules of Landlock, with `init` in a \
+         mount namespace, with `cgroup` in one without `root`, or with `net` beside a `handoff` that has a channel: \
+         those are not made again.",
     ),
     key(
         "preserve_fds",
