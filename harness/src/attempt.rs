@@ -154,8 +154,7 @@ impl Attempt {
             Err(_) => Err(Failure::budget(format!("the scenario's {budget:.0?} are over"))),
         };
         let host_cpu = host::processor_demand(vm.guest.qemu_pid());
-        let result = self.with_console(&vm, result).map_err(|failure| in_step(failure, &log.step));
-        let mut result = result;
+        let mut result = self.with_console(&vm, result).map_err(|failure| in_step(failure, &log.step));
         if let Err(failure) = &mut result
             && !failure.is_skip
         {

@@ -11,7 +11,7 @@ use crate::suites::hot_swap::held::{pause_supervisor, resume_supervisor};
 use crate::vm::Vm;
 
 use super::client::Client;
-use super::tripwire::{TELL, Tripwire};
+use super::tripwire::{TELL, Tripwire, Work};
 use super::{REACTION, STATEFUL, attempt, checkpoint, pid_of};
 
 /// Where the command's answer goes.
@@ -27,13 +27,6 @@ const RESTORE: [&str; 4] = [
     "Running post-restore scripts",
     "Running post-resume scripts",
 ];
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Work {
-    Checkpoint,
-    Move,
-    Restore,
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
@@ -101,8 +94,7 @@ async fn one(vm: &Vm, wire: &Tripwire, (work, step, fault): (Work, &str, Fault))
     let succeeded = said.trim_end().ends_with("\n0");
     check!(succeeded, "it did not come to its end: {said}");
     check!(pid_of(vm, STATEFUL).await? == pid, "it was process {pid}, and is another one: {said}");
-    let connected = if work == Work::Restore { Client::connect(vm).await? } else { client };
-    let mut connected = connected;
+    let mut connected = if work == Work::Restore { Client::connect(vm).await? } else { client };
     let counts = connected.increment(vm).await?;
     check!(counts == counted + 1, "it had counted {counted}, and goes on with {counts}: {said}");
     let serves = if work == Work::Checkpoint { "the same serves" } else { "it is made again" };

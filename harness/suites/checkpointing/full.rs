@@ -6,7 +6,7 @@ use crate::vm::Vm;
 
 use super::client::Client;
 use super::tripwire::{TELL, Tripwire};
-use super::{KEPT, REACTION, STATEFUL, STATEFUL_FILE, attempt, checkpoint, list, pid_of, upgrade};
+use super::{KEPT, REACTION, STATEFUL, attempt, checkpoint, list, pid_of, upgrade, with_ballast};
 
 /// Memory of the service, in MiB.
 const STATE: u64 = 16;
@@ -15,14 +15,7 @@ const STEPS: [&str; 4] =
     ["Running pre-dump scripts", "Dumping core", "Running post-dump scripts", "Writing stats"];
 
 pub async fn a_full_disk(vm: &Vm) -> Result<(), Failure> {
-    let declared = vm.read(&format!("{}/{STATEFUL_FILE}", crate::vm::COMPONENTS)).await?;
-    let larger =
-        declared.replace("127.0.0.1:8081\"", &format!("127.0.0.1:8081\", \"--ballast-mib\", \"{STATE}\""));
-    check!(larger != declared, "its arguments are others: {declared}");
-    vm.declare(STATEFUL_FILE, &larger).await?;
-    vm.wait_settled(REACTION).await?;
-    vm.graphctl_within(&["restart", STATEFUL], REACTION).await?;
-    vm.wait_state(STATEFUL, "ACTIVE", None, REACTION).await?;
+    with_ballast(vm, STATE, REACTION).await?;
     vm.sh(&format!("mkdir -p {KEPT} && mount -t tmpfs -o mode=700 tmpfs {KEPT}")).await?;
     vm.step("no room", no_room(vm)).await?;
     let wire = Tripwire::criu(vm).await?;

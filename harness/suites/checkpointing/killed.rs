@@ -5,7 +5,7 @@ use crate::failure::Failure;
 use crate::vm::Vm;
 
 use super::client::Client;
-use super::tripwire::{TELL, Tripwire};
+use super::tripwire::{TELL, Tripwire, Work};
 use super::{KEPT, REACTION, Restored, STATEFUL, Upgraded, attempt, checkpoint, pid_of};
 
 /// What CRIU says at the steps of a dump, in its order.
@@ -44,14 +44,6 @@ const WRITTEN: &str = "written";
 /// The same of one that makes a process again.
 const REMAKER: [&str; 3] = [r#"begun":{"step":"verify"#, WAITING, r#"begun":{"step":"restore"#];
 const WAITING: &str = "waiting";
-
-/// What is asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Work {
-    Checkpoint,
-    Move,
-    Restore,
-}
 
 /// Who serves in the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

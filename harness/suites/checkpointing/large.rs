@@ -7,7 +7,7 @@ use crate::failure::Failure;
 use crate::vm::Vm;
 
 use super::client::Client;
-use super::{KEPT, REACTION, STATEFUL, STATEFUL_FILE, Upgraded, Written, pid_of};
+use super::{KEPT, REACTION, STATEFUL, Upgraded, Written, pid_of, with_ballast};
 
 /// For that many bytes to be written, hashed or read on an emulated processor.
 const LARGE: Duration = Duration::from_secs(110);
@@ -17,14 +17,7 @@ pub async fn a_large_service(vm: &Vm) -> Result<(), Failure> {
     // Memory and its images would not fit into the machine's memory together.
     vm.sh(&format!("mkfs.ext4 -q /dev/vda; mkdir -p {KEPT}; mount /dev/vda {KEPT}; rmdir {KEPT}/lost+found; chmod 700 {KEPT}"))
         .await?;
-    let declared = vm.read(&format!("{}/{STATEFUL_FILE}", crate::vm::COMPONENTS)).await?;
-    let larger =
-        declared.replace("127.0.0.1:8081\"", &format!("127.0.0.1:8081\", \"--ballast-mib\", \"{mib}\""));
-    check!(larger != declared, "its arguments are others: {declared}");
-    vm.declare(STATEFUL_FILE, &larger).await?;
-    vm.wait_settled(REACTION).await?;
-    vm.graphctl_within(&["restart", STATEFUL], LARGE).await?;
-    vm.wait_state(STATEFUL, "ACTIVE", None, LARGE).await?;
+    with_ballast(vm, mib, LARGE).await?;
     let before = digest(vm).await?;
     let mut client = Client::connect(vm).await?;
     client.increment(vm).await?;

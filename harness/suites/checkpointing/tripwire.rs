@@ -11,6 +11,14 @@ const PROGRAM: &str = "/usr/local/bin/test-tripwire";
 /// For CRIU to tell each step, which it comes to when it is about to tell it.
 pub const TELL: &str = "+--verbosity=4\n";
 
+/// What is asked of the supervisor when a wire is tripped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Work {
+    Checkpoint,
+    Move,
+    Restore,
+}
+
 /// A program with wires.
 pub struct Tripwire {
     place: String,

@@ -45,8 +45,12 @@ pub async fn a_kernel_that_hangs(vm: &Vm) -> Result<(), Failure> {
     let VmErrorKind::TimedOut { console, .. } = &error.kind else {
         return Err(Failure::harness(format!("a hang is shown as: {error}")));
     };
-    // With what was said last: that everything was done.
-    check!(console.contains("6 loading"), "what it said last is {console}");
+    // With what was said last: that everything was done, and nothing was taken back.
+    check!(
+        console.contains("6 loading") && !console.contains("There is no jump"),
+        "what it said last is {console}"
+    );
+    check!(vm.read(BOOT).await.is_err(), "it is the kernel before that does not answer anew, and it runs on");
     vm.guest.qmp().quit().await?;
     vm.ended(END).await.map(drop)
 }

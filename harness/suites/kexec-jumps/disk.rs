@@ -14,7 +14,8 @@ const PLACE: &str = "/var/lib/graph";
 /// Makes the disk's file system, and boots with it.
 pub async fn with_disk(vm: &Vm) -> Result<(), Failure> {
     vm.sh("mkfs.ext4 -q /dev/vda; sync").await?;
-    cut(vm).await?;
+    let boot = vm.read(BOOT).await?;
+    cut(vm, &boot).await?;
     let mounted = vm.read("/proc/mounts").await?;
     check!(mounted.contains(&format!("/dev/vda {PLACE} ext4")), "the disk is not mounted: {mounted}");
     Ok(())
@@ -25,11 +26,10 @@ pub async fn without_disk(vm: &Vm) -> Result<(), Failure> {
     vm.sh(&format!("umount -l {PLACE}")).await.map(drop)
 }
 
-/// Cuts the power, and waits for what boots then.
-pub async fn cut(vm: &Vm) -> Result<(), Failure> {
-    let boot = vm.read(BOOT).await?;
+/// Cuts the power of this boot, and waits for what boots then.
+pub async fn cut(vm: &Vm, boot: &str) -> Result<(), Failure> {
     vm.guest.qmp().cut_power().await?;
-    another_boot(vm, &boot).await?;
+    another_boot(vm, boot).await?;
     settled(vm).await.map(drop)
 }
 

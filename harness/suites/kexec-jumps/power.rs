@@ -6,17 +6,19 @@ use super::disk::{cut, with_disk, without_disk};
 use super::services::begin;
 use crate::check;
 use crate::failure::Failure;
+use crate::suites::kexec::jump::BOOT;
 use crate::suites::kexec::report::nothing_is_loaded;
 use crate::suites::kexec::trial::count;
 use crate::suites::kexec::{KEPT, TRIAL};
 use crate::vm::{BOOT_INITRD, BOOT_KERNEL, Vm};
 
-/// In which phase the power goes, and what is there then.
+/// In which phase the power goes, and what is there then, at which the command stands still until it is gone. The last
+/// phase is the supervisor's, which goes on: it may come to the end of it.
 const CUTS: [(&str, &str); 5] = [
-    ("checkpoint", "ls -d /var/lib/graph/checkpoints/*/* >/dev/null 2>&1"),
-    ("verification", "grep -q '^3 checkpoint' /run/said"),
-    ("persistence", "grep -q '^4 verification' /run/said"),
-    ("loading", "test -e /var/lib/graph/jump/manifest.json"),
+    ("checkpoint", "ls -d /var/lib/graph/checkpoints/*/* >/dev/null 2>&1 && kill -STOP $(pidof graphctl)"),
+    ("verification", "grep -q '^3 checkpoint' /run/said && kill -STOP $(pidof graphctl)"),
+    ("persistence", "grep -q '^4 verification' /run/said && kill -STOP $(pidof graphctl)"),
+    ("loading", "test -e /var/lib/graph/jump/manifest.json && kill -STOP $(pidof graphctl)"),
     ("execution", "grep -q '^6 loading' /run/said"),
 ];
 
@@ -35,9 +37,10 @@ async fn cut_in(vm: &Vm, phase: &str, is_there: &str) -> Result<(), Failure> {
     ))
     .await?;
     count(vm).await?;
+    let boot = vm.read(BOOT).await?;
     begin(vm, BOOT_KERNEL, BOOT_INITRD, "").await?;
     vm.until(&format!("phase {phase} is reached"), is_there, TRIAL).await?;
-    cut(vm).await?;
+    cut(vm, &boot).await?;
     let counted = count(vm).await?;
     check!(counted == 1, "after a cut in {phase} the counter is at {counted}: it was not started anew");
     let status = vm.status().await?;
