@@ -1,5 +1,6 @@
 //! To another version of the kernel, and back.
 
+use super::outside::Outside;
 use super::services::{BOOT_DISK, Before, jump, release};
 use crate::check;
 use crate::failure::Failure;
@@ -13,15 +14,18 @@ pub async fn another_kernel_and_back(vm: &Vm) -> Result<(), Failure> {
     .await?;
     let first = release(vm).await?;
     let before = Before::look(vm).await?;
+    let outside = Outside::connect(vm).await?;
     let (kernel, initrd) = (format!("{BOOT_DISK}/vmlinuz-other"), format!("{BOOT_DISK}/initrd"));
     let other = vm.step("jump to the other kernel", jump(vm, &kernel, &initrd, "")).await?;
     check!(other != first, "after the jump the kernel is {first} still");
     before.goes_on(vm).await?;
+    outside.goes_on(vm).await?;
     // Everything is known of both jumps: it goes on from where it is now.
     let before = Before::look(vm).await?;
     vm.sh(&format!("mkdir -p {BOOT_DISK}; mount -t ext4 /dev/vda {BOOT_DISK}")).await?;
     let kernel = format!("{BOOT_DISK}/vmlinuz");
     let back = vm.step("jump back", jump(vm, &kernel, &initrd, "")).await?;
     check!(back == first, "back from {other} the kernel is {back}, and it was {first}");
-    before.goes_on(vm).await
+    before.goes_on(vm).await?;
+    outside.goes_on(vm).await
 }

@@ -3,6 +3,7 @@
 mod across;
 mod broken;
 mod disk;
+mod outside;
 mod power;
 mod services;
 
@@ -30,7 +31,7 @@ const DISK: Start = Start::Cold {
 /// All scenarios of the suite.
 pub const SCENARIOS: [Scenario; 5] = [
     scenario!(another_kernel_and_back,
-        "services and the connection between two processes of one go on under another kernel, and under the first one again",
+        "services and their connections, inside, between two and with clients outside of the guest, go on under another kernel and back",
         start: Start::with_disks(&[256]), budget: JUMP_BUDGET),
     scenario!(images_on_a_disk,
         "what lies on a disk is found by the next kernel; an open file in memory is named before anything is done",

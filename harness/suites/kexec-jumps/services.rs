@@ -9,7 +9,7 @@ use crate::suites::kexec::trial::count;
 use crate::vm::{Status, Vm};
 
 /// What goes on.
-const SERVICES: [&str; 3] = ["counter", "echo", "talker"];
+const SERVICES: [&str; 4] = ["asker", "counter", "echo", "talker"];
 /// Where the client of the echo server writes what came back.
 pub const TALKED: &str = "/var/talked";
 /// Where boot files are kept over a jump.
@@ -19,18 +19,22 @@ const TALK: Duration = Duration::from_secs(10);
 /// Answers that are waited for, so that they are not all from before.
 const ANSWERS: usize = 5;
 
+/// Lines of that other client that are under way at once.
+const UNDER_WAY: u64 = 256;
+
 /// What services remember before a jump.
 pub struct Before {
     status: Status,
     counted: u64,
     talked: usize,
+    asked: u64,
 }
 
 impl Before {
     pub async fn look(vm: &Vm) -> Result<Self, Failure> {
         talks(vm, 0).await?;
         let (status, counted) = (vm.status().await?, count(vm).await?);
-        Ok(Self { status, counted, talked: talked(vm).await? })
+        Ok(Self { status, counted, talked: talked(vm).await?, asked: asks(vm, 0).await? })
     }
 
     /// Every service is the process that it was, and remembers all; the client goes on with the connection that it had.
@@ -47,6 +51,7 @@ impl Before {
         check!(counted == self.counted + 1, "the counter was at {}, and goes on at {counted}", self.counted);
         // It ends with its connection, which is the only one that it ever makes.
         talks(vm, self.talked).await?;
+        asks(vm, self.asked + UNDER_WAY).await?;
         let anew = now.component("passing")?;
         check!(anew.state == "ACTIVE", "what declares no checkpoints is {anew:?}");
         Ok(())
@@ -58,6 +63,16 @@ async fn talks(vm: &Vm, more_than: usize) -> Result<(), Failure> {
     let enough = format!("test $(cat {TALKED} | wc -l) -ge {}", more_than + ANSWERS);
     vm.until("the client gets answers", &enough, TALK).await?;
     talked(vm).await.map(drop)
+}
+
+/// Waits until the client of the echo server, which is another component, got more answers than these; how many it got. It
+/// ends itself when one is not in its place.
+async fn asks(vm: &Vm, more_than: u64) -> Result<u64, Failure> {
+    let enough = format!(
+        "asked=$(graphctl log asker --lines 1 | grep -o '[0-9]*$') && test $asked -gt {more_than} && echo $asked"
+    );
+    let asked = vm.until("the client of another component gets answers", &enough, TALK).await?;
+    asked.trim().parse().map_err(|error| Failure::harness(format!("it got {asked:?} answers: {error}")))
 }
 
 /// How many answers the client got.

@@ -4,8 +4,10 @@
 //! a time limit, and which tells of each step; `graphctl` reads the [`store`] in its own process.
 
 pub mod archive;
+pub mod barrier;
 mod child;
 pub mod criu;
+mod netfilter;
 pub mod order;
 pub mod preflight;
 pub mod probe;

@@ -78,6 +78,15 @@ pub enum Job {
         /// Whose.
         component: String,
     },
+    /// Have nothing arrive on connections whose processes are about to be made again: see [`crate::barrier`].
+    Raise {
+        /// The file that names them.
+        list: PathBuf,
+        /// For how long at most.
+        limit: Duration,
+    },
+    /// Let it arrive.
+    Lower,
     /// Remove what was left half made, and what is more than a policy allows.
     Cleanup {
         /// What is allowed.
@@ -234,6 +243,8 @@ pub enum Step {
     Commit,
     /// They are ended, if that was ordered: not before the checkpoint is in its place.
     End,
+    /// Connections are closed to what comes for them, or opened again.
+    Barrier,
     /// The word to make them again is waited for.
     Wait,
     /// They are made again.

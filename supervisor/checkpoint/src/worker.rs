@@ -44,6 +44,8 @@ fn carry_out<W: Write>(order: &Order, ear: &mut Ear, teller: &mut Teller<W>) -> 
         Job::Verify { component, id } => stored::verify(base, component, id.as_ref(), teller),
         Job::Remove { component, id } => stored::remove(base, component, id, teller),
         Job::Mend { component } => stored::mend(base, component, teller),
+        Job::Raise { list, limit } => passage::raise(list, *limit, teller),
+        Job::Lower => passage::lower(teller),
         Job::Cleanup { policy, component } => stored::cleanup(base, policy, component.as_deref(), teller),
         Job::Export { component, id, to } => stored::export(base, component, id.as_ref(), to, teller),
         Job::Import { from, quota } => stored::import(base, from, *quota, teller),

@@ -78,6 +78,8 @@ pub struct Checkpoints {
     migrations: Migrations,
     /// Checkpoints that are looked at for a request.
     verifying: Rc<Cell<usize>>,
+    /// What goes on from before this kernel.
+    awaited: carried::Awaited,
     /// Stores of checkpoints that lie elsewhere, by their names.
     elsewhere: RefCell<HashMap<Rc<str>, PathBuf>>,
 }
@@ -103,11 +105,14 @@ pub struct Passed {
     /// A setting of the kernel is to be put back.
     #[serde(default)]
     migrating: bool,
+    /// Connections are to be opened.
+    #[serde(default)]
+    closed: bool,
 }
 
 impl Passed {
     /// From the process image before, which has left it in the middle.
-    pub fn take_over(&self, supervisor: &Supervisor) {
+    pub fn take_over(&self, supervisor: &Rc<Supervisor>) {
         let mut processes = supervisor.processes.borrow_mut();
         for pid in &self.workers {
             // What it makes is still below it.
@@ -117,6 +122,12 @@ impl Passed {
         processes.end_groups(&self.groups);
         if self.migrating {
             supervisor.checkpoints.migrations.put_back();
+        }
+        if self.closed {
+            // What was being made from before this kernel has failed, and is started anew.
+            supervisor.checkpoints.awaited.was_closed();
+            let supervisor = Rc::clone(supervisor);
+            spawn_local(async move { carried::open(&supervisor).await });
         }
     }
 }
@@ -133,6 +144,7 @@ impl Checkpoints {
             restores: RefCell::default(),
             migrations: Migrations::new(),
             verifying: Rc::default(),
+            awaited: carried::Awaited::default(),
             elsewhere: RefCell::default(),
         }
     }
@@ -156,7 +168,7 @@ impl Checkpoints {
         // The same works give the same state.
         groups.sort_by(|one, other| one.path().cmp(other.path()));
         let workers = if restores.is_empty() { Vec::new() } else { self.workers.pids() };
-        Passed { groups, workers, migrating: self.migrations.pass() }
+        Passed { groups, workers, migrating: self.migrations.pass(), closed: self.awaited.is_closed() }
     }
 
     /// The child with this number among workers has ended.

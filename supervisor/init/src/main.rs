@@ -248,12 +248,14 @@ fn run(options: &Options, carried: Option<Carried>) -> io::Result<(Halt, Held)> 
             Rc::clone(&listener),
         );
         let again = !matches!(before, Before::Nothing);
+        // It reaps the first child already.
+        spawn_local(signals::serve(Rc::clone(&supervisor), signals));
         let mut connections = Vec::new();
         match before {
             Before::Nothing => {
                 notify::clear(&supervisor.state_dir);
                 handover::released::clear(&supervisor.state_dir);
-                checkpoint::carried::take(&supervisor);
+                checkpoint::carried::take(&supervisor).await;
                 supervisor.read_files();
             }
             Before::State(rest) => {
@@ -263,7 +265,6 @@ fn run(options: &Options, carried: Option<Carried>) -> io::Result<(Halt, Held)> 
             }
             Before::Found(found) => rebuild::begin(&supervisor, found),
         }
-        spawn_local(signals::serve(Rc::clone(&supervisor), signals));
         spawn_local(alarm::serve(Rc::clone(&supervisor), alarm));
         spawn_local(reexec::serve(Rc::clone(&supervisor)));
         spawn_local(control::serve(Rc::clone(&supervisor), listener, connections));

@@ -9,10 +9,10 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-use super::listeners::inode_of;
 use super::live::{look, merged};
 use super::mend::{self, Before, Presence};
 use super::{Done, failed, named};
+use crate::barrier::inode_of;
 use crate::criu::gate::{Decide, Gate};
 use crate::criu::{Action, Call, Criu, CriuError, DumpFigures, Figures, Options, Paths, Room, Then};
 use crate::order::{After, Dump, Event, Failure, Given, Step, Teller, micros};

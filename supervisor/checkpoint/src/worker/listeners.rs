@@ -10,6 +10,7 @@ use rustix::io::{Errno, FdFlags, fcntl_setfd};
 use rustix::net::sockopt;
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
+use crate::barrier::inode_of;
 use crate::order::Given;
 use crate::preflight::{Socket, Tree, is_same};
 
@@ -93,11 +94,6 @@ fn is_at(tree: &Tree, pid: i32, path: &Path) -> bool {
 pub(super) fn copy(pid: i32, descriptor: i32) -> io::Result<OwnedFd> {
     let process = pidfd_open(Pid::from_raw(pid).ok_or(Errno::SRCH)?, PidfdFlags::empty())?;
     Ok(pidfd_getfd(process, descriptor, PidfdGetfdFlags::empty())?)
-}
-
-/// Of `socket:[4711]`.
-pub(super) fn inode_of(link: &str) -> Option<u64> {
-    link.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
 }
 
 #[cfg(test)]

@@ -17,7 +17,8 @@ use nix::libc;
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
-use super::listeners::{copy, inode_of};
+use super::listeners::copy;
+use crate::barrier::inode_of;
 use crate::criu;
 use crate::preflight::{self, Socket};
 use crate::store::WORK;

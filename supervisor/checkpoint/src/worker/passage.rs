@@ -3,14 +3,17 @@
 //! To clients nothing is closed: who connects while no process is there waits in the queue of the kernel. When the
 //! processes are there again they listen on sockets of their own at the same places, and what waits goes over to those
 //! (`net.ipv4.tcp_migrate_req`, which is whoever gives the order's to set).
+//!
+//! From one kernel to another nothing can be kept so: there is the [`barrier`].
 
 use std::io::Write;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::listeners::Listeners;
 use super::restore::Making;
-use super::{Done, dump, named};
+use super::{Done, dump, failed, named};
+use crate::barrier::{self, Connections};
 use crate::criu::Options;
 use crate::order::{After, Dump, Ear, Event, Failure, Move, Step, Teller};
 
@@ -43,4 +46,26 @@ pub(super) fn carry_out<W: Write>(
     teller.found(Step::Restore, Event::Restored { pid })?;
     let message = format!("moved {} by {} to process {pid}", dump.component, metadata.id);
     Ok((message, Some(named(&dump.component, &metadata.id))))
+}
+
+/// Have nothing arrive on connections that are carried over from another kernel, until their ends are there again.
+pub(super) fn raise<W: Write>(
+    list: &Path,
+    limit: Duration,
+    teller: &mut Teller<W>,
+) -> Result<Done, Failure> {
+    let count = teller.step(Step::Barrier, || -> Result<_, String> {
+        let read = Connections::read(list).map_err(|error| failed("read", list, &error))?;
+        barrier::raise(&read, limit).map_err(|error| format!("nf_tables: {error}"))?;
+        Ok(read.pairs.len())
+    })?;
+    Ok((format!("{count} connections wait for their processes"), None))
+}
+
+/// Let it arrive.
+pub(super) fn lower<W: Write>(teller: &mut Teller<W>) -> Result<Done, Failure> {
+    let was_there =
+        teller.step(Step::Barrier, || barrier::lower().map_err(|error| format!("nf_tables: {error}")))?;
+    let message = if was_there { "connections go on" } else { "no connection waits" };
+    Ok((message.to_owned(), None))
 }

@@ -1,5 +1,6 @@
 //! The phases on this machine: what is asked of the supervisor, of the store of checkpoints and of the kernel.
 
+mod connections;
 mod files;
 mod held;
 mod look;
@@ -16,6 +17,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
+use yakiros_checkpoint::barrier::{self, Connections};
 use yakiros_checkpoint::store::{Id, Store, StoreError};
 use yakiros_core::checkpoint::After;
 use yakiros_core::control::{Answer, Request};
@@ -61,6 +63,9 @@ pub struct Wish {
     pub ask: bool,
 }
 
+/// What lies in the base.
+const RECORDS: [&str; 3] = [manifest::FILE, manifest::INFORMATION, barrier::FILE];
+
 /// This machine, on the way.
 pub struct Machine<'a> {
     client: Client,
@@ -80,6 +85,10 @@ pub struct Machine<'a> {
     held: Option<Instant>,
     /// Which, by their components.
     going: Vec<(String, i32)>,
+    /// What is to go on.
+    services: Vec<Service>,
+    /// What they are connected with: nothing arrives there while they stand still.
+    connections: Connections,
     /// Directories that were made on the way, the outermost first.
     made: Vec<PathBuf>,
 }
@@ -122,6 +131,8 @@ impl<'a> Machine<'a> {
             information: String::new(),
             held: None,
             going: Vec::new(),
+            services: Vec::new(),
+            connections: Connections::default(),
             made: Vec::new(),
         })
     }
@@ -187,7 +198,7 @@ impl<'a> Machine<'a> {
             }
         }
         let base = Path::new(manifest::BASE);
-        for name in [manifest::FILE, manifest::INFORMATION] {
+        for name in RECORDS {
             archive.content(&base.join(name), &fs::read(self.base.join(name))?)?;
         }
         let (out, _) = archive.end()?;
@@ -195,6 +206,16 @@ impl<'a> Machine<'a> {
         file.rewind()?;
         // The kernel reads no file that is open for writing.
         File::open(format!("/proc/self/fd/{}", file.as_raw_fd()))
+    }
+
+    /// From now on services stand still, one after the other. What one has sent and another has not got yet waits.
+    fn stand_still(&mut self) -> Result<(), String> {
+        if self.held.is_none() {
+            self.held = Some(Instant::now());
+            self.connections = connections::of(&mut self.client, &self.services).map_err(|error| error.to_string())?;
+            connections::close(&self.connections)?;
+        }
+        Ok(())
     }
 
     fn write_records(&mut self, entries: &[Entry]) -> io::Result<()> {
@@ -213,6 +234,11 @@ impl<'a> Machine<'a> {
             entries,
         };
         manifest::write(&self.base.join(manifest::INFORMATION), self.information.as_bytes())?;
+        // Those that were made before their end was written down are among them.
+        let now = connections::of(&mut self.client, &self.services)?;
+        self.connections.pairs.extend(now.pairs);
+        self.connections.ports.extend(now.ports);
+        manifest::write(&self.base.join(barrier::FILE), &self.connections.to_bytes())?;
         manifest.write(&self.base.join(manifest::FILE))
     }
 }
@@ -249,6 +275,7 @@ impl Work for Machine<'_> {
             notes.good(component, detail);
         }
         self.information = text;
+        self.services.clone_from(&services);
         Ok(services)
     }
 
@@ -281,7 +308,9 @@ impl Work for Machine<'_> {
             return vec![Err(format!("{}: {error}", dir.display()))];
         }
         if hold {
-            self.held.get_or_insert_with(Instant::now);
+            if let Err(why) = self.stand_still() {
+                return vec![Err(why)];
+            }
             self.going.extend(services.iter().map(|one| (one.component.clone(), one.pid)));
         }
         let limit = self.wish.limit;
@@ -365,6 +394,7 @@ impl Work for Machine<'_> {
         // The one for all of this has had nothing to say for as long as it took to write and to load.
         let mut client = self.client.another();
         held::all_held(&client.status(None).map_err(said)?.components, &self.going)?;
+        connections::close_for_good(&self.connections)?;
         match client.ask(Request::Kexec, Duration::ZERO).map_err(|error| error.to_string())? {
             Answer::Done { message, .. } => {
                 notes.detail = message;
@@ -378,7 +408,7 @@ impl Work for Machine<'_> {
         match trace {
             Trace::Kernel => load::unload().map_err(|error| error.to_string()),
             Trace::Records => {
-                for name in [manifest::FILE, manifest::INFORMATION] {
+                for name in RECORDS {
                     remove(&self.base.join(name))?;
                 }
                 self.unmake();
@@ -390,11 +420,14 @@ impl Work for Machine<'_> {
                 self.unmake();
                 Ok(())
             }
-            Trace::Held => match self.client.another().ask(Request::Continue, Duration::ZERO) {
-                Ok(Answer::Done { .. }) => Ok(()),
-                Ok(other) => Err(said(unexpected(other))),
-                Err(error) => Err(error.to_string()),
-            },
+            Trace::Held => {
+                let gone_on = match self.client.another().ask(Request::Continue, Duration::ZERO) {
+                    Ok(Answer::Done { .. }) => Ok(()),
+                    Ok(other) => Err(said(unexpected(other))),
+                    Err(error) => Err(error.to_string()),
+                };
+                gone_on.and(connections::open())
+            }
         }
     }
 

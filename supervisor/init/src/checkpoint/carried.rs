@@ -2,25 +2,77 @@
 //!
 //! It is read once, before any component is declared, and put aside: the next boot begins anew. It is believed only where this
 //! kernel was loaded for it: what a jump that never was has left behind would set everything back to how it was then.
+//!
+//! Connections of what goes on are closed to whatever comes for them until all of it is there: see
+//! [`yakiros_checkpoint::barrier`]. That is done before the first component is started, which may be the network.
 
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::time::Duration;
 
+use tokio::task::spawn_local;
+use tokio::time::{sleep, timeout};
 use tracing::{error, info, warn};
+use yakiros_checkpoint::barrier;
+use yakiros_checkpoint::order::Job;
 use yakiros_core::checkpoint::Origin;
 use yakiros_core::engine::Event;
 use yakiros_kexec::manifest::{self, Manifest};
 
+use super::SLACK;
+use super::worker::Worker;
 use crate::supervisor::Supervisor;
 use crate::{machine, sys};
 
 /// What it is called when it was read.
 const USED: &str = "manifest.json.used";
 
+/// For connections to be closed, while nothing is started yet, and to be opened: milliseconds on any machine that works.
+const CHANGE_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long connections are closed at most: who is not there by then, as who is not to be started, keeps no other waiting.
+/// As long as one component's restore may take.
+const CLOSED_LIMIT: Duration = Duration::from_secs(60);
+
+/// How often opening them is tried. After that they open by themselves, with the limit above.
+const ATTEMPTS: usize = 3;
+
+/// What workers for this are called, which are no component's.
+const WORKER: &str = "connections";
+
+/// What goes on and is not there yet.
+#[derive(Default)]
+pub struct Awaited {
+    /// Components.
+    left: RefCell<BTreeSet<Rc<str>>>,
+    /// Connections are closed.
+    closed: Cell<bool>,
+}
+
+impl Awaited {
+    /// For the next process image, which is to open them: see [`open`].
+    pub fn is_closed(&self) -> bool {
+        self.closed.get()
+    }
+
+    /// From the process image before.
+    pub fn was_closed(&self) {
+        self.closed.set(true);
+    }
+
+    /// One is there, or will never be. Whether it was the last that connections are closed for.
+    fn has_come(&self, component: &str) -> bool {
+        let mut left = self.left.borrow_mut();
+        left.remove(component) && left.is_empty() && self.closed.get()
+    }
+}
+
 /// Have the engine know what was carried over to this kernel, if anything was.
-pub fn take(supervisor: &Rc<Supervisor>) {
+pub async fn take(supervisor: &Rc<Supervisor>) {
     if !machine::is_whole_machine() {
         return;
     }
@@ -33,15 +85,64 @@ pub fn take(supervisor: &Rc<Supervisor>) {
     info!("{} components go on as they were under the kernel before this one", entries.len());
     let (mut all, mut bases) = (Vec::new(), Vec::new());
     for entry in entries {
+        let component: Rc<str> = entry.component_name.into();
+        supervisor.checkpoints.awaited.left.borrow_mut().insert(Rc::clone(&component));
         let id: Rc<str> = entry.checkpoint_id.into();
         // Above it are its component's directory, and the store.
         if let Some(base) = entry.checkpoint_path.parent().and_then(Path::parent) {
             bases.push((Rc::clone(&id), base.to_owned()));
         }
-        all.push((entry.component_name.into(), Origin { id: Some(id) }));
+        all.push((component, Origin { id: Some(id) }));
     }
     supervisor.checkpoints.elsewhere.borrow_mut().extend(bases);
     supervisor.dispatch(Event::Carried(all));
+    close(supervisor, base.join(barrier::FILE)).await;
+}
+
+/// Close the connections that are named there, if any are.
+async fn close(supervisor: &Rc<Supervisor>, list: PathBuf) {
+    if !list.exists() {
+        return;
+    }
+    // Whatever becomes of the worker, it may have done it.
+    supervisor.checkpoints.awaited.was_closed();
+    if let Err(why) = change(supervisor, Job::Raise { list, limit: CLOSED_LIMIT + SLACK }).await {
+        warn!("connections of what goes on may be reset: {why}");
+    }
+    let supervisor = Rc::clone(supervisor);
+    spawn_local(async move {
+        sleep(CLOSED_LIMIT).await;
+        open(&supervisor).await;
+    });
+}
+
+/// A component that was carried over is there, or is started anew. The last one has connections opened.
+pub fn has_come(supervisor: &Rc<Supervisor>, component: &str) {
+    if supervisor.checkpoints.awaited.has_come(component) {
+        let supervisor = Rc::clone(supervisor);
+        spawn_local(async move { open(&supervisor).await });
+    }
+}
+
+/// Open the connections, if they are closed.
+pub async fn open(supervisor: &Rc<Supervisor>) {
+    if !supervisor.checkpoints.awaited.closed.replace(false) {
+        return;
+    }
+    for attempt in 1..=ATTEMPTS {
+        match change(supervisor, Job::Lower).await {
+            Ok(()) => return,
+            Err(why) => warn!("connections of what goes on are not opened, attempt {attempt}: {why}"),
+        }
+    }
+}
+
+async fn change(supervisor: &Rc<Supervisor>, job: Job) -> Result<(), Rc<str>> {
+    let store = supervisor.checkpoints.places.store.clone();
+    let work = Worker::start(supervisor, WORKER, (store, job), &[])?.finish();
+    timeout(CHANGE_LIMIT, work)
+        .await
+        .unwrap_or_else(|_| Err(format!("not done within {CHANGE_LIMIT:?}").into()))
 }
 
 /// The manifest that this kernel was loaded for. Whatever is there is put aside first.

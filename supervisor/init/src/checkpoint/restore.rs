@@ -23,7 +23,7 @@ use yakiros_core::engine::{Event, RunId};
 
 use super::migration::Migration;
 use super::worker::{Worker, given_at};
-use super::{SLACK, mending, orders};
+use super::{SLACK, carried, mending, orders};
 use crate::cgroup::Cgroup;
 use crate::handover::Channel;
 use crate::notify::Socket;
@@ -175,6 +175,7 @@ pub fn begin(
             }
             Err(why) => supervisor.dispatch(Event::NotRestored(run, why)),
         }
+        carried::has_come(&supervisor, &component.name);
     });
 }
 

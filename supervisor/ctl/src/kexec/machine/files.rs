@@ -60,7 +60,7 @@ impl Files {
 }
 
 /// All of a component's processes: they are in groups below its own.
-fn processes(group: Option<&Path>, pid: i32) -> Vec<String> {
+pub fn processes(group: Option<&Path>, pid: i32) -> Vec<String> {
     let Some(group) = group else { return vec![pid.to_string()] };
     let (mut found, mut todo) = (Vec::new(), vec![(group.to_owned(), 0)]);
     while let Some((group, depth)) = todo.pop() {

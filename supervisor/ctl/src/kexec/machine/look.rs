@@ -10,7 +10,7 @@ use yakiros_kexec::machine::checks;
 use yakiros_kexec::manifest;
 use yakiros_kexec::phases::{Note, Notes};
 
-use super::{Machine, files, said};
+use super::{Machine, connections, files, said};
 use crate::inspect;
 use crate::kexec::figures::{self, Load, Size, kilobytes, memory_of};
 
@@ -29,6 +29,7 @@ pub fn validate(machine: &mut Machine<'_>, notes: &mut Notes) -> Result<(), Stri
     let files = files(machine, notes);
     notes.items.push(nothing_else(&machine.base));
     notes.items.push(criu(&machine.wish.criu));
+    notes.items.push(connections::note());
     let images = images(machine, notes);
     if let (Some((kernel, initrd)), Some(images)) = (files, images) {
         let packed = machine.packed;
