@@ -15,6 +15,8 @@ pub struct Load {
     pub initrd: u64,
     /// The memory of all services, which is what their images hold.
     pub images: u64,
+    /// Files that they have open and that go along.
+    pub files: u64,
     /// Images lie in memory, and go along with the initrd.
     pub packed: bool,
 }
@@ -23,11 +25,11 @@ impl Load {
     /// The most memory that it takes until the jump. What is packed lies there as checkpoints, and with the initrd; kernel and
     /// all that it begins with are read once more to be loaded, and the running kernel keeps a copy of that.
     pub fn memory(&self) -> u64 {
-        let Self { kernel, initrd, images, packed } = *self;
-        let along = if packed { images } else { 0 };
+        let Self { kernel, initrd, images, files, packed } = *self;
+        let (kept, along) = if packed { (images, images.saturating_add(files)) } else { (0, 0) };
         let file = if packed { initrd.saturating_add(along) } else { 0 };
         let loaded = kernel.saturating_add(initrd).saturating_add(along);
-        along.saturating_add(file).saturating_add(loaded.saturating_mul(2))
+        kept.saturating_add(file).saturating_add(loaded.saturating_mul(2))
     }
 }
 
@@ -105,10 +107,11 @@ mod tests {
 
     #[test]
     fn memory_is_for_every_copy_that_there_is_at_a_time() {
-        let load = Load { kernel: 10, initrd: 100, images: 1000, packed: false };
+        let load = Load { kernel: 10, initrd: 100, images: 1000, files: 10_000, packed: false };
         assert_eq!(load.memory(), 220);
         // The checkpoints, the new initrd, and both with the kernel twice.
-        assert_eq!(Load { packed: true, ..load }.memory(), 1000 + 1100 + 2 * 1110);
+        // Open files are there already, and need no place of their own.
+        assert_eq!(Load { packed: true, ..load }.memory(), 1000 + 11_100 + 2 * 11_110);
         assert_eq!(Load { images: u64::MAX, packed: true, ..load }.memory(), u64::MAX);
         assert_eq!(Size(3 << 19).to_string(), "1.5 MiB");
     }

@@ -1,11 +1,11 @@
 //! Files that a service has open and that are in memory: the jump ends them, unless they go along.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use nix::sys::statfs;
+use nix::sys::{stat, statfs};
 
 use super::look::IN_MEMORY;
 
@@ -17,17 +17,19 @@ const DEPTH_LIMIT: usize = 16;
 pub struct Files {
     /// On the root that a kernel's initrd becomes: they can go along with the next one's.
     pub along: BTreeSet<PathBuf>,
-    /// On another file system in memory, of which nothing goes along.
+    /// On another file system in memory, of which nothing goes along; or on that root, and under another path than the
+    /// process has for it.
     pub lost: BTreeSet<PathBuf>,
     /// Bytes of those that can go along.
     pub bytes: u64,
 }
 
 /// What the processes of a group have open, or one process where there is no group. What has no name any more is part of a
-/// process's checkpoint.
+/// process's checkpoint, and so is what lies in a file system in memory that only its mount namespace has.
 pub fn open(group: Option<&Path>, pid: i32) -> Files {
     let mut files = Files::default();
     let Ok(root) = fs::metadata("/") else { return files };
+    let here = devices(&fs::read_to_string("/proc/self/mountinfo").unwrap_or_default());
     for pid in processes(group, pid) {
         let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else { continue };
         for descriptor in descriptors.flatten() {
@@ -35,17 +37,33 @@ pub fn open(group: Option<&Path>, pid: i32) -> Files {
             else {
                 continue;
             };
-            if found.is_file() && found.nlink() > 0 && is_in_memory(&descriptor.path()) {
-                files.add(named, found.len(), found.dev() == root.dev());
+            let is_here = here.contains(&found.dev());
+            if found.is_file() && found.nlink() > 0 && is_here && is_in_memory(&descriptor.path()) {
+                let goes_along = found.dev() == root.dev() && is_at(&found, &named);
+                files.add(named, found.len(), goes_along);
             }
         }
     }
     files
 }
 
+/// The devices of what is mounted, by lines `22 1 0:21 / /proc …`.
+fn devices(table: &str) -> BTreeSet<u64> {
+    let of = |line: &str| {
+        let (major, minor) = line.split(' ').nth(2)?.split_once(':')?;
+        Some(stat::makedev(major.parse().ok()?, minor.parse().ok()?))
+    };
+    table.lines().filter_map(of).collect()
+}
+
+/// Whether a path leads to this file here: a process with another root, or with other mounts, calls it otherwise.
+fn is_at(found: &Metadata, path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|here| (here.dev(), here.ino()) == (found.dev(), found.ino()))
+}
+
 impl Files {
-    fn add(&mut self, named: PathBuf, len: u64, on_root: bool) {
-        if !on_root {
+    fn add(&mut self, named: PathBuf, len: u64, goes_along: bool) {
+        if !goes_along {
             self.lost.insert(named);
         } else if self.along.insert(named) {
             self.bytes = self.bytes.saturating_add(len);
@@ -80,6 +98,9 @@ fn is_in_memory(path: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read as _;
+    use std::process::{Command, Stdio};
+
     use super::*;
 
     #[test]
@@ -94,6 +115,40 @@ mod tests {
         files.add("/run/data".into(), 9, false);
         assert_eq!(files.bytes, 7);
         assert!(files.refusal(true).is_some_and(|why| why.starts_with("/run/data is open")));
+    }
+
+    #[test]
+    fn a_path_of_another_mount_namespace_leads_elsewhere() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let [one, other] = ["one", "other"].map(|name| folder.path().join(name));
+        for path in [&one, &other] {
+            fs::write(path, "").expect("a file");
+        }
+        let found = fs::metadata(&one).expect("a file");
+        assert!(is_at(&found, &one));
+        assert!(!is_at(&found, &other) && !is_at(&found, &folder.path().join("none")));
+    }
+
+    #[test]
+    fn what_only_the_process_has_mounted_is_in_its_checkpoint() {
+        // Root's own, as in a sandbox; where that is not to be had there is nothing to look at.
+        let script =
+            "mount -t tmpfs none /mnt && echo x > /mnt/own && exec 3</mnt/own && echo up && exec cat";
+        let child = Command::new("unshare")
+            .args(["-m", "sh", "-c", script])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn();
+        let Ok(mut child) = child else { return };
+        let mut said = [0; 3];
+        if child.stdout.take().is_some_and(|mut out| out.read_exact(&mut said).is_ok()) {
+            let pid = i32::try_from(child.id()).expect("a number");
+            assert_eq!(open(None, pid), Files::default());
+        }
+        drop(child.stdin.take());
+        child.wait().expect("its end");
+        assert_eq!(devices("22 1 0:21 / /proc rw\n23 1 8:1 / / rw\n"), [0x15, 0x801].into());
     }
 
     #[test]

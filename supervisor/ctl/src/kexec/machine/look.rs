@@ -31,9 +31,9 @@ pub fn validate(machine: &mut Machine<'_>, notes: &mut Notes) -> Result<(), Stri
     notes.items.push(criu(&machine.wish.criu));
     notes.items.push(connections::note());
     let images = images(machine, notes);
-    if let (Some((kernel, initrd)), Some(images)) = (files, images) {
+    if let (Some((kernel, initrd)), Some((images, files))) = (files, images) {
         let packed = machine.packed;
-        notes.items.push(memory(&Load { kernel, initrd, images, packed }));
+        notes.items.push(memory(&Load { kernel, initrd, images, files, packed }));
         notes.items.push(storage(&machine.wish.dir, images));
         notes.items.push(place(machine));
     }
@@ -105,8 +105,8 @@ fn criu(program: &Path) -> Note {
     note("criu", ok, detail, "see `graphctl checkpoint --check`")
 }
 
-/// How much memory the services have, which is what their images hold.
-fn images(machine: &mut Machine<'_>, notes: &mut Notes) -> Option<u64> {
+/// How much memory the services have, which is what their images hold, and how much is in open files that go along.
+fn images(machine: &mut Machine<'_>, notes: &mut Notes) -> Option<(u64, u64)> {
     let services = match machine.running() {
         Ok(running) => running.services,
         Err(failure) => {
@@ -121,7 +121,7 @@ fn images(machine: &mut Machine<'_>, notes: &mut Notes) -> Option<u64> {
     };
     let supervisor = machine.client.supervisor().ok()?;
     let own = own_group();
-    let (mut bytes, mut inside, mut lost) = (0_u64, None, Vec::new());
+    let (mut bytes, mut along, mut inside, mut lost) = (0_u64, 0_u64, None, Vec::new());
     for service in &services {
         let group = inspect::group_of(service.pid, supervisor, &service.component);
         if group.as_ref().zip(own.as_ref()).is_some_and(|(group, own)| own.starts_with(group)) {
@@ -129,7 +129,7 @@ fn images(machine: &mut Machine<'_>, notes: &mut Notes) -> Option<u64> {
         }
         bytes = bytes.saturating_add(memory_of(group.as_deref(), service.pid)).saturating_add(IMAGES_BESIDE);
         let files = files::open(group.as_deref(), service.pid);
-        bytes = bytes.saturating_add(files.bytes);
+        along = along.saturating_add(files.bytes);
         lost.extend(files.refusal(machine.packed).map(|why| format!("{}: {why}", service.component)));
     }
     notes.items.push(note(
@@ -143,7 +143,7 @@ fn images(machine: &mut Machine<'_>, notes: &mut Notes) -> Option<u64> {
         Some(component) => format!("this program runs inside of {component} and cannot write itself down"),
     };
     notes.items.push(note("supervisor", inside.is_none(), detail, "do it from outside of every component"));
-    Some(bytes)
+    Some((bytes, along))
 }
 
 /// The group that this program is in.
