@@ -8,13 +8,14 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::mem::size_of_val;
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use nix::libc;
 use rustix::fs::{FlockOperation, flock};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde::{Deserialize, Serialize};
 
 use super::listeners::copy;
@@ -88,7 +89,7 @@ impl Before {
     /// Look, and write it down for who comes later.
     pub(super) fn note(pid: i32, work: &Path) -> io::Result<Self> {
         // Where nf_tables are not there CRIU makes none.
-        let before = Self { pid, tables: criu::tables().unwrap_or_default() };
+        let before = Self { pid, tables: in_network_of(pid, criu::tables).unwrap_or_default() };
         fs::write(work.join(FILE), serde_json::to_vec(&before)?)?;
         Ok(before)
     }
@@ -102,11 +103,14 @@ impl Before {
 
     /// Put right what is not as it was. To be done alone.
     pub(super) fn mend(&self) {
-        // In this order: what is sent first is to arrive.
-        for table in criu::tables().unwrap_or_default().difference(&self.tables) {
-            // It may be gone by itself.
-            let _ = criu::unlock_table(table);
-        }
+        // In this order: what is sent first is to arrive. A network that only they had is gone when they are.
+        let _ = in_network_of(self.pid, || {
+            for table in criu::tables()?.difference(&self.tables) {
+                // It may be gone by itself.
+                let _ = criu::unlock_table(table);
+            }
+            Ok(())
+        });
         // They may have ended.
         let Ok(tree) = preflight::read(self.pid) else { return };
         let all = tree.processes.iter().flat_map(|process| {
@@ -122,6 +126,25 @@ impl Before {
             }
         }
     }
+}
+
+/// Do something in the network namespace of a process: CRIU keeps peers waiting where the connections are. What a process
+/// that is gone had is the machine's for who asks.
+fn in_network_of<T: Send>(pid: i32, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+    let path = format!("/proc/{pid}/ns/net");
+    let (there, here) = (fs::read_link(&path), fs::read_link("/proc/self/ns/net")?);
+    if there.is_err() || there.is_ok_and(|there| there == here) {
+        return work();
+    }
+    let network = File::open(path)?;
+    // A thread of its own has one of its own, and takes it along.
+    std::thread::scope(|scope| {
+        let there = scope.spawn(|| {
+            move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network))?;
+            work()
+        });
+        there.join().unwrap_or_else(|_| Err(io::Error::other("it ended in the middle")))
+    })
 }
 
 /// What was left half made is about to be removed: put right what is known of it. To be done alone.
@@ -182,6 +205,38 @@ mod tests {
         });
         assert!(looks.collect::<Vec<_>>().into_iter().all(|one| one.join().expect("it ends")));
         assert!(begun.elapsed() < PATIENCE);
+    }
+
+    #[test]
+    fn what_keeps_peers_waiting_is_taken_away_in_the_network_where_it_is() {
+        use crate::netfilter::{Attributes, Batch, CREATE, Kind, TABLE_NAME};
+        let hold = std::process::Command::new("unshare")
+            .args(["-n", "sh", "-c", "echo up; exec cat"])
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn();
+        let Ok(mut child) = hold else { return };
+        let mut said = [0; 3];
+        if child.stdout.take().is_some_and(|mut out| out.read_exact(&mut said).is_ok()) {
+            let pid = i32::try_from(child.id()).expect("a number");
+            let lock = |name: &'static str| {
+                let about = Attributes::new().text(TABLE_NAME, name);
+                in_network_of(pid, || Batch::new().add(Kind::NewTable, CREATE, &about).send())
+            };
+            let tables = || in_network_of(pid, criu::tables).expect("a list");
+            // Without nf_tables, or the right to them, there is nothing to be left.
+            if lock("CRIU-of-others").is_ok() {
+                let work = tempfile::tempdir().expect("a directory");
+                let before = Before::note(pid, work.path()).expect("noted");
+                lock("CRIU-of-a-dump").expect("locked");
+                assert_eq!(tables().len(), 2);
+                assert!(!criu::tables().expect("a list").contains("CRIU-of-a-dump"), "it is not here");
+                before.mend();
+                assert_eq!(tables(), ["CRIU-of-others".to_owned()].into());
+            }
+        }
+        drop(child.stdin.take());
+        child.wait().expect("its end");
     }
 
     #[test]
