@@ -262,7 +262,8 @@ impl Store {
         Ok(entries.iter().any(|entry| entry.text().starts_with(NEW)))
     }
 
-    /// Remove what somebody began to make, or to remove, who is no more. Returns the paths.
+    /// Remove what somebody began to make, or to remove, who is no more. Returns the paths. What that may have done to
+    /// connections is put right by [`crate::worker::sweep`] alone.
     pub fn sweep(&self) -> Result<Vec<PathBuf>, StoreError> {
         self.sweep_with(|_| ())
     }

@@ -13,6 +13,8 @@ mod work;
 use std::io::Write;
 use std::path::Path;
 
+pub use stored::sweep;
+
 use crate::order::{Ear, Event, Failure, Job, Name, Order, Step, Teller, VERSION};
 use crate::store::Id;
 

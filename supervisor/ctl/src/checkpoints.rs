@@ -11,6 +11,7 @@ use serde_json::json;
 use yakiros_checkpoint::archive::{self, ArchiveError};
 use yakiros_checkpoint::probe::{Feature, Found, Report, Verdict};
 use yakiros_checkpoint::store::{Outline, Policy, Store, StoreError};
+use yakiros_checkpoint::worker;
 use yakiros_core::control::VERSION;
 
 use crate::Failure;
@@ -137,7 +138,7 @@ fn list_text(outlines: &[Outline]) -> String {
 fn cleanup(wanted: &Cleanup, output: &Output) -> Result<(), Failure> {
     let policy = Policy { per_component: wanted.keep, quota: wanted.quota, max_age: wanted.max_age };
     let (swept, removed) = match open(&wanted.place)? {
-        Some(store) => (store.sweep()?, store.retain(&policy, None)?),
+        Some(store) => (worker::sweep(&store)?, store.retain(&policy, None)?),
         None => (Vec::new(), Vec::new()),
     };
     if output.is_json() {

@@ -1,7 +1,7 @@
 //! Orders about checkpoints that are there.
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread::sleep;
 
 use super::mend::{self, LOOK, Presence};
@@ -9,7 +9,7 @@ use super::{Done, named};
 use crate::archive;
 use crate::criu;
 use crate::order::{Failure, Step, Teller};
-use crate::store::{Id, Policy, Store};
+use crate::store::{Id, Policy, Store, StoreError};
 
 /// How often it is looked whether a killed worker's CRIU has ended, too.
 const LOOKS: u32 = 100;
@@ -35,7 +35,7 @@ pub(super) fn cleanup<W: Write>(
     teller: &mut Teller<W>,
 ) -> Result<Done, Failure> {
     let store = teller.step(Step::Open, || Store::open(base))?;
-    let swept = teller.step(Step::Sweep, || store.sweep())?;
+    let swept = teller.step(Step::Sweep, || sweep(&store))?;
     let removed = teller.step(Step::Retain, || store.retain(policy, component))?;
     let (kept, gone): (Vec<_>, Vec<_>) = removed.into_iter().partition(|removed| removed.in_use);
     let bytes: u64 = gone.iter().map(|removed| removed.size).sum();
@@ -46,6 +46,20 @@ pub(super) fn cleanup<W: Write>(
         kept.len()
     );
     Ok((message, None))
+}
+
+/// Remove what was left half made, and put right what it says of connections. While others are at work, whose connections
+/// would be taken for that, it is left to the next who begins one; then nothing is removed.
+///
+/// # Errors
+/// Those of looking and removing.
+pub fn sweep(store: &Store) -> Result<Vec<PathBuf>, StoreError> {
+    let path = store.path();
+    let failed = |error| StoreError::Failed { what: "lock", path: path.to_owned(), error };
+    let presence = Presence::take(path).map_err(failed)?;
+    let mut swept = Ok(Vec::new());
+    presence.alone(|| swept = store.sweep_with(mend::left));
+    swept
 }
 
 /// Of checkpoints that are kept nothing is made at this moment, so that nobody's peers have to wait.
