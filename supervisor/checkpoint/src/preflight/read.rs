@@ -137,24 +137,29 @@ pub fn resident(tree: &Tree) -> u64 {
     pages.fold(0, u64::saturating_add).saturating_mul(rustix::param::page_size() as u64)
 }
 
-/// Bytes of memory that a tree has now and that no file has: what is written of it. Those that several of its processes
-/// share are counted with each.
+/// Bytes of memory that a tree has now and that no file has: what is written of it. CRIU writes memory that several of its
+/// processes have after a fork with each of them, and memory that they share once.
 pub fn written(tree: &Tree) -> u64 {
     let of = |process: &Process| {
+        let folder = folder_of(process.pid);
         // What has ended has none.
-        written_of(&text(&folder_of(process.pid).join("status")).unwrap_or_default())
+        let [status, shared] =
+            ["status", "smaps_rollup"].map(|name| text(&folder.join(name)).unwrap_or_default());
+        written_of(&status, &shared)
     };
     tree.processes.iter().map(of).fold(0, u64::saturating_add)
 }
 
-/// By the lines `RssAnon:  123 kB` and `RssShmem:` of `status`.
-fn written_of(status: &str) -> u64 {
-    let of = |line: &str| {
-        let (key, rest) = line.split_once(':')?;
-        let kibibytes = || rest.trim().strip_suffix(" kB")?.parse::<u64>().ok();
-        ["RssAnon", "RssShmem"].contains(&key).then(kibibytes)?
+/// By the lines `RssAnon:  123 kB` and `VmSwap:` of `status`, and `Pss_Shmem:` of `smaps_rollup`: a process's part of what it
+/// shares. A kernel without that line (before 5.4) tells all of it, as `RssShmem:`.
+fn written_of(status: &str, shared: &str) -> u64 {
+    let of = |text: &str, name: &str| {
+        let rest = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+        rest.trim().strip_suffix(" kB")?.parse::<u64>().ok()
     };
-    status.lines().filter_map(of).fold(0, u64::saturating_add).saturating_mul(1024)
+    let own = ["RssAnon", "VmSwap"].iter().filter_map(|name| of(status, name)).fold(0, u64::saturating_add);
+    let shared = of(shared, "Pss_Shmem").or_else(|| of(status, "RssShmem")).unwrap_or(0);
+    own.saturating_add(shared).saturating_mul(1024)
 }
 
 /// Let go on what was not stopped before: who was killed while it had these processes may have left them so, or with the
@@ -355,10 +360,10 @@ mod tests {
 
     #[test]
     fn memory_of_files_is_not_written() {
-        let status =
-            "VmRSS:\t  700 kB\nRssAnon:\t  100 kB\nRssFile:\t  590 kB\nRssShmem:\t    10 kB\nThreads: 1\n";
-        assert_eq!(written_of(status), 110 << 10);
-        assert_eq!(written_of(""), 0);
+        let status = "RssAnon:\t  100 kB\nRssFile:\t  590 kB\nRssShmem:\t    10 kB\nVmSwap:\t    1000 kB\nThreads: 1\n";
+        assert_eq!(written_of(status, ""), 1110 << 10);
+        assert_eq!(written_of(status, "Pss:   600 kB\nPss_Shmem:   5 kB\n"), 1105 << 10);
+        assert_eq!(written_of("", ""), 0);
     }
 
     #[test]
