@@ -18,6 +18,8 @@ use rustix::io::Errno;
 const DEPTH_LIMIT: u32 = 8;
 /// Most entries of a directory that are looked at: those of a checkpoint with some room, far above the others.
 const ENTRIES_LIMIT: usize = 100_000;
+/// How often a turn is asked for again: each time somebody else has had theirs.
+const TURNS_LIMIT: usize = 1024;
 /// What is opened is never waited for, inherited, or a link.
 const ALWAYS: OFlags = OFlags::CLOEXEC.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::NOCTTY);
 /// Memory of processes is nobody else's business.
@@ -30,6 +32,21 @@ const PRIVATE_FILE: Mode = Mode::RUSR.union(Mode::WUSR);
 pub(crate) struct Directory {
     fd: OwnedFd,
     path: PathBuf,
+}
+
+/// See [`Directory::turn`]. It is over when this is dropped, and leaves nothing.
+#[derive(Debug)]
+pub(crate) struct Turn {
+    directory: OwnedFd,
+    name: &'static str,
+    _file: OwnedFd,
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        // What stays is taken up by the next.
+        let _ = unlinkat(&self.directory, self.name, AtFlags::empty());
+    }
 }
 
 /// What is in one.
@@ -160,6 +177,34 @@ impl Directory {
             Err(Errno::WOULDBLOCK) => Ok(false),
             result => result.map(|()| true).map_err(Into::into),
         }
+    }
+
+    /// The same with others, for as long as any copy of what is given is open.
+    pub fn hold(&self) -> io::Result<OwnedFd> {
+        let copy = rustix::io::fcntl_dupfd_cloexec(&self.fd, 0)?;
+        // Nobody else knows of it yet, or all who do have it with others.
+        flock(&copy, FlockOperation::NonBlockingLockShared)?;
+        Ok(copy)
+    }
+
+    /// Wait until it is one's turn, among all who ask for it here by this name.
+    pub fn turn(&self, name: &'static str) -> io::Result<Turn> {
+        for _ in 0..TURNS_LIMIT {
+            let flags = ALWAYS | OFlags::RDWR | OFlags::CREATE;
+            let file = fs::openat(&self.fd, name, flags, PRIVATE_FILE)?;
+            flock(&file, FlockOperation::LockExclusive)?;
+            let here = fstat(&file)?;
+            match statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(there) if (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino) => {
+                    let directory = rustix::io::fcntl_dupfd_cloexec(&self.fd, 0)?;
+                    return Ok(Turn { directory, name, _file: file });
+                }
+                // Who had it before has removed it, and somebody else may have another.
+                Ok(_) | Err(Errno::NOENT) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(io::Error::other(format!("{TURNS_LIMIT} others came before")))
     }
 
     /// Whether what has this name is this very directory.

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write as _};
-use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::libc;
@@ -22,6 +22,8 @@ const CHUNK: usize = 1 << 18;
 const IMAGES: &str = "images";
 /// Where CRIU puts its logs and figures.
 pub(crate) const WORK: &str = "work";
+/// Where those wait who make room in the store and take it.
+const TURN: &str = ".quota";
 /// How often another name is tried before it is given up: each time somebody else was faster by less than the time
 /// between two system calls.
 const ATTEMPTS: usize = 16;
@@ -127,6 +129,11 @@ impl Draft {
     /// What says that somebody is at work here, as long as it is open.
     pub(crate) fn lock(&self) -> BorrowedFd<'_> {
         self.hidden.as_fd()
+    }
+
+    /// Have nobody remove it, for want of room or for its age, once it is in its place: as long as what is given is open.
+    pub(crate) fn hold(&self) -> Result<OwnedFd, StoreError> {
+        self.images.hold().map_err(failed("lock", self.images()))
     }
 
     /// Everything is there: count and hash it, write it to the disk, and put it in its place.
@@ -241,7 +248,11 @@ impl Draft {
     }
 
     fn place(&self, metadata: &Metadata, bytes: &[u8], quota: Option<u64>) -> Result<(), StoreError> {
+        // Until it is there, so that no two of them take the same room.
+        let mut turn = None;
         if let Some(quota) = quota {
+            let waited = self.base.turn(TURN).map_err(failed("lock", &self.base.path().join(TURN)))?;
+            turn = Some(waited);
             Store::open(self.base.path())?.make_room(metadata.image_size + bytes.len() as u64, quota)?;
         }
         let write = || {
@@ -258,6 +269,7 @@ impl Draft {
             }
             renamed => renamed.map_err(failed("make", &path))?,
         }
+        drop(turn);
         let synced = self.parent.sync().and_then(|()| self.base.sync());
         synced.map_err(failed("write to the disk", &path))
     }
@@ -293,4 +305,74 @@ fn difference(listed: &[Image], found: &[Image]) -> Option<Damage> {
             _ => Some(Damage::Missing(name())),
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{RecvTimeoutError, channel};
+    use std::time::Duration;
+
+    use super::*;
+    use crate::criu::Options;
+    use crate::preflight::Isolation;
+    use crate::store::Version;
+
+    /// For what is not to happen.
+    const NEVER: Duration = Duration::from_millis(200);
+    const SIZE: usize = 100_000;
+    /// For one of that size, with what is said of it.
+    const QUOTA: u64 = 150_000;
+
+    fn facts() -> Facts {
+        Facts {
+            original_pid: 4711,
+            capabilities: Vec::new(),
+            criu_version: Version { major: 4, minor: 1, patch: 1 },
+            leave_running: true,
+            preserve_fds: Vec::new(),
+            roles: Vec::new(),
+            options: Options::default(),
+            figures: None,
+            isolation: Isolation::default(),
+        }
+    }
+
+    fn draft(store: &Store, component: &str) -> Draft {
+        let draft = store.begin(component).expect("a draft");
+        std::fs::write(draft.images().join("pages-1.img"), vec![0; SIZE]).expect("an image");
+        draft
+    }
+
+    #[test]
+    fn what_was_just_made_does_not_make_room_for_another() {
+        let base = tempfile::tempdir().expect("a directory");
+        let store = Store::make(base.path()).expect("a store");
+        let first = draft(&store, "web");
+        let held = first.hold().expect("held");
+        let id = first.keep(facts(), Some(QUOTA)).expect("kept").id;
+        drop(first);
+        let other = draft(&store, "db");
+        let refused = other.keep(facts(), Some(QUOTA)).expect_err("there is no room");
+        assert!(matches!(refused, StoreError::Quota { .. }), "{refused}");
+        // Whoever needs it finds it, and then it is nobody's.
+        drop(store.find("web", Some(&id)).expect("it is there"));
+        drop(held);
+        other.keep(facts(), Some(QUOTA)).expect("it made room");
+        assert!(matches!(store.find("web", Some(&id)), Err(StoreError::Absent { .. })));
+    }
+
+    #[test]
+    fn room_is_made_and_taken_by_one_at_a_time() {
+        let base = tempfile::tempdir().expect("a directory");
+        let store = Store::make(base.path()).expect("a store");
+        let turn = Directory::open(base.path()).and_then(|base| base.turn(TURN)).expect("its turn");
+        let draft = draft(&store, "web");
+        let (sender, kept) = channel();
+        let waits = std::thread::spawn(move || sender.send(draft.keep(facts(), Some(QUOTA)).is_ok()));
+        assert_eq!(kept.recv_timeout(NEVER), Err(RecvTimeoutError::Timeout));
+        assert_eq!(store.ids("web").expect("a list"), []);
+        drop(turn);
+        assert_eq!(kept.recv(), Ok(true));
+        waits.join().expect("its end").expect("it is heard");
+    }
 }

@@ -40,7 +40,7 @@ pub(super) fn carry_out<W: Write>(
 ) -> Result<Done, Failure> {
     let begun = Instant::now();
     let ready = prepare(base, order, teller)?;
-    let metadata = ready.write(order, begun, teller)?;
+    let (metadata, _held) = ready.write(order, begun, teller)?;
     let (bytes, images) = (metadata.image_size, metadata.images.len());
     let message = format!("wrote {} {}: {images} images with {bytes} bytes", order.component, metadata.id);
     Ok((message, Some(named(&order.component, &metadata.id))))
@@ -80,25 +80,27 @@ pub(super) fn prepare<W: Write>(base: &Path, order: &Dump, teller: &mut Teller<W
 }
 
 impl Ready {
-    /// Do as is ordered, and tell of it. What is too many of the component's checkpoints goes.
+    /// Do as is ordered, and tell of it. What is too many of the component's checkpoints goes; what was made does not, as long
+    /// as what is given with it is open.
     pub(super) fn write<W: Write>(
         &self,
         order: &Dump,
         begun: Instant,
         teller: &mut Teller<W>,
-    ) -> Result<Metadata, Failure> {
+    ) -> Result<(Metadata, OwnedFd), Failure> {
         let (roles, outside) =
             given(&order.given, &self.tree).map_err(|reason| Failure { step: Step::Preflight, reason })?;
         let mut options = merged(&order.options, &self.verdict.options);
         options.external.extend(outside);
-        let (mut draft, note) = teller.step(Step::Open, || -> Result<_, String> {
+        let (mut draft, held, note) = teller.step(Step::Open, || -> Result<_, String> {
             // What a machine left that lost its power takes room as well. What cannot be removed is in nobody's way.
             self.presence.alone_at_once(|| drop(self.store.sweep_with(mend::left)));
             self.see_room()?;
             let draft = self.store.begin(&order.component).map_err(|error| error.to_string())?;
+            let held = draft.hold().map_err(|error| error.to_string())?;
             let work = draft.work();
             let note = Before::note(order.pid, &work).map_err(|error| failed("write to", &work, &error))?;
-            Ok((draft, note))
+            Ok((draft, held, note))
         })?;
         let (criu, before, presence) = (&self.criu, &self.tree, &self.presence);
         let dumping = Dumping { criu, order, options: &options, roles: &roles, before, note, presence };
@@ -120,7 +122,7 @@ impl Ready {
         if let Some(policy) = &order.keep {
             teller.step(Step::Retain, || self.store.retain(policy, Some(&order.component)))?;
         }
-        Ok(metadata)
+        Ok((metadata, held))
     }
 }
 

@@ -29,8 +29,9 @@ pub(super) fn carry_out<W: Write>(
     let dump = Dump { options, after: After::End, ..order.dump.clone() };
     let ready = dump::prepare(base, &dump, teller)?;
     let listeners = teller.step(Step::Preflight, || Listeners::keep(&ready.tree, &dump.given))?;
-    let metadata = ready.write(&dump, begun, teller)?;
+    let (metadata, held) = ready.write(&dump, begun, teller)?;
     let checkpoint = teller.step(Step::Find, || ready.store.find(&dump.component, Some(&metadata.id)))?;
+    drop(held);
     // Its bytes were hashed a moment ago by this very process, in a directory where nobody else comes.
     let making =
         Making { criu: &ready.criu, checkpoint: &checkpoint, metadata: &metadata, how: &order.restore };
@@ -49,11 +50,7 @@ pub(super) fn carry_out<W: Write>(
 }
 
 /// Have nothing arrive on connections that are carried over from another kernel, until their ends are there again.
-pub(super) fn raise<W: Write>(
-    list: &Path,
-    limit: Duration,
-    teller: &mut Teller<W>,
-) -> Result<Done, Failure> {
+pub(super) fn raise<W: Write>(list: &Path, limit: Duration, teller: &mut Teller<W>) -> Result<Done, Failure> {
     let count = teller.step(Step::Barrier, || -> Result<_, String> {
         let read = Connections::read(list).map_err(|error| failed("read", list, &error))?;
         barrier::raise(&read, limit).map_err(|error| format!("nf_tables: {error}"))?;

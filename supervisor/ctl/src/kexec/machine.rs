@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use yakiros_checkpoint::barrier::{self, Connections};
-use yakiros_checkpoint::store::{Id, Store, StoreError};
+use yakiros_checkpoint::store::{Checkpoint, Id, Store, StoreError};
 use yakiros_core::checkpoint::After;
 use yakiros_core::control::{Answer, Request};
 use yakiros_core::engine::HOLD_LIMIT;
@@ -89,6 +89,8 @@ pub struct Machine<'a> {
     services: Vec<Service>,
     /// What they are connected with: nothing arrives there while they stand still.
     connections: Connections,
+    /// The checkpoints that were made: nobody removes them meanwhile, for want of room or for their age.
+    kept: Vec<Checkpoint>,
     /// Directories that were made on the way, the outermost first.
     made: Vec<PathBuf>,
 }
@@ -133,6 +135,7 @@ impl<'a> Machine<'a> {
             going: Vec::new(),
             services: Vec::new(),
             connections: Connections::default(),
+            kept: Vec::new(),
             made: Vec::new(),
         })
     }
@@ -212,7 +215,8 @@ impl<'a> Machine<'a> {
     fn stand_still(&mut self) -> Result<(), String> {
         if self.held.is_none() {
             self.held = Some(Instant::now());
-            self.connections = connections::of(&mut self.client, &self.services).map_err(|error| error.to_string())?;
+            self.connections =
+                connections::of(&mut self.client, &self.services).map_err(|error| error.to_string())?;
             connections::close(&self.connections)?;
         }
         Ok(())
@@ -328,7 +332,10 @@ impl Work for Machine<'_> {
         });
         let entries = services.iter().zip(written).map(|(service, written)| {
             let about = |error: String| format!("{}: {error}", service.component);
-            written.and_then(|written| entry(&dir, service, &written, notes)).map_err(about)
+            let (entry, checkpoint) =
+                written.and_then(|written| entry(&dir, service, &written, notes)).map_err(about)?;
+            self.kept.push(checkpoint);
+            Ok(entry)
         });
         let entries = entries.collect();
         notes.detail = format!("{} written down", count(notes.items.len(), "service"));
@@ -416,6 +423,7 @@ impl Work for Machine<'_> {
             }
             Trace::Checkpoint(Entry { component_name, checkpoint_id, .. }) => {
                 let id: Id = checkpoint_id.parse().map_err(|error| format!("{checkpoint_id}: {error}"))?;
+                self.kept.retain(|one| *one.id() != id);
                 remove_checkpoint(&self.wish.dir, component_name, &id)?;
                 self.unmake();
                 Ok(())
@@ -458,19 +466,25 @@ fn write_down(mut client: Client, service: &Service, hold: bool, limit: Duration
 }
 
 /// What the manifest says of one that was written down.
-fn entry(dir: &Path, service: &Service, written: &Written, notes: &mut Notes) -> Result<Entry, String> {
+fn entry(
+    dir: &Path,
+    service: &Service,
+    written: &Written,
+    notes: &mut Notes,
+) -> Result<(Entry, Checkpoint), String> {
     let (Service { component, pid, priority }, Written { id, bytes, frozen_us }) = (service, written);
-    held::is_below(dir, component, id)?;
+    let checkpoint = held::below(dir, component, id)?;
     let frozen = frozen_us.map_or(String::new(), |us| format!(", stood still for {} ms", us / 1000));
     notes.good(component, format!("{}{frozen}", Size(*bytes)));
-    Ok(Entry {
+    let entry = Entry {
         component_name: component.clone(),
         checkpoint_id: id.to_string(),
         checkpoint_path: dir.join(component).join(id.as_str()),
         original_pid: *pid,
         timestamp: chrono::Utc::now().timestamp(),
         restore_priority: *priority,
-    })
+    };
+    Ok((entry, checkpoint))
 }
 
 /// Release of the running kernel.

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use yakiros_checkpoint::store::{Id, Store, StoreError};
+use yakiros_checkpoint::store::{Checkpoint, Id, Store, StoreError};
 use yakiros_core::control::{CheckpointMark, ComponentStatus};
 
 /// Whether everything that was written down stands still as the process that it was: what has gone on since would be set back.
@@ -23,10 +23,10 @@ pub fn all_held(components: &[ComponentStatus], going: &[(String, i32)]) -> Resu
     Ok(())
 }
 
-/// Whether a checkpoint that the supervisor has made is where it is looked for.
-pub fn is_below(dir: &Path, component: &str, id: &Id) -> Result<(), String> {
+/// A checkpoint that the supervisor has made, if it is where it is looked for. Nobody removes it as long as the value lives.
+pub fn below(dir: &Path, component: &str, id: &Id) -> Result<Checkpoint, String> {
     match Store::open(dir).and_then(|store| store.find(component, Some(id))) {
-        Ok(_) => Ok(()),
+        Ok(found) => Ok(found),
         Err(error @ StoreError::Absent { .. }) => Err(format!(
             "{error} below {}: the supervisor keeps them elsewhere, as its --checkpoints says, and has it there still; name \
              that place with --dir",
@@ -91,7 +91,7 @@ mod tests {
     fn a_checkpoint_that_lies_elsewhere_is_told_with_where_it_was_looked_for() {
         let dir = tempfile::tempdir().expect("a folder");
         let id: Id = "20261122T081530.123456Z-9f3a61c2".parse().expect("a name");
-        let said = is_below(dir.path(), "web", &id).expect_err("it is not there");
+        let said = below(dir.path(), "web", &id).expect_err("it is not there");
         let place = dir.path().display().to_string();
         assert!(
             ["web has no checkpoint", &place, "--checkpoints", "--dir"]
@@ -100,6 +100,10 @@ mod tests {
             "{said}"
         );
         fs::create_dir_all(dir.path().join("web").join(id.as_str())).expect("a folder");
-        assert_eq!(is_below(dir.path(), "web", &id), Ok(()));
+        let held = below(dir.path(), "web", &id).expect("it is there");
+        let store = Store::open(dir.path()).expect("a store");
+        assert!(matches!(store.remove("web", &id), Err(StoreError::InUse(_))), "another may need the room");
+        drop(held);
+        store.remove("web", &id).expect("nobody needs it");
     }
 }
