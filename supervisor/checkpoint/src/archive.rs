@@ -68,7 +68,9 @@ pub fn export_to(checkpoint: &Checkpoint, path: &Path) -> Result<Metadata, Archi
     let file = OpenOptions::new().write(true).create_new(true).mode(MODE).open(path);
     let file = file.map_err(|error| ArchiveError::Failed { what: "make the archive", error })?;
     let written = export(checkpoint, BufWriter::new(&file)).and_then(|metadata| {
-        let synced = file.sync_all().map(|()| metadata);
+        // Its name as well.
+        let folder = path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
+        let synced = file.sync_all().and_then(|()| File::open(folder)?.sync_all()).map(|()| metadata);
         synced.map_err(|error| ArchiveError::Failed { what: "write the archive", error })
     });
     if written.is_err() {

@@ -42,8 +42,9 @@ use worker::{Worker, Workers};
 pub use restore::{begin as begin_restore, call_off as give_up_restore, forget_move};
 pub use verify::begin as verify_first;
 
-/// Works that are under way at once: each may take as much memory and disk as a service has memory.
-const AT_ONCE: usize = 2;
+/// Works that are under way at once: each may take as much memory and disk as a service has memory. Who asks for all of them,
+/// for another kernel, asks for as many at once.
+const AT_ONCE: usize = yakiros_kexec::phases::TOGETHER;
 
 /// What a worker has beyond the limit of what it does, to say that this was over and to undo it.
 const SLACK: Duration = Duration::from_secs(5);

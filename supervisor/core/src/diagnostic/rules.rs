@@ -547,8 +547,8 @@ rules! {
 
     NO_CHECKPOINT Warning "Y0336" "checkpoint of what is not made again"
         "Users of a user namespace, an interface to a bridge, the channel of a hot swap in a network namespace, rules of \
-         Landlock, and in a mount namespace the control groups of a cgroup namespace and the first process of `init` are not made again from a checkpoint, so none is made of a process that has one: `graphctl checkpoint` \
-         refuses it, starts are not warm, and an upgrade goes the way of `fd-passing` or starts the component anew."
+         Landlock, and in a mount namespace the control groups of a cgroup namespace and the first process of `init` are \
+         not made again from a checkpoint, so none is made of a process that has one: `graphctl checkpoint` refuses it, starts are not warm, and an upgrade goes the way of `fd-passing` or starts the component anew."
         bad File(web!("[isolation]" "namespaces = [\"user\"]" "[checkpoint]" "enabled = true"));
         good File(web!("[isolation]" "namespaces = [\"mount\"]" "[checkpoint]" "enabled = true"));
 

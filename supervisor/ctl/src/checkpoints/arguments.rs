@@ -55,7 +55,7 @@ const CLEANUP: &str = "\
 Examples:
   graphctl checkpoint-cleanup             all but the newest ten of each component
   graphctl checkpoint-cleanup --max-age 48
-  graphctl checkpoint-cleanup --keep 3 --quota 2147483648
+  graphctl checkpoint-cleanup --keep 3 --quota 2G
 
 What was left half made is removed, too. The oldest go first.";
 
@@ -175,8 +175,8 @@ pub struct Cleanup {
     /// Checkpoints of each component that are kept
     #[arg(long, default_value_t = 10, value_name = "COUNT")]
     pub keep: usize,
-    /// Bytes that all of them may have [default: no limit]
-    #[arg(long, value_name = "BYTES")]
+    /// Bytes that all of them may have, as 500M or 2G [default: no limit]
+    #[arg(long, value_name = "BYTES", value_parser = bytes)]
     pub quota: Option<u64>,
     /// Where they are
     #[command(flatten)]
@@ -198,12 +198,17 @@ pub struct Migrate {
     /// The file to take in, which may be called otherwise meanwhile
     #[arg(long, value_name = "FILE", conflicts_with_all = ["name", "to"])]
     pub from: Option<PathBuf>,
-    /// Bytes that its images may have [default: no limit]
-    #[arg(long, value_name = "BYTES", requires = "from")]
+    /// Bytes that its images may have, as 500M or 2G [default: no limit]
+    #[arg(long, value_name = "BYTES", value_parser = bytes, requires = "from")]
     pub quota: Option<u64>,
     /// Where checkpoints are
     #[command(flatten)]
     pub place: Place,
+}
+
+/// As a component file and the supervisor's options say a size.
+fn bytes(text: &str) -> Result<u64, String> {
+    yakiros_core::component::size(text).ok_or_else(|| "write bytes, as 500M or 2G".to_owned())
 }
 
 /// As many as a component file may say.
