@@ -5,6 +5,7 @@
 
 mod judge;
 mod mounts;
+mod network;
 mod program;
 mod read;
 

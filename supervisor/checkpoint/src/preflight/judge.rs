@@ -174,8 +174,8 @@ fn open(tree: &Tree, descriptor: &Descriptor, criu: Version, options: &mut Optio
     if let Some(inode) = target.strip_prefix("socket:[").and_then(|rest| rest.strip_suffix(']')) {
         let socket = inode.parse().ok().and_then(|inode: u64| tree.sockets.get(&inode));
         options.tcp_established |= socket == Some(&Socket::TcpConnected);
-        // One that is neither bound nor connected is in no table, so this is no proof of a family without one. CRIU asks the
-        // network of the process about it.
+        // CRIU asks the network of the process about it. (In the machine's one that is neither bound nor connected is in no
+        // table and is found by CRIU all the same.)
         let is_foreign = socket.is_none() && tree.isolation.namespaces.contains("net");
         return is_foreign.then(|| reason(OF_ANOTHER_NETWORK, "do without `net` in its namespaces"));
     }

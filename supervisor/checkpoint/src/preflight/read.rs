@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use super::{Descriptor, Isolation, Mapping, Process, Socket, Tree, mounts};
+use super::{Descriptor, Isolation, Mapping, Process, Socket, Tree, mounts, network};
+use crate::barrier::inode_of;
 
 /// Most processes of a tree that are looked at.
 const PROCESSES_LIMIT: usize = 16_384;
@@ -74,7 +75,24 @@ pub fn read(pid: i32) -> io::Result<Tree> {
             tree.paths.extend(paths(&table));
         }
     }
+    if tree.isolation.namespaces.contains("net") {
+        unlisted(&mut tree);
+    }
     Ok(tree)
+}
+
+/// Sockets of its own network that no table has. Of any other it is not known where it was made.
+fn unlisted(tree: &mut Tree) {
+    for process in &tree.processes {
+        for descriptor in &process.descriptors {
+            let inode = inode_of(&descriptor.target);
+            let Some(inode) = inode.filter(|inode| !tree.sockets.contains_key(inode)) else { continue };
+            // It may be closed by now.
+            if let Ok(Some(kind)) = network::own(process.pid, descriptor.number) {
+                tree.sockets.insert(inode, kind);
+            }
+        }
+    }
 }
 
 /// What a process has for itself, other than whoever looks.
