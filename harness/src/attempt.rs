@@ -8,6 +8,9 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use yakiros_reports::event::{self, Culprit, Event, Outcome, ScenarioFinished, ms};
+use yakiros_vm::console::Class;
+use yakiros_vm::machine::Guest;
+use yakiros_vm::silence::silence;
 
 use crate::capsule;
 use crate::events::Events;
@@ -24,6 +27,8 @@ use crate::vm::{ScenarioLog, Siblings, Vm};
 pub const SCENARIOS: &str = "scenarios";
 /// A scenario that is over its budget gets this long for its capsule.
 const CAPSULE_LIMIT: Duration = Duration::from_secs(20);
+/// A kernel that has failed prints its report in this time.
+const CONSOLE_GRACE: Duration = Duration::from_secs(1);
 
 /// One scenario, to be tried on guests.
 #[derive(Clone)]
@@ -141,7 +146,11 @@ impl Attempt {
             self.options.profile.clone(),
             self.programs.clone(),
             log.clone(),
-            Siblings { machine: Rc::clone(&self.machine), folder: folder.to_path_buf(), made: Rc::default() },
+            Siblings {
+                machine: Rc::clone(&self.machine),
+                folder: folder.to_path_buf(),
+                consoles: Rc::default(),
+            },
         );
         let work = async {
             let before = ledger::take(&vm).await?;
@@ -149,12 +158,11 @@ impl Attempt {
             let status = vm.still_works().await?;
             ledger::settle(&vm, &before, status).await
         };
-        let result = match tokio::time::timeout(budget, work).await {
-            Ok(result) => result,
-            Err(_) => Err(Failure::budget(format!("the scenario's {budget:.0?} are over"))),
-        };
+        let is_expected = |class| vm.is_expected(class);
+        let result = limited(&vm.guest, budget, ready.limits.for_silence(), is_expected, work).await;
         let host_cpu = host::processor_demand(vm.guest.qemu_pid());
-        let mut result = self.with_console(&vm, result).map_err(|failure| in_step(failure, &log.step));
+        let result = self.with_console(&vm, result).await;
+        let mut result = result.map_err(|failure| in_step(failure, &log.step));
         if let Err(failure) = &mut result
             && !failure.is_skip
         {
@@ -172,9 +180,16 @@ impl Attempt {
         Done { result, host_cpu }
     }
 
-    /// Reports what the console showed; after something fatal there nothing has passed.
-    fn with_console(&self, vm: &Vm, result: Result<(), Failure>) -> Result<(), Failure> {
-        let findings = vm.guest.console.findings();
+    /// Reports what the consoles showed; after something fatal there nothing has passed.
+    async fn with_console(&self, vm: &Vm, result: Result<(), Failure>) -> Result<(), Failure> {
+        let mut findings = Vec::new();
+        for console in vm.consoles() {
+            if console.fatal_finding().is_some() {
+                // The lines that show it follow the first.
+                drop(tokio::time::timeout(CONSOLE_GRACE, console.closed()).await);
+            }
+            findings.extend(console.findings());
+        }
         for finding in &findings {
             self.events.emit(Event::ConsoleFinding(event::ConsoleFinding {
                 suite: Some(self.machine.name()),
@@ -198,6 +213,26 @@ impl Attempt {
                 let said = result.err().map(|failure| format!("; {failure}")).unwrap_or_default();
                 Err(Failure::of(culprit, format!("{who}: {}{said}", finding.title)))
             }
+        }
+    }
+}
+
+/// Does a scenario's work in a guest until it is done, its time is over, or the guest has failed or is stuck, whatever it
+/// is that the work waits for.
+pub async fn limited(
+    guest: &Guest,
+    budget: Duration,
+    silent_for: Duration,
+    is_expected: impl Fn(Class) -> bool,
+    work: impl Future<Output = Result<(), Failure>>,
+) -> Result<(), Failure> {
+    tokio::select! {
+        biased;
+        result = work => result,
+        error = guest.failure(is_expected) => Err(error.into()),
+        error = silence(guest, silent_for) => Err(error.into()),
+        () = tokio::time::sleep(budget) => {
+            Err(Failure::budget(format!("the scenario's {budget:.0?} are over")))
         }
     }
 }

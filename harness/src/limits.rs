@@ -15,6 +15,8 @@ pub const FIRST_BOOT: Duration = Duration::from_secs(60);
 const BOOT: Duration = Duration::from_secs(15);
 /// A clone on a quick host takes 0.2 s.
 const CLONE: Duration = Duration::from_secs(8);
+/// For a guest to answer nothing at all. One that is only busy answers within a second.
+const SILENCE: Duration = Duration::from_secs(30);
 
 /// Scales limits to this host.
 #[derive(Debug, Clone, Copy)]
@@ -42,6 +44,11 @@ impl Limits {
     /// For a boot to the agent's answer.
     pub fn for_boot(self) -> Duration {
         self.scaled(BOOT)
+    }
+
+    /// For how long a guest may answer nothing.
+    pub fn for_silence(self) -> Duration {
+        self.scaled(SILENCE)
     }
 
     /// For a clone to answer.

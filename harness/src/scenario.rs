@@ -21,6 +21,8 @@ pub struct Scenario {
     pub start: Start,
     /// For the whole scenario on a quick host; slower hosts get more by their measured factor.
     pub budget: Duration,
+    /// How many guests of its suite it has at a time, see [`Vm::another`].
+    pub guests: u32,
     /// The work.
     pub run: for<'a> fn(&'a Vm) -> Work<'a>,
 }
@@ -69,11 +71,15 @@ macro_rules! scenario {
         $crate::scenario!($function, $summary, start: $start, budget: $crate::scenario::USUAL_BUDGET)
     };
     ($function:ident, $summary:literal, start: $start:expr, budget: $budget:expr) => {
+        $crate::scenario!($function, $summary, start: $start, budget: $budget, guests: 1)
+    };
+    ($function:ident, $summary:literal, start: $start:expr, budget: $budget:expr, guests: $guests:expr) => {
         $crate::scenario::Scenario {
             name: stringify!($function),
             summary: $summary,
             start: $start,
             budget: $budget,
+            guests: $guests,
             run: |vm| Box::pin($function(vm)),
         }
     };

@@ -101,7 +101,8 @@ impl Schedule {
     /// Of what is to be tried.
     pub fn new(mut attempts: Vec<Attempt>, timings: &Timings, places: &Places, options: &Options) -> Self {
         longest_first(&mut attempts, timings, Attempt::id);
-        let need = |attempt: &Attempt| places.need(&attempt.id(), attempt.machine.memory_mb(), timings);
+        let memory_mb = |attempt: &Attempt| attempt.machine.memory_mb() * attempt.scenario.guests;
+        let need = |attempt: &Attempt| places.need(&attempt.id(), memory_mb(attempt), timings);
         Self {
             attempts: attempts
                 .into_iter()

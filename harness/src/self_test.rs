@@ -15,6 +15,8 @@ use yakiros_vm::error::VmError;
 use yakiros_vm::machine::{Guest, Machine, Saved};
 use yakiros_vm::qemu::Accelerator;
 
+mod faults;
+
 use crate::interrupt::{self, EXIT_INTERRUPTED};
 use crate::limits::{FIRST_BOOT, Limits};
 use crate::options::{self, Options};
@@ -41,11 +43,15 @@ pub struct Counts {
     pub boots: usize,
     /// Clones of one saved guest.
     pub clones: usize,
+    /// Whether guests are made to fail, too, each kind of failure once.
+    pub faults: bool,
 }
 
 /// Boots and clones that often, prints the times, and gives the process's exit code.
 pub fn run(options: &Options, counts: Counts) -> i32 {
-    match measure(options, counts) {
+    // What other suites need is not prepared.
+    let options = Options { suites: vec![SUITES[0].name.to_owned()], ..options.clone() };
+    match measure(&options, counts) {
         Ok(Some(0)) => EXIT_PASSED,
         Ok(Some(_)) => EXIT_FAILED,
         Ok(None) => EXIT_INTERRUPTED,
@@ -65,11 +71,12 @@ fn measure(options: &Options, counts: Counts) -> Result<Option<usize>, PrepareEr
         let prepared = Prepared::new(options, work.path()).await?;
         let suite = &SUITES[0];
         let machine = prepared.machine(suite, &suite.config()?, options, work.path())?;
-        let (boots, clones) = in_turns(&machine, work.path(), counts).await?;
+        let (boots, clones, saved) = in_turns(&machine, work.path(), counts).await?;
         boots.print("cold boots");
         clones.print("clones");
         let too_slow = ratio_over_bar(&boots, &clones, prepared.host.accelerator);
-        Ok(boots.failures.len() + clones.failures.len() + usize::from(too_slow))
+        let unseen = if counts.faults { faults::provoke(&machine, &saved, work.path()).await? } else { 0 };
+        Ok(boots.failures.len() + clones.failures.len() + usize::from(too_slow) + unseen)
     })?;
     measured.transpose()
 }
@@ -122,7 +129,11 @@ impl Series {
 }
 
 /// Boots and clones in turns, so that both meet the same load of the host and their ratio says something.
-async fn in_turns(machine: &Machine, work: &Path, counts: Counts) -> Result<(Series, Series), VmError> {
+async fn in_turns(
+    machine: &Machine,
+    work: &Path,
+    counts: Counts,
+) -> Result<(Series, Series, Saved), VmError> {
     let guest = machine.boot(work, &work.join("base.log"), FIRST_BOOT).await?;
     let limit = Limits::calibrated(guest.answered_after, 1.0).for_clone();
     first_command(&guest).await?;
@@ -140,7 +151,7 @@ async fn in_turns(machine: &Machine, work: &Path, counts: Counts) -> Result<(Ser
             clone_once(&saved, work, limit, &mut seen, &mut clones).await?;
         }
     }
-    Ok((boots, clones))
+    Ok((boots, clones, saved))
 }
 
 /// The guest's clock must run at the host's rate.

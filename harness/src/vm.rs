@@ -13,7 +13,7 @@ use serde::Deserialize;
 use yakiros_guest::protocol::{Exec, ExitStatus};
 use yakiros_reports::event::{CrashPoint, Event, Ledger, Metric, Outcome, Step, ms};
 use yakiros_vm::agent::{AgentResult, Connection, Output};
-use yakiros_vm::console::Class;
+use yakiros_vm::console::{Class, Console};
 use yakiros_vm::machine::{Ended, Guest};
 
 use crate::events::Events;
@@ -60,8 +60,8 @@ pub struct Siblings {
     pub machine: Rc<SuiteMachine>,
     /// The scenario's folder.
     pub folder: PathBuf,
-    /// How many there are.
-    pub made: Rc<Cell<usize>>,
+    /// The console of each that was made.
+    pub consoles: Rc<RefCell<Vec<Console>>>,
 }
 
 /// Where a scenario's steps and metrics go.
@@ -175,13 +175,14 @@ impl Vm {
         Self { guest, disks, limits, profile, programs, log, siblings, expected: Cell::new(None) }
     }
 
-    /// Another guest, a clone of the suite's machine as it was saved. Its console is beside that of the first; what it is
-    /// left with is not counted. It ends with the value.
+    /// Another guest, a clone of the suite's machine as it was saved. Its console is beside that of the first, and is judged
+    /// like that; what it is left with is not counted. It ends with the value. The scenario says in its table how many
+    /// guests it has at a time.
     pub async fn another(&self) -> Result<Self, Failure> {
-        let Siblings { machine, folder, made } = &self.siblings;
-        made.set(made.get() + 1);
-        let console = folder.join(format!("console-{}.log", made.get() + 1));
+        let Siblings { machine, folder, consoles } = &self.siblings;
+        let console = folder.join(format!("console-{}.log", consoles.borrow().len() + 2));
         let ready = machine.clone_of_saved(&console).await?;
+        consoles.borrow_mut().push(ready.guest.console.clone());
         Ok(Self {
             guest: ready.guest,
             disks: ready.disks,
@@ -192,6 +193,12 @@ impl Vm {
             siblings: self.siblings.clone(),
             expected: Cell::new(None),
         })
+    }
+
+    /// The consoles of all guests that the scenario has, or has had.
+    pub fn consoles(&self) -> Vec<Console> {
+        let own = std::iter::once(self.guest.console.clone());
+        own.chain(self.siblings.consoles.borrow().iter().cloned()).collect()
     }
 
     /// A program of the guest, on the host: they are static.

@@ -40,6 +40,13 @@ pub enum VmErrorKind {
     AgentLost(String),
     /// The agent answered with an error.
     Guest(GuestError),
+    /// The guest answers nothing at all, though its QEMU runs.
+    Silent {
+        /// For how long.
+        limit: Duration,
+        /// The last lines of the console.
+        console: String,
+    },
     /// Something took longer than its limit.
     TimedOut {
         /// The limit.
@@ -87,7 +94,7 @@ impl VmError {
             VmErrorKind::QemuEnded { .. } | VmErrorKind::Qmp(_) => Blame::Vmm,
             VmErrorKind::AgentLost(_) => Blame::Agent,
             VmErrorKind::GuestKernel(ref finding) if finding.is_end_of_init() => Blame::Init,
-            VmErrorKind::GuestKernel(_) => Blame::GuestKernel,
+            VmErrorKind::GuestKernel(_) | VmErrorKind::Silent { .. } => Blame::GuestKernel,
             VmErrorKind::GuestEnded(_) => Blame::Init,
             VmErrorKind::Guest(_) => Blame::Request,
             VmErrorKind::TimedOut { .. } => Blame::Budget,
@@ -115,6 +122,13 @@ impl fmt::Display for VmErrorKind {
             Self::GuestKernel(finding) => write!(f, "the guest's kernel failed: {}", finding.title),
             Self::AgentLost(message) => write!(f, "the agent is lost: {message}"),
             Self::Guest(error) => error.fmt(f),
+            Self::Silent { limit, console } => {
+                write!(
+                    f,
+                    "the guest is stuck: for {limit:.0?} its agent, which stands beside process 1, has answered nothing; \
+                     the console's last lines:\n{console}"
+                )
+            }
             Self::TimedOut { limit, console } if console.is_empty() => {
                 write!(f, "no answer in {limit:.1?}, and nothing on the console")
             }

@@ -24,4 +24,5 @@ mod qcow2;
 pub mod qemu;
 pub mod qmp;
 mod rootfs;
+pub mod silence;
 mod tsc;

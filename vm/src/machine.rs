@@ -10,12 +10,13 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use yakiros_guest::protocol::{Exec, Fresh, Shutdown};
 
 use crate::agent::{Agent, AgentResult, Output};
-use crate::console::Console;
+use crate::console::{Class, Console};
 use crate::cpio::concatenate;
 use crate::error::{VmError, VmErrorKind};
 use crate::memory::anonymous_file;
@@ -26,6 +27,8 @@ use crate::qmp::{Qmp, ShutdownCause};
 const EXCERPT_LINES: usize = 15;
 /// When the agent's channel closes, the cause is on its way too: QEMU's end, or a panic on the console.
 const CAUSE_GRACE: Duration = Duration::from_millis(500);
+/// For nobody to have the agent's port open, until the agent is lost: a machine that ends closes it, too, and then ends.
+const PORT_GRACE: Duration = Duration::from_secs(2);
 /// QEMU ends within milliseconds of `quit`.
 const QUIT_LIMIT: Duration = Duration::from_secs(10);
 /// The saved state's name in the machine's folder.
@@ -65,6 +68,8 @@ pub struct Guest {
     pub kernel_release: String,
     /// From the start of QEMU to the agent's first answer.
     pub answered_after: Duration,
+    /// Somebody has begun to wait for the guest's end, or for another kernel in it.
+    is_awaited: AtomicBool,
 }
 
 /// A guest that was saved. Its memory lives as long as this and its clones.
@@ -136,7 +141,7 @@ impl Machine {
         let qmp = match Qmp::connect(sockets.qmp).await {
             Ok(qmp) => qmp,
             Err(error) => {
-                let signs = Signs { process: &process, console: &console, qmp: None };
+                let signs = Signs { process: &process, console: &console, qmp: None, has_agent: false };
                 return Err(signs.explain(error).await);
             }
         };
@@ -157,7 +162,7 @@ struct Unready {
 
 impl Unready {
     fn signs(&self) -> Signs<'_> {
-        Signs { process: &self.process, console: &self.console, qmp: Some(&self.qmp) }
+        Signs { process: &self.process, console: &self.console, qmp: Some(&self.qmp), has_agent: true }
     }
 
     async fn greet(
@@ -172,7 +177,8 @@ impl Unready {
             self.signs().watch(attempt, limit, self.agent.greet(nonce, fresh, limit)).await?;
         let Self { machine, ram, process, qmp, console, agent } = self;
         let answered_after = start.elapsed();
-        Ok(Guest { machine, ram, process, qmp, console, agent, kernel_release, answered_after })
+        let is_awaited = AtomicBool::new(false);
+        Ok(Guest { machine, ram, process, qmp, console, agent, kernel_release, answered_after, is_awaited })
     }
 }
 
@@ -219,12 +225,50 @@ impl Guest {
         self.signs().watch(attempt, limit, work).await
     }
 
+    /// Whether nobody is there to answer, or nobody needs to be: the agent's end of the channel is closed, or somebody
+    /// waits for the guest's end or for another kernel in it.
+    pub fn may_be_silent(&self) -> bool {
+        self.qmp.port_is_closed() || self.is_awaited.load(Ordering::Relaxed)
+    }
+
+    /// Ends when the guest has failed: its kernel in a way that is not `expected`, or its agent or QEMU while nobody waits
+    /// for the guest's end. For whoever waits for something that asks nothing of the guest; who does is told first.
+    pub async fn failure(&self, is_expected: impl Fn(Class) -> bool) -> VmError {
+        let kernel = async {
+            match self.console.failure().await {
+                finding if is_expected(finding.class) => std::future::pending().await,
+                finding => VmErrorKind::GuestKernel(finding),
+            }
+        };
+        let rest = async {
+            let kind = tokio::select! {
+                status = self.process.exited() => {
+                    tokio::time::sleep(PORT_GRACE).await;
+                    self.signs().ended(status)
+                }
+                () = self.qmp.port_closed_for(PORT_GRACE) => agent_ended(),
+            };
+            if self.is_awaited.load(Ordering::Relaxed) {
+                return std::future::pending().await;
+            }
+            kind
+        };
+        let kind = tokio::select! {
+            kind = kernel => kind,
+            kind = rest => kind,
+        };
+        self.signs().explain(VmError::new("wait in the guest", kind)).await
+    }
+
     /// Greets an agent that did not answer before: that of another kernel, into which the guest has jumped. Gives the
     /// kernel's release.
     pub async fn greet_again(&self, limit: Duration) -> Result<String, VmError> {
         let attempt = "greet the guest again";
+        self.is_awaited.store(true, Ordering::Relaxed);
         let nonce = u64::from_le_bytes(random().map_err(VmError::host("read entropy"))?);
-        self.watched(attempt, limit, self.agent.greet(nonce, None, limit)).await
+        // Between two kernels there is none.
+        let signs = Signs { has_agent: false, ..self.signs() };
+        signs.watch(attempt, limit, self.agent.greet(nonce, None, limit)).await
     }
 
     /// Runs a program to its end; when `limit` is over it is killed in the guest.
@@ -242,6 +286,7 @@ impl Guest {
 
     /// Waits until the guest has ended by itself.
     pub async fn ended(&self, limit: Duration) -> Result<Ended, VmError> {
+        self.is_awaited.store(true, Ordering::Relaxed);
         if let Ok(status) = tokio::time::timeout(limit, self.process.exited()).await {
             self.signs().last_words().await;
             return Ok(Ended { cause: self.qmp.shutdown_cause(), status });
@@ -255,7 +300,7 @@ impl Guest {
     }
 
     fn signs(&self) -> Signs<'_> {
-        Signs { process: &self.process, console: &self.console, qmp: Some(&self.qmp) }
+        Signs { process: &self.process, console: &self.console, qmp: Some(&self.qmp), has_agent: true }
     }
 }
 
@@ -283,6 +328,8 @@ struct Signs<'a> {
     console: &'a Console,
     /// Missing while QEMU is being started.
     qmp: Option<&'a Qmp>,
+    /// Whether an agent that closes its end of the channel is lost.
+    has_agent: bool,
 }
 
 impl Signs<'_> {
@@ -301,9 +348,17 @@ impl Signs<'_> {
             },
             finding = self.console.failure() => VmErrorKind::GuestKernel(finding),
             status = self.process.exited() => self.ended(status),
+            () = self.agent_ended() => agent_ended(),
             () = tokio::time::sleep(limit) => self.timed_out(limit),
         };
         Err(self.explain(VmError::new(attempt, kind)).await)
+    }
+
+    async fn agent_ended(self) {
+        match self.qmp.filter(|_| self.has_agent) {
+            Some(qmp) => qmp.port_closed_for(PORT_GRACE).await,
+            None => std::future::pending().await,
+        }
     }
 
     /// Puts the cause in place of its consequence: a channel closes *because* QEMU ended or the kernel failed.
@@ -353,6 +408,10 @@ impl Signs<'_> {
     fn timed_out(self, limit: Duration) -> VmErrorKind {
         VmErrorKind::TimedOut { limit, console: self.console.tail(EXCERPT_LINES) }
     }
+}
+
+fn agent_ended() -> VmErrorKind {
+    VmErrorKind::AgentLost("it has closed its end of the channel".into())
 }
 
 /// Entropy of its own and the host's time, for a clone.

@@ -22,6 +22,7 @@ use tokio::sync::{oneshot, watch};
 use yakiros_guest::protocol::PORT_NAME;
 
 use crate::error::VmError;
+use crate::qmp::PORT_ID;
 use crate::tsc;
 
 /// A QEMU that can be started.
@@ -258,7 +259,7 @@ impl Launch<'_> {
         add("-serial", "chardev:console".into());
         add("-device", format!("virtio-serial-{bus}"));
         add("-chardev", format!("socket,id=agent,fd={AGENT_FD}"));
-        add("-device", format!("virtserialport,chardev=agent,name={PORT_NAME}"));
+        add("-device", format!("virtserialport,id={PORT_ID},chardev=agent,name={PORT_NAME}"));
         for (index, disk) in hardware.disks.iter().enumerate() {
             add("-drive", format!("id=disk{index},if=none,format=raw,file={}", option_value(disk)));
             add("-device", format!("virtio-blk-{bus},drive=disk{index}"));

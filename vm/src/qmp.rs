@@ -22,6 +22,8 @@ use crate::error::{VmError, VmErrorKind};
 const COMMAND_LIMIT: Duration = Duration::from_secs(20);
 /// How often a state that QEMU announces by no event is asked for.
 const STATE_PAUSE: Duration = Duration::from_millis(2);
+/// The agent's port, as QEMU's events name it.
+pub const PORT_ID: &str = "agent";
 
 #[derive(Debug, Serialize)]
 struct Command<'a> {
@@ -95,6 +97,13 @@ struct ShutdownData {
     reason: ShutdownCause,
 }
 
+/// Of `VSERPORT_CHANGE`: somebody in the guest has opened or closed a port.
+#[derive(Debug, Deserialize)]
+struct PortData {
+    id: String,
+    open: bool,
+}
+
 #[derive(Debug, Deserialize)]
 struct Status {
     status: String,
@@ -122,6 +131,8 @@ pub struct Qmp {
     shared: Arc<Shared>,
     next_id: std::sync::atomic::AtomicU64,
     shutdown: watch::Receiver<Option<ShutdownCause>>,
+    /// Whether the agent's port was opened in the guest, and closed again.
+    port_closed: watch::Receiver<bool>,
 }
 
 impl Qmp {
@@ -130,8 +141,9 @@ impl Qmp {
         let (read, write) = stream.into_split();
         let shared = Arc::new(Shared { waiting: Mutex::new(Some(HashMap::new())) });
         let (tell_shutdown, shutdown) = watch::channel(None);
-        tokio::spawn(read_lines(read, Arc::clone(&shared), tell_shutdown));
-        let qmp = Self { write: write.into(), shared, next_id: 1.into(), shutdown };
+        let (tell_port, port_closed) = watch::channel(false);
+        tokio::spawn(read_lines(read, Arc::clone(&shared), tell_shutdown, tell_port));
+        let qmp = Self { write: write.into(), shared, next_id: 1.into(), shutdown, port_closed };
         qmp.execute("qmp_capabilities", None).await?;
         Ok(qmp)
     }
@@ -145,6 +157,25 @@ impl Qmp {
     pub async fn closed(&self) {
         let mut shutdown = self.shutdown.clone();
         while shutdown.changed().await.is_ok() {}
+    }
+
+    /// Whether nobody in the guest has the agent's port open: the agent has ended, or another kernel is on its way.
+    pub fn port_is_closed(&self) -> bool {
+        *self.port_closed.borrow()
+    }
+
+    /// Ends when nobody in the guest has had the agent's port open for that long; never once QEMU has ended.
+    pub async fn port_closed_for(&self, time: Duration) {
+        let mut closed = self.port_closed.clone();
+        while closed.wait_for(|closed| *closed).await.is_ok() {
+            let opened = tokio::time::timeout(time, closed.wait_for(|closed| !closed)).await;
+            match opened.map(|result| result.is_ok()) {
+                Err(_) => return,
+                Ok(true) => {}
+                Ok(false) => break,
+            }
+        }
+        std::future::pending::<()>().await;
     }
 
     /// Stops the guest's processors.
@@ -285,6 +316,7 @@ async fn read_lines(
     read: OwnedReadHalf,
     shared: Arc<Shared>,
     shutdown: watch::Sender<Option<ShutdownCause>>,
+    port_closed: watch::Sender<bool>,
 ) {
     let mut lines = BufReader::new(read).lines();
     while let Ok(Some(text)) = lines.next_line().await {
@@ -296,6 +328,11 @@ async fn read_lines(
             let cause = data.map_or(ShutdownCause::Other, |data| data.reason);
             // With -no-reboot a reset is followed by the end of QEMU; the first cause is the real one.
             shutdown.send_if_modified(|known| known.is_none() && known.replace(cause).is_none());
+        } else if line.event.as_deref() == Some("VSERPORT_CHANGE") {
+            let data = line.data.and_then(|data| serde_json::from_value::<PortData>(data).ok());
+            if let Some(data) = data.filter(|data| data.id == PORT_ID) {
+                port_closed.send_replace(!data.open);
+            }
         } else if let Some(id) = line.id {
             let answer = match line.error {
                 Some(error) => Err(format!("{}: {}", error.class, error.desc)),
@@ -376,6 +413,29 @@ mod tests {
         let qmp = connected(vec![lines]).await;
         qmp.stop().await.unwrap();
         assert_eq!(qmp.shutdown_cause(), Some(ShutdownCause::GuestReset));
+    }
+
+    #[tokio::test]
+    async fn the_agents_port_is_closed_when_it_stays_so() {
+        const SOON: Duration = Duration::from_millis(20);
+        let changes = |opens: &[bool]| {
+            let line = |open| {
+                format!(r#"{{"event": "VSERPORT_CHANGE", "data": {{"id": "agent", "open": {open}}}}}"#)
+            };
+            let events: Vec<String> = opens.iter().map(line).collect();
+            let text = format!("{}\n{{\"return\": {{}}, \"id\": ID}}", events.join("\n"));
+            &*Box::leak(text.into_boxed_str())
+        };
+        for (opens, is_closed) in
+            [(&[true][..], false), (&[true, false], true), (&[true, false, true], false)]
+        {
+            let qmp = connected(vec![changes(opens), r#"{"return": {}, "id": ID}"#]).await;
+            qmp.stop().await.unwrap();
+            assert_eq!(qmp.port_is_closed(), is_closed, "{opens:?}");
+            // The other end stays open while it waits for a second command.
+            let seen = tokio::time::timeout(SOON * 10, qmp.port_closed_for(SOON)).await;
+            assert_eq!(seen.is_ok(), is_closed, "{opens:?}");
+        }
     }
 
     #[tokio::test]

@@ -191,6 +191,10 @@ struct SelfTest {
     /// Clones in a row
     #[arg(long, default_value_t = 100)]
     clones: usize,
+    /// Make guests fail, too: a panic, an oops, a hung task, a lost agent, a dead QEMU, silence, and a boot, a step and a
+    /// scenario that take too long. Each has to be seen at once, as what it is
+    #[arg(long)]
+    faults: bool,
     #[command(flatten)]
     guest: Guest,
 }
@@ -335,7 +339,11 @@ fn main() -> ExitCode {
             shell::run(&options, &arguments.put, &arguments.argv)
         }
         Some(Command::SelfTest(arguments)) => {
-            let counts = self_test::Counts { boots: arguments.boots, clones: arguments.clones };
+            let counts = self_test::Counts {
+                boots: arguments.boots,
+                clones: arguments.clones,
+                faults: arguments.faults,
+            };
             self_test::run(&arguments.guest.options(), counts)
         }
         Some(Command::Sim { arguments }) => sim::run(&arguments),

@@ -143,7 +143,7 @@ pub const SCENARIOS: [Scenario; 28] = [
         start: Start::Clone, budget: LONG_BUDGET),
     scenario!(another_machine,
         "a service goes on in another machine with what it remembers, unless what is brought there cannot be used",
-        start: Start::Clone, budget: LONG_BUDGET),
+        start: Start::Clone, budget: LONG_BUDGET, guests: 2),
     scenario!(namespaces_and_limits,
         "file systems, namespaces, rights and limits of an isolated service are after a move what they were before",
         start: Start::Clone, budget: LONG_BUDGET),
