@@ -9,7 +9,7 @@ use crate::suites::kexec::report::refused;
 use crate::vm::{BOOT_INITRD, BOOT_KERNEL, Vm};
 
 /// Where the disk is mounted, by process 1's predecessor.
-const PLACE: &str = "/var/lib/graph";
+pub const PLACE: &str = "/var/lib/graph";
 
 /// Makes the disk's file system, and boots with it.
 pub async fn with_disk(vm: &Vm) -> Result<(), Failure> {

@@ -2,6 +2,7 @@
 
 mod across;
 mod broken;
+mod damaged;
 mod disk;
 mod outside;
 mod power;
@@ -14,6 +15,7 @@ use crate::scenario::{Scenario, Start};
 
 use across::another_kernel_and_back;
 use broken::{a_kernel_that_hangs, a_kernel_that_panics};
+use damaged::a_damaged_image;
 use disk::images_on_a_disk;
 use power::power_cut_in_each_phase;
 
@@ -29,12 +31,15 @@ const DISK: Start = Start::Cold {
 };
 
 /// All scenarios of the suite.
-pub const SCENARIOS: [Scenario; 5] = [
+pub const SCENARIOS: [Scenario; 6] = [
     scenario!(another_kernel_and_back,
         "services and their connections, inside, between two and with clients outside of the guest, go on under another kernel and back",
         start: Start::with_disks(&[256]), budget: JUMP_BUDGET),
     scenario!(images_on_a_disk,
         "what lies on a disk is found by the next kernel; an open file in memory is named before anything is done",
+        start: DISK, budget: JUMP_BUDGET),
+    scenario!(a_damaged_image,
+        "a service whose image is damaged on the way is started anew, with the reason, and all others go on",
         start: DISK, budget: JUMP_BUDGET),
     scenario!(power_cut_in_each_phase,
         "wherever the power goes, everything is started anew, and nothing half made is believed",
