@@ -195,7 +195,7 @@ pub struct Migrate {
     /// The file to write; nothing may be there
     #[arg(long, value_name = "FILE")]
     pub to: Option<PathBuf>,
-    /// The file to take in, which may be called otherwise meanwhile
+    /// The file to take in, which may be called otherwise meanwhile; it has to be trusted as a program is
     #[arg(long, value_name = "FILE", conflicts_with_all = ["name", "to"])]
     pub from: Option<PathBuf>,
     /// Bytes that its images may have, as 500M or 2G [default: no limit]
