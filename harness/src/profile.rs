@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use yakiros_vm::image::Kernel;
 
 use crate::programs::Build;
@@ -54,13 +54,20 @@ pub struct Profile {
 }
 
 /// Scenarios that a profile leaves out.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LeaveOut {
     /// Patterns of `suite/scenario`.
     pub scenarios: Vec<String>,
+    /// On which kernels; empty for all.
+    #[serde(default, deserialize_with = "kernels")]
+    pub kernels: Vec<Kernel>,
     /// Why; reports repeat it.
     pub why: String,
+}
+
+fn kernels<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Kernel>, D::Error> {
+    Ok(Vec::<KernelName>::deserialize(from)?.into_iter().map(Kernel::from).collect())
 }
 
 #[derive(Deserialize)]
@@ -95,6 +102,15 @@ struct Row {
 enum KernelName {
     Alpine,
     Debian,
+}
+
+impl From<KernelName> for Kernel {
+    fn from(name: KernelName) -> Self {
+        match name {
+            KernelName::Alpine => Self::Alpine,
+            KernelName::Debian => Self::Debian,
+        }
+    }
 }
 
 fn once() -> u32 {
@@ -137,10 +153,7 @@ impl Profile {
         };
         let mut all = Vec::new();
         for (name, row) in profile {
-            let kernels = row.kernels.into_iter().map(|kernel| match kernel {
-                KernelName::Alpine => Kernel::Alpine,
-                KernelName::Debian => Kernel::Debian,
-            });
+            let kernels = row.kernels.into_iter().map(Kernel::from);
             all.push(Self {
                 planned: planned(&name)?,
                 name,

@@ -1,5 +1,7 @@
 //! What a run does: the scenarios that the command line names, or those of its profile.
 
+use yakiros_vm::image::Kernel;
+
 use crate::options::Options;
 use crate::profile::Profile;
 use crate::scenario::Scenario;
@@ -99,7 +101,7 @@ fn chosen_by_profile(
     let profile = &options.profile;
     let (mut taken, mut left_out) = (Vec::new(), Vec::new());
     for (suite, scenario) in all {
-        match why_not(profile, &id(suite, scenario)) {
+        match why_not(profile, options.image.kernel, &id(suite, scenario)) {
             None => taken.push((*suite, *scenario)),
             Some(why) => left_out.push(LeftOut { suite: suite.name, name: scenario.name, why }),
         }
@@ -110,11 +112,13 @@ fn chosen_by_profile(
     Ok(Selection { suites: grouped(taken.into_iter()), left_out })
 }
 
-fn why_not(profile: &Profile, id: &str) -> Option<String> {
+fn why_not(profile: &Profile, kernel: Kernel, id: &str) -> Option<String> {
     if !profile.only.is_empty() && !profile.only.iter().any(|pattern| fits(pattern, id)) {
         return Some(format!("not one of the profile {}", profile.name));
     }
-    let row = profile.leave_out.iter().find(|row| row.scenarios.iter().any(|pattern| fits(pattern, id)));
+    let mut rows =
+        profile.leave_out.iter().filter(|row| row.kernels.is_empty() || row.kernels.contains(&kernel));
+    let row = rows.find(|row| row.scenarios.iter().any(|pattern| fits(pattern, id)));
     row.map(|row| row.why.clone())
 }
 
@@ -267,7 +271,11 @@ mod tests {
     #[test]
     fn what_is_named_goes_before_what_the_profile_leaves_out() {
         let why = "too long".to_owned();
-        let leave_out = vec![LeaveOut { scenarios: vec!["basic/resolver_*".into()], why: why.clone() }];
+        let leave_out = vec![LeaveOut {
+            scenarios: vec!["basic/resolver_*".into()],
+            why: why.clone(),
+            ..LeaveOut::default()
+        }];
         let profile = Profile { only: vec!["basic/*".into()], leave_out, ..Profile::default() };
         let options = Options { profile: profile.clone(), ..Options::default() };
         let selection = select(&options).unwrap();
@@ -277,8 +285,13 @@ mod tests {
         assert!(selection.left_out.iter().any(|left| left.suite == "hot-swap"));
         let named = Options { profile: profile.clone(), ..of(&[], &["resolver_is_pid_1"]) };
         assert_eq!(ids(&named), ["basic/resolver_is_pid_1"]);
+        let mut elsewhere = options.clone();
+        elsewhere.profile.leave_out[0].kernels = vec![Kernel::Debian];
+        assert!(ids(&elsewhere).contains(&"basic/resolver_is_pid_1".to_owned()));
+        elsewhere.image.kernel = Kernel::Debian;
+        assert!(!ids(&elsewhere).contains(&"basic/resolver_is_pid_1".to_owned()));
         let nothing = Profile {
-            leave_out: vec![LeaveOut { scenarios: vec!["*".into()], why: String::new() }],
+            leave_out: vec![LeaveOut { scenarios: vec!["*".into()], ..LeaveOut::default() }],
             ..profile
         };
         assert!(select(&Options { profile: nothing, ..Options::default() }).is_err());
