@@ -205,7 +205,8 @@ impl Killed<'_> {
 /// One process serves, as the supervisor's child; and of what was begun there is nothing.
 async fn nothing_is_left(vm: &Vm) -> Result<(), Failure> {
     // A command's name in the list of processes has fifteen bytes.
-    let processes = "for p in /proc/[0-9]*; do case $(cat $p/comm 2> /dev/null) in test-stateful-s | criu*) \
+    let processes = "for p in /proc/[0-9]*; do read -r name 2> /dev/null < $p/comm || continue; \
+         case $name in test-stateful-s | criu*) \
          awk '/^State|^PPid|^TracerPid/ { printf $2 }' $p/status;; esac; done";
     let condition = format!(
         "left=$(find {KEPT}/ -mindepth 2 -name '.*'; ls /run/graph 2> /dev/null | grep restore-; \

@@ -86,10 +86,8 @@ async fn sockets_of(vm: &Vm, pid: i32) -> Result<u64, Failure> {
 
 /// The other process of the same program.
 async fn canary_beside(vm: &Vm, old: i32) -> Result<i32, Failure> {
-    let script = format!(
-        "name=$(cat /proc/{old}/comm); for of in /proc/[0-9]*; do pid=${{of#/proc/}}; \
-         if test $pid != {old} && test \"$(cat $of/comm 2> /dev/null)\" = \"$name\"; then echo $pid; fi; done"
-    );
+    let script =
+        format!("grep -sxlF \"$(cat /proc/{old}/comm)\" /proc/[0-9]*/comm | cut -d / -f 3 | grep -vx {old}");
     let found = vm.sh(&script).await?;
     found.trim().parse().map_err(|error| Failure::supervisor(format!("beside {old} run `{found}`: {error}")))
 }
