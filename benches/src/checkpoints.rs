@@ -4,7 +4,7 @@
 
 use std::fmt;
 use std::fs;
-use std::io::{self, Write as _};
+use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -17,7 +17,7 @@ use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 use serde::Serialize;
 use yakiros_checkpoint::criu::{Action, NAME, Options, Paths, Then, arguments};
-use yakiros_checkpoint::order::{After, Dump, Event, Job, Line, Order, Remake, Restore, VERSION};
+use yakiros_checkpoint::order::{After, Dump, Event, Job, Line, Move, Order, Remake, Restore, VERSION};
 
 use crate::figure::Figure;
 use crate::peers::median;
@@ -78,13 +78,19 @@ pub fn run(setup: &Setup) -> io::Result<Report> {
     let mut figures = Vec::new();
     let usable = check(None);
     (setup.say)(&format!("{} dumps and restores in each way", setup.cycles));
-    let [plain, ours] = measured(usable.clone(), || overhead(setup))?;
-    if let (Some(plain), Some(ours)) = (median(&plain.1), median(&ours.1)) {
-        let what = "a dump and a restore by graph-checkpoint, in those by CRIU";
-        figures.push(Figure { what, bar: 1.10, value: ours / plain });
+    let [plain, moved, synced, kept] = measured(usable.clone(), || overhead(setup))?;
+    for (what, ours, theirs) in [
+        ("a move by graph-checkpoint, in a dump and a restore by CRIU", &moved, &plain),
+        ("a dump that lasts and a restore by graph-checkpoint, in those by CRIU", &kept, &synced),
+    ] {
+        if let (Some(ours), Some(theirs)) = (median(&ours.1), median(&theirs.1)) {
+            figures.push(Figure { what, bar: 1.10, value: ours / theirs });
+        }
     }
     rows.push(row("dump and restore, criu", plain));
-    rows.push(row("dump and restore, graph-checkpoint", ours));
+    rows.push(row("move, graph-checkpoint", moved));
+    rows.push(row("dump, its images to the disk, restore, criu", synced));
+    rows.push(row("dump that lasts, restore, graph-checkpoint", kept));
     (setup.say)(&format!("{} dumps of {BALLAST} MiB in each way", setup.dumps));
     let usable = usable.and_then(|()| check(Some(DIRTY_TRACKING)));
     let [without, with] = measured(usable, || frozen(setup))?;
@@ -100,13 +106,13 @@ pub fn run(setup: &Setup) -> io::Result<Report> {
 /// Milliseconds, or why there are none.
 type Samples = (Option<String>, Vec<f64>);
 
-fn measured(
+fn measured<const WAYS: usize>(
     usable: Result<(), String>,
-    measure: impl FnOnce() -> io::Result<[Vec<f64>; 2]>,
-) -> io::Result<[Samples; 2]> {
+    measure: impl FnOnce() -> io::Result<[Vec<f64>; WAYS]>,
+) -> io::Result<[Samples; WAYS]> {
     match usable {
         Ok(()) => Ok(measure()?.map(|ms| (None, ms))),
-        Err(why) => Ok([(Some(why.clone()), Vec::new()), (Some(why), Vec::new())]),
+        Err(why) => Ok([(); WAYS].map(|()| (Some(why.clone()), Vec::new()))),
     }
 }
 
@@ -165,29 +171,35 @@ impl Service {
         self.folder.path().join("checkpoints")
     }
 
-    /// Have the worker do something; what it told, and how long it took from its start to its end.
-    fn order(&self, setup: &Setup, job: Job) -> io::Result<(Duration, Vec<Event>)> {
+    /// Have the worker do something; what it told, and how long after its start.
+    fn order(&self, setup: &Setup, job: Job) -> io::Result<Vec<(Duration, Event)>> {
         let begun = Instant::now();
         let mut command = Command::new(setup.programs.join("graph-checkpoint"));
         let mut worker = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let mut line = serde_json::to_vec(&Order { version: VERSION, base: self.base(), job })?;
         line.push(b'\n');
         worker.stdin.as_mut().map_or(Ok(()), |stdin| stdin.write_all(&line))?;
-        let output = worker.wait_with_output()?;
-        let took = begun.elapsed();
-        let said = String::from_utf8_lossy(&output.stdout);
-        let events: Vec<Event> = said
-            .lines()
-            .map(|line| serde_json::from_str::<Line>(line).map(|line| line.event))
-            .collect::<Result<_, _>>()?;
+        let mut events = Vec::new();
+        for line in worker.stdout.take().into_iter().flat_map(|stdout| BufReader::new(stdout).lines()) {
+            let Line { event, .. } = serde_json::from_str(&line?)?;
+            events.push((begun.elapsed(), event));
+        }
+        worker.wait()?;
         match events.last() {
-            Some(Event::Done { .. }) => Ok((took, events)),
+            Some((_, Event::Done { .. })) => Ok(events),
             other => Err(io::Error::other(format!("graph-checkpoint: {other:?}"))),
         }
     }
 
-    fn dump(&self, after: After, rounds: u32) -> Job {
-        Job::Dump(Dump {
+    /// The same; how long until that is told.
+    fn timed(&self, setup: &Setup, job: Job, told: fn(&Event) -> bool) -> io::Result<Duration> {
+        let events = self.order(setup, job)?;
+        let found = events.iter().find(|(_, event)| told(event)).map(|(after, _)| *after);
+        found.ok_or_else(|| io::Error::other(format!("graph-checkpoint has told something else: {events:?}")))
+    }
+
+    fn dump(&self, after: After, rounds: u32) -> Dump {
+        Dump {
             component: "bench".to_owned(),
             pid: self.pid.as_raw(),
             program: None,
@@ -201,13 +213,32 @@ impl Service {
             limit: PATIENCE,
             quota: None,
             keep: None,
-        })
+        }
+    }
+
+    fn remake(&self) -> Remake {
+        let work = self.folder.path().to_owned();
+        Remake { work, given: Vec::new(), wait: None, limit: PATIENCE }
     }
 
     fn restore(&self) -> Job {
-        let work = self.folder.path().to_owned();
-        let how = Remake { work, given: Vec::new(), wait: None, limit: PATIENCE };
-        Job::Restore(Restore { component: "bench".to_owned(), id: None, criu: NAME.into(), how })
+        Job::Restore(Restore {
+            component: "bench".to_owned(),
+            id: None,
+            criu: NAME.into(),
+            how: self.remake(),
+        })
+    }
+
+    /// Have it ended and made again in one; how long until it is there again.
+    fn moved(&self, setup: &Setup) -> io::Result<Duration> {
+        let job = Job::Move(Move { dump: self.dump(After::End, 0), restore: self.remake() });
+        let pid = self.pid;
+        // Its number has to be free when it is made again.
+        let waits = std::thread::spawn(move || waitpid(pid, None).map(drop));
+        let took = self.timed(setup, job, |event| matches!(event, Event::Restored { .. }))?;
+        waits.join().map_err(|_| io::Error::other("a wait has failed"))??;
+        Ok(took)
     }
 
     /// It has been ended: its number is free again.
@@ -217,8 +248,8 @@ impl Service {
 
     /// What the tree needs, as the worker finds it.
     fn options(&self, setup: &Setup) -> io::Result<Options> {
-        let (_, events) = self.order(setup, Job::Preflight { criu: NAME.into(), pid: self.pid.as_raw() })?;
-        let found = events.into_iter().find_map(|event| match event {
+        let events = self.order(setup, Job::Preflight { criu: NAME.into(), pid: self.pid.as_raw() })?;
+        let found = events.into_iter().find_map(|(_, event)| match event {
             Event::Judged { verdict } => Some(verdict.options),
             _ => None,
         });
@@ -234,28 +265,32 @@ impl Drop for Service {
     }
 }
 
-/// Of one process that is ended and made again all the time, by one way and by the other.
-fn overhead(setup: &Setup) -> io::Result<[Vec<f64>; 2]> {
+/// Of one process that is ended and made again all the time, by one way after the other.
+fn overhead(setup: &Setup) -> io::Result<[Vec<f64>; 4]> {
     let service = Service::start(setup, &[])?;
     let options = service.options(setup)?;
-    let (mut plain, mut ours) = (Vec::new(), Vec::new());
+    let mut all = [const { Vec::new() }; 4];
     // The first of each finds nothing in the machine's memory yet.
     for cycle in 0..=setup.cycles {
-        let by_criu = by_criu(&service, &options)?;
-        let (dumped, _) = service.order(setup, service.dump(After::End, 0))?;
+        let plain = by_criu(&service, &options, false)?;
+        let moved = service.moved(setup)?;
+        let synced = by_criu(&service, &options, true)?;
+        let is_done = |event: &Event| matches!(event, Event::Done { .. });
+        let dumped = service.timed(setup, Job::Dump(service.dump(After::End, 0)), is_done)?;
         service.ended()?;
-        let (restored, _) = service.order(setup, service.restore())?;
+        let restored = service.timed(setup, service.restore(), is_done)?;
         fs::remove_dir_all(service.base())?;
         if cycle > 0 {
-            plain.push(milliseconds(by_criu));
-            ours.push(milliseconds(dumped + restored));
+            for (samples, took) in all.iter_mut().zip([plain, moved, synced, dumped + restored]) {
+                samples.push(milliseconds(took));
+            }
         }
     }
-    Ok([plain, ours])
+    Ok(all)
 }
 
-/// The same calls without the worker.
-fn by_criu(service: &Service, options: &Options) -> io::Result<Duration> {
+/// The same calls without the worker. What lasts is on the disk before the processes are made again.
+fn by_criu(service: &Service, options: &Options, lasts: bool) -> io::Result<Duration> {
     let place = service.folder.path().join("plain");
     let paths = Paths { images: place.join("images"), work: place.join("work") };
     fs::create_dir_all(&paths.images)?;
@@ -265,11 +300,19 @@ fn by_criu(service: &Service, options: &Options) -> io::Result<Duration> {
     dump.retain(|argument| argument != "--leave-running");
     let dumped = criu(&dump)?;
     service.ended()?;
+    let begun = Instant::now();
+    if lasts {
+        for entry in fs::read_dir(&paths.images)? {
+            fs::File::open(entry?.path())?.sync_all()?;
+        }
+        fs::File::open(&paths.images)?.sync_all()?;
+    }
+    let synced = begun.elapsed();
     let pidfile = paths.work.join("pid");
     let action = Action::Restore { pidfile, root: None, ask: None, inherit: Vec::new() };
     let restored = criu(&arguments(&action, options, &paths))?;
     fs::remove_dir_all(&place)?;
-    Ok(dumped + restored)
+    Ok(dumped + synced + restored)
 }
 
 fn criu(arguments: &[std::ffi::OsString]) -> io::Result<Duration> {
@@ -290,8 +333,8 @@ fn frozen(setup: &Setup) -> io::Result<[Vec<f64>; 2]> {
     let mut all = [Vec::new(), Vec::new()];
     for _ in 0..setup.dumps {
         for (samples, rounds) in all.iter_mut().zip([0, ROUNDS]) {
-            let (_, events) = service.order(setup, service.dump(After::Run, rounds))?;
-            let frozen = events.iter().find_map(|event| match event {
+            let events = service.order(setup, Job::Dump(service.dump(After::Run, rounds)))?;
+            let frozen = events.iter().find_map(|(_, event)| match event {
                 Event::Written { figures, .. } => figures.map(|figures| figures.frozen),
                 _ => None,
             });

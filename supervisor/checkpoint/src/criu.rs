@@ -5,6 +5,7 @@
 mod arguments;
 mod figures;
 pub mod gate;
+mod known;
 mod log;
 mod room;
 mod unlock;
@@ -93,6 +94,17 @@ impl Criu {
             CriuError::Version(output.lines().next().unwrap_or_default().chars().take(SAID_LIMIT).collect())
         })?;
         Ok(Self { path, version })
+    }
+
+    /// The same, of whom it is asked only once what it is: the answer is kept in this directory, which is nobody else's.
+    pub(crate) fn find_again(path: &Path, base: &Path) -> Result<Self, CriuError> {
+        let path = resolve(path).ok_or_else(|| CriuError::Absent(path.to_owned()))?;
+        if let Some(version) = known::version(base, &path) {
+            return Ok(Self { path, version });
+        }
+        let found = Self::find(&path)?;
+        known::keep(base, &found);
+        Ok(found)
     }
 
     /// Do something to a process or make one again. What it counted is none if that cannot be read: it decides nothing.

@@ -239,7 +239,8 @@ pub enum Step {
     PreDump,
     /// They are frozen and written.
     Dump,
-    /// What was written is hashed, written to the disk and put in its place.
+    /// What was written is hashed, written to the disk and put in its place; what is made again at once is put in its place
+    /// only.
     Commit,
     /// They are ended, if that was ordered: not before the checkpoint is in its place.
     End,
@@ -249,6 +250,8 @@ pub enum Step {
     Wait,
     /// They are made again.
     Restore,
+    /// What they were made from is written to the disk.
+    Sync,
 }
 
 /// One line.

@@ -15,6 +15,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::barrier::inode_of;
 use crate::criu::Options;
 
 pub use judge::judge;
@@ -50,8 +51,7 @@ impl Tree {
     /// The kinds of sockets that its processes have open.
     pub fn kinds(&self) -> BTreeSet<Socket> {
         let descriptors = self.processes.iter().flat_map(|process| &process.descriptors);
-        let inode = |target: &str| target.strip_prefix("socket:[")?.strip_suffix(']')?.parse::<u64>().ok();
-        descriptors.filter_map(|open| self.sockets.get(&inode(&open.target)?).copied()).collect()
+        descriptors.filter_map(|open| self.sockets.get(&inode_of(&open.target)?).copied()).collect()
     }
 }
 

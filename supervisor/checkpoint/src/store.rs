@@ -216,6 +216,16 @@ impl Store {
         Ok(Checkpoint::new(found, component.to_owned(), id))
     }
 
+    /// Have the disk write one that was put in its place before.
+    pub(crate) fn sync(&self, checkpoint: &Checkpoint, metadata: &Metadata) -> Result<(), StoreError> {
+        let directory = self.component(&metadata.component)?;
+        let above = || directory.map_or(Ok(()), |directory| directory.sync()).and_then(|()| self.base.sync());
+        checkpoint
+            .sync(metadata)
+            .and_then(|()| above())
+            .map_err(failed("write to the disk", checkpoint.path()))
+    }
+
     /// Begin a checkpoint of a component.
     pub fn begin(&self, component: &str) -> Result<Draft, StoreError> {
         id::check_component(component).map_err(StoreError::Name)?;

@@ -1,5 +1,6 @@
 //! What `/proc` shows. What goes away while it is read is left out, as it will not be dumped either.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::os::fd::AsRawFd as _;
@@ -16,6 +17,8 @@ use crate::barrier::inode_of;
 const PROCESSES_LIMIT: usize = 16_384;
 /// Most bytes of a file of `/proc`: some hundred thousand sockets or parts of memory.
 const FILE_LIMIT: u64 = 64 << 20;
+/// Bytes that are asked for at once: at each call the kernel looks for where it was, in a table of sockets from its begin.
+const AT_ONCE: usize = 64 << 10;
 /// The state of a TCP socket that listens, and of one that is nothing yet.
 const LISTEN: &str = "0A";
 const CLOSED: &str = "07";
@@ -31,15 +34,16 @@ const NAMESPACES: [&str; 8] = ["cgroup", "ipc", "mnt", "net", "pid", "time", "us
 /// The device number of `/dev/null`.
 const NULL: (u32, u32) = (1, 3);
 
-/// Tables of sockets below `/proc/PID/net`, and the column with the inode.
+/// Tables of sockets below `/proc/PID/net`, and the column with the inode. What most have is first: a table that is not
+/// needed is not read, which may take a millisecond.
 const TABLES: [(&str, Socket, usize); 9] = [
+    ("unix", Socket::Unix, 6),
     ("tcp", Socket::Tcp, 9),
     ("tcp6", Socket::Tcp, 9),
     ("udp", Socket::Udp, 9),
     ("udp6", Socket::Udp, 9),
     ("raw", Socket::Raw, 9),
     ("raw6", Socket::Raw, 9),
-    ("unix", Socket::Unix, 6),
     ("packet", Socket::Packet, 8),
     ("netlink", Socket::Netlink, 9),
 ];
@@ -67,13 +71,18 @@ pub fn read(pid: i32) -> io::Result<Tree> {
         }
     }
     namespaces(pid, &mut tree)?;
+    let open = tree.processes.iter().flat_map(|process| &process.descriptors);
+    let mut wanted: BTreeSet<u64> = open.filter_map(|descriptor| inode_of(&descriptor.target)).collect();
     for (name, kind, column) in TABLES {
+        if wanted.is_empty() {
+            break;
+        }
         // What the kernel does not know it has no table for.
         let table = text(&folder_of(pid).join("net").join(name)).unwrap_or_default();
-        tree.sockets.extend(sockets(&table, kind, column));
         if kind == Socket::Unix {
-            tree.paths.extend(paths(&table));
+            tree.paths.extend(paths(&table).filter(|(inode, _)| wanted.contains(inode)));
         }
+        tree.sockets.extend(sockets(&table, kind, column).filter(|(inode, _)| wanted.remove(inode)));
     }
     if tree.isolation.namespaces.contains("net") {
         unlisted(&mut tree);
@@ -360,7 +369,7 @@ fn is_locked(path: &Path) -> bool {
 }
 
 fn text(path: &Path) -> io::Result<String> {
-    let mut bytes = Vec::new();
+    let mut bytes = Vec::with_capacity(AT_ONCE);
     File::open(path)?.take(FILE_LIMIT).read_to_end(&mut bytes)?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
@@ -400,10 +409,7 @@ mod tests {
         };
         let unlinked = at(file.as_raw_fd());
         assert!(unlinked.is_unlinked && unlinked.size == 5, "{unlinked:?}");
-        let kind = |fd: i32| {
-            let inode = at(fd).target.strip_prefix("socket:[").unwrap().strip_suffix(']').unwrap();
-            tree.sockets.get(&inode.parse().unwrap()).copied()
-        };
+        let kind = |fd: i32| tree.sockets.get(&inode_of(&at(fd).target).unwrap()).copied();
         assert_eq!(kind(listener.as_raw_fd()), Some(Socket::TcpListening));
         assert_eq!(kind(stream.as_raw_fd()), Some(Socket::TcpConnected));
         assert!(first.mappings.iter().any(|mapping| mapping.name == "[vdso]"), "{:?}", first.mappings);

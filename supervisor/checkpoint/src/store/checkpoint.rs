@@ -11,6 +11,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::damage::Damage;
 use super::directory::{Directory, Kind};
+use super::draft::sync_images;
 use super::id::Id;
 use super::metadata::{self, Metadata, PARENT, hexadecimal, parent_of, round_directory};
 use super::{StoreError, failed};
@@ -96,6 +97,13 @@ impl Checkpoint {
             }
         }
         Ok(metadata)
+    }
+
+    /// Have the disk write all of it.
+    pub(super) fn sync(&self, metadata: &Metadata) -> io::Result<()> {
+        sync_images(&self.directory, &metadata.images, metadata.rounds)?;
+        self.directory.file(metadata::FILE)?.sync_all()?;
+        self.directory.sync()
     }
 
     /// An image of it, to be read.

@@ -42,6 +42,8 @@ pub struct Draft {
     /// In microseconds since 1970; its name may be later, so that it is the newest.
     begun: i64,
     rounds: u32,
+    /// Whether it is on the disk before it is in its place.
+    is_synced: bool,
 }
 
 impl Draft {
@@ -90,7 +92,23 @@ impl Draft {
         let images = directory.child(IMAGES)?;
         let base = Directory::open(base.path())?;
         let component = component.to_owned();
-        Ok(Some(Self { base, parent, hidden: directory, images, component, id, begun: now(), rounds: 0 }))
+        Ok(Some(Self {
+            base,
+            parent,
+            hidden: directory,
+            images,
+            component,
+            id,
+            begun: now(),
+            rounds: 0,
+            is_synced: true,
+        }))
+    }
+
+    /// Put it in its place before it is on the disk, which [`Store::sync`] sees to. Until then a cut of the power leaves one
+    /// of which some bytes are others than are listed.
+    pub(crate) fn sync_later(&mut self) {
+        self.is_synced = false;
     }
 
     /// What it will be called.
@@ -136,7 +154,7 @@ impl Draft {
         self.images.hold().map_err(failed("lock", self.images()))
     }
 
-    /// Everything is there: count and hash it, write it to the disk, and put it in its place.
+    /// Everything is there: count and hash it, write it to the disk if not [later](Self::sync_later), and put it in its place.
     pub fn commit(self, facts: Facts, quota: Option<u64>) -> Result<Metadata, StoreError> {
         self.keep(facts, quota)
     }
@@ -224,24 +242,14 @@ impl Draft {
         for name in found.into_keys() {
             images.push(self.hash_image(name, &mut buffer).map_err(here())?);
         }
-        for image in &images {
-            self.image(&image.name).and_then(|file| file.sync_all()).map_err(here())?;
-        }
-        for round in 1..=self.rounds {
-            self.images.child(round_directory(round)).and_then(|round| round.sync()).map_err(here())?;
+        if self.is_synced {
+            sync_images(&self.images, &images, self.rounds).map_err(here())?;
         }
         Ok(images)
     }
 
-    fn image(&self, name: &str) -> io::Result<File> {
-        match name.split_once('/') {
-            Some((round, name)) => self.images.child(round)?.file(name),
-            None => self.images.file(name),
-        }
-    }
-
     fn hash_image(&self, name: String, buffer: &mut [u8]) -> io::Result<Image> {
-        let mut file = self.image(&name)?;
+        let mut file = image(&self.images, &name)?;
         let (size, sha256) = hash_file(&mut file, u64::MAX - 1, buffer)?;
         begin_to_write(&file);
         Ok(Image { name, size, sha256 })
@@ -258,8 +266,7 @@ impl Draft {
         let write = || {
             let mut file = self.images.create(metadata::FILE)?;
             file.write_all(bytes)?;
-            file.sync_all()?;
-            self.images.sync()
+            if self.is_synced { file.sync_all().and_then(|()| self.images.sync()) } else { Ok(()) }
         };
         write().map_err(failed("write", &self.images().join(metadata::FILE)))?;
         let path = self.parent.path().join(self.id.as_str());
@@ -270,8 +277,26 @@ impl Draft {
             renamed => renamed.map_err(failed("make", &path))?,
         }
         drop(turn);
+        if !self.is_synced {
+            return Ok(());
+        }
         let synced = self.parent.sync().and_then(|()| self.base.sync());
         synced.map_err(failed("write to the disk", &path))
+    }
+}
+
+/// Have the disk write images and the directories of rounds.
+pub(super) fn sync_images(directory: &Directory, images: &[Image], rounds: u32) -> io::Result<()> {
+    for one in images {
+        image(directory, &one.name)?.sync_all()?;
+    }
+    (1..=rounds).try_for_each(|round| directory.child(round_directory(round))?.sync())
+}
+
+fn image(directory: &Directory, name: &str) -> io::Result<File> {
+    match name.split_once('/') {
+        Some((round, name)) => directory.child(round)?.file(name),
+        None => directory.file(name),
     }
 }
 

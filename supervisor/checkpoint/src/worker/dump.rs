@@ -40,7 +40,8 @@ pub(super) fn carry_out<W: Write>(
 ) -> Result<Done, Failure> {
     let begun = Instant::now();
     let ready = prepare(base, order, teller)?;
-    let (metadata, _held) = ready.write(order, begun, teller)?;
+    let (metadata, _held) = ready.write(order, begun, false, teller)?;
+    ready.retain(order, teller)?;
     let (bytes, images) = (metadata.image_size, metadata.images.len());
     let message = format!("wrote {} {}: {images} images with {bytes} bytes", order.component, metadata.id);
     Ok((message, Some(named(&order.component, &metadata.id))))
@@ -62,7 +63,7 @@ pub(super) fn prepare<W: Write>(base: &Path, order: &Dump, teller: &mut Teller<W
         let presence = Presence::take(base).map_err(|error| failed("lock", base, &error))?;
         Ok((store, presence))
     })?;
-    let criu = teller.step(Step::Criu, || Criu::find(&order.criu))?;
+    let criu = teller.step(Step::Criu, || Criu::find_again(&order.criu, base))?;
     let (verdict, tree) = look(order.pid, criu.version, teller)?;
     if let Some(first) = verdict.findings.first() {
         return Err(Failure { step: Step::Preflight, reason: first.to_string() });
@@ -80,12 +81,13 @@ pub(super) fn prepare<W: Write>(base: &Path, order: &Dump, teller: &mut Teller<W
 }
 
 impl Ready {
-    /// Do as is ordered, and tell of it. What is too many of the component's checkpoints goes; what was made does not, as long
-    /// as what is given with it is open.
+    /// Do as is ordered, and tell of it. What is made again `at_once` is not yet on the disk. What was made does not go, for
+    /// want of room or for its age, as long as what is given with it is open.
     pub(super) fn write<W: Write>(
         &self,
         order: &Dump,
         begun: Instant,
+        at_once: bool,
         teller: &mut Teller<W>,
     ) -> Result<(Metadata, OwnedFd), Failure> {
         let (roles, outside) =
@@ -102,6 +104,9 @@ impl Ready {
             let note = Before::note(order.pid, &work).map_err(|error| failed("write to", &work, &error))?;
             Ok((draft, held, note))
         })?;
+        if at_once {
+            draft.sync_later();
+        }
         let (criu, before, presence) = (&self.criu, &self.tree, &self.presence);
         let dumping = Dumping { criu, order, options: &options, roles: &roles, before, note, presence };
         rounds(&dumping, &mut draft, teller)?;
@@ -119,10 +124,15 @@ impl Ready {
             preflight::resume(&self.tree);
         }
         told?;
+        Ok((metadata, held))
+    }
+
+    /// What is too many of the component's checkpoints goes.
+    pub(super) fn retain<W: Write>(&self, order: &Dump, teller: &mut Teller<W>) -> Result<(), Failure> {
         if let Some(policy) = &order.keep {
             teller.step(Step::Retain, || self.store.retain(policy, Some(&order.component)))?;
         }
-        Ok((metadata, held))
+        Ok(())
     }
 }
 

@@ -29,7 +29,8 @@ pub(super) fn carry_out<W: Write>(
     let dump = Dump { options, after: After::End, ..order.dump.clone() };
     let ready = dump::prepare(base, &dump, teller)?;
     let listeners = teller.step(Step::Preflight, || Listeners::keep(&ready.tree, &dump.given))?;
-    let (metadata, held) = ready.write(&dump, begun, teller)?;
+    // No disk is waited for while nobody serves.
+    let (metadata, held) = ready.write(&dump, begun, true, teller)?;
     let checkpoint = teller.step(Step::Find, || ready.store.find(&dump.component, Some(&metadata.id)))?;
     drop(held);
     // Its bytes were hashed a moment ago by this very process, in a directory where nobody else comes.
@@ -40,11 +41,17 @@ pub(super) fn carry_out<W: Write>(
         .and_then(|()| making.wait(ear, teller))
         .and_then(|()| making.make(&listeners, teller));
     drop(listeners);
-    if made.is_err() {
+    let told = if let Ok(pid) = made {
+        teller.found(Step::Restore, Event::Restored { pid })
+    } else {
         making.let_peers_go();
-    }
+        Ok(())
+    };
+    // It may be all that there is of them.
+    let synced = teller.step(Step::Sync, || ready.store.sync(&checkpoint, &metadata));
     let pid = made?;
-    teller.found(Step::Restore, Event::Restored { pid })?;
+    told.and(synced)?;
+    ready.retain(&dump, teller)?;
     let message = format!("moved {} by {} to process {pid}", dump.component, metadata.id);
     Ok((message, Some(named(&dump.component, &metadata.id))))
 }

@@ -31,7 +31,7 @@ pub(super) fn carry_out<W: Write>(
     teller: &mut Teller<W>,
 ) -> Result<Done, Failure> {
     let store = teller.step(Step::Open, || Store::open(base))?;
-    let criu = teller.step(Step::Criu, || Criu::find(&order.criu))?;
+    let criu = teller.step(Step::Criu, || Criu::find_again(&order.criu, base))?;
     let checkpoint = teller.step(Step::Find, || store.find(&order.component, order.id.as_ref()))?;
     let metadata = teller.step(Step::Verify, || checkpoint.verify())?;
     if metadata.criu_version > criu.version {

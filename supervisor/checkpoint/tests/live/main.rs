@@ -152,7 +152,13 @@ impl World {
 
     /// Nothing of a checkpoint, nor of an attempt.
     fn is_empty(&self) -> bool {
-        fs::read_dir(self.base()).expect("a store").next().is_none()
+        // What CRIU said of itself stays.
+        fs::read_dir(self.base()).expect("a store").flatten().all(|entry| entry.file_name() == ".criu")
+    }
+
+    /// Its CRIU is another, which is to be asked what it is.
+    fn forget_criu(&self) {
+        fs::remove_file(self.base().join(".criu")).expect("it was asked");
     }
 }
 
@@ -491,6 +497,7 @@ fn a_move_ends_the_processes_and_makes_them_at_a_word() {
         _ => None,
     });
     assert_eq!(pid, RESTORED);
+    worker.until(|event| matches!(event, Event::Ended { step: Step::Sync, .. }).then_some(()));
     assert!(worker.child.wait().expect("it ends").success());
     assert_eq!(fs::read_to_string(group.join("cgroup.procs")).expect("its group"), "0");
     assert_eq!(world.ended(), Some(9));
@@ -509,7 +516,9 @@ fn who_waits_for_a_word_in_vain_says_so_and_keeps_the_checkpoint() {
         let kept = stdin.filter(|_| !hangs_up);
         let output = child.wait_with_output().expect("it ends");
         drop(kept);
-        let last = String::from_utf8_lossy(&output.stdout).lines().last().expect("a line").to_owned();
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(said.contains(r#"{"ended":{"step":"sync""#), "what is left of them is on the disk: {said}");
+        let last = said.lines().last().expect("a line").to_owned();
         let Event::Failed { step, reason } = serde_json::from_str::<Line>(&last).expect("a line").event
         else {
             panic!("not refused: {last}");
@@ -556,10 +565,12 @@ fn criu_is_not_asked_for_what_cannot_be() {
     let mut world = World::new();
     world.order(world.dump(0, LONG), "", "4.2.1");
     let told = world.notes().len();
+    world.forget_criu();
     let events = world.order(world.restore(LONG), "", "4.2.0");
     let (step, reason) = failure(&events);
     assert_eq!(step, Step::Verify);
     assert!(reason.starts_with("its images were written by CRIU 4.2.1, and here is CRIU 4.2.0"), "{reason}");
+    world.forget_criu();
     let id = world.metadata().id;
     fs::write(world.base().join("web").join(id.as_str()).join("pages-1.img"), "Dump\n").unwrap();
     let events = world.order(world.restore(LONG), "", "4.2.1");
