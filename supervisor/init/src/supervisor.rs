@@ -212,6 +212,8 @@ impl Supervisor {
                 checkpoint::begin_restore(self, run, component, Start { generation, place }, origin);
             }
             Effect::Spawn { run, component, generation, place, origin: None } => {
+                #[cfg(any(debug_assertions, feature = "fault-injection"))]
+                reexec::Injected::leak_if_asked_to();
                 checkpoint::forget_move(self, &component.name);
                 let event = Processes::spawn(self, run, component, Start { generation, place });
                 self.queue.borrow_mut().extend(event);

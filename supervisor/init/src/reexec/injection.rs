@@ -18,6 +18,13 @@ pub const LOSE: i32 = 60;
 /// Fail at once, and leave a state that cannot be read.
 pub const FAIL_STATELESS: i32 = 59;
 
+/// Names a variable of the environment, which the kernel fills from its command line: so many bytes are lost with each
+/// start of a component.
+const LEAK: &str = "yakiros_leak";
+
+/// More than this is no leak but a flood.
+const LEAK_LIMIT: usize = 1 << 20;
+
 /// What was asked for.
 #[derive(Default)]
 pub struct Injected {
@@ -53,6 +60,12 @@ impl Injected {
     /// Fail while the state is taken if that was asked for.
     pub fn fail_taking_if_asked_to(&self) {
         assert!(!self.fails_taking.take(), "a test asked for it");
+    }
+
+    /// Lose memory if that was asked for: written to, so that the kernel has to keep it.
+    pub fn leak_if_asked_to() {
+        let bytes = std::env::var(LEAK).ok().and_then(|bytes| bytes.parse().ok());
+        std::mem::forget(vec![0xa5_u8; bytes.unwrap_or(0).min(LEAK_LIMIT)]);
     }
 
     /// Whether descriptors are to be lost.
