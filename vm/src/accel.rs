@@ -68,6 +68,7 @@ async fn probe_kvm(qemu: &Qemu, kernel: &Path, directory: &Path) -> Result<(), S
         restore: false,
         directory,
         console_log: &log,
+        alone: None,
     };
     let (process, mut sockets) = launch.start().map_err(|error| error.to_string())?;
     let boots = async {

@@ -6,7 +6,7 @@
 
 use std::fmt::Write as _;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek as _, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::console::{Class, Console};
 use crate::cpio::concatenate;
 use crate::error::{VmError, VmErrorKind};
 use crate::memory::anonymous_file;
-use crate::qemu::{Accelerator, Hardware, Launch, Process, Qemu};
+use crate::qemu::{Accelerator, Alone, Hardware, Launch, Process, Qemu};
 use crate::qmp::{Qmp, ShutdownCause};
 
 /// Console lines shown with a failure.
@@ -118,6 +118,37 @@ impl Machine {
         unready.greet("boot the guest", start, None, limit).await
     }
 
+    /// The same machine with one more archive, whose files go before those of the others.
+    pub fn with_layer(&self, layer: &Path) -> Result<Self, VmError> {
+        let join = || -> io::Result<File> {
+            let mut initrd = anonymous_file("initrd", 0).map_err(io::Error::other)?;
+            let mut before = self.initrd.try_clone()?;
+            before.seek(SeekFrom::Start(0))?;
+            io::copy(&mut before, &mut initrd)?;
+            io::copy(&mut File::open(layer)?, &mut initrd)?;
+            Ok(initrd)
+        };
+        let initrd = join().map_err(VmError::host("add a layer to the initrd"))?;
+        Ok(Self { initrd: initrd.into(), ..self.clone() })
+    }
+
+    /// Starts it with nobody to talk to. It runs until its process ends or is dropped.
+    pub fn run_alone(&self, alone: &Alone, directory: &Path, console_log: &Path) -> Result<Process, VmError> {
+        let ram = anonymous_file("ram", u64::from(self.hardware.memory_mb) << 20)?;
+        let launch = Launch {
+            qemu: &self.host.qemu,
+            accelerator: self.host.accelerator,
+            hardware: &self.hardware,
+            ram: &ram,
+            initrd: &self.initrd,
+            restore: false,
+            directory,
+            console_log,
+            alone: Some(alone),
+        };
+        launch.start_alone()
+    }
+
     async fn launch(
         &self,
         ram: &Arc<File>,
@@ -134,6 +165,7 @@ impl Machine {
             restore,
             directory,
             console_log,
+            alone: None,
         };
         let (process, sockets) = launch.start()?;
         let console = Console::watch(sockets.console);

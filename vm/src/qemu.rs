@@ -19,6 +19,7 @@ use nix::libc;
 use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 use tokio::sync::{oneshot, watch};
+use yakiros_guest::cmdline::{AGENT, NO_AGENT};
 use yakiros_guest::protocol::PORT_NAME;
 
 use crate::error::VmError;
@@ -114,6 +115,42 @@ impl Platform {
     }
 }
 
+/// A guest that nobody talks to: it drives itself, and what it says goes into files, which outlive the harness.
+#[derive(Debug, Clone)]
+pub struct Alone {
+    /// What the guest writes to [`STREAM_PORT`], byte by byte.
+    pub stream: PathBuf,
+    /// The time that it lives in.
+    pub clock: Clock,
+}
+
+/// The time that a guest lives in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Clock {
+    /// That of the host.
+    Real,
+    /// One that counts the guest's instructions, and skips what it has nothing to do in: a day of little work takes
+    /// minutes. What the guest does follows from what it was started with, to the nanosecond, as long as nothing comes
+    /// in from outside. Always emulated, on one processor.
+    Counted,
+}
+
+/// The port that a guest alone writes to.
+pub const STREAM_PORT: u16 = 0xe9;
+
+/// An instruction takes so many nanoseconds, as a power of two: 8, which makes a guest that is busy take about as long as
+/// it thinks it does.
+const INSTRUCTION_SHIFT: u32 = 3;
+/// A guest under [`Clock::Counted`] begins at the same time in every run.
+const COUNTED_BEGIN: &str = "2024-01-01T00:00:00";
+/// What its processor's `rdrand` gives follows from this. Without that instruction CRIU takes three seconds more a call.
+const COUNTED_SEED: &str = "1";
+/// A processor with nothing of the host's own, a timer that needs no tick (`arat`), and no promises about copying, see
+/// [`Accelerator::cpu_model`].
+const COUNTED_CPU: &str = "qemu64,+arat,+rdrand";
+/// The counter of time stamps counts nanoseconds there.
+const COUNTED_ARGUMENTS: &str = "no_timer_check tsc=reliable tsc_early_khz=1000000";
+
 /// The hardware and the kernel of a guest.
 #[derive(Debug, Clone)]
 pub struct Hardware {
@@ -142,6 +179,10 @@ const KERNEL_ARGUMENTS: &str = "console=ttyS0 loglevel=5 panic=-1 oops=panic reb
 /// Under emulation one boot of a microvm in ten hangs without this, or with a time stamp counter of unknown rate: the
 /// kernel's calibration against the PIT never ends. An emulated counter is the host's own, so its rate is given too.
 const EMULATION_ARGUMENTS: &str = "no_timer_check";
+
+/// A guest that is kept for hours must not doubt that counter because it once had to wait for a processor while it booted: the
+/// clock that it would take instead stands still whenever it waits.
+const STEADY_ARGUMENTS: &str = "tsc=reliable";
 
 /// QEMU's id of the guest's network.
 pub const NETWORK: &str = "network";
@@ -175,6 +216,8 @@ pub struct Launch<'a> {
     pub directory: &'a Path,
     /// Where the console is logged.
     pub console_log: &'a Path,
+    /// Without any channel, but with files.
+    pub alone: Option<&'a Alone>,
 }
 
 /// A QEMU that runs. Dropping it kills it.
@@ -205,17 +248,27 @@ impl Launch<'_> {
         self.try_start().map_err(VmError::host(format!("start {}", self.qemu.binary.display())))
     }
 
+    /// Starts QEMU without a channel: see [`Launch::alone`].
+    pub fn start_alone(&self) -> Result<Process, VmError> {
+        let start = self.command(Vec::new()).and_then(keep);
+        start.map_err(VmError::host(format!("start {}", self.qemu.binary.display())))
+    }
+
     fn try_start(&self) -> io::Result<(Process, Sockets)> {
         let (qmp, qmp_end) = UnixStream::pair()?;
         let (console, console_end) = UnixStream::pair()?;
         let (agent, agent_end) = UnixStream::pair()?;
-        let mut mappings = vec![
-            FdMapping { parent_fd: self.ram.try_clone()?.into(), child_fd: RAM_FD },
-            FdMapping { parent_fd: self.initrd.try_clone()?.into(), child_fd: INITRD_FD },
-        ];
+        let mut mappings = Vec::new();
         for (end, child_fd) in [(qmp_end, QMP_FD), (console_end, CONSOLE_FD), (agent_end, AGENT_FD)] {
             mappings.push(FdMapping { parent_fd: blocking(end)?, child_fd });
         }
+        Ok((keep(self.command(mappings)?)?, Sockets { qmp, console, agent }))
+    }
+
+    /// QEMU, not yet started, with these descriptors and those of memory and initrd.
+    fn command(&self, mut mappings: Vec<FdMapping>) -> io::Result<Command> {
+        mappings.push(FdMapping { parent_fd: self.ram.try_clone()?.into(), child_fd: RAM_FD });
+        mappings.push(FdMapping { parent_fd: self.initrd.try_clone()?.into(), child_fd: INITRD_FD });
         let mut command = Command::new(&self.qemu.binary);
         command.args(self.arguments()).envs(self.qemu.env.iter().cloned()).current_dir(self.directory);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
@@ -225,7 +278,11 @@ impl Launch<'_> {
         let parent = std::process::id();
         // SAFETY: `die_with` only makes system calls that are safe after fork.
         unsafe { command.pre_exec(move || die_with(parent)) };
-        Ok((keep(command)?, Sockets { qmp, console, agent }))
+        Ok(command)
+    }
+
+    fn is_counted(&self) -> bool {
+        self.alone.is_some_and(|alone| alone.clock == Clock::Counted)
     }
 
     /// The command line after the program's name.
@@ -234,9 +291,20 @@ impl Launch<'_> {
         let bus = hardware.platform.bus();
         let mut line: Vec<OsString> = self.qemu.extra_args.clone();
         let mut add = |option: &str, value: String| line.extend([option.into(), value.into()]);
-        add("-machine", format!("{},memory-backend=ram", hardware.platform.name()));
-        add("-accel", self.accelerator.option().into());
-        add("-cpu", self.accelerator.cpu_model().into());
+        if self.is_counted() {
+            // The other timer of the platform would keep the processor from being idle.
+            let timer = if hardware.platform == Platform::Microvm { ",pit=off" } else { "" };
+            add("-machine", format!("{}{timer},memory-backend=ram", hardware.platform.name()));
+            add("-accel", Accelerator::Tcg.option().into());
+            add("-icount", format!("shift={INSTRUCTION_SHIFT},sleep=off"));
+            add("-rtc", format!("base={COUNTED_BEGIN},clock=vm"));
+            add("-seed", COUNTED_SEED.into());
+            add("-cpu", COUNTED_CPU.into());
+        } else {
+            add("-machine", format!("{},memory-backend=ram", hardware.platform.name()));
+            add("-accel", self.accelerator.option().into());
+            add("-cpu", self.accelerator.cpu_model().into());
+        }
         add("-smp", hardware.cpus.to_string());
         add("-m", format!("{}M", hardware.memory_mb));
         let share = if self.restore { "off" } else { "on" };
@@ -247,19 +315,29 @@ impl Launch<'_> {
                 hardware.memory_mb
             ),
         );
-        add("-chardev", format!("socket,id=qmp,fd={QMP_FD}"));
-        add("-mon", "chardev=qmp,mode=control".into());
-        add(
-            "-chardev",
-            format!(
-                "socket,id=console,fd={CONSOLE_FD},logfile={},logappend=on",
-                option_value(self.console_log)
-            ),
-        );
-        add("-serial", "chardev:console".into());
-        add("-device", format!("virtio-serial-{bus}"));
-        add("-chardev", format!("socket,id=agent,fd={AGENT_FD}"));
-        add("-device", format!("virtserialport,id={PORT_ID},chardev=agent,name={PORT_NAME}"));
+        match self.alone {
+            None => {
+                add("-chardev", format!("socket,id=qmp,fd={QMP_FD}"));
+                add("-mon", "chardev=qmp,mode=control".into());
+                add(
+                    "-chardev",
+                    format!(
+                        "socket,id=console,fd={CONSOLE_FD},logfile={},logappend=on",
+                        option_value(self.console_log)
+                    ),
+                );
+                add("-serial", "chardev:console".into());
+                add("-device", format!("virtio-serial-{bus}"));
+                add("-chardev", format!("socket,id=agent,fd={AGENT_FD}"));
+                add("-device", format!("virtserialport,id={PORT_ID},chardev=agent,name={PORT_NAME}"));
+            }
+            Some(alone) => {
+                add("-chardev", format!("file,id=console,path={}", option_value(self.console_log)));
+                add("-serial", "chardev:console".into());
+                add("-chardev", format!("file,id=stream,path={}", option_value(&alone.stream)));
+                add("-device", format!("isa-debugcon,iobase={STREAM_PORT:#x},chardev=stream"));
+            }
+        }
         for (index, disk) in hardware.disks.iter().enumerate() {
             add("-drive", format!("id=disk{index},if=none,format=raw,file={}", option_value(disk)));
             add("-device", format!("virtio-blk-{bus},drive=disk{index}"));
@@ -282,8 +360,14 @@ impl Launch<'_> {
 
     fn kernel_arguments(&self) -> String {
         let mut arguments = vec![KERNEL_ARGUMENTS.to_owned()];
-        if self.accelerator == Accelerator::Tcg {
+        if self.alone.is_some() {
+            arguments.push(format!("{AGENT}={NO_AGENT}"));
+        }
+        if self.is_counted() {
+            arguments.push(COUNTED_ARGUMENTS.to_owned());
+        } else if self.accelerator == Accelerator::Tcg {
             arguments.push(EMULATION_ARGUMENTS.to_owned());
+            arguments.extend(self.alone.map(|_| STEADY_ARGUMENTS.to_owned()));
             arguments.extend(tsc::host_khz().map(|khz| format!("tsc_early_khz={khz}")));
         }
         arguments.extend(self.hardware.arguments.iter().cloned());
@@ -379,6 +463,61 @@ fn option_value(path: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The command line of a guest, alone or not, as one text.
+    fn line(accelerator: Accelerator, alone: Option<&Alone>) -> String {
+        let file = crate::memory::anonymous_file("empty", 0).unwrap();
+        let hardware = Hardware {
+            platform: Platform::Microvm,
+            cpus: 1,
+            memory_mb: 64,
+            kernel: "/boot/vmlinuz".into(),
+            arguments: vec!["last".into()],
+            disks: Vec::new(),
+            network: false,
+        };
+        let launch = Launch {
+            qemu: &Qemu { binary: "qemu".into(), env: Vec::new(), extra_args: Vec::new() },
+            accelerator,
+            hardware: &hardware,
+            ram: &file,
+            initrd: &file,
+            restore: false,
+            directory: Path::new("/"),
+            console_log: Path::new("/console"),
+            alone,
+        };
+        let words: Vec<_> =
+            launch.arguments().iter().map(|word| word.to_string_lossy().into_owned()).collect();
+        words.join(" ")
+    }
+
+    #[test]
+    fn nothing_comes_into_a_guest_alone_and_its_time_is_counted_where_asked_for() {
+        let with = |clock| Alone { stream: "/a,b/stream".into(), clock };
+        for (accelerator, clock, counted) in [
+            (Accelerator::Kvm, Clock::Real, false),
+            (Accelerator::Tcg, Clock::Real, false),
+            (Accelerator::Kvm, Clock::Counted, true),
+        ] {
+            let line = line(accelerator, Some(&with(clock)));
+            assert!(
+                line.contains("isa-debugcon,iobase=0xe9") && line.contains("path=/a,,b/stream"),
+                "{line}"
+            );
+            assert!(line.contains("yakiros.agent=none"), "{line}");
+            for channel in ["virtserialport", "-mon", "socket"] {
+                assert!(!line.contains(channel), "{channel}: {line}");
+            }
+            assert_eq!(line.contains("-icount shift=3,sleep=off"), counted, "{line}");
+            assert_eq!(line.contains("-accel tcg") && line.contains("clock=vm"), counted, "{line}");
+        }
+        let with_channels = line(Accelerator::Tcg, None);
+        assert!(
+            with_channels.contains("virtserialport") && !with_channels.contains("icount"),
+            "{with_channels}"
+        );
+    }
 
     #[test]
     fn a_comma_in_a_path_is_no_separator() {

@@ -40,6 +40,7 @@ fn start(folder: &Path) -> Process {
         restore: false,
         directory: folder,
         console_log: &folder.join("console.log"),
+        alone: None,
     };
     launch.start().unwrap().0
 }

@@ -6,6 +6,10 @@ pub const INIT: &str = "init";
 pub const MODULES: &str = "yakiros.modules";
 /// A disk with ext4 that is mounted before the init starts, and where: `yakiros.mount=/dev/vda:/var/lib/graph`.
 pub const MOUNT: &str = "yakiros.mount";
+/// Whether the agent is started: not where this is [`NO_AGENT`], in a machine that has no channel for it.
+pub const AGENT: &str = "yakiros.agent";
+/// See [`AGENT`].
+pub const NO_AGENT: &str = "none";
 /// What is executed when the command line names no init.
 pub const DEFAULT_INIT: &str = "/sbin/graph-resolver";
 

@@ -49,7 +49,9 @@ fn main() -> Infallible {
     {
         report(&format!("mount {device}"), mount_disk(device, target));
     }
-    report("start the agent", start_agent());
+    if cmdline::value(&arguments, cmdline::AGENT) != Some(cmdline::NO_AGENT) {
+        report("start the agent", start_agent());
+    }
     for (_, target, _) in TEMPORARY_MOUNTS {
         report(&format!("unmount {target}"), umount2(target, MntFlags::MNT_DETACH).map_err(io::Error::from));
     }
