@@ -27,6 +27,7 @@ mod schedule;
 pub mod select;
 pub mod self_test;
 pub mod shell;
+pub mod soak;
 pub mod suite;
 mod suites;
 mod timings;

@@ -70,6 +70,11 @@ impl SuiteMachine {
         self.suite.name.to_owned()
     }
 
+    /// What its guests are made of.
+    pub fn machine(&self) -> &Machine {
+        &self.machine
+    }
+
     /// Memory in MiB that a guest takes at most.
     pub fn memory_mb(&self) -> u32 {
         self.config.machine.memory_mb

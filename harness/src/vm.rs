@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use yakiros_guest::protocol::{Exec, ExitStatus};
-use yakiros_reports::event::{CrashPoint, Event, Ledger, Metric, Outcome, Step, ms};
+use yakiros_reports::event::{CrashPoint, Event, Ledger, Metric, Outcome, Series, Step, ms};
 use yakiros_vm::agent::{AgentResult, Connection, Output};
 use yakiros_vm::console::{Class, Console};
-use yakiros_vm::machine::{Ended, Guest};
+use yakiros_vm::machine::{Ended, Guest, Machine};
 
 use crate::events::Events;
 use crate::failure::Failure;
@@ -201,6 +201,16 @@ impl Vm {
         own.chain(self.siblings.consoles.borrow().iter().cloned()).collect()
     }
 
+    /// The machine that the guest was made of.
+    pub fn machine(&self) -> &Machine {
+        self.siblings.machine.machine()
+    }
+
+    /// The scenario's folder, which is kept if it fails.
+    pub fn folder(&self) -> &Path {
+        &self.siblings.folder
+    }
+
     /// A program of the guest, on the host: they are static.
     pub fn host_program(&self, name: &str) -> PathBuf {
         self.programs.path(name)
@@ -295,6 +305,12 @@ impl Vm {
             value,
             samples,
         }));
+    }
+
+    /// Reports a number over time.
+    pub fn series(&self, series: Series) {
+        let (suite, scenario) = (Some(self.log.suite.clone()), Some(self.log.scenario.clone()));
+        self.log.events.emit(Event::Series(Series { suite, scenario, ..series }));
     }
 
     /// Reports who serves after something happened in the middle of an upgrade.

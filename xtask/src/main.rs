@@ -3,6 +3,7 @@
 mod bench;
 mod image;
 mod sim;
+mod soak;
 mod test;
 
 use std::path::PathBuf;
@@ -32,6 +33,7 @@ Examples:
   cargo xtask shell --put echo:/usr/bin/echo-server --put echo.toml:/etc/graph.d/echo.toml
                                                       a service of your own in it (docs/tutorial.md)
   cargo xtask sim --seeds 10000                       ten thousand lives of the engine in a fake world
+  cargo xtask soak --virtual-time                     24 hours of everything by the guest's clock, in minutes
   cargo xtask test                                    what CI runs
   cargo xtask bench resolve                           how fast is the core? what has \"resolve\" in its name
   cargo xtask image list                              what is in the cache";
@@ -61,6 +63,9 @@ enum Command {
     Shell(Shell),
     /// Boot and clone many times, to see how often the machinery itself fails
     SelfTest(SelfTest),
+    /// Keep one machine busy for hours, with everything that it has in use, and judge by a trend test what it loses
+    #[command(after_help = soak::EXAMPLES)]
+    Soak(soak::Soak),
     /// Run the supervisor's engine in a fake world, seed by seed; `--help` says more
     #[command(disable_help_flag = true)]
     Sim {
@@ -346,6 +351,7 @@ fn main() -> ExitCode {
             };
             self_test::run(&arguments.guest.options(), counts)
         }
+        Some(Command::Soak(arguments)) => arguments.run(),
         Some(Command::Sim { arguments }) => sim::run(&arguments),
         Some(Command::Test) => test::run(),
         Some(Command::Bench(arguments)) => bench::run(&arguments),

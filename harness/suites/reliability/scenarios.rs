@@ -3,6 +3,7 @@
 mod cycles;
 mod failures;
 mod network;
+mod virtual_time;
 mod wants;
 
 use std::time::Duration;
@@ -16,6 +17,7 @@ use crate::vm::Vm;
 use cycles::restarts_of_one_component;
 use failures::failures_of_every_kind_at_once;
 use network::{loss_and_delay_under_upgrades, network_goes_and_comes};
+use virtual_time::{a_virtual_day, the_same_seed_gives_the_same_journal};
 use wants::{clock_steps_with_everything_active, no_memory_left};
 
 /// For one component to do what it is told, on an emulated processor.
@@ -25,6 +27,8 @@ const RECOVERY: Duration = Duration::from_secs(60);
 const LONG_BUDGET: Duration = Duration::from_secs(180);
 /// For a thousand cycles and more.
 const LONGEST_BUDGET: Duration = Duration::from_secs(1500);
+/// For a day under a clock that skips idle time.
+const DAY_BUDGET: Duration = Duration::from_secs(3600);
 
 /// What runs on in the machine, and its port if it has one.
 const SERVICES: [&str; 8] = [
@@ -41,7 +45,7 @@ const SERVICES: [&str; 8] = [
 const ECHO: &str = "tcp:127.0.0.1:8080";
 
 /// All scenarios of the suite.
-pub const SCENARIOS: [Scenario; 6] = [
+pub const SCENARIOS: [Scenario; 8] = [
     scenario!(restarts_of_one_component,
         "a thousand restarts of one component, of which the last are as quick as the first",
         start: Start::Clone, budget: LONGEST_BUDGET),
@@ -59,6 +63,12 @@ pub const SCENARIOS: [Scenario; 6] = [
         start: Start::Clone, budget: LONG_BUDGET),
     scenario!(clock_steps_with_everything_active,
         "the wall clock is set to and fro, and nothing falls ill or is restarted",
+        start: Start::Clone, budget: LONG_BUDGET),
+    scenario!(a_virtual_day,
+        "a day by the guest's clock: restarts, upgrades, moves and floods without end, and nothing grows or is lost",
+        start: Start::Clone, budget: DAY_BUDGET),
+    scenario!(the_same_seed_gives_the_same_journal,
+        "under a clock that counts instructions the same seed gives the same journal, to the byte",
         start: Start::Clone, budget: LONG_BUDGET),
 ];
 
