@@ -32,10 +32,10 @@ pub async fn network_goes_and_comes(vm: &Vm) -> Result<(), Failure> {
 pub async fn loss_and_delay_under_upgrades(vm: &Vm) -> Result<(), Failure> {
     let netem = ["tc", "qdisc", "add", "dev", "lo", "root", "netem", "loss", "5%", "delay", "10ms", "5ms"];
     let done = vm.run(&netem, REACTION).await?;
-    if done.text().contains(NO_NETEM) {
+    if done.error_text().contains(NO_NETEM) {
         return Err(Failure::skip("this kernel has no netem (CONFIG_NET_SCH_NETEM)"));
     }
-    check!(done.success(), "the network is not made bad: {}", done.text());
+    check!(done.success(), "the network is not made bad: {}", done.error_text());
     let load = Load::begin(vm, "lossy", ECHO, &format!("--connections {CLIENTS}")).await?;
     for number in 1..=vm.amount(20, 4) {
         let text = vm.graphctl_within(&["upgrade", "test-echo-server", "--json"], REACTION).await?;

@@ -6,7 +6,8 @@
 //! and the kernel answers with a reset. So [`raise`] has the kernel drop what comes for these connections, until [`lower`].
 //! TCP sends it again.
 //!
-//! Who wants to begin a connection to one of the ports on which the processes listen waits as well, and is not refused.
+//! Who wants to begin a connection to one of the ports on which the processes listen waits as well until the jump, and is not
+//! refused. Afterwards ports are open: probes of what is there already must not fail, and what is started beside may need it.
 //!
 //! It is a table of nf_tables, with sets whose elements the kernel itself removes when their time is over: whoever was to
 //! lower it and does not come to that keeps nobody waiting for longer.

@@ -155,6 +155,9 @@ impl Checkpoints {
         let made = self.dumps.borrow().len() + self.restores.borrow().len();
         let count = made + self.moves.borrow().len() + self.verifying.get();
         match count {
+            0 if self.awaited.is_closed() => {
+                Some("what goes on from another kernel is not all there yet".to_owned())
+            }
             0 => None,
             1 => Some("a checkpoint is being made or restored".to_owned()),
             count => Some(format!("{count} checkpoints are being made or restored")),

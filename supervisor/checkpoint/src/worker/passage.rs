@@ -41,16 +41,14 @@ pub(super) fn carry_out<W: Write>(
         .and_then(|()| making.wait(ear, teller))
         .and_then(|()| making.make(&listeners, teller));
     drop(listeners);
-    let told = if let Ok(pid) = made {
-        teller.found(Step::Restore, Event::Restored { pid })
-    } else {
+    if made.is_err() {
         making.let_peers_go();
-        Ok(())
-    };
-    // It may be all that there is of them.
-    let synced = teller.step(Step::Sync, || ready.store.sync(&checkpoint, &metadata));
+    }
     let pid = made?;
-    told.and(synced)?;
+    // Who waits in these queues goes over to the processes when they are closed everywhere.
+    making.let_go();
+    teller.found(Step::Restore, Event::Restored { pid })?;
+    teller.step(Step::Sync, || ready.store.sync(&checkpoint, &metadata))?;
     ready.retain(&dump, teller)?;
     let message = format!("moved {} by {} to process {pid}", dump.component, metadata.id);
     Ok((message, Some(named(&dump.component, &metadata.id))))
@@ -59,7 +57,9 @@ pub(super) fn carry_out<W: Write>(
 /// Have nothing arrive on connections that are carried over from another kernel, until their ends are there again.
 pub(super) fn raise<W: Write>(list: &Path, limit: Duration, teller: &mut Teller<W>) -> Result<Done, Failure> {
     let count = teller.step(Step::Barrier, || -> Result<_, String> {
-        let read = Connections::read(list).map_err(|error| failed("read", list, &error))?;
+        let mut read = Connections::read(list).map_err(|error| failed("read", list, &error))?;
+        // Who connects anew finds those that are there already, as their probes do and what is started beside them.
+        read.ports.clear();
         barrier::raise(&read, limit).map_err(|error| format!("nf_tables: {error}"))?;
         Ok(read.pairs.len())
     })?;

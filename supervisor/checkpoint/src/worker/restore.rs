@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{self, Read as _, Write};
-use std::os::fd::{AsRawFd as _, BorrowedFd};
+use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 use std::path::Path;
 
 use rustix::io::{FdFlags, fcntl_setfd};
@@ -83,7 +83,7 @@ impl Making<'_> {
         let roles = &self.metadata.roles;
         let pid = teller.step(Step::Restore, || -> Result<i32, String> {
             for (_, descriptor) in given.iter().filter(|(name, _)| inet(roles, name).is_some()) {
-                // SAFETY: it was passed to this process, which closes none of those before its end.
+                // SAFETY: it was passed to this process, which closes none of those before what they stand for is made.
                 make_way(unsafe { BorrowedFd::borrow_raw(*descriptor) })?;
             }
             let work = Work::make(work).map_err(|error| failed("make a directory in", work, &error))?;
@@ -130,6 +130,16 @@ impl Making<'_> {
 }
 
 impl Making<'_> {
+    /// Close the sockets of others at whose places there are now the processes' own.
+    pub(super) fn let_go(&self) {
+        for (_, descriptor) in
+            self.how.given.iter().filter(|(name, _)| inet(&self.metadata.roles, name).is_some())
+        {
+            // SAFETY: it was passed to this process for this order, which is carried out; each has a role of its own.
+            drop(unsafe { OwnedFd::from_raw_fd(*descriptor) });
+        }
+    }
+
     /// Nothing was made: who has a connection to what was written is to find out.
     pub(super) fn let_peers_go(&self) {
         // Where there is no nf_tables nobody was kept waiting.

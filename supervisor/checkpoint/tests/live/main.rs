@@ -516,9 +516,7 @@ fn who_waits_for_a_word_in_vain_says_so_and_keeps_the_checkpoint() {
         let kept = stdin.filter(|_| !hangs_up);
         let output = child.wait_with_output().expect("it ends");
         drop(kept);
-        let said = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(said.contains(r#"{"ended":{"step":"sync""#), "what is left of them is on the disk: {said}");
-        let last = said.lines().last().expect("a line").to_owned();
+        let last = String::from_utf8_lossy(&output.stdout).lines().last().expect("a line").to_owned();
         let Event::Failed { step, reason } = serde_json::from_str::<Line>(&last).expect("a line").event
         else {
             panic!("not refused: {last}");

@@ -389,6 +389,7 @@ impl Work for Machine<'_> {
     }
 
     fn execute(&mut self, notes: &mut Notes) -> Result<(), String> {
+        nix::unistd::sync();
         let held = self.held.map_or(Duration::ZERO, |since| since.elapsed());
         if held + HOLD_MARGIN > HOLD_LIMIT {
             return Err(format!(
@@ -397,7 +398,6 @@ impl Work for Machine<'_> {
                 HOLD_LIMIT.as_secs()
             ));
         }
-        nix::unistd::sync();
         // The one for all of this has had nothing to say for as long as it took to write and to load.
         let mut client = self.client.another();
         held::all_held(&client.status(None).map_err(said)?.components, &self.going)?;

@@ -35,7 +35,7 @@ const USED: &str = "manifest.json.used";
 const CHANGE_LIMIT: Duration = Duration::from_secs(5);
 
 /// How long connections are closed at most: who is not there by then, as who is not to be started, keeps no other waiting.
-/// As long as one component's restore may take.
+/// One component's restore may take nearly as long; many take some seconds each.
 const CLOSED_LIMIT: Duration = Duration::from_secs(60);
 
 /// How often opening them is tried. After that they open by themselves, with the limit above.
@@ -51,6 +51,8 @@ pub struct Awaited {
     left: RefCell<BTreeSet<Rc<str>>>,
     /// Connections are closed.
     closed: Cell<bool>,
+    /// Somebody opens them.
+    opening: Cell<bool>,
 }
 
 impl Awaited {
@@ -112,6 +114,11 @@ async fn close(supervisor: &Rc<Supervisor>, list: PathBuf) {
     let supervisor = Rc::clone(supervisor);
     spawn_local(async move {
         sleep(CLOSED_LIMIT).await;
+        let awaited = &supervisor.checkpoints.awaited;
+        if awaited.is_closed() {
+            let left: Vec<_> = awaited.left.borrow().iter().cloned().collect();
+            warn!("connections are opened before these are there, which may be reset: {}", left.join(", "));
+        }
         open(&supervisor).await;
     });
 }
@@ -126,15 +133,18 @@ pub fn has_come(supervisor: &Rc<Supervisor>, component: &str) {
 
 /// Open the connections, if they are closed.
 pub async fn open(supervisor: &Rc<Supervisor>) {
-    if !supervisor.checkpoints.awaited.closed.replace(false) {
+    let awaited = &supervisor.checkpoints.awaited;
+    if !awaited.closed.get() || awaited.opening.replace(true) {
         return;
     }
     for attempt in 1..=ATTEMPTS {
         match change(supervisor, Job::Lower).await {
-            Ok(()) => return,
+            Ok(()) => break,
             Err(why) => warn!("connections of what goes on are not opened, attempt {attempt}: {why}"),
         }
     }
+    awaited.closed.set(false);
+    awaited.opening.set(false);
 }
 
 async fn change(supervisor: &Rc<Supervisor>, job: Job) -> Result<(), Rc<str>> {

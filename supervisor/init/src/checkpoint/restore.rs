@@ -35,6 +35,9 @@ use crate::sys;
 /// compared, and CRIU has made the processes. The engine waits a little longer (`RESTORE_LIMIT`), and the reason is told.
 const LIMIT: Duration = Duration::from_secs(55);
 
+/// For a worker to have the disk write what it made processes from, which nobody waits for: some gigabytes on a slow one.
+const AFTERWARDS: Duration = Duration::from_secs(120);
+
 /// What a process that is made is given in place of what it had.
 pub struct Gifts {
     /// The reading end of its log.
@@ -300,9 +303,10 @@ fn take(
     }
     spawn_local(async move {
         let _migration = migration;
-        // It has nothing more to do.
-        if let Ok(Err(why)) = timeout(SLACK, worker.finish()).await {
-            warn!("{name}: {why}");
+        match timeout(AFTERWARDS, worker.finish()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(why)) => warn!("{name}: {why}"),
+            Err(_) => warn!("{name}: its checkpoint may not be on the disk after {AFTERWARDS:?}"),
         }
     });
     let took = sys::now().saturating_sub(began).as_micros();

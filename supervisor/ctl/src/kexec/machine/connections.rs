@@ -13,8 +13,9 @@ use super::files;
 use crate::client::Client;
 use crate::inspect;
 
-/// For process 1 to end everything else, from the word to execute the kernel: it gives the disks alone half of it.
-const END_LIMIT: Duration = Duration::from_secs(120);
+/// For process 1 to end everything else, from the word to execute the kernel: components have ten seconds each to stop where
+/// they declare no longer, those that others need after those, and then the disks a minute and a half.
+const END_LIMIT: Duration = Duration::from_secs(300);
 
 /// The services' connections as they are now.
 pub fn of(client: &mut Client, services: &[Service]) -> io::Result<Connections> {
