@@ -2,6 +2,7 @@
 //! service with much memory stands still for one, with rounds of memory before it and without. The ways take turns, so what
 //! the machine does to one it does to all.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::fs;
 use std::io::{self, BufRead as _, BufReader, Write as _};
@@ -16,7 +17,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 use serde::Serialize;
-use yakiros_checkpoint::criu::{Action, NAME, Options, Paths, Then, arguments};
+use yakiros_checkpoint::criu::{Action, Known, NAME, Options, Paths, Then, arguments};
 use yakiros_checkpoint::order::{After, Dump, Event, Job, Line, Move, Order, Remake, Restore, VERSION};
 
 use crate::figure::Figure;
@@ -141,6 +142,8 @@ fn check(feature: Option<&str>) -> Result<(), String> {
 struct Service {
     folder: tempfile::TempDir,
     pid: Pid,
+    /// What CRIU is.
+    known: RefCell<Option<Known>>,
 }
 
 impl Service {
@@ -156,7 +159,7 @@ impl Service {
         unsafe { command.pre_exec(|| Ok(nix::unistd::setsid().map(drop)?)) };
         let child = command.spawn()?;
         let number = i32::try_from(child.id()).map_err(io::Error::other)?;
-        let service = Self { folder, pid: Pid::from_raw(number) };
+        let service = Self { folder, pid: Pid::from_raw(number), known: RefCell::default() };
         let begun = Instant::now();
         while !ready.exists() {
             if begun.elapsed() > PATIENCE {
@@ -176,12 +179,21 @@ impl Service {
         let begun = Instant::now();
         let mut command = Command::new(setup.programs.join("graph-checkpoint"));
         let mut worker = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
-        let mut line = serde_json::to_vec(&Order { version: VERSION, base: self.base(), job })?;
+        let mut line = serde_json::to_vec(&Order {
+            version: VERSION,
+            base: self.base(),
+            known: self.known.borrow().clone(),
+            job,
+        })?;
         line.push(b'\n');
         worker.stdin.as_mut().map_or(Ok(()), |stdin| stdin.write_all(&line))?;
         let mut events = Vec::new();
         for line in worker.stdout.take().into_iter().flat_map(|stdout| BufReader::new(stdout).lines()) {
             let Line { event, .. } = serde_json::from_str(&line?)?;
+            // As process 1 does.
+            if let Event::Known { known } = &event {
+                *self.known.borrow_mut() = Some(known.clone());
+            }
             events.push((begun.elapsed(), event));
         }
         worker.wait()?;

@@ -85,7 +85,8 @@ pub async fn answers_anew(vm: &Vm, boot: &str, limit: Duration) -> Result<(), Vm
             Ok(now) if String::from_utf8_lossy(&now) != boot => return Ok(()),
             // The next one's agent is there before process 1 has mounted anything.
             Ok(_) | Err(VmError { kind: VmErrorKind::Guest(_), .. }) => tokio::time::sleep(PAUSE).await,
-            Err(VmError { kind: VmErrorKind::TimedOut { .. }, .. }) => {}
+            // Nor does the one before live on when it has been asked.
+            Err(VmError { kind: VmErrorKind::TimedOut { .. } | VmErrorKind::AgentLost(_), .. }) => {}
             Err(error) => return Err(error),
         }
     }

@@ -23,6 +23,7 @@ use std::time::Duration;
 pub use arguments::{Action, Cgroups, NetworkLock, Options, Paths, Then, arguments};
 pub use figures::{DumpFigures, Figures, RestoreFigures};
 use gate::{Decide, Gate};
+pub use known::Known;
 pub use log::reasons;
 pub(crate) use room::Room;
 pub use unlock::{has_nf_tables, tables, unlock, unlock_table};
@@ -96,15 +97,15 @@ impl Criu {
         Ok(Self { path, version })
     }
 
-    /// The same, of whom it is asked only once what it is: the answer is kept in this directory, which is nobody else's.
-    pub(crate) fn find_again(path: &Path, base: &Path) -> Result<Self, CriuError> {
+    /// The same, where it may have been asked before what it is. If it was asked now, what is to be known the next time.
+    pub(crate) fn find_again(path: &Path, known: Option<&Known>) -> Result<(Self, Option<Known>), CriuError> {
         let path = resolve(path).ok_or_else(|| CriuError::Absent(path.to_owned()))?;
-        if let Some(version) = known::version(base, &path) {
-            return Ok(Self { path, version });
+        if let Some(version) = known.and_then(|known| known.version(&path)) {
+            return Ok((Self { path, version }, None));
         }
         let found = Self::find(&path)?;
-        known::keep(base, &found);
-        Ok(found)
+        let news = Known::of(&found);
+        Ok((found, news))
     }
 
     /// Do something to a process or make one again. What it counted is none if that cannot be read: it decides nothing.

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use crate::criu::{DumpFigures, Figures, Options};
+use crate::criu::{DumpFigures, Figures, Known, Options};
 use crate::preflight::Verdict;
 use crate::probe::Report;
 use crate::store::{Id, Policy, Role};
@@ -30,6 +30,9 @@ pub struct Order {
     pub version: u32,
     /// The store's directory.
     pub base: PathBuf,
+    /// What CRIU was heard to be before: see [`Event::Known`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub known: Option<Known>,
     /// What to do in it.
     pub job: Job,
 }
@@ -278,6 +281,11 @@ pub enum Event {
         step: Step,
         /// How long it took, in microseconds.
         micros: u64,
+    },
+    /// CRIU was asked what it is: for the next order.
+    Known {
+        /// Its answer.
+        known: Known,
     },
     /// What checkpoints can hold here.
     Probed {

@@ -15,6 +15,7 @@ use std::path::Path;
 
 pub use stored::sweep;
 
+use crate::criu::{Criu, Known};
 use crate::order::{Ear, Event, Failure, Job, Name, Order, Step, Teller, VERSION};
 use crate::store::Id;
 
@@ -36,13 +37,13 @@ fn carry_out<W: Write>(order: &Order, ear: &mut Ear, teller: &mut Teller<W>) -> 
         let reason = format!("an order of version {}; this program reads version {VERSION}", order.version);
         return Err(Failure { step: Step::Open, reason });
     }
-    let base = &order.base;
+    let (base, known) = (&order.base, order.known.as_ref());
     match &order.job {
         Job::Check { criu, cache } => live::check(criu, cache.as_deref(), teller),
         Job::Preflight { criu, pid } => live::preflight(criu, *pid, teller),
-        Job::Dump(dump) => dump::carry_out(base, dump, teller),
-        Job::Move(wanted) => passage::carry_out(base, wanted, ear, teller),
-        Job::Restore(wanted) => restore::carry_out(base, wanted, ear, teller),
+        Job::Dump(dump) => dump::carry_out(base, dump, known, teller),
+        Job::Move(wanted) => passage::carry_out(base, wanted, known, ear, teller),
+        Job::Restore(wanted) => restore::carry_out(base, wanted, known, ear, teller),
         Job::Verify { component, id } => stored::verify(base, component, id.as_ref(), teller),
         Job::Remove { component, id } => stored::remove(base, component, id, teller),
         Job::Mend { component } => stored::mend(base, component, teller),
@@ -52,6 +53,15 @@ fn carry_out<W: Write>(order: &Order, ear: &mut Ear, teller: &mut Teller<W>) -> 
         Job::Export { component, id, to } => stored::export(base, component, id.as_ref(), to, teller),
         Job::Import { from, quota } => stored::import(base, from, *quota, teller),
     }
+}
+
+/// The CRIU at this path, and what it is.
+fn find_criu<W: Write>(path: &Path, known: Option<&Known>, teller: &mut Teller<W>) -> Result<Criu, Failure> {
+    let (criu, news) = teller.step(Step::Criu, || Criu::find_again(path, known))?;
+    if let Some(known) = news {
+        teller.found(Step::Criu, Event::Known { known })?;
+    }
+    Ok(criu)
 }
 
 fn named(component: &str, id: &Id) -> Name {

@@ -26,6 +26,7 @@ use tokio::sync::Semaphore;
 use tokio::task::{AbortHandle, spawn_local};
 use tokio::time::{sleep, timeout};
 use tracing::warn;
+use yakiros_checkpoint::criu::Known;
 use yakiros_checkpoint::order;
 use yakiros_core::checkpoint::{After, Written};
 use yakiros_core::component::Component;
@@ -69,6 +70,8 @@ pub struct Places {
 pub struct Checkpoints {
     places: Places,
     workers: Rc<Workers>,
+    /// What CRIU is, from the worker that had to ask it.
+    known: Rc<RefCell<Option<Known>>>,
     turns: Semaphore,
     /// Processes that are being written.
     dumps: RefCell<HashMap<RunId, Dumping>>,
@@ -139,6 +142,7 @@ impl Checkpoints {
         Self {
             places,
             workers: Rc::default(),
+            known: Rc::default(),
             turns: Semaphore::new(AT_ONCE),
             dumps: RefCell::default(),
             moves: RefCell::default(),

@@ -8,6 +8,8 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{
     self, AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, RenameFlags, flock, fstat, statat, unlinkat,
@@ -18,6 +20,10 @@ use rustix::io::Errno;
 const DEPTH_LIMIT: u32 = 8;
 /// Most entries of a directory that are looked at: those of a checkpoint with some room, far above the others.
 const ENTRIES_LIMIT: usize = 100_000;
+/// For others to be done, who remove what is too old and put a checkpoint in its place: processes may stand still meanwhile.
+const TURN_LIMIT: Duration = Duration::from_secs(20);
+/// Pause between two looks.
+const TURN_LOOK: Duration = Duration::from_millis(5);
 /// How often a turn is asked for again: each time somebody else has had theirs.
 const TURNS_LIMIT: usize = 1024;
 /// What is opened is never waited for, inherited, or a link.
@@ -187,12 +193,22 @@ impl Directory {
         Ok(copy)
     }
 
-    /// Wait until it is one's turn, among all who ask for it here by this name.
+    /// Wait until it is one's turn, among all who ask for it here by this name; for [`TURN_LIMIT`] at most.
     pub fn turn(&self, name: &'static str) -> io::Result<Turn> {
+        let begun = Instant::now();
         for _ in 0..TURNS_LIMIT {
             let flags = ALWAYS | OFlags::RDWR | OFlags::CREATE;
             let file = fs::openat(&self.fd, name, flags, PRIVATE_FILE)?;
-            flock(&file, FlockOperation::LockExclusive)?;
+            while let Err(error) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                if error != Errno::WOULDBLOCK {
+                    return Err(error.into());
+                }
+                if begun.elapsed() > TURN_LIMIT {
+                    let why = format!("others have not done with it within {} s", TURN_LIMIT.as_secs());
+                    return Err(io::Error::new(io::ErrorKind::TimedOut, why));
+                }
+                sleep(TURN_LOOK);
+            }
             let here = fstat(&file)?;
             match statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
                 Ok(there) if (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino) => {

@@ -11,10 +11,10 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::live::{look, merged};
 use super::mend::{self, Before, Presence};
-use super::{Done, failed, named};
+use super::{Done, failed, find_criu, named};
 use crate::barrier::inode_of;
 use crate::criu::gate::{Decide, Gate};
-use crate::criu::{Action, Call, Criu, CriuError, DumpFigures, Figures, Options, Paths, Room, Then};
+use crate::criu::{Action, Call, Criu, CriuError, DumpFigures, Figures, Known, Options, Paths, Room, Then};
 use crate::order::{After, Dump, Event, Failure, Given, Step, Teller, micros};
 use crate::preflight::{self, Socket, Tree, Verdict};
 use crate::probe::{lacks, tracks_memory};
@@ -36,10 +36,11 @@ const ROUNDS_SHARE: u32 = 4;
 pub(super) fn carry_out<W: Write>(
     base: &Path,
     order: &Dump,
+    known: Option<&Known>,
     teller: &mut Teller<W>,
 ) -> Result<Done, Failure> {
     let begun = Instant::now();
-    let ready = prepare(base, order, teller)?;
+    let ready = prepare(base, order, known, teller)?;
     let (metadata, _held) = ready.write(order, begun, false, teller)?;
     ready.retain(order, teller)?;
     let (bytes, images) = (metadata.image_size, metadata.images.len());
@@ -57,13 +58,18 @@ pub(super) struct Ready {
 }
 
 /// See that nothing is in the way.
-pub(super) fn prepare<W: Write>(base: &Path, order: &Dump, teller: &mut Teller<W>) -> Result<Ready, Failure> {
+pub(super) fn prepare<W: Write>(
+    base: &Path,
+    order: &Dump,
+    known: Option<&Known>,
+    teller: &mut Teller<W>,
+) -> Result<Ready, Failure> {
     let (store, presence) = teller.step(Step::Open, || -> Result<_, String> {
         let store = Store::make(base).map_err(|error| error.to_string())?;
         let presence = Presence::take(base).map_err(|error| failed("lock", base, &error))?;
         Ok((store, presence))
     })?;
-    let criu = teller.step(Step::Criu, || Criu::find_again(&order.criu, base))?;
+    let criu = find_criu(&order.criu, known, teller)?;
     let (verdict, tree) = look(order.pid, criu.version, teller)?;
     if let Some(first) = verdict.findings.first() {
         return Err(Failure { step: Step::Preflight, reason: first.to_string() });

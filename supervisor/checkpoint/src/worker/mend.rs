@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use nix::libc;
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +31,8 @@ const FILE: &str = "before.json";
 const FILE_LIMIT: u64 = 1 << 20;
 /// For others to end what they do. What is not put right in this time is left as it is.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// For who puts something right and removes it, which may be gigabytes. After that nothing is begun.
+const TAKE_LIMIT: Duration = Duration::from_secs(30);
 /// Between two looks.
 pub(super) const LOOK: Duration = Duration::from_millis(50);
 /// What the kernel's `linux/tcp.h` calls it.
@@ -40,10 +43,20 @@ const REPAIR: libc::c_int = libc::TCP_REPAIR;
 pub(super) struct Presence(File);
 
 impl Presence {
-    /// In this store. Whoever puts something right is waited for, which takes milliseconds.
+    /// In this store. Whoever puts something right is waited for, which takes milliseconds, and longer if there is much to
+    /// remove.
     pub(super) fn take(base: &Path) -> io::Result<Self> {
-        let directory = File::open(base)?;
-        flock(&directory, FlockOperation::LockShared)?;
+        let (directory, begun) = (File::open(base)?, Instant::now());
+        while let Err(error) = flock(&directory, FlockOperation::NonBlockingLockShared) {
+            if error != Errno::WOULDBLOCK {
+                return Err(error.into());
+            }
+            if begun.elapsed() > TAKE_LIMIT {
+                let why = format!("what others left there is not removed within {} s", TAKE_LIMIT.as_secs());
+                return Err(io::Error::new(io::ErrorKind::TimedOut, why));
+            }
+            sleep(LOOK);
+        }
         Ok(Self(directory))
     }
 

@@ -14,12 +14,13 @@ use super::listeners::Listeners;
 use super::restore::Making;
 use super::{Done, dump, failed, named};
 use crate::barrier::{self, Connections};
-use crate::criu::Options;
+use crate::criu::{Known, Options};
 use crate::order::{After, Dump, Ear, Event, Failure, Move, Step, Teller};
 
 pub(super) fn carry_out<W: Write>(
     base: &Path,
     order: &Move,
+    known: Option<&Known>,
     ear: &mut Ear,
     teller: &mut Teller<W>,
 ) -> Result<Done, Failure> {
@@ -27,7 +28,7 @@ pub(super) fn carry_out<W: Write>(
     // Clients in a queue stay there.
     let options = Options { skip_in_flight: true, ..order.dump.options.clone() };
     let dump = Dump { options, after: After::End, ..order.dump.clone() };
-    let ready = dump::prepare(base, &dump, teller)?;
+    let ready = dump::prepare(base, &dump, known, teller)?;
     let listeners = teller.step(Step::Preflight, || Listeners::keep(&ready.tree, &dump.given))?;
     // No disk is waited for while nobody serves.
     let (metadata, held) = ready.write(&dump, begun, true, teller)?;

@@ -10,9 +10,9 @@ use rustix::io::{FdFlags, fcntl_setfd};
 use super::listeners::{Listeners, make_way};
 use super::remount::give_back;
 use super::work::Work;
-use super::{Done, failed, named};
+use super::{Done, failed, find_criu, named};
 use crate::criu::gate::{Decide, Gate};
-use crate::criu::{self, Action, Call, Criu, Paths, Room};
+use crate::criu::{self, Action, Call, Criu, Known, Paths, Room};
 use crate::order::{Ear, Event, Failure, Remake, Restore, Step, Teller};
 use crate::preflight::{Isolation, isolation};
 use crate::store::{Checkpoint, Metadata, Role, Store};
@@ -27,11 +27,12 @@ const MYSELF: &str = "0";
 pub(super) fn carry_out<W: Write>(
     base: &Path,
     order: &Restore,
+    known: Option<&Known>,
     ear: &mut Ear,
     teller: &mut Teller<W>,
 ) -> Result<Done, Failure> {
     let store = teller.step(Step::Open, || Store::open(base))?;
-    let criu = teller.step(Step::Criu, || Criu::find_again(&order.criu, base))?;
+    let criu = find_criu(&order.criu, known, teller)?;
     let checkpoint = teller.step(Step::Find, || store.find(&order.component, order.id.as_ref()))?;
     let metadata = teller.step(Step::Verify, || checkpoint.verify())?;
     if metadata.criu_version > criu.version {

@@ -91,7 +91,7 @@ fn copy(base: &Path) -> tempfile::TempDir {
 }
 
 fn order(base: PathBuf, job: Job) -> Order {
-    Order { version: VERSION, base, job }
+    Order { version: VERSION, base, known: None, job }
 }
 
 #[test]

@@ -19,6 +19,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
 use tokio::task::spawn_local;
 use tokio::time::sleep;
+use yakiros_checkpoint::criu::Known;
 use yakiros_checkpoint::order::{Event, Go, Job, Line, Order, VERSION};
 use yakiros_core::journal::Exit;
 
@@ -93,6 +94,7 @@ pub struct Worker {
     /// It has told what came of its work.
     told: bool,
     workers: Rc<Workers>,
+    known: Rc<RefCell<Option<Known>>>,
     ear: OwnedFd,
     voice: Voice,
     /// Where it is told why it could not be executed.
@@ -125,7 +127,8 @@ impl Worker {
         given: &[RawFd],
     ) -> Result<Self, Rc<str>> {
         let own = &supervisor.checkpoints;
-        let order = Order { version: VERSION, base, job };
+        let known = own.known.borrow().clone();
+        let order = Order { version: VERSION, base, known, job };
         let failed = |error: io::Error| Rc::from(format!("failed to start the worker: {error}"));
         let begin = || {
             let (order_read, ear) = sys::pipe()?;
@@ -152,6 +155,7 @@ impl Worker {
                 component,
                 told: false,
                 workers,
+                known: Rc::clone(&own.known),
                 ear,
                 voice,
                 report,
@@ -167,7 +171,8 @@ impl Worker {
     pub async fn next(&mut self) -> Result<Event, Rc<str>> {
         match self.voice.next().await {
             Some(Ok(event)) => {
-                match event {
+                match &event {
+                    Event::Known { known } => *self.known.borrow_mut() = Some(known.clone()),
                     Event::Written { .. } | Event::Waiting { .. } => self.waits = true,
                     Event::Done { .. } | Event::Failed { .. } => (self.waits, self.told) = (false, true),
                     _ => {}
@@ -377,6 +382,7 @@ mod tests {
                     component,
                     told: false,
                     workers: Rc::clone(&workers),
+                    known: Rc::default(),
                     ear,
                     voice,
                     report,
