@@ -68,7 +68,7 @@ pub struct Guest {
     pub kernel_release: String,
     /// From the start of QEMU to the agent's first answer.
     pub answered_after: Duration,
-    /// Somebody has begun to wait for the guest's end, or for another kernel in it.
+    /// Somebody waits for the guest's end, or for another kernel in it.
     is_awaited: AtomicBool,
 }
 
@@ -273,17 +273,19 @@ impl Guest {
             }
         };
         let rest = async {
-            let kind = tokio::select! {
-                status = self.process.exited() => {
-                    tokio::time::sleep(PORT_GRACE).await;
-                    self.signs().ended(status)
+            // An agent may end for one that is waited for, and that one unexpectedly: each pass takes the time of grace.
+            loop {
+                let kind = tokio::select! {
+                    status = self.process.exited() => {
+                        tokio::time::sleep(PORT_GRACE).await;
+                        self.signs().ended(status)
+                    }
+                    () = self.qmp.port_closed_for(PORT_GRACE) => agent_ended(),
+                };
+                if !self.is_awaited.load(Ordering::Relaxed) {
+                    return kind;
                 }
-                () = self.qmp.port_closed_for(PORT_GRACE) => agent_ended(),
-            };
-            if self.is_awaited.load(Ordering::Relaxed) {
-                return std::future::pending().await;
             }
-            kind
         };
         let kind = tokio::select! {
             kind = kernel => kind,
@@ -293,7 +295,7 @@ impl Guest {
     }
 
     /// Greets an agent that did not answer before: that of another kernel, into which the guest has jumped. Gives the
-    /// kernel's release.
+    /// kernel's release. Until [`Guest::is_back`] says that it was that one, the guest may be silent.
     pub async fn greet_again(&self, limit: Duration) -> Result<String, VmError> {
         let attempt = "greet the guest again";
         self.is_awaited.store(true, Ordering::Relaxed);
@@ -301,6 +303,11 @@ impl Guest {
         // Between two kernels there is none.
         let signs = Signs { has_agent: false, ..self.signs() };
         signs.watch(attempt, limit, self.agent.greet(nonce, None, limit)).await
+    }
+
+    /// Says that who has answered [`Guest::greet_again`] is who was waited for: from now on it has to answer.
+    pub fn is_back(&self) {
+        self.is_awaited.store(false, Ordering::Relaxed);
     }
 
     /// Runs a program to its end; when `limit` is over it is killed in the guest.
@@ -473,3 +480,6 @@ pub fn create_disk(path: &Path, size_mb: u64) -> Result<(), VmError> {
     };
     create().map_err(VmError::host(format!("create the disk {}", path.display())))
 }
+
+#[cfg(test)]
+mod tests;

@@ -82,7 +82,10 @@ pub async fn answers_anew(vm: &Vm, boot: &str, limit: Duration) -> Result<(), Vm
             vm.guest.watched("read the boot's name", question, vm.guest.agent.read_file(BOOT)).await
         };
         match asked.await {
-            Ok(now) if String::from_utf8_lossy(&now) != boot => return Ok(()),
+            Ok(now) if String::from_utf8_lossy(&now) != boot => {
+                vm.guest.is_back();
+                return Ok(());
+            }
             // The next one's agent is there before process 1 has mounted anything.
             Ok(_) | Err(VmError { kind: VmErrorKind::Guest(_), .. }) => tokio::time::sleep(PAUSE).await,
             // Nor does the one before live on when it has been asked.
