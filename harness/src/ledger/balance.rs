@@ -13,6 +13,7 @@
 //! - a **socket** is held by a process;
 //! - a **file** of the supervisor's directory is a log, or a socket, of a component that is declared;
 //! - a **timer** is process 1's one;
+//! - a **table** of nf_tables was there before: one too many keeps somebody's connections closed;
 //! - what the **kernel** holds for itself grows by no more than a part that is explained. Control groups that are removed and
 //!   still *dying* are counted and not judged: the kernel keeps each until the last page that is charged to it is used by
 //!   nobody, which may be the page cache of a program that others run too, and no process can have it wait for less
@@ -49,6 +50,8 @@ pub enum What {
     Sockets,
     /// In `/run` and `/tmp`.
     Files,
+    /// Of nf_tables, of the network namespace of process 1.
+    Tables,
     /// The kernel's memory that it cannot take back, in KiB.
     Slab,
     /// Control groups that are removed and whose memory is not given back yet.
@@ -63,7 +66,7 @@ struct Row {
 }
 
 /// In the order of the report.
-const ROWS: [Row; 12] = [
+const ROWS: [Row; 13] = [
     Row { what: What::Processes, name: "processes", count: processes },
     Row {
         what: What::Descriptors,
@@ -86,6 +89,7 @@ const ROWS: [Row; 12] = [
     Row { what: What::Namespaces, name: "namespaces", count: things::namespaces },
     Row { what: What::Sockets, name: "sockets", count: |all| all.sockets.len() as u64 },
     Row { what: What::Files, name: "files in /run and /tmp", count: |all| all.files.len() as u64 },
+    Row { what: What::Tables, name: "tables of nf_tables", count: |all| all.tables.len() as u64 },
     Row { what: What::Slab, name: "kernel slab, KiB", count: |all| kernel(all, "slab_kb") },
     Row { what: What::Dying, name: "control groups dying", count: |all| kernel(all, "dying_groups") },
 ];
@@ -140,7 +144,7 @@ pub struct Balance {
 type Rule = fn(&Owners<'_>, &Owners<'_>) -> Vec<Finding>;
 
 /// All rules.
-const RULES: [Rule; 9] = [
+const RULES: [Rule; 10] = [
     things::processes,
     things::groups,
     things::watches,
@@ -149,6 +153,7 @@ const RULES: [Rule; 9] = [
     things::sockets,
     things::files,
     things::timers,
+    things::tables,
     things::kernel,
 ];
 

@@ -11,6 +11,9 @@
 //! - a connection for each client of the control socket that runs;
 //! - one each of what it opens at the first need and keeps;
 //! - two pipes, both ends of each, that were made for a next start ahead of time.
+//!
+//! After a jump into another kernel process 1 is another one, and of its own it has there what that kernel needs: see
+//! [`LANES_SINCE`].
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -42,6 +45,12 @@ const SOCKET: &str = "socket";
 /// Pipes that are made for a next start ahead of time: that of the log and that of the report.
 const SPARE_PIPES: usize = 2;
 
+/// The kernel from which on the supervisor keeps numbers for children that take a short copy of its table: four of three each
+/// and one beside them, on `/dev/null`, and what they wake it with, which it has twice.
+const LANES_SINCE: (u32, u32) = (6, 11);
+/// See [`LANES_SINCE`].
+const LANES: [(&str, usize); 2] = [("/dev/null", 4 * 3 + 1), ("eventfd", 2)];
+
 /// What is left of the descriptors of process 1 when those of components are taken away, by what they are.
 #[derive(Default)]
 struct Own<'a> {
@@ -56,7 +65,7 @@ pub fn all(was: &Owners<'_>, is: &Owners<'_>) -> Vec<Finding> {
     let classes = |own: &Own<'_>| -> Vec<String> {
         own.by_class.iter().flat_map(|(class, all)| std::iter::repeat_n(class.clone(), all.len())).collect()
     };
-    let (before, after_classes) = (classes(&before), classes(&after));
+    let (before, after_classes) = (under(classes(&before), has_lanes(was), has_lanes(is)), classes(&after));
     let before: Vec<&str> = before.iter().map(String::as_str).collect();
     let after_classes: Vec<&str> = after_classes.iter().map(String::as_str).collect();
     let (mut more, mut less) = difference(&before, &after_classes);
@@ -78,6 +87,31 @@ pub fn all(was: &Owners<'_>, is: &Owners<'_>) -> Vec<Finding> {
         findings.extend(lost.map(|text| Finding::new(What::Descriptors, text)));
     }
     findings
+}
+
+/// What process 1 of the one kernel would have had of its own under the other.
+fn under(mut classes: Vec<String>, had_lanes: bool, has_lanes: bool) -> Vec<String> {
+    for (class, count) in LANES {
+        if has_lanes && !had_lanes {
+            classes.extend(std::iter::repeat_n(class.to_owned(), count));
+        }
+        let mut left = if had_lanes && !has_lanes { count } else { 0 };
+        classes.retain(|one| {
+            let is_one = left > 0 && one == class;
+            left -= usize::from(is_one);
+            !is_one
+        });
+    }
+    classes
+}
+
+/// See [`LANES_SINCE`].
+fn has_lanes(owners: &Owners<'_>) -> bool {
+    let mut numbers = owners.account.ledger.release.split(['.', '-']).map(str::parse::<u32>);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) => (major, minor) >= LANES_SINCE,
+        _ => false,
+    }
 }
 
 /// Whether the supervisor has things of a class from its begin to its end. Others may have been open just while it was

@@ -183,6 +183,18 @@ pub fn timers(was: &Owners<'_>, is: &Owners<'_>) -> Vec<Finding> {
     (before != after).then(|| Finding::new(What::Timers, text())).into_iter().collect()
 }
 
+/// Nothing is in the way of packets that was not before.
+pub fn tables(was: &Owners<'_>, is: &Owners<'_>) -> Vec<Finding> {
+    let (more, _) = difference(&names(&was.account.ledger), &names(&is.account.ledger));
+    let too_much =
+        more.into_iter().map(|name| format!("table {name} of nf_tables too much: somebody has left it"));
+    too_much.map(|text| Finding::new(What::Tables, text)).collect()
+}
+
+fn names(ledger: &Ledger) -> Vec<&str> {
+    ledger.tables.iter().map(String::as_str).collect()
+}
+
 /// The kernel holds no more for itself than it may.
 pub fn kernel(was: &Owners<'_>, is: &Owners<'_>) -> Vec<Finding> {
     let held = |owners: &Owners<'_>| owners.account.ledger.kernel.get("slab_kb").copied();

@@ -25,6 +25,10 @@ pub struct Ledger {
     pub sockets: Vec<Socket>,
     /// What is in `/run` and `/tmp`, sorted. At most [`MAX_FILES`].
     pub files: Vec<File>,
+    /// Names of the tables of nf_tables, sorted.
+    pub tables: Vec<String>,
+    /// The kernel's release: after a jump it may be another.
+    pub release: String,
     /// POSIX timers of process 1; none where the kernel does not tell.
     pub posix_timers: u64,
     /// What the kernel itself holds, by name: `slab_kb` (SUnreclaim), `dying_groups`, and objects in its caches as

@@ -332,3 +332,50 @@ fn each_probe_may_be_under_way_and_no_more() {
     assert_eq!(found(probe(1)), Vec::<String>::new());
     assert_eq!(found(probe(2)).len(), 1);
 }
+
+#[test]
+fn a_table_that_is_left_is_named() {
+    assert_eq!(
+        found(|after| after.ledger.tables = vec!["yakiros-jump".into()]),
+        ["table yakiros-jump of nf_tables too much: somebody has left it"]
+    );
+    let mut before = machine();
+    before.ledger.tables = vec!["filter".into()];
+    assert!(compare(&before, &before.clone()).findings.is_empty());
+    assert!(compare(&before, &machine()).findings.is_empty(), "who has made it may take it away");
+}
+
+/// Process 1 of one kernel has numbers for its children that it does not have under another.
+#[test]
+fn another_kernel_needs_other_descriptors() {
+    let under = |release: &str, nulls: i32| {
+        let mut account = machine();
+        account.ledger.release = release.into();
+        let of = |kind, target: &str, numbers: std::ops::Range<i32>| {
+            numbers.map(|number| descriptor(number, kind, target)).collect::<Vec<_>>()
+        };
+        account.ledger.descriptors.extend(of(DescriptorKind::File, "/dev/null", 100..100 + nulls));
+        let wakes = if nulls > 1 { 2 } else { 0 };
+        account.ledger.descriptors.extend(of(
+            DescriptorKind::Eventfd,
+            "anon_inode:[eventfd]",
+            200..200 + wakes,
+        ));
+        account
+    };
+    let texts = |before: &Account, after: &Account| -> Vec<String> {
+        compare(before, after).findings.into_iter().map(|finding| finding.text).collect()
+    };
+    let (newer, older) = (under("6.18.56-0-virt", 14), under("6.1.0-56-cloud-amd64", 1));
+    for (before, after) in [(&newer, &older), (&older, &newer), (&newer, &newer), (&older, &older)] {
+        assert_eq!(texts(before, after), Vec::<String>::new());
+    }
+    let lost = "process 1 has lost a descriptor of its own: /dev/null";
+    assert_eq!(texts(&newer, &under("6.1.0-56-cloud-amd64", 0)), [lost]);
+    assert_eq!(texts(&older, &under("6.18.56-0-virt", 13)), [lost]);
+    assert_eq!(
+        texts(&newer, &under("6.1.0-56-cloud-amd64", 14)).len(),
+        15,
+        "what is not needed there is too much"
+    );
+}

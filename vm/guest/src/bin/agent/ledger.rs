@@ -5,6 +5,7 @@
 mod files;
 mod processes;
 mod sockets;
+mod tables;
 mod watches;
 
 use std::collections::{BTreeMap, HashMap};
@@ -64,6 +65,8 @@ fn count() -> Ledger {
         mounts: mounts(&processes),
         sockets: sockets::all(&processes, &holders),
         files,
+        tables: tables::all(),
+        release: lines("/proc/sys/kernel/osrelease").next().unwrap_or_default(),
         posix_timers: lines("/proc/1/timers").filter(|line| line.starts_with("ID:")).count() as u64,
         kernel: kernel(),
         processes,
