@@ -3,190 +3,148 @@
 //!
 //! Before the first end is written down nothing may arrive any more: what one end has taken after it was written is lost to
 //! it, and the other has forgotten it. Before the first end is made again nothing may arrive either: there is nobody for it,
-//! and the kernel answers with a reset. So [`raise`] has the kernel drop what comes for these connections, until [`lower`].
-//! TCP sends it again.
+//! and the kernel answers with a reset. So a [`Barrier`] has the kernel drop what comes for these connections, as long as it is
+//! there. TCP sends it again.
 //!
-//! Who wants to begin a connection to one of the ports on which the processes listen waits as well until the jump, and is not
-//! refused. Afterwards ports are open: probes of what is there already must not fail, and what is started beside may need it.
+//! Who wants to begin a connection to a place where the processes listen waits as well until the jump, and is not refused.
+//! Afterwards these places are open: probes of what is there already must not fail, and what is started beside may need it.
+//! What the processes themselves begin meanwhile nothing keeps from it: one looks again ([`Barrier::more`]).
 //!
-//! It is a table of nf_tables, with sets whose elements the kernel itself removes when their time is over: whoever was to
-//! lower it and does not come to that keeps nobody waiting for longer.
+//! It is a table of nf_tables that belongs to a socket: the kernel removes it when that is closed, however its owner ends,
+//! and lets nobody else change it, which `nft flush ruleset` leaves alone. The elements of its sets have their time as well.
+//! Only from the word to execute another kernel on is there one without an owner ([`leave`]), for the owner is ended then.
 
+mod connections;
 mod rules;
 
-use std::collections::BTreeSet;
-use std::fs::{self, File};
-use std::io::{self, Read as _};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::unix::fs::MetadataExt as _;
+use std::fs::File;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Duration;
 
-use rustix::process::geteuid;
-use serde::{Deserialize, Serialize};
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 
-use crate::netfilter::remove_table;
+use crate::netfilter::{self, Batch, remove_table};
 
-/// Its name beside the manifest of a jump.
+pub use connections::Connections;
+
+/// The name of the list of connections beside the manifest of a jump.
 pub const FILE: &str = "connections.json";
-/// Most connections of one: a hundred thousand take the kernel twenty megabytes.
-const PAIRS_LIMIT: usize = 100_000;
-/// The largest file that is read, in bytes: as many, each with two addresses.
-const FILE_LIMIT: u64 = 16 << 20;
-/// Most bytes of the kernel's table of sockets: some hundred thousand.
-const TABLE_LIMIT: u64 = 64 << 20;
-/// Write permission of the group or of others.
-const OTHERS_WRITE: u32 = 0o022;
-/// States of a socket in the kernel's table: nothing yet, or not any more; and one that listens.
-const CLOSED: &str = "07";
-const LISTENS: &str = "0A";
-/// Columns of that table.
-const LOCAL: usize = 1;
-const REMOTE: usize = 2;
-const STATE: usize = 3;
-const INODE: usize = 9;
+/// The directory that is locked by who is on the way into another kernel.
+pub const ON_THE_WAY: &str = "/run/graph";
 
-/// Of some processes: what they are connected with, and where they listen.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Connections {
-    /// Their ends, and the others' (which may be theirs as well).
-    pub pairs: BTreeSet<(SocketAddr, SocketAddr)>,
-    /// Ports on which they listen, on whatever address.
-    pub ports: BTreeSet<u16>,
+/// The table's name.
+const TABLE: &str = "yakiros-jump";
+/// That of the one that outlasts who has raised it.
+const LEFT: &str = "yakiros-jump-left";
+/// That of one that closes nothing.
+const TRIAL: &str = "yakiros-jump-trial";
+
+/// Connections are closed as long as it is there.
+#[derive(Debug)]
+pub struct Barrier {
+    /// The table's owner.
+    socket: OwnedFd,
+    closed: Connections,
 }
 
-impl Connections {
-    /// Those of these processes, by TCP, in this process's network namespace. What has ended has none.
+impl Barrier {
+    /// Have nothing arrive on these connections, and nobody connect to these places, for so long at most.
     ///
     /// # Errors
-    /// Those of reading the kernel's tables, and more connections than are kept.
-    pub fn of(pids: impl IntoIterator<Item = i32>) -> io::Result<Self> {
-        let own = fs::read_link("/proc/self/ns/net")?;
-        let mut inodes = BTreeSet::new();
-        for pid in pids {
-            let folder = Path::new("/proc").join(pid.to_string());
-            if fs::read_link(folder.join("ns/net")).ok().as_ref() != Some(&own) {
-                continue;
-            }
-            for descriptor in fs::read_dir(folder.join("fd")).into_iter().flatten().flatten() {
-                let link = fs::read_link(descriptor.path()).unwrap_or_default();
-                inodes.extend(link.to_str().and_then(inode_of));
-            }
-        }
-        let mut found = Self::default();
-        for name in ["tcp", "tcp6"] {
-            let mut table = String::new();
-            match File::open(Path::new("/proc/self/net").join(name)) {
-                Ok(file) => drop(file.take(TABLE_LIMIT).read_to_string(&mut table)?),
-                // A kernel without IPv6.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
-            }
-            found.add(&table, &inodes);
-        }
-        if found.pairs.len() > PAIRS_LIMIT {
-            return Err(io::Error::other(format!("there are more than {PAIRS_LIMIT} connections")));
-        }
-        Ok(found)
+    /// Those of the kernel, as where it has no nf_tables, or where somebody else has one; then everything arrives.
+    pub fn raise(connections: &Connections, limit: Duration) -> io::Result<Self> {
+        let socket = netfilter::open()?;
+        // A part of it would be no use to anybody: it is gone with the socket.
+        build(TABLE, Some(&socket), connections, limit)?;
+        Ok(Self { socket, closed: connections.clone() })
     }
 
-    /// What a table of the kernel's says of the sockets with these inodes.
-    fn add(&mut self, table: &str, inodes: &BTreeSet<u64>) {
-        for line in table.lines().skip(1) {
-            let words: Vec<_> = line.split_whitespace().collect();
-            let word = |at: usize| words.get(at).copied().unwrap_or_default();
-            if !word(INODE).parse().is_ok_and(|inode| inodes.contains(&inode)) {
-                continue;
-            }
-            let (Some(local), Some(remote)) = (address(word(LOCAL)), address(word(REMOTE))) else { continue };
-            match word(STATE) {
-                CLOSED => {}
-                LISTENS => drop(self.ports.insert(local.port())),
-                _ => drop(self.pairs.insert((local, remote))),
-            }
-        }
+    /// What is closed.
+    pub fn closed(&self) -> &Connections {
+        &self.closed
     }
 
-    /// As it is written down.
-    pub fn to_bytes(&self) -> Vec<u8> {
-        let mut bytes = serde_json::to_vec(self).unwrap_or_default();
-        bytes.push(b'\n');
-        bytes
-    }
-
-    /// Read what was written down. It has to be this user's own, with nobody else allowed to write to it.
+    /// The same for what there is beyond it by now, as long as for what was closed before. How many connections these are.
     ///
     /// # Errors
-    /// Those of reading it, and what is wrong with it.
-    pub fn read(path: &Path) -> io::Result<Self> {
-        let file = File::open(path)?;
-        let status = file.metadata()?;
-        if !status.is_file() || status.uid() != geteuid().as_raw() || status.mode() & OTHERS_WRITE != 0 {
-            return Err(io::Error::other("it is not this user's own file, or others may write to it"));
+    /// Those of the kernel.
+    pub fn more(&mut self, now: &Connections) -> io::Result<usize> {
+        let new = now.beyond(&self.closed);
+        for part in rules::elements(&new) {
+            rules::add(Batch::new(), TABLE, &part).send_by(&self.socket)?;
         }
-        let mut bytes = Vec::new();
-        file.take(FILE_LIMIT).read_to_end(&mut bytes)?;
-        let read: Self = serde_json::from_slice(&bytes)?;
-        if read.pairs.len() > PAIRS_LIMIT {
-            return Err(io::Error::other(format!("it has more than {PAIRS_LIMIT} connections")));
-        }
-        Ok(read)
+        let count = new.pairs.len();
+        self.closed.extend(new);
+        Ok(count)
+    }
+
+    /// A connection among these that is not closed, and how many more there are.
+    pub fn open(&self, now: &Connections) -> Option<((SocketAddr, SocketAddr), usize)> {
+        let open = now.beyond(&self.closed).pairs;
+        open.first().map(|first| (*first, open.len() - 1))
     }
 }
 
-/// Have nothing arrive on these connections, and nobody connect to these ports, for so long at most. What was raised before
-/// is lowered.
+/// The same without an owner: it stays when this process ends, until the kernel does, or until that time is over. One that
+/// was left before is replaced.
 ///
 /// # Errors
-/// Those of the kernel, as where it has no nf_tables; then everything arrives.
-pub fn raise(connections: &Connections, limit: Duration) -> io::Result<()> {
+/// See [`Barrier::raise`].
+pub fn leave(connections: &Connections, limit: Duration) -> io::Result<()> {
+    build(LEFT, None, connections, limit).inspect_err(|_| drop(take_left()))
+}
+
+/// Take away what was left. Whether there was anything.
+///
+/// # Errors
+/// Those of the kernel.
+pub fn take_left() -> io::Result<bool> {
+    remove_table(LEFT)
+}
+
+/// The same, unless somebody is on the way into another kernel, by the directory that is locked then.
+///
+/// # Errors
+/// Those of the kernel.
+pub fn take_left_by_nobody(on_the_way: &Path) -> io::Result<bool> {
+    // Who is there is not kept from it by another who looks: that one has ended in a moment.
+    let directory = File::open(on_the_way)?;
+    match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => take_left(),
+        Err(Errno::WOULDBLOCK) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// See whether the kernel would do it. Nothing is closed.
+///
+/// # Errors
+/// See [`Barrier::raise`].
+pub fn try_out() -> io::Result<()> {
+    let socket = netfilter::open()?;
+    build(TRIAL, Some(&socket), &Connections::default(), Duration::from_secs(1))
+}
+
+/// All at once, as far as one batch has room for it, and the rest after that.
+fn build(table: &str, owner: Option<&OwnedFd>, connections: &Connections, limit: Duration) -> io::Result<()> {
+    let send = |batch: Batch| match owner {
+        Some(socket) => batch.send_by(socket),
+        None => batch.send(),
+    };
     let parts = rules::elements(connections);
-    // All at once, as far as one message has room.
     let (first, rest) = parts.split_at(parts.len().min(rules::AT_ONCE));
-    let table = first.iter().fold(rules::table(limit), rules::add);
-    let raised = table.send().and_then(|()| rest.iter().try_for_each(rules::send));
-    if raised.is_err() {
-        // A part of it would be no use to anybody.
-        let _ = lower();
-    }
-    raised
-}
-
-/// The same for these as well, as long as for those before.
-///
-/// # Errors
-/// Those of the kernel.
-pub fn more(connections: &Connections) -> io::Result<()> {
-    rules::elements(connections).iter().try_for_each(rules::send)
-}
-
-/// Let everything arrive again. Whether there was anything in its way.
-///
-/// # Errors
-/// Those of the kernel.
-pub fn lower() -> io::Result<bool> {
-    remove_table(rules::TABLE)
+    let whole = rules::table(table, owner.is_some(), limit);
+    send(first.iter().fold(whole, |batch, part| rules::add(batch, table, part)))?;
+    rest.iter().try_for_each(|part| send(rules::add(Batch::new(), table, part)))
 }
 
 /// Of `socket:[4711]`.
 pub(crate) fn inode_of(link: &str) -> Option<u64> {
     link.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
-}
-
-/// Of `0100007F:1F90`: the address as it lies in memory, in numbers of four bytes. IPv4 may be written as IPv6.
-fn address(text: &str) -> Option<SocketAddr> {
-    let (address, port) = text.split_once(':')?;
-    let port = u16::from_str_radix(port, 16).ok()?;
-    let mut bytes = Vec::new();
-    for at in (0..address.len()).step_by(8) {
-        bytes.extend(u32::from_str_radix(address.get(at..at + 8)?, 16).ok()?.to_ne_bytes());
-    }
-    let address: IpAddr = match bytes.len() {
-        4 => Ipv4Addr::from(<[u8; 4]>::try_from(bytes).ok()?).into(),
-        16 => Ipv6Addr::from(<[u8; 16]>::try_from(bytes).ok()?).into(),
-        _ => return None,
-    };
-    Some(SocketAddr::new(address.to_canonical(), port))
 }
 
 #[cfg(test)]

@@ -3,6 +3,8 @@
 //! Process 1 uses none of this itself. [`worker`] is the program `graph-checkpoint`, which it starts with an [`order`] and
 //! a time limit, and which tells of each step; `graphctl` reads the [`store`] in its own process.
 
+#[cfg(test)]
+mod alone;
 pub mod archive;
 pub mod barrier;
 mod child;

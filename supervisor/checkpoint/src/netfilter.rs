@@ -1,5 +1,6 @@
 //! nf_tables, asked directly: no other program is needed for it.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::OwnedFd;
 
@@ -14,30 +15,40 @@ const LIMIT: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 /// Bytes of an answer that says how a batch went, with the message that it is about.
 const ANSWER_ROOM: usize = 1 << 12;
 /// Bytes before what a message is about: its own head, and netfilter's.
-pub const BEFORE: usize = 20;
+const BEFORE: usize = 20;
+/// Bytes of a message's own head.
+const HEADER: usize = 16;
+/// Bytes of a part of a list that are read at once: more than the kernel puts into one.
+const LIST_ROOM: usize = 1 << 16;
+/// Most parts that are read, each with some hundred tables.
+const LIST_PARTS: usize = 64;
 /// Attributes begin at multiples of this, in bytes.
 const ALIGNMENT: usize = 4;
 
 // From the kernel's `linux/netlink.h`, `linux/netfilter/nfnetlink.h` and `linux/netfilter/nf_tables.h`.
 /// A message asks for something.
-pub const REQUEST: u16 = 1;
+const REQUEST: u16 = 1;
 const ACKNOWLEDGE: u16 = 4;
 /// All there are.
-pub const LIST: u16 = 0x300;
+const LIST: u16 = 0x300;
 /// Make it, if it is not there.
 pub const CREATE: u16 = 0x400;
 /// Behind those that there are.
 pub const APPEND: u16 = 0x800;
 /// The kind of a message that says how something went, and of the last one of a list.
-pub const ERROR: u16 = 2;
+const ERROR: u16 = 2;
 /// See [`ERROR`].
-pub const DONE: u16 = 3;
+const DONE: u16 = 3;
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
 const NF_TABLES: u16 = 10;
 const NESTED: u16 = 0x8000;
 /// The name of a table, in messages about it (`NFTA_TABLE_NAME`).
 pub const TABLE_NAME: u16 = 1;
+/// Its flags (`NFTA_TABLE_FLAGS`).
+pub const TABLE_FLAGS: u16 = 2;
+/// It is its maker's socket's alone, and is gone with that (`NFT_TABLE_F_OWNER`, since Linux 5.12).
+pub const OWNED: u32 = 2;
 /// IPv4 and IPv6.
 const FAMILY_INET: u8 = 1;
 
@@ -143,10 +154,19 @@ impl Batch {
     /// # Errors
     /// The first that it does not make, by the kernel's reason; then it has made none.
     pub fn send(self) -> io::Result<()> {
-        let socket = open()?;
-        send(&socket, &self.finish(), SendFlags::empty())?;
+        self.send_by(&open()?)
+    }
+
+    /// The same by this socket, which may be the owner of what they are about: see [`OWNED`].
+    ///
+    /// # Errors
+    /// See [`Self::send`].
+    pub fn send_by(self, socket: &OwnedFd) -> io::Result<()> {
         let mut answer = [0_u8; ANSWER_ROOM];
-        let count = hear(&socket, &mut answer)?;
+        // Of several mistakes of a batch before this one the first was heard.
+        while recv(socket, &mut answer, RecvFlags::DONTWAIT).is_ok() {}
+        send(socket, &self.finish(), SendFlags::empty())?;
+        let count = hear(socket, &mut answer)?;
         match errno(&answer[..count]) {
             Some(0) => Ok(()),
             Some(number) => Err(io::Error::from_raw_os_error(number)),
@@ -168,15 +188,54 @@ pub fn remove_table(name: &str) -> io::Result<bool> {
     }
 }
 
-/// Ask for a list, which is to be heard of.
-pub fn list(kind: Kind) -> io::Result<OwnedFd> {
+/// The names of all tables of IPv4 and IPv6.
+///
+/// # Errors
+/// Those of the kernel, as where it has no nf_tables.
+pub fn tables() -> io::Result<BTreeSet<String>> {
     let socket = open()?;
-    send(&socket, &message(kind.number(), REQUEST | LIST, (FAMILY_INET, 0), &[]), SendFlags::empty())?;
-    Ok(socket)
+    let question = message(Kind::GetTable.number(), REQUEST | LIST, (FAMILY_INET, 0), &[]);
+    send(&socket, &question, SendFlags::empty())?;
+    let (mut found, mut answer) = (BTreeSet::new(), vec![0_u8; LIST_ROOM]);
+    for _ in 0..LIST_PARTS {
+        let count = hear(&socket, &mut answer)?;
+        let mut rest = &answer[..count];
+        while let Some(length) = rest.first_chunk::<4>().map(|bytes| u32::from_ne_bytes(*bytes) as usize) {
+            let Some((one, more)) = rest.split_at_checked(length.max(HEADER)) else { return Ok(found) };
+            match u16::from_ne_bytes([one[4], one[5]]) {
+                DONE => return Ok(found),
+                ERROR => {
+                    return match errno(one) {
+                        Some(0) => Ok(found),
+                        Some(number) => Err(io::Error::from_raw_os_error(number)),
+                        None => Err(unknown()),
+                    };
+                }
+                _ => found.extend(name_in(one)),
+            }
+            rest = more;
+        }
+    }
+    Ok(found)
+}
+
+/// The name of the table in a message about one.
+fn name_in(message: &[u8]) -> Option<String> {
+    let mut rest = message.get(BEFORE..)?;
+    while let Some(head) = rest.first_chunk::<2>() {
+        let length = usize::from(u16::from_ne_bytes(*head));
+        let attribute = rest.get(..length.max(ALIGNMENT))?;
+        if u16::from_ne_bytes([attribute[2], attribute[3]]) == TABLE_NAME {
+            let text = attribute[ALIGNMENT..].split(|byte| *byte == 0).next()?;
+            return std::str::from_utf8(text).ok().map(str::to_owned);
+        }
+        rest = rest.get(length.max(ALIGNMENT).next_multiple_of(ALIGNMENT)..)?;
+    }
+    None
 }
 
 /// The next answer; how many bytes of it there was room for.
-pub fn hear(socket: &OwnedFd, answer: &mut [u8]) -> io::Result<usize> {
+fn hear(socket: &OwnedFd, answer: &mut [u8]) -> io::Result<usize> {
     if poll(&mut [PollFd::new(socket, PollFlags::IN)], Some(&LIMIT))? == 0 {
         return Err(Errno::TIMEDOUT.into());
     }
@@ -186,18 +245,22 @@ pub fn hear(socket: &OwnedFd, answer: &mut [u8]) -> io::Result<usize> {
 }
 
 /// The number of the error that a message tells; 0 for none.
-pub fn errno(message: &[u8]) -> Option<i32> {
+fn errno(message: &[u8]) -> Option<i32> {
     let kind = u16::from_ne_bytes(message.get(4..6)?.try_into().ok()?);
     let number = i32::from_ne_bytes(message.get(16..20)?.try_into().ok()?);
     (kind == ERROR).then(|| number.saturating_neg())
 }
 
 /// It speaks another language.
-pub fn unknown() -> io::Error {
+fn unknown() -> io::Error {
     io::Error::other("nf_tables answers something else")
 }
 
-fn open() -> io::Result<OwnedFd> {
+/// A socket to it.
+///
+/// # Errors
+/// Those of the kernel, as where it has no netfilter.
+pub fn open() -> io::Result<OwnedFd> {
     let (kind, flags) = (SocketType::RAW, SocketFlags::CLOEXEC);
     Ok(socket_with(AddressFamily::NETLINK, kind, flags, Some(netlink::NETFILTER))?)
 }
@@ -221,9 +284,24 @@ pub mod tests {
     use super::*;
 
     /// What the kernel tells of a table.
-    pub fn told(name: &str) -> Vec<u8> {
+    fn told(name: &str) -> Vec<u8> {
         let about = Attributes::new().number(2, 1).text(1, name);
         message(Kind::NewTable.number(), 0, (FAMILY_INET, 0), &about.0)
+    }
+
+    /// A table with nothing in it.
+    pub fn make_table(name: &str) -> io::Result<()> {
+        let about = Attributes::new().text(TABLE_NAME, name);
+        Batch::new().add(Kind::NewTable, CREATE, &about).send()
+    }
+
+    #[test]
+    fn the_name_of_a_table_is_found_in_what_is_told_of_it() {
+        let told = told("CRIU-1");
+        assert_eq!(name_in(&told).as_deref(), Some("CRIU-1"));
+        for cut in 0..told.len() - 2 {
+            assert_eq!(name_in(&told[..cut]), None, "{cut}");
+        }
     }
 
     #[test]

@@ -81,15 +81,19 @@ pub enum Job {
         /// Whose.
         component: String,
     },
-    /// Have nothing arrive on connections whose processes are about to be made again: see [`crate::barrier`].
+    /// Have nothing arrive on connections whose processes are about to be made again, until [`Go`] or the end of who gave
+    /// the order: see [`crate::barrier`].
     Raise {
         /// The file that names them.
         list: PathBuf,
         /// For how long at most.
         limit: Duration,
     },
-    /// Let it arrive.
-    Lower,
+    /// Let arrive what was left closed on a way into another kernel that came to nothing.
+    Lower {
+        /// The directory that is locked by who is on such a way: then nothing is done.
+        on_the_way: PathBuf,
+    },
     /// Remove what was left half made, and what is more than a policy allows.
     Cleanup {
         /// What is allowed.
@@ -321,6 +325,11 @@ pub enum Event {
         id: Id,
         /// The paths that they were given.
         roles: Vec<Role>,
+    },
+    /// Connections are closed; [`Go`] is waited for.
+    Closed {
+        /// How many.
+        count: usize,
     },
     /// An internet socket that whoever gave the order holds, too, was made anew: it is to be taken from there. Comes before
     /// what follows.

@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::fcntl::{Flock, FlockArg};
 use serde_json::json;
+use yakiros_checkpoint::barrier::ON_THE_WAY;
 use yakiros_core::control::VERSION;
 use yakiros_kexec::load;
 use yakiros_kexec::phases::{self, Outcome};
@@ -24,9 +25,6 @@ use crate::client::Client;
 use crate::output::Output;
 use arguments::Kexec;
 use machine::{Machine, Wish};
-
-/// The directory that is held by who is on the way: two at once would take back each other's kernel.
-const LOCK: &str = "/run/graph";
 
 /// Somebody wants it to end. What was done is taken back first.
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
@@ -68,7 +66,8 @@ fn go(wanted: &Kexec, kernel: &Path, client: &mut Client, output: &Output) -> Re
                        --dry-run";
         return Err(Failure::Refused { message: message.to_owned(), near: Vec::new() });
     }
-    let _alone = alone(Path::new(LOCK))?;
+    // Two at once would take back each other's kernel.
+    let _alone = alone(Path::new(ON_THE_WAY))?;
     ctrlc::set_handler(|| INTERRUPTED.store(true, Ordering::Relaxed))
         .map_err(|error| Failure::Broken(format!("failed to prepare for Ctrl-C: {error}")))?;
     let wish = Wish {

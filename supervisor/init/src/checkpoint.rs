@@ -84,6 +84,8 @@ pub struct Checkpoints {
     verifying: Rc<Cell<usize>>,
     /// What goes on from before this kernel.
     awaited: carried::Awaited,
+    /// It is looked soon for what was left closed.
+    opening: Cell<bool>,
     /// Stores of checkpoints that lie elsewhere, by their names.
     elsewhere: RefCell<HashMap<Rc<str>, PathBuf>>,
 }
@@ -109,9 +111,6 @@ pub struct Passed {
     /// A setting of the kernel is to be put back.
     #[serde(default)]
     migrating: bool,
-    /// Connections are to be opened.
-    #[serde(default)]
-    closed: bool,
 }
 
 impl Passed {
@@ -126,12 +125,6 @@ impl Passed {
         processes.end_groups(&self.groups);
         if self.migrating {
             supervisor.checkpoints.migrations.put_back();
-        }
-        if self.closed {
-            // What was being made from before this kernel has failed, and is started anew.
-            supervisor.checkpoints.awaited.was_closed();
-            let supervisor = Rc::clone(supervisor);
-            spawn_local(async move { carried::open(&supervisor).await });
         }
     }
 }
@@ -150,6 +143,7 @@ impl Checkpoints {
             migrations: Migrations::new(),
             verifying: Rc::default(),
             awaited: carried::Awaited::default(),
+            opening: Cell::default(),
             elsewhere: RefCell::default(),
         }
     }
@@ -176,7 +170,7 @@ impl Checkpoints {
         // The same works give the same state.
         groups.sort_by(|one, other| one.path().cmp(other.path()));
         let workers = if restores.is_empty() { Vec::new() } else { self.workers.pids() };
-        Passed { groups, workers, migrating: self.migrations.pass(), closed: self.awaited.is_closed() }
+        Passed { groups, workers, migrating: self.migrations.pass() }
     }
 
     /// The child with this number among workers has ended.
@@ -262,8 +256,9 @@ pub fn before_end(supervisor: &Rc<Supervisor>, run: RunId, event: Event) -> Opti
 }
 
 /// See [`Effect::Continue`](yakiros_core::engine::Effect::Continue).
-pub fn go_on(supervisor: &Supervisor, run: RunId) {
+pub fn go_on(supervisor: &Rc<Supervisor>, run: RunId) {
     supervisor.processes.borrow().signal_all(run, nix::libc::SIGCONT);
+    carried::go_on(supervisor);
 }
 
 /// Write a process down.

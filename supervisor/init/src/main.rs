@@ -257,6 +257,7 @@ fn run(options: &Options, carried: Option<Carried>) -> io::Result<(Halt, Held)> 
                 handover::released::clear(&supervisor.state_dir);
                 checkpoint::carried::take(&supervisor).await;
                 supervisor.read_files();
+                checkpoint::carried::are_declared(&supervisor);
             }
             Before::State(rest) => {
                 let (taken, taken_over) = rest.take_over(&supervisor);

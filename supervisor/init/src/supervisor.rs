@@ -321,6 +321,11 @@ impl Supervisor {
         self.engine.borrow().is_settled()
     }
 
+    /// See [`Engine::is_halting`].
+    pub fn is_halting(&self) -> bool {
+        self.engine.borrow().is_halting()
+    }
+
     /// The journal's revision.
     pub fn revision(&self) -> u64 {
         self.engine.borrow().journal().revision()

@@ -9,7 +9,7 @@ use std::io::{self, Read as _};
 use std::path::Path;
 
 use super::figures::{Value, fields};
-use crate::netfilter::{self, Kind, TABLE_NAME, remove_table};
+use crate::netfilter::{self, remove_table};
 
 /// The image with the number, and most of its bytes that are read: a message of some twenty fields.
 const INVENTORY: &str = "inventory.img";
@@ -22,13 +22,6 @@ const RUN_ID: u64 = 13;
 const PREFIX: &str = "CRIU-";
 /// Most bytes of the name: CRIU's buffer has 32, with `inet ` before it and a NUL after it.
 const NAME_LIMIT: usize = 26;
-/// Bytes of a part of the list that are read at once: more than the kernel puts into one.
-const LIST_ROOM: usize = 1 << 16;
-/// Most parts that are read, each with some hundred tables.
-const LIST_PARTS: usize = 64;
-/// Bytes of a message's own head.
-const HEADER: usize = 16;
-
 /// Let the peers of what these images hold go. Whether there was anything in their way.
 pub fn unlock(images: &Path) -> io::Result<bool> {
     let mut bytes = Vec::new();
@@ -65,43 +58,9 @@ pub fn has_nf_tables() -> bool {
 
 /// The tables of all dumps, those of others, too.
 pub fn tables() -> io::Result<BTreeSet<String>> {
-    let socket = netfilter::list(Kind::GetTable)?;
-    let (mut found, mut answer) = (BTreeSet::new(), vec![0_u8; LIST_ROOM]);
-    for _ in 0..LIST_PARTS {
-        let count = netfilter::hear(&socket, &mut answer)?;
-        let mut rest = &answer[..count];
-        while let Some(length) = rest.first_chunk::<4>().map(|bytes| u32::from_ne_bytes(*bytes) as usize) {
-            let Some((one, more)) = rest.split_at_checked(length.max(HEADER)) else { return Ok(found) };
-            match u16::from_ne_bytes([one[4], one[5]]) {
-                netfilter::DONE => return Ok(found),
-                netfilter::ERROR => {
-                    return match netfilter::errno(one) {
-                        Some(0) => Ok(found),
-                        Some(number) => Err(io::Error::from_raw_os_error(number)),
-                        None => Err(netfilter::unknown()),
-                    };
-                }
-                _ => found.extend(name_in(one).filter(|name| name.starts_with(PREFIX))),
-            }
-            rest = more;
-        }
-    }
-    Ok(found)
-}
-
-/// The name of the table in a message about one.
-fn name_in(message: &[u8]) -> Option<String> {
-    let mut rest = message.get(netfilter::BEFORE..)?;
-    while let Some(head) = rest.first_chunk::<2>() {
-        let length = usize::from(u16::from_ne_bytes(*head));
-        let attribute = rest.get(..length.max(4))?;
-        if u16::from_ne_bytes([attribute[2], attribute[3]]) == TABLE_NAME {
-            let text = attribute[4..].split(|byte| *byte == 0).next()?;
-            return std::str::from_utf8(text).ok().map(str::to_owned);
-        }
-        rest = rest.get(length.max(4).next_multiple_of(4)..)?;
-    }
-    None
+    let mut tables = netfilter::tables()?;
+    tables.retain(|name| name.starts_with(PREFIX));
+    Ok(tables)
 }
 
 #[cfg(test)]
@@ -123,15 +82,6 @@ mod tests {
     }
 
     #[test]
-    fn the_name_of_a_table_is_found_in_what_is_told_of_it() {
-        let told = netfilter::tests::told("CRIU-1");
-        assert_eq!(name_in(&told).as_deref(), Some("CRIU-1"));
-        for cut in 0..told.len() - 2 {
-            assert_eq!(name_in(&told[..cut]), None, "{cut}");
-        }
-    }
-
-    #[test]
     fn what_is_not_there_is_named() {
         let missing = unlock(Path::new("/nonexistent")).expect_err("no images");
         assert_eq!(missing.kind(), io::ErrorKind::NotFound);
@@ -139,22 +89,14 @@ mod tests {
 
     #[test]
     fn a_table_is_listed_and_goes_and_nobody_elses() {
-        use crate::netfilter::{Attributes, Batch, CREATE, TABLE_NAME};
-        let alone = std::thread::spawn(|| {
-            // Where there is no network of one's own, or no nf_tables, there is nothing to be seen.
-            let own = nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).is_ok() && has_nf_tables();
-            for name in ["CRIU-1", "CRIU-2", "others"].into_iter().filter(|_| own) {
-                let about = Attributes::new().text(TABLE_NAME, name);
-                Batch::new().add(Kind::NewTable, CREATE, &about).send().expect("a table");
+        use crate::netfilter::tests::make_table;
+        crate::alone::alone("criu::unlock::tests::a_table_is_listed_and_goes_and_nobody_elses", || {
+            for name in ["CRIU-1", "CRIU-2", "others"] {
+                make_table(name).expect("a table");
             }
-            if own {
-                assert_eq!(tables().expect("a list"), ["CRIU-1", "CRIU-2"].map(str::to_owned).into());
-                assert!(
-                    unlock_table("CRIU-1").expect("it goes") && !unlock_table("CRIU-1").expect("it is gone")
-                );
-                assert_eq!(tables().expect("a list"), ["CRIU-2".to_owned()].into());
-            }
+            assert_eq!(tables().expect("a list"), ["CRIU-1", "CRIU-2"].map(str::to_owned).into());
+            assert!(unlock_table("CRIU-1").expect("it goes") && !unlock_table("CRIU-1").expect("it is gone"));
+            assert_eq!(tables().expect("a list"), ["CRIU-2".to_owned()].into());
         });
-        alone.join().expect("its end");
     }
 }

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use super::listeners::Listeners;
 use super::restore::Making;
 use super::{Done, dump, failed, named};
-use crate::barrier::{self, Connections};
-use crate::criu::{Known, Options};
+use crate::barrier::{self, Barrier, Connections};
+use crate::criu::{Known, Options, has_nf_tables};
 use crate::order::{After, Dump, Ear, Event, Failure, Move, Step, Teller};
 
 pub(super) fn carry_out<W: Write>(
@@ -55,22 +55,83 @@ pub(super) fn carry_out<W: Write>(
     Ok((message, Some(named(&dump.component, &metadata.id))))
 }
 
-/// Have nothing arrive on connections that are carried over from another kernel, until their ends are there again.
-pub(super) fn raise<W: Write>(list: &Path, limit: Duration, teller: &mut Teller<W>) -> Result<Done, Failure> {
-    let count = teller.step(Step::Barrier, || -> Result<_, String> {
-        let mut read = Connections::read(list).map_err(|error| failed("read", list, &error))?;
-        // Who connects anew finds those that are there already, as their probes do and what is started beside them.
-        read.ports.clear();
-        barrier::raise(&read, limit).map_err(|error| format!("nf_tables: {error}"))?;
-        Ok(read.pairs.len())
+/// Have nothing arrive on connections that are carried over from another kernel, until the word comes that their ends are
+/// there again. Whatever ends this process opens them.
+pub(super) fn raise<W: Write>(
+    list: &Path,
+    limit: Duration,
+    ear: &mut Ear,
+    teller: &mut Teller<W>,
+) -> Result<Done, Failure> {
+    let (barrier, count) = teller.step(Step::Barrier, || -> Result<_, String> {
+        let read = Connections::read(list).map_err(|error| failed("read", list, &error))?;
+        let barrier = Barrier::raise(&read, limit).map_err(|error| format!("nf_tables: {error}"))?;
+        Ok((barrier, read.pairs.len()))
     })?;
-    Ok((format!("{count} connections wait for their processes"), None))
+    teller.found(Step::Barrier, Event::Closed { count })?;
+    // Who is not there any more wants nothing else.
+    let told = ear.go(limit);
+    drop(barrier);
+    let how = told.err().map(|why| format!(", and nobody has said so: {why}")).unwrap_or_default();
+    Ok((format!("{count} connections go on{how}"), None))
 }
 
-/// Let it arrive.
-pub(super) fn lower<W: Write>(teller: &mut Teller<W>) -> Result<Done, Failure> {
-    let was_there =
-        teller.step(Step::Barrier, || barrier::lower().map_err(|error| format!("nf_tables: {error}")))?;
-    let message = if was_there { "connections go on" } else { "no connection waits" };
+/// Let arrive what somebody has left closed who was on the way into another kernel and has come to nothing.
+pub(super) fn lower<W: Write>(on_the_way: &Path, teller: &mut Teller<W>) -> Result<Done, Failure> {
+    let was_there = teller.step(Step::Barrier, || -> Result<_, String> {
+        // Where there are no nf_tables nothing is closed.
+        if !has_nf_tables() {
+            return Ok(false);
+        }
+        barrier::take_left_by_nobody(on_the_way).map_err(|error| format!("nf_tables: {error}"))
+    })?;
+    let message = if was_there { "what was left closed is open" } else { "nothing was left closed" };
     Ok((message.to_owned(), None))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File, Permissions};
+    use std::io::{BufRead as _, BufReader, Write as _};
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::thread;
+
+    use super::*;
+    use crate::alone::alone;
+    use crate::netfilter::tables;
+
+    #[test]
+    fn connections_are_closed_until_the_word_or_until_nobody_is_there_to_say_it() {
+        alone(
+            "worker::passage::tests::connections_are_closed_until_the_word_or_until_nobody_is_there_to_say_it",
+            || {
+                let folder = tempfile::tempdir().expect("a folder");
+                let list = folder.path().join(barrier::FILE);
+                fs::write(&list, Connections::default().to_bytes()).expect("a list");
+                fs::set_permissions(&list, Permissions::from_mode(0o600)).expect("a mode");
+                for (word, expected) in [
+                    (&b"{}\n"[..], "0 connections go on"),
+                    (b"", "0 connections go on, and nobody has said so"),
+                ] {
+                    let [(listens, mut speaks), (heard, says)] = [(); 2]
+                        .map(|()| rustix::pipe::pipe().expect("a pipe"))
+                        .map(|(from, to)| (File::from(from), File::from(to)));
+                    let list = list.clone();
+                    let worker = thread::spawn(move || {
+                        raise(&list, Duration::from_secs(600), &mut Ear::new(listens), &mut Teller::new(says))
+                    });
+                    let mut lines = BufReader::new(heard).lines().map(|line| line.expect("a line"));
+                    assert!(lines.any(|line| line.contains("\"closed\"")), "it ends before that");
+                    // It stays so.
+                    thread::sleep(Duration::from_millis(100));
+                    assert_eq!(tables().expect("a list").len(), 1);
+                    speaks.write_all(word).expect("it listens");
+                    drop(speaks);
+                    let (message, _) = worker.join().expect("its end").expect("done");
+                    assert!(message.starts_with(expected), "{message}");
+                    assert_eq!(tables().expect("a list").len(), 0);
+                }
+            },
+        );
+    }
 }

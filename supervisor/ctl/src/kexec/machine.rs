@@ -17,7 +17,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use yakiros_checkpoint::barrier::{self, Connections};
+use yakiros_checkpoint::barrier;
 use yakiros_checkpoint::store::{Checkpoint, Id, Store, StoreError};
 use yakiros_core::checkpoint::After;
 use yakiros_core::control::{Answer, Request};
@@ -27,6 +27,8 @@ use yakiros_kexec::archive::Archive;
 use yakiros_kexec::load::{self, Image};
 use yakiros_kexec::manifest::{self, Entry, Manifest};
 use yakiros_kexec::phases::{Notes, Service, Trace, Work};
+
+use connections::Closed;
 
 use super::figures::{self, Size};
 use super::{absolute, kept};
@@ -88,7 +90,7 @@ pub struct Machine<'a> {
     /// What is to go on.
     services: Vec<Service>,
     /// What they are connected with: nothing arrives there while they stand still.
-    connections: Connections,
+    closed: Closed,
     /// The checkpoints that were made: nobody removes them meanwhile, for want of room or for their age.
     kept: Vec<Checkpoint>,
     /// Directories that were made on the way, the outermost first.
@@ -134,7 +136,7 @@ impl<'a> Machine<'a> {
             held: None,
             going: Vec::new(),
             services: Vec::new(),
-            connections: Connections::default(),
+            closed: Closed::default(),
             kept: Vec::new(),
             made: Vec::new(),
         })
@@ -211,15 +213,12 @@ impl<'a> Machine<'a> {
         File::open(format!("/proc/self/fd/{}", file.as_raw_fd()))
     }
 
-    /// From now on services stand still, one after the other. What one has sent and another has not got yet waits.
+    /// From now on services stand still, one after the other. What one has sent and another has not got yet waits, as it
+    /// does on what those have connected meanwhile that come now.
     fn stand_still(&mut self) -> Result<(), String> {
-        if self.held.is_none() {
-            self.held = Some(Instant::now());
-            self.connections =
-                connections::of(&mut self.client, &self.services).map_err(|error| error.to_string())?;
-            connections::close(&self.connections)?;
-        }
-        Ok(())
+        self.held.get_or_insert_with(Instant::now);
+        let Self { client, services, closed, .. } = self;
+        closed.close(|| connections::of(client, services))
     }
 
     fn write_records(&mut self, entries: &[Entry]) -> io::Result<()> {
@@ -238,11 +237,9 @@ impl<'a> Machine<'a> {
             entries,
         };
         manifest::write(&self.base.join(manifest::INFORMATION), self.information.as_bytes())?;
-        // Those that were made before their end was written down are among them.
         let now = connections::of(&mut self.client, &self.services)?;
-        self.connections.pairs.extend(now.pairs);
-        self.connections.ports.extend(now.ports);
-        manifest::write(&self.base.join(barrier::FILE), &self.connections.to_bytes())?;
+        let carried = self.closed.carried(now).map_err(io::Error::other)?;
+        manifest::write(&self.base.join(barrier::FILE), &carried.to_bytes())?;
         manifest.write(&self.base.join(manifest::FILE))
     }
 }
@@ -401,7 +398,7 @@ impl Work for Machine<'_> {
         // The one for all of this has had nothing to say for as long as it took to write and to load.
         let mut client = self.client.another();
         held::all_held(&client.status(None).map_err(said)?.components, &self.going)?;
-        connections::close_for_good(&self.connections)?;
+        self.closed.close_for_good()?;
         match client.ask(Request::Kexec, Duration::ZERO).map_err(|error| error.to_string())? {
             Answer::Done { message, .. } => {
                 notes.detail = message;
@@ -434,7 +431,8 @@ impl Work for Machine<'_> {
                     Ok(other) => Err(said(unexpected(other))),
                     Err(error) => Err(error.to_string()),
                 };
-                gone_on.and(connections::open())
+                let open = connections::open(&mut self.closed);
+                gone_on.and(open)
             }
         }
     }

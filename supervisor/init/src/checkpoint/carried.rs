@@ -6,7 +6,7 @@
 //! Connections of what goes on are closed to whatever comes for them until all of it is there: see
 //! [`yakiros_checkpoint::barrier`]. That is done before the first component is started, which may be the network.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
@@ -18,9 +18,10 @@ use tokio::task::spawn_local;
 use tokio::time::{sleep, timeout};
 use tracing::{error, info, warn};
 use yakiros_checkpoint::barrier;
-use yakiros_checkpoint::order::Job;
+use yakiros_checkpoint::order::{Event as Said, Go, Job};
 use yakiros_core::checkpoint::Origin;
 use yakiros_core::engine::Event;
+use yakiros_core::journal::State;
 use yakiros_kexec::manifest::{self, Manifest};
 
 use super::SLACK;
@@ -38,8 +39,8 @@ const CHANGE_LIMIT: Duration = Duration::from_secs(5);
 /// One component's restore may take nearly as long; many take some seconds each.
 const CLOSED_LIMIT: Duration = Duration::from_secs(60);
 
-/// How often opening them is tried. After that they open by themselves, with the limit above.
-const ATTEMPTS: usize = 3;
+/// For who has processes go on to open what it has closed for them.
+const OPENED_BY_ITSELF: Duration = Duration::from_secs(1);
 
 /// What workers for this are called, which are no component's.
 const WORKER: &str = "connections";
@@ -49,27 +50,26 @@ const WORKER: &str = "connections";
 pub struct Awaited {
     /// Components.
     left: RefCell<BTreeSet<Rc<str>>>,
-    /// Connections are closed.
-    closed: Cell<bool>,
-    /// Somebody opens them.
-    opening: Cell<bool>,
+    /// Keeps connections closed. However it ends, they are open then: in the next process image as well, for it hears that
+    /// this one is gone.
+    closing: RefCell<Option<Worker>>,
 }
 
 impl Awaited {
-    /// For the next process image, which is to open them: see [`open`].
+    /// Connections are closed.
     pub fn is_closed(&self) -> bool {
-        self.closed.get()
-    }
-
-    /// From the process image before.
-    pub fn was_closed(&self) {
-        self.closed.set(true);
+        self.closing.borrow().is_some()
     }
 
     /// One is there, or will never be. Whether it was the last that connections are closed for.
     fn has_come(&self, component: &str) -> bool {
         let mut left = self.left.borrow_mut();
-        left.remove(component) && left.is_empty() && self.closed.get()
+        left.remove(component) && left.is_empty() && self.is_closed()
+    }
+
+    /// Those that will never be there for want of a declaration.
+    fn without(&self, is_declared: impl Fn(&str) -> bool) -> Vec<Rc<str>> {
+        self.left.borrow().iter().filter(|component| !is_declared(component)).cloned().collect()
     }
 }
 
@@ -106,10 +106,10 @@ async fn close(supervisor: &Rc<Supervisor>, list: PathBuf) {
     if !list.exists() {
         return;
     }
-    // Whatever becomes of the worker, it may have done it.
-    supervisor.checkpoints.awaited.was_closed();
-    if let Err(why) = change(supervisor, Job::Raise { list, limit: CLOSED_LIMIT + SLACK }).await {
-        warn!("connections of what goes on may be reset: {why}");
+    let closing = timeout(CHANGE_LIMIT, begin_closing(supervisor, list)).await;
+    match closing.unwrap_or_else(|_| Err(format!("not done within {CHANGE_LIMIT:?}").into())) {
+        Ok(worker) => drop(supervisor.checkpoints.awaited.closing.replace(Some(worker))),
+        Err(why) => return warn!("connections of what goes on may be reset: {why}"),
     }
     let supervisor = Rc::clone(supervisor);
     spawn_local(async move {
@@ -123,6 +123,29 @@ async fn close(supervisor: &Rc<Supervisor>, list: PathBuf) {
     });
 }
 
+/// Have a worker close them. It keeps them so for a little longer than is waited for here.
+async fn begin_closing(supervisor: &Rc<Supervisor>, list: PathBuf) -> Result<Worker, Rc<str>> {
+    let store = supervisor.checkpoints.places.store.clone();
+    let job = Job::Raise { list, limit: CLOSED_LIMIT + SLACK };
+    let mut worker = Worker::start(supervisor, WORKER, (store, job), &[])?;
+    loop {
+        match worker.next().await? {
+            Said::Closed { .. } => return Ok(worker),
+            Said::Failed { reason, .. } => return Err(reason.into()),
+            _ => {}
+        }
+    }
+}
+
+/// Component files are read. Of what is not declared here nothing is made, so nobody waits for it.
+pub fn are_declared(supervisor: &Rc<Supervisor>) {
+    let is_declared = |component: &str| supervisor.state(component) != State::Removed;
+    for component in supervisor.checkpoints.awaited.without(is_declared) {
+        warn!("{component} does not go on from before this kernel: it is not declared here");
+        has_come(supervisor, &component);
+    }
+}
+
 /// A component that was carried over is there, or is started anew. The last one has connections opened.
 pub fn has_come(supervisor: &Rc<Supervisor>, component: &str) {
     if supervisor.checkpoints.awaited.has_come(component) {
@@ -132,27 +155,43 @@ pub fn has_come(supervisor: &Rc<Supervisor>, component: &str) {
 }
 
 /// Open the connections, if they are closed.
-pub async fn open(supervisor: &Rc<Supervisor>) {
-    let awaited = &supervisor.checkpoints.awaited;
-    if !awaited.closed.get() || awaited.opening.replace(true) {
-        return;
+async fn open(supervisor: &Rc<Supervisor>) {
+    let Some(mut worker) = supervisor.checkpoints.awaited.closing.take() else { return };
+    let told = worker.go(&Go::default());
+    // One that is dropped is killed, which opens them, too.
+    let opened = async { told.and(worker.finish().await) };
+    match timeout(CHANGE_LIMIT, opened).await {
+        Ok(Ok(())) => {}
+        Ok(Err(why)) => warn!("connections of what goes on were open before all of it was there: {why}"),
+        Err(_) => warn!("connections of what goes on are opened by force after {CHANGE_LIMIT:?}"),
     }
-    for attempt in 1..=ATTEMPTS {
-        match change(supervisor, Job::Lower).await {
-            Ok(()) => break,
-            Err(why) => warn!("connections of what goes on are not opened, attempt {attempt}: {why}"),
-        }
-    }
-    awaited.closed.set(false);
-    awaited.opening.set(false);
 }
 
-async fn change(supervisor: &Rc<Supervisor>, job: Job) -> Result<(), Rc<str>> {
-    let store = supervisor.checkpoints.places.store.clone();
-    let work = Worker::start(supervisor, WORKER, (store, job), &[])?.finish();
-    timeout(CHANGE_LIMIT, work)
-        .await
-        .unwrap_or_else(|_| Err(format!("not done within {CHANGE_LIMIT:?}").into()))
+/// Processes that stood still go on. If that was for another kernel, who was on the way there has come to nothing, and may
+/// have left something closed.
+pub fn go_on(supervisor: &Rc<Supervisor>) {
+    if !machine::is_whole_machine() || supervisor.checkpoints.opening.replace(true) {
+        return;
+    }
+    let supervisor = Rc::clone(supervisor);
+    spawn_local(async move {
+        // All of them go on at once, and who has them do so opens it.
+        sleep(OPENED_BY_ITSELF).await;
+        supervisor.checkpoints.opening.set(false);
+        if supervisor.is_halting() {
+            return;
+        }
+        let store = supervisor.checkpoints.places.store.clone();
+        let work = async {
+            let job = Job::Lower { on_the_way: barrier::ON_THE_WAY.into() };
+            Worker::start(&supervisor, WORKER, (store, job), &[])?.finish().await
+        };
+        let done = timeout(CHANGE_LIMIT, work).await;
+        let done = done.unwrap_or_else(|_| Err(format!("not done within {CHANGE_LIMIT:?}").into()));
+        if let Err(why) = done {
+            warn!("what was closed for another kernel may be so for some minutes: {why}");
+        }
+    });
 }
 
 /// The manifest that this kernel was loaded for. Whatever is there is put aside first.
@@ -192,6 +231,14 @@ fn put_aside(base: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_not_declared_is_not_waited_for() {
+        let awaited = Awaited::default();
+        awaited.left.borrow_mut().extend(["web", "gone"].map(Rc::from));
+        assert_eq!(awaited.without(|component| component == "web"), ["gone".into()]);
+        assert_eq!(awaited.without(|_| true), Vec::<Rc<str>>::new());
+    }
 
     const ENTRY: &str = r#"{"component_name":"web","checkpoint_id":"7","checkpoint_path":"/s/web/7","original_pid":9,"timestamp":1,"restore_priority":0}"#;
 

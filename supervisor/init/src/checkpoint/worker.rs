@@ -173,7 +173,7 @@ impl Worker {
             Some(Ok(event)) => {
                 match &event {
                     Event::Known { known } => *self.known.borrow_mut() = Some(known.clone()),
-                    Event::Written { .. } | Event::Waiting { .. } => self.waits = true,
+                    Event::Written { .. } | Event::Waiting { .. } | Event::Closed { .. } => self.waits = true,
                     Event::Done { .. } | Event::Failed { .. } => (self.waits, self.told) = (false, true),
                     _ => {}
                 }

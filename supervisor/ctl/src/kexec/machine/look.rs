@@ -29,7 +29,6 @@ pub fn validate(machine: &mut Machine<'_>, notes: &mut Notes) -> Result<(), Stri
     let files = files(machine, notes);
     notes.items.push(nothing_else(&machine.base));
     notes.items.push(criu(&machine.wish.criu));
-    notes.items.push(connections::note());
     let images = images(machine, notes);
     if let (Some((kernel, initrd)), Some((images, files))) = (files, images) {
         let packed = machine.packed;
@@ -119,6 +118,7 @@ fn images(machine: &mut Machine<'_>, notes: &mut Notes) -> Option<(u64, u64)> {
             return None;
         }
     };
+    notes.items.push(connections::note(connections::of(&mut machine.client, &services)));
     let supervisor = machine.client.supervisor().ok()?;
     let own = own_group();
     let (mut bytes, mut along, mut inside, mut lost) = (0_u64, 0_u64, None, Vec::new());
