@@ -13,7 +13,7 @@ mod work;
 use std::io::Write;
 use std::path::Path;
 
-pub use stored::sweep;
+pub use stored::{Swept, sweep};
 
 use crate::criu::{Criu, Known};
 use crate::order::{Ear, Event, Failure, Job, Name, Order, Step, Teller, VERSION};

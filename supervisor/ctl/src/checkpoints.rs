@@ -139,10 +139,13 @@ fn cleanup(wanted: &Cleanup, output: &Output) -> Result<(), Failure> {
     let policy = Policy { per_component: wanted.keep, quota: wanted.quota, max_age: wanted.max_age };
     let (swept, removed) = match open(&wanted.place)? {
         Some(store) => (worker::sweep(&store)?, store.retain(&policy, None)?),
-        None => (Vec::new(), Vec::new()),
+        None => (worker::Swept::default(), Vec::new()),
     };
     if output.is_json() {
-        Output::value(&json!({ "version": VERSION, "removed": removed, "half_made": swept }));
+        let worker::Swept { removed: half_made, others_at_work } = &swept;
+        Output::value(&json!({
+            "version": VERSION, "removed": removed, "half_made": half_made, "others_at_work": others_at_work,
+        }));
         return Ok(());
     }
     let bytes: u64 = removed.iter().filter(|removed| !removed.in_use).map(|removed| removed.size).sum();
@@ -151,12 +154,18 @@ fn cleanup(wanted: &Cleanup, output: &Output) -> Result<(), Failure> {
         Output::text(&format!("{what} {} {}\n", removed.component, removed.id));
     }
     let gone = removed.iter().filter(|removed| !removed.in_use).count();
-    let half = swept.len();
-    Output::text(&format!(
-        "Removed: {} with {bytes} bytes, and {half} half made\n",
-        count(gone, "checkpoint")
-    ));
+    Output::text(&sum(gone, bytes, &swept));
     Ok(())
+}
+
+fn sum(gone: usize, bytes: u64, swept: &worker::Swept) -> String {
+    let (gone, half) = (count(gone, "checkpoint"), swept.removed.len());
+    let left = if swept.others_at_work {
+        "Others are at work on checkpoints: what is half made was left alone. Do it again when they have ended.\n"
+    } else {
+        ""
+    };
+    format!("Removed: {gone} with {bytes} bytes, and {half} half made\n{left}")
 }
 
 fn migrate(wanted: &Migrate, output: &Output) -> Result<(), Failure> {
@@ -233,5 +242,14 @@ mod tests {
         ];
         let report = Report { key: Key::now(Path::new("criu")), criu: None, features };
         insta::assert_snapshot!(anstream::adapter::strip_str(&check_text(&report)));
+    }
+
+    #[test]
+    fn that_others_are_at_work_is_told() {
+        let mut swept = worker::Swept { removed: vec!["/k/web/.new-1".into()], others_at_work: false };
+        assert_eq!(sum(2, 30, &swept), "Removed: 2 checkpoints with 30 bytes, and 1 half made\n");
+        swept = worker::Swept { removed: Vec::new(), others_at_work: true };
+        let said = sum(0, 0, &swept);
+        assert!(said.contains("0 half made\nOthers are at work") && said.contains("left alone"), "{said}");
     }
 }

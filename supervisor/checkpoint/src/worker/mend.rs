@@ -9,8 +9,9 @@ use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::mem::size_of_val;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
-use std::thread::sleep;
+use std::thread::{Builder, sleep};
 use std::time::{Duration, Instant};
 
 use nix::libc;
@@ -30,11 +31,15 @@ const FILE: &str = "before.json";
 /// Most bytes of it that are read: names of some ten thousand tables.
 const FILE_LIMIT: u64 = 1 << 20;
 /// For others to end what they do. What is not put right in this time is left as it is.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// For who puts something right and removes it, which may be gigabytes. After that nothing is begun.
 const TAKE_LIMIT: Duration = Duration::from_secs(30);
 /// Between two looks.
 pub(super) const LOOK: Duration = Duration::from_millis(50);
+/// Tells one boot from another.
+const BOOT: &str = "/proc/sys/kernel/random/boot_id";
+/// The field of proc_pid_stat(5) with the time of a process's start.
+const STARTED: usize = 22;
 /// What the kernel's `linux/tcp.h` calls it.
 const REPAIR: libc::c_int = libc::TCP_REPAIR;
 
@@ -70,7 +75,8 @@ impl Presence {
         self.alone_within(Duration::ZERO, work)
     }
 
-    fn alone_within(&self, patience: Duration, work: impl FnOnce()) -> bool {
+    /// Do something while nobody else has, as soon as the others have ended, within this time; false if they do not.
+    pub(super) fn alone_within(&self, patience: Duration, work: impl FnOnce()) -> bool {
         let (begun, mut work) = (Instant::now(), Some(work));
         loop {
             let alone = flock(&self.0, FlockOperation::NonBlockingLockExclusive).is_ok();
@@ -94,15 +100,44 @@ impl Presence {
 pub(super) struct Before {
     /// The first process of those that are written.
     pid: i32,
-    /// What keeps peers of others waiting.
+    /// Since when it runs: its number may be another's by now.
+    #[serde(default)]
+    started: Option<u64>,
+    /// The boot that this was in.
+    #[serde(default)]
+    boot: String,
+    /// Its network.
+    #[serde(default)]
+    network: Option<Network>,
+    /// What keeps peers of others waiting there.
     tables: BTreeSet<String>,
+}
+
+/// A network namespace, as long as it is there. Its number may be another's afterwards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Network {
+    device: u64,
+    inode: u64,
+}
+
+impl Network {
+    fn of(process: &str) -> Option<Self> {
+        let found = fs::metadata(format!("/proc/{process}/ns/net")).ok()?;
+        Some(Self { device: found.dev(), inode: found.ino() })
+    }
 }
 
 impl Before {
     /// Look, and write it down for who comes later.
     pub(super) fn note(pid: i32, work: &Path) -> io::Result<Self> {
-        // Where nf_tables are not there CRIU makes none.
-        let before = Self { pid, tables: in_network_of(pid, criu::tables).unwrap_or_default() };
+        let before = Self {
+            pid,
+            started: started(pid),
+            boot: boot()?,
+            network: Network::of(&pid.to_string()),
+            // Where nf_tables are not there CRIU makes none.
+            tables: in_network_of(pid, criu::tables).unwrap_or_default(),
+        };
         fs::write(work.join(FILE), serde_json::to_vec(&before)?)?;
         Ok(before)
     }
@@ -116,14 +151,33 @@ impl Before {
 
     /// Put right what is not as it was. To be done alone.
     pub(super) fn mend(&self) {
-        // In this order: what is sent first is to arrive. A network that only they had is gone when they are.
-        let _ = in_network_of(self.pid, || {
+        // Nothing outlasts a boot.
+        if boot().is_ok_and(|boot| boot == self.boot) {
+            self.mend_here();
+        }
+    }
+
+    fn mend_here(&self) {
+        let lives = self.started.is_some() && started(self.pid) == self.started;
+        let unlock = || {
             for table in criu::tables()?.difference(&self.tables) {
                 // It may be gone by itself.
                 let _ = criu::unlock_table(table);
             }
             Ok(())
-        });
+        };
+        // In this order: what is sent first is to arrive. A network that only they had is gone when they are, and what is
+        // elsewhere is others'.
+        let _ = match self.network {
+            Some(network) if lives && Network::of(&self.pid.to_string()) == Some(network) => {
+                in_network_of(self.pid, unlock)
+            }
+            Some(network) if Network::of("self") == Some(network) => unlock(),
+            _ => Ok(()),
+        };
+        if !lives {
+            return;
+        }
         // They may have ended.
         let Ok(tree) = preflight::read(self.pid) else { return };
         let all = tree.processes.iter().flat_map(|process| {
@@ -141,23 +195,34 @@ impl Before {
     }
 }
 
-/// Do something in the network namespace of a process: CRIU keeps peers waiting where the connections are. What a process
-/// that is gone had is the machine's for who asks.
+/// Do something in the network namespace of a process: CRIU keeps peers waiting where the connections are.
 fn in_network_of<T: Send>(pid: i32, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
-    let path = format!("/proc/{pid}/ns/net");
-    let (there, here) = (fs::read_link(&path), fs::read_link("/proc/self/ns/net")?);
-    if there.is_err() || there.is_ok_and(|there| there == here) {
+    let network = File::open(format!("/proc/{pid}/ns/net"))?;
+    let there = network.metadata()?;
+    if Network::of("self") == Some(Network { device: there.dev(), inode: there.ino() }) {
         return work();
     }
-    let network = File::open(path)?;
     // A thread of its own has one of its own, and takes it along.
     std::thread::scope(|scope| {
-        let there = scope.spawn(|| {
+        let there = || {
             move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network))?;
             work()
-        });
+        };
+        let there = Builder::new().spawn_scoped(scope, there)?;
         there.join().unwrap_or_else(|_| Err(io::Error::other("it ended in the middle")))
     })
+}
+
+/// The name of this boot.
+fn boot() -> io::Result<String> {
+    Ok(fs::read_to_string(BOOT)?.trim().to_owned())
+}
+
+/// When a process was started, in the kernel's ticks since the boot.
+fn started(pid: i32) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name, which is anything, ends with the last of these. The first field behind it is the third of all.
+    text.rsplit_once(')')?.1.split_whitespace().nth(STARTED - 3)?.parse().ok()
 }
 
 /// What was left half made is about to be removed: put right what is known of it. To be done alone.
@@ -186,6 +251,7 @@ fn end_repair(socket: &OwnedFd) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::alone::alone;
 
     #[test]
     fn nobody_is_alone_while_others_are_there() {
@@ -220,36 +286,83 @@ mod tests {
         assert!(begun.elapsed() < PATIENCE);
     }
 
-    #[test]
-    fn what_keeps_peers_waiting_is_taken_away_in_the_network_where_it_is() {
-        use crate::netfilter::{Attributes, Batch, CREATE, Kind, TABLE_NAME};
-        let hold = std::process::Command::new("unshare")
+    /// A process with a network of its own, until its standard input is closed.
+    fn with_own_network() -> std::process::Child {
+        let mut child = std::process::Command::new("unshare")
             .args(["-n", "sh", "-c", "echo up; exec cat"])
             .stdin(std::process::Stdio::piped())
             .stdout(std::process::Stdio::piped())
-            .spawn();
-        let Ok(mut child) = hold else { return };
-        let mut said = [0; 3];
-        if child.stdout.take().is_some_and(|mut out| out.read_exact(&mut said).is_ok()) {
-            let pid = i32::try_from(child.id()).expect("a number");
-            let lock = |name: &'static str| {
-                let about = Attributes::new().text(TABLE_NAME, name);
-                in_network_of(pid, || Batch::new().add(Kind::NewTable, CREATE, &about).send())
-            };
-            let tables = || in_network_of(pid, criu::tables).expect("a list");
-            // Without nf_tables, or the right to them, there is nothing to be left.
-            if lock("CRIU-of-others").is_ok() {
-                let work = tempfile::tempdir().expect("a directory");
-                let before = Before::note(pid, work.path()).expect("noted");
-                lock("CRIU-of-a-dump").expect("locked");
-                assert_eq!(tables().len(), 2);
-                assert!(!criu::tables().expect("a list").contains("CRIU-of-a-dump"), "it is not here");
-                before.mend();
-                assert_eq!(tables(), ["CRIU-of-others".to_owned()].into());
-            }
-        }
+            .spawn()
+            .expect("unshare");
+        child.stdout.take().expect("a pipe").read_exact(&mut [0; 3]).expect("it is there");
+        child
+    }
+
+    fn end(mut child: std::process::Child) {
         drop(child.stdin.take());
         child.wait().expect("its end");
+    }
+
+    #[test]
+    fn what_keeps_peers_waiting_is_taken_away_in_the_network_where_it_is() {
+        use crate::netfilter::tests::make_table;
+        alone(
+            "worker::mend::tests::what_keeps_peers_waiting_is_taken_away_in_the_network_where_it_is",
+            || {
+                let child = with_own_network();
+                let pid = i32::try_from(child.id()).expect("a number");
+                let tables = || in_network_of(pid, criu::tables).expect("a list");
+                in_network_of(pid, || make_table("CRIU-of-others")).expect("locked");
+                let work = tempfile::tempdir().expect("a directory");
+                let before = Before::note(pid, work.path()).expect("noted");
+                in_network_of(pid, || make_table("CRIU-of-a-dump")).expect("locked");
+                // Elsewhere it is others'.
+                make_table("CRIU-of-a-dump").expect("locked");
+                let here = || criu::tables().expect("a list").len();
+                assert_eq!((tables().len(), here()), (2, 1));
+                for other in [
+                    Before { boot: "another".to_owned(), ..copy_of(&before) },
+                    Before { started: Some(1), ..copy_of(&before) },
+                    Before { network: Some(Network { device: 0, inode: 0 }), ..copy_of(&before) },
+                ] {
+                    other.mend();
+                    assert_eq!((tables().len(), here()), (2, 1), "{other:?} is not what is here");
+                }
+                before.mend();
+                assert_eq!((tables(), here()), (["CRIU-of-others".to_owned()].into(), 1));
+                end(child);
+                before.mend();
+                assert_eq!(here(), 1, "its network is gone, and this one is another");
+            },
+        );
+    }
+
+    #[test]
+    fn what_a_process_had_that_is_gone_is_put_right_in_the_network_that_it_shared() {
+        use crate::netfilter::tests::make_table;
+        alone(
+            "worker::mend::tests::what_a_process_had_that_is_gone_is_put_right_in_the_network_that_it_shared",
+            || {
+                let mut child = std::process::Command::new("cat")
+                    .stdin(std::process::Stdio::piped())
+                    .spawn()
+                    .expect("cat");
+                let work = tempfile::tempdir().expect("a directory");
+                make_table("CRIU-of-others").expect("locked");
+                let before =
+                    Before::note(i32::try_from(child.id()).expect("a number"), work.path()).expect("noted");
+                make_table("CRIU-of-a-dump").expect("locked");
+                drop(child.stdin.take());
+                child.wait().expect("its end");
+                before.mend();
+                assert_eq!(criu::tables().expect("a list"), ["CRIU-of-others".to_owned()].into());
+            },
+        );
+    }
+
+    fn copy_of(before: &Before) -> Before {
+        let bytes = serde_json::to_vec(before).expect("written");
+        serde_json::from_slice(&bytes).expect("read")
     }
 
     #[test]

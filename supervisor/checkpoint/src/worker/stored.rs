@@ -3,8 +3,9 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
+use std::time::Duration;
 
-use super::mend::{self, LOOK, Presence};
+use super::mend::{self, LOOK, PATIENCE, Presence};
 use super::{Done, named};
 use crate::archive;
 use crate::criu;
@@ -39,27 +40,44 @@ pub(super) fn cleanup<W: Write>(
     let removed = teller.step(Step::Retain, || store.retain(policy, component))?;
     let (kept, gone): (Vec<_>, Vec<_>) = removed.into_iter().partition(|removed| removed.in_use);
     let bytes: u64 = gone.iter().map(|removed| removed.size).sum();
-    let message = format!(
+    let mut message = format!(
         "removed {} checkpoints with {bytes} bytes and {} half-made ones; {} are in use",
         gone.len(),
-        swept.len(),
+        swept.removed.len(),
         kept.len()
     );
+    if swept.others_at_work {
+        message.push_str("; others are at work, so nothing that is half made was removed");
+    }
     Ok((message, None))
 }
 
+/// What became of what was left half made.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// What was removed.
+    pub removed: Vec<PathBuf>,
+    /// Others were at work, and did not end in time: nothing was removed, and may be there.
+    pub others_at_work: bool,
+}
+
 /// Remove what was left half made, and put right what it says of connections. While others are at work, whose connections
-/// would be taken for that, it is left to the next who begins one; then nothing is removed.
+/// would be taken for that, it is left to the next who begins one; then nothing is removed. They are waited for up to ten
+/// seconds.
 ///
 /// # Errors
 /// Those of looking and removing.
-pub fn sweep(store: &Store) -> Result<Vec<PathBuf>, StoreError> {
+pub fn sweep(store: &Store) -> Result<Swept, StoreError> {
+    sweep_within(store, PATIENCE)
+}
+
+fn sweep_within(store: &Store, patience: Duration) -> Result<Swept, StoreError> {
     let path = store.path();
     let failed = |error| StoreError::Failed { what: "lock", path: path.to_owned(), error };
     let presence = Presence::take(path).map_err(failed)?;
     let mut swept = Ok(Vec::new());
-    presence.alone(|| swept = store.sweep_with(mend::left));
-    swept
+    let alone = presence.alone_within(patience, || swept = store.sweep_with(mend::left));
+    Ok(Swept { removed: swept?, others_at_work: !alone })
 }
 
 /// Of checkpoints that are kept nothing is made at this moment, so that nobody's peers have to wait.
@@ -128,4 +146,25 @@ pub(super) fn import<W: Write>(
         imported.map_err(|error| format!("{}: {error}", from.display()))
     })?;
     Ok((format!("took in {component} {id}"), Some(named(&component, &id))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_may_be_at_work_on_is_left_and_that_is_said() {
+        let base = tempfile::tempdir().expect("a directory");
+        let store = Store::make(base.path()).expect("a store");
+        let left = base.path().join("web").join(".new-left");
+        std::fs::create_dir_all(&left).expect("a directory");
+        let other = Presence::take(base.path()).expect("another");
+        let swept = sweep_within(&store, Duration::ZERO).expect("swept");
+        assert_eq!(swept, Swept { removed: Vec::new(), others_at_work: true });
+        assert!(left.exists());
+        drop(other);
+        let swept = sweep_within(&store, Duration::ZERO).expect("swept");
+        assert_eq!(swept, Swept { removed: vec![left.clone()], others_at_work: false });
+        assert!(!left.exists());
+    }
 }
