@@ -12,6 +12,7 @@ mod killed;
 mod large;
 mod moved;
 mod namespaces;
+mod power;
 mod refused;
 mod state;
 mod support;
@@ -43,6 +44,7 @@ use killed::{
 use large::a_large_service;
 use moved::{clients_of_a_moved_service, fallback_strategy};
 use namespaces::namespaces_and_limits;
+use power::the_power_goes_at_each_step;
 use refused::what_is_not_made_again;
 use state::{manual_checkpoint, state_preservation};
 use support::{checkpoint_configuration, checkpoint_support, criu_availability};
@@ -60,8 +62,11 @@ const STATEFUL_FILE: &str = "test-stateful-service.toml";
 /// Where checkpoints are kept.
 const KEPT: &str = "/var/lib/graph/checkpoints";
 
+/// A disk that is there before process 1, on which checkpoints are kept.
+const DISK: Start = Start::Cold { disks_mb: &[256], arguments: &["yakiros.mount=/dev/vda:/var/lib/graph"] };
+
 /// All scenarios of the suite.
-pub const SCENARIOS: [Scenario; 28] = [
+pub const SCENARIOS: [Scenario; 29] = [
     scenario!(
         criu_availability,
         "the CRIU that is there is found with its version, and one that is not is said to be missing"
@@ -147,6 +152,9 @@ pub const SCENARIOS: [Scenario; 28] = [
     scenario!(namespaces_and_limits,
         "file systems, namespaces, rights and limits of an isolated service are after a move what they were before",
         start: Start::Clone, budget: LONG_BUDGET),
+    scenario!(the_power_goes_at_each_step,
+        "wherever the power goes, what is listed is whole, the older ones are as they were, and the rest can be removed",
+        start: DISK, budget: Duration::from_secs(600)),
     scenario!(time_frozen,
         "a large service stands still for less time, of 256 MiB for a quarter, when its memory is copied before",
         start: Start::Clone, budget: LONG_BUDGET),

@@ -4,6 +4,7 @@ mod across;
 mod broken;
 mod damaged;
 mod disk;
+mod killed;
 mod outside;
 mod power;
 mod services;
@@ -17,6 +18,7 @@ use across::another_kernel_and_back;
 use broken::{a_kernel_that_hangs, a_kernel_that_panics};
 use damaged::a_damaged_image;
 use disk::images_on_a_disk;
+use killed::killed_in_each_phase;
 use power::power_cut_in_each_phase;
 
 /// For a jump and what comes after it.
@@ -31,7 +33,7 @@ const DISK: Start = Start::Cold {
 };
 
 /// All scenarios of the suite.
-pub const SCENARIOS: [Scenario; 6] = [
+pub const SCENARIOS: [Scenario; 7] = [
     scenario!(another_kernel_and_back,
         "services and their connections, inside, between two and with clients outside of the guest, go on under another kernel and back",
         start: Start::with_disks(&[256]), budget: JUMP_BUDGET),
@@ -44,6 +46,9 @@ pub const SCENARIOS: [Scenario; 6] = [
     scenario!(power_cut_in_each_phase,
         "wherever the power goes, everything is started anew, and nothing half made is believed",
         start: DISK, budget: CUTS_BUDGET),
+    scenario!(killed_in_each_phase,
+        "whoever is killed on the way leaves nothing closed: services and their clients go on",
+        start: Start::Clone, budget: CUTS_BUDGET),
     scenario!(a_kernel_that_panics, "a kernel that cannot start is shown with what it said",
         start: Start::Clone, budget: JUMP_BUDGET),
     scenario!(a_kernel_that_hangs, "a kernel that starts nothing is shown as one that does not answer",

@@ -47,6 +47,11 @@ pub async fn seven_phase_sequence(vm: &Vm) -> Result<(), Failure> {
         "it took {} ms, and {limit:?} are promised",
         report.took_ms
     );
+    let note = report.note("connections")?;
+    check!(
+        note.ok && !note.detail.starts_with("0 ends") && note.detail.contains(" of connections and "),
+        "of a service with a client it says {note:?}"
+    );
     before.is_now(vm).await?;
     // They are the same processes, and have forgotten nothing.
     echoes(vm, &mut connection, b"after").await?;
