@@ -23,7 +23,7 @@ const DUMP: [&str; 6] = [
 ];
 /// What the worker says when CRIU is done: before a checkpoint is in its place, and when it is there and on the disk.
 const BEFORE: &str = r#"begun":{"step":"commit"#;
-const WRITTEN: &str = "written";
+const WRITTEN: &str = r#"event":{"written"#;
 
 pub async fn the_power_goes_at_each_step(vm: &Vm) -> Result<(), Failure> {
     vm.sh("mkfs.ext4 -q /dev/vda; sync").await?;
