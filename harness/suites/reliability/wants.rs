@@ -1,8 +1,8 @@
-//! No memory, and no time that can be relied on.
+//! No room, no memory, no time that can be relied on.
 
 use std::time::Duration;
 
-use super::{ECHO, RECOVERY, SERVICES, converges};
+use super::{ECHO, REACTION, RECOVERY, SERVICES, converges};
 use crate::check;
 use crate::failure::Failure;
 use crate::load::Load;
@@ -11,6 +11,94 @@ use crate::vm::Vm;
 const CLIENTS: u64 = 10;
 /// More than a probe's interval: each is due meanwhile.
 const A_WHILE: Duration = Duration::from_secs(3);
+
+/// Writes more than its log's last page has room for.
+const CHATTER: &str = r#"
+[component]
+name = "chatter"
+binary = "/bin/sh"
+args = ["-c", "i=0; while :; do i=$((i + 1)); echo line $i of a thousand words that nobody reads; sleep 0.05; done"]
+"#;
+/// Has its only words when there is no room for a log of its own.
+const LATE_WORDS: &str = r#"
+[component]
+name = "late-words"
+type = "oneshot"
+binary = "/bin/sh"
+args = ["-c", "until [ -e /run/.more ]; do sleep 0.1; done; echo too late"]
+"#;
+/// Comes when there is room again.
+const LATE: &str = "[component]\nname = \"late\"\nbinary = \"/usr/local/bin/test-idle\"\n";
+/// Leaves `/run` a little room, so that memory is enough for both whatever the machine has, and takes that of both, to the
+/// last page.
+const FILL: &str = "set -- $(stat -f -c '%b %f %S' /run); \
+    mount -o remount,size=$((($1 - $2) * $3 / 1024 + 4096))k /run; \
+    for place in / /run; do \
+      dd if=/dev/zero of=$place/.full bs=4k > /dev/null 2>&1 && exit 1; \
+      ! echo more > $place/.more 2> /dev/null || exit 1; done";
+
+pub async fn full_file_systems(vm: &Vm) -> Result<(), Failure> {
+    let load = Load::begin(vm, "full", ECHO, &format!("--connections {CLIENTS}")).await?;
+    vm.declare("chatter.toml", CHATTER).await?;
+    vm.declare("late-words.toml", LATE_WORDS).await?;
+    vm.wait_state("chatter", "ACTIVE", None, REACTION).await?;
+    vm.step("fill both", vm.succeed(&["/bin/sh", "-euc", FILL], RECOVERY)).await?;
+    vm.step("without room", without_room(vm)).await?;
+    let last = last_line(vm).await?;
+    vm.sh("rm -f /.full /.more /run/.full /run/.more").await?;
+    // Its verdict needs room as well.
+    load.end_clean(vm, CLIENTS).await?;
+    vm.declare("late.toml", LATE).await?;
+    vm.wait_state("late", "ACTIVE", None, REACTION).await?;
+    converges(vm, "full file systems").await?;
+    let again = format!("test $(graphctl log chatter -n 1 | sed 's/.*line \\([0-9]*\\) .*/\\1/') -gt {last}");
+    vm.until("the log goes on", &again, REACTION).await?;
+    vm.graphctl(&["checkpoint", "test-stateful-service"]).await?;
+    for file in ["chatter.toml", "late-words.toml", "late.toml"] {
+        vm.undeclare(file).await?;
+    }
+    vm.wait_state("chatter", "REMOVED", None, REACTION).await
+}
+
+/// What can be done without room is done, and what cannot is told.
+async fn without_room(vm: &Vm) -> Result<(), Failure> {
+    for name in ["test-isolated-service", "test-networking", "test-web-server"] {
+        vm.graphctl_within(&["restart", name], REACTION).await?;
+    }
+    for name in ["chatter", "late-words"] {
+        let told = format!("graphctl events {name} | grep -q 'room for its log was reached'");
+        vm.until("it is told that a log has no room", &told, REACTION).await?;
+    }
+    let log = vm.graphctl(&["log", "chatter"]).await?;
+    check!(log.contains("that nobody reads"), "of what was written before nothing is left: {log}");
+    // Of a file that cannot be written whole there is a part, and no component.
+    let refused = "! echo '[component]' > /etc/graph.d/late.toml; graphctl status --json | grep -q late.toml";
+    vm.until("half a component file is refused", refused, REACTION).await?;
+    let made = vm.run(&["graphctl", "checkpoint", "test-stateful-service"], RECOVERY).await?;
+    let said = made.error_text();
+    check!(!made.success() && said.contains("bytes"), "a checkpoint without room: {said}");
+    let before = vm.status().await?;
+    // The next image of process 1 has to get all that this one knows, without a place on a disk.
+    let said = vm.graphctl_within(&["reexec"], REACTION).await?;
+    check!(said.contains("took over in"), "graphctl reexec says `{said}`");
+    tokio::time::sleep(A_WHILE).await;
+    let error = vm.internal_error().await?;
+    check!(error.is_none(), "{error:?}");
+    let after = vm.status().await?;
+    for name in ["test-isolated-service", "test-echo-server", "test-stateful-service", "chatter"] {
+        let (was, is) = (before.component(name)?, after.component(name)?);
+        check!(is.state == "ACTIVE" && is.pid == was.pid, "{name} was {was:?} and is {is:?}");
+    }
+    Ok(())
+}
+
+/// The number of the newest line that found its way into the log.
+async fn last_line(vm: &Vm) -> Result<u64, Failure> {
+    let text = vm.graphctl(&["log", "chatter", "-n", "2"]).await?;
+    let number =
+        text.lines().rev().find_map(|line| line.split("line ").nth(1)?.split(' ').next()?.parse().ok());
+    number.ok_or_else(|| Failure::supervisor(format!("the log ends in {text}")))
+}
 
 pub async fn no_memory_left(vm: &Vm) -> Result<(), Failure> {
     let load = Load::begin(vm, "memory", ECHO, &format!("--connections {CLIENTS}")).await?;

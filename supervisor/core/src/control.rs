@@ -466,7 +466,7 @@ fn is_zero(count: &u64) -> bool {
 /// A limit that was reached, or a pressure, and how often.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Strain {
-    /// `memory.high`, `pids.max`, or a pressure with what is declared of it.
+    /// `memory.high`, `pids.max`, a pressure with what is declared of it, or the end of the room for its log.
     pub what: Rc<str>,
     /// Times.
     pub times: u64,

@@ -6,8 +6,8 @@
 //! own pipe. Logs take turns, one chunk at a time: however many components flood, whatever else has
 //! to be done waits for one chunk and not for one of each. A log and its predecessor have at most
 //! twice [`LOG_LIMIT`] bytes. Two processes of a component that hands over may write at once; each begins its
-//! own lines there. A full disk or a missing directory loses output, never the component; a
-//! log that was removed is begun anew.
+//! own lines there. A full disk or a missing directory loses output, never the component; for
+//! want of room the journal says so. A log that was removed is begun anew.
 
 mod read;
 mod stamp;
@@ -23,7 +23,8 @@ use std::rc::Rc;
 use memchr::memchr;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
-use yakiros_core::engine::RunId;
+use yakiros_core::control::Strain;
+use yakiros_core::engine::{Event, RunId};
 
 use crate::supervisor::Supervisor;
 use crate::sys;
@@ -47,6 +48,9 @@ const AT_ONCE: usize = 16;
 
 /// The most bytes that are copied in one go when a component has ended: what a pipe holds, unless it was made larger.
 const AT_END: usize = 64 * 1024;
+
+/// What a component has come to whose output is lost for want of room.
+const NO_ROOM: &str = "the end of the room for its log";
 
 thread_local! {
     /// One set of buffers for all logs: nothing waits while they are in use.
@@ -108,12 +112,17 @@ impl Logs {
             if copied == Some(0) {
                 log.ignore();
             }
-            copied.map(|count| (count, Rc::clone(&log.name)))
+            copied.map(|count| (count, Rc::clone(&log.name), log.loss(run)))
         });
         match copied.flatten() {
             None => {}
-            Some((0, _)) => supervisor.processes.borrow_mut().expect_end(run),
-            Some((_, name)) => supervisor.log_grew(&name),
+            Some((0, ..)) => supervisor.processes.borrow_mut().expect_end(run),
+            Some((_, name, loss)) => {
+                if let Some(loss) = loss {
+                    supervisor.dispatch(loss);
+                }
+                supervisor.log_grew(&name);
+            }
         }
     }
 }
@@ -127,6 +136,8 @@ pub struct Log {
     turn: Cell<u64>,
     /// Bytes read from the pipe.
     copied: Cell<u64>,
+    /// Output was lost for want of room, and [`Log::loss`] has not told.
+    is_full: Cell<bool>,
     logs: Rc<Logs>,
 }
 
@@ -142,6 +153,7 @@ impl Log {
             sink,
             turn: Cell::new(0),
             copied: Cell::new(0),
+            is_full: Cell::new(false),
             logs: Rc::clone(logs),
         })
     }
@@ -192,6 +204,11 @@ impl Log {
         self.sink.borrow_mut().end_line();
     }
 
+    /// What the engine has to know of output that was lost for want of room since this was asked last.
+    pub fn loss(&self, run: RunId) -> Option<Event> {
+        self.is_full.take().then(|| Event::Strained(run, Strain { what: NO_ROOM.into(), times: 1 }))
+    }
+
     /// Copy one chunk: its size, `Some(0)` at the end, `None` when there is nothing now.
     fn copy_chunk(&self) -> Option<usize> {
         BUFFERS.with_borrow_mut(|Buffers { chunk, batch, stamp }| {
@@ -200,11 +217,19 @@ impl Log {
             if count > 0 {
                 let stamp = stamp.at(sys::wall_clock());
                 // A full /run loses output, never the component.
-                let _ = self.sink.borrow_mut().take(&chunk[..count], stamp, batch);
+                let taken = self.sink.borrow_mut().take(&chunk[..count], stamp, batch);
+                if taken.is_err_and(|error| is_full(&error)) {
+                    self.is_full.set(true);
+                }
             }
             Some(count)
         })
     }
+}
+
+/// There is no room, or none for us.
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 impl Drop for Log {
@@ -526,7 +551,7 @@ mod tests {
         bench.take(b"one\n");
         // Every write to it fails as on a full disk.
         bench.sink.file = OpenOptions::new().write(true).open("/dev/full").ok();
-        assert!(bench.sink.take(b"lost\n", STAMP, &mut Vec::new()).is_err());
+        assert!(bench.sink.take(b"lost\n", STAMP, &mut Vec::new()).is_err_and(|error| is_full(&error)));
         bench.take(b"two\n");
         assert_eq!(bench.lines(), ["one", "two"]);
     }

@@ -34,7 +34,7 @@ struct Held {
     last: Duration,
 }
 
-/// What a component was held up by, by its kind. There are as many as a file can declare.
+/// What a component was held up by, by its kind. There are as many as a file can declare, and one for its log.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(super) struct Strains(BTreeMap<Rc<str>, Held>);

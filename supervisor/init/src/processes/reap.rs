@@ -194,6 +194,9 @@ fn conclude(supervisor: &Rc<Supervisor>, run: RunId, event: Event) {
     supervisor.relays.abandon(run);
     let released = supervisor.processes.borrow_mut().release(run);
     if let Some(process) = released {
+        if let Some(loss) = process.log.as_ref().and_then(|log| log.loss(run)) {
+            supervisor.dispatch(loss);
+        }
         supervisor.log_grew(&process.name);
     }
     if let Some(event) = checkpoint::before_end(supervisor, run, event) {
