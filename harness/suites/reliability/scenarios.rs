@@ -18,7 +18,7 @@ use cycles::restarts_of_one_component;
 use failures::failures_of_every_kind_at_once;
 use network::{loss_and_delay_under_upgrades, network_goes_and_comes};
 use virtual_time::{a_virtual_day, the_same_seed_gives_the_same_journal};
-use wants::{clock_steps_with_everything_active, full_file_systems, no_memory_left};
+use wants::{clock_steps_with_everything_active, full_file_systems, no_memory_left, no_processes_left};
 
 /// For one component to do what it is told, on an emulated processor.
 const REACTION: Duration = Duration::from_secs(20);
@@ -45,7 +45,7 @@ const SERVICES: [&str; 8] = [
 const ECHO: &str = "tcp:127.0.0.1:8080";
 
 /// All scenarios of the suite.
-pub const SCENARIOS: [Scenario; 9] = [
+pub const SCENARIOS: [Scenario; 10] = [
     scenario!(restarts_of_one_component,
         "a thousand restarts of one component, of which the last are as quick as the first",
         start: Start::Clone, budget: LONGEST_BUDGET),
@@ -63,6 +63,9 @@ pub const SCENARIOS: [Scenario; 9] = [
         start: Start::Clone, budget: LONG_BUDGET),
     scenario!(no_memory_left,
         "one that takes all memory of the machine is ended for it, and everything else runs on",
+        start: Start::Clone, budget: LONG_BUDGET),
+    scenario!(no_processes_left,
+        "while no process can be started the supervisor answers and says so, and then starts what was to run",
         start: Start::Clone, budget: LONG_BUDGET),
     scenario!(clock_steps_with_everything_active,
         "the wall clock is set to and fro, and nothing falls ill or is restarted",

@@ -1,4 +1,4 @@
-//! No room, no memory, no time that can be relied on.
+//! No room, no memory, no processes, no time that can be relied on.
 
 use std::time::Duration;
 
@@ -118,6 +118,72 @@ pub async fn no_memory_left(vm: &Vm) -> Result<(), Failure> {
     }
     vm.undeclare("glutton.toml").await?;
     converges(vm, "no memory").await
+}
+
+/// A bomb, and somebody who comes late. All in a shell that starts no program: none can be started, nor a thread of the agent's.
+const BOMB: &str = r#"
+limit=/proc/sys/kernel/threads-max
+mkfifo /run/nothing; exec 3<> /run/nothing
+pause() { read -t "$1" _ <&3; true; }
+# Byte by byte, as a shell reads, there is no more of it than the first.
+before=$(cat $limit)
+read -r _ _ _ running _ < /proc/loadavg
+echo '[component]
+name = "bomb"
+binary = "/usr/local/bin/test-hog"
+args = ["--kind", "processes"]' > /etc/graph.d/bomb.toml
+echo $((${running#*/} + 40)) > $limit
+held() { while read -r line; do case $line in *held:*) return 0;; esac; done < /run/graph/bomb.log; return 1; }
+looks=0
+until [ -e /run/graph/bomb.log ] && held; do
+  looks=$((looks + 1)); [ $looks -lt 200 ] || { echo $before > $limit; echo never held; exit 1; }
+  pause 0.1
+done
+echo '[component]
+name = "late"
+binary = "/usr/local/bin/test-idle"' > /etc/graph.d/late.toml
+pause 3
+[ ! -e /run/asked ] || { echo $before > $limit; echo nobody asked meanwhile; exit 1; }
+# Whoever it is that takes all of them, he is told to be somebody else; then there is room again.
+echo '[component]
+name = "bomb"
+binary = "/usr/local/bin/test-idle"' > /etc/graph.d/bomb.toml
+# Its grace, and then the end of its group.
+pause 10
+echo $before > $limit
+"#;
+
+pub async fn no_processes_left(vm: &Vm) -> Result<(), Failure> {
+    /// Questions to the supervisor meanwhile, by a client that is there before.
+    const ASKED: usize = 500;
+    let load = Load::begin(vm, "processes", ECHO, &format!("--connections {CLIENTS}")).await?;
+    let before = vm.status().await?;
+    vm.sh(&format!(
+        "setsid sh -c 'test-asker --times {ASKED} --pause-ms 20 > /run/asking 2>&1; mv /run/asking /run/asked' \
+         < /dev/null > /dev/null 2>&1 &"
+    ))
+    .await?;
+    vm.step("a bomb, and somebody who comes late", vm.succeed(&["/bin/sh", "-uc", BOMB], RECOVERY)).await?;
+    vm.wait_state("late", "ACTIVE", None, RECOVERY).await?;
+    let told = vm.graphctl(&["events", "late"]).await?;
+    check!(told.contains("resource temporarily unavailable"), "of a start that could not be is told: {told}");
+    vm.wait_path("/run/asked", RECOVERY).await?;
+    let asked = vm.read("/run/asked").await?;
+    let answers: Vec<f64> = serde_json::from_str(&asked)
+        .map_err(|error| Failure::supervisor(format!("the supervisor did not answer: {error}: {asked}")))?;
+    check!(answers.len() == ASKED, "of {ASKED} questions {} were answered", answers.len());
+    for file in ["bomb.toml", "late.toml"] {
+        vm.undeclare(file).await?;
+    }
+    vm.wait_state("bomb", "REMOVED", None, RECOVERY).await?;
+    load.end_clean(vm, CLIENTS).await?;
+    let after = vm.status().await?;
+    for name in SERVICES {
+        let (old, new) = (before.component(name)?.pid, after.component(name)?.pid);
+        check!(old == new, "meanwhile {name} was ended: it was {old:?} and is {new:?}");
+    }
+    vm.sh("rm /run/nothing /run/asked").await?;
+    converges(vm, "no processes").await
 }
 
 pub async fn clock_steps_with_everything_active(vm: &Vm) -> Result<(), Failure> {
