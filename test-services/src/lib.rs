@@ -1,5 +1,6 @@
 //! What the test services share: the command line ([`args`]), signals ([`stop`]), readiness ([`ready`]), serving and
-//! handing over ([`server`], [`http`]) and doing it wrong ([`faults`]), and what is on the disk ([`wal`]).
+//! handing over ([`server`], [`http`]) and doing it wrong ([`faults`]), what is on the disk ([`wal`]), and asking the
+//! supervisor ([`control`]).
 //!
 //! Each service is one small static program in `src/bin/` that does one thing and is meant to be copied from. All of
 //! them keep the same contract:
@@ -9,6 +10,7 @@
 //! - Standard output is for what a test wants to see; it is written line by line.
 
 pub mod args;
+pub mod control;
 pub mod faults;
 pub mod http;
 pub mod ready;

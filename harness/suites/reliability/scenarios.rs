@@ -14,7 +14,7 @@ use crate::scenario;
 use crate::scenario::{Scenario, Start};
 use crate::vm::Vm;
 
-use cycles::restarts_of_one_component;
+use cycles::{restarts_across_the_matrix, restarts_of_one_component};
 use failures::failures_of_every_kind_at_once;
 use network::{loss_and_delay_under_upgrades, network_goes_and_comes};
 use virtual_time::{a_virtual_day, the_same_seed_gives_the_same_journal};
@@ -27,6 +27,8 @@ const RECOVERY: Duration = Duration::from_secs(60);
 const LONG_BUDGET: Duration = Duration::from_secs(180);
 /// For a thousand cycles and more.
 const LONGEST_BUDGET: Duration = Duration::from_secs(1500);
+/// For ten thousand restarts.
+const MATRIX_BUDGET: Duration = Duration::from_secs(3600);
 /// For a day under a clock that skips idle time.
 const DAY_BUDGET: Duration = Duration::from_secs(3600);
 
@@ -45,10 +47,13 @@ const SERVICES: [&str; 8] = [
 const ECHO: &str = "tcp:127.0.0.1:8080";
 
 /// All scenarios of the suite.
-pub const SCENARIOS: [Scenario; 10] = [
+pub const SCENARIOS: [Scenario; 11] = [
     scenario!(restarts_of_one_component,
         "a thousand restarts of one component, of which the last are as quick as the first",
         start: Start::Clone, budget: LONGEST_BUDGET),
+    scenario!(restarts_across_the_matrix,
+        "thousands of restarts of everything, with what depends on it, of which the last are as quick as the first",
+        start: Start::Clone, budget: MATRIX_BUDGET),
     scenario!(failures_of_every_kind_at_once,
         "components that fail in every way at once are told apart, and cost nobody else anything",
         start: Start::Clone, budget: LONG_BUDGET),

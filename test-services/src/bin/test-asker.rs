@@ -1,14 +1,14 @@
 //! Asks the supervisor for its state again and again, and tells how long each answer took by the clock of this machine.
 
-use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
-use std::os::unix::net::UnixStream;
+use std::io::{self, Write as _};
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
-use yakiros_core::control::{ANSWER_LIMIT, Answer, AnswerLine, Request, encode_request};
+use yakiros_core::control::{Answer, AnswerLine, Request, encode_request};
 use yakiros_test_services::Error;
 use yakiros_test_services::args::{Opt, Program, Values};
+use yakiros_test_services::control::Conversation;
 
 const PROGRAM: Program = Program {
     name: "test-asker",
@@ -32,9 +32,6 @@ const PROGRAM: Program = Program {
         Opt { name: "--pause-ms", value: Some("N"), default: Some("5"), help: "time between two questions" },
     ],
 };
-
-/// For the supervisor to answer. One that takes so long does not answer at all.
-const ANSWER_TIME: Duration = Duration::from_secs(60);
 
 fn main() -> ExitCode {
     yakiros_test_services::main(&PROGRAM, run)
@@ -62,12 +59,9 @@ fn run(values: &Values<'_>) -> Result<ExitCode, Error> {
 fn by_socket(socket: &Path) -> io::Result<Duration> {
     let mut request = encode_request(Request::Status { name: None, after: None })?;
     let start = Instant::now();
-    let mut stream = BufReader::new(UnixStream::connect(socket)?);
-    stream.get_ref().set_read_timeout(Some(ANSWER_TIME))?;
+    let mut supervisor = Conversation::begin(socket)?;
     loop {
-        stream.get_mut().write_all(&request)?;
-        let mut answer = Vec::new();
-        stream.by_ref().take(ANSWER_LIMIT as u64).read_until(b'\n', &mut answer)?;
+        let answer = supervisor.ask(&request)?;
         let taken = start.elapsed();
         let line: AnswerLine = serde_json::from_slice(&answer)?;
         match line.answer {

@@ -1,12 +1,13 @@
 //! The supervisor, as a user commands it.
 
-use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
-use std::os::unix::net::UnixStream;
+use std::io;
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
-use yakiros_core::control::{ANSWER_LIMIT, Request, SOCKET, encode_request};
+use yakiros_core::control::{Request, SOCKET, encode_request};
+use yakiros_test_services::control::Conversation;
 
 use crate::plan::{Kind, PASSING, STATEFUL};
 
@@ -14,9 +15,6 @@ use crate::plan::{Kind, PASSING, STATEFUL};
 const SAID_BYTES: usize = 300;
 /// Restarted to fill the journal: on the first nobody depends, the second takes another one down with it.
 const FILLERS: [&str; 2] = ["test-networking", "test-health-demo"];
-
-/// For the supervisor to answer. One that takes so long does not answer at all.
-const ANSWER: Duration = Duration::from_secs(60);
 
 /// What is wrong, in words.
 pub type Done<T> = Result<T, String>;
@@ -73,15 +71,9 @@ pub fn restart_often(times: usize) -> io::Result<()> {
     let status = encode_request(Request::Status { name: None, after: None })?;
     for name in FILLERS.iter().cycle().take(times) {
         let restart = encode_request(Request::Restart { name: (*name).to_owned(), timeout_ms: None })?;
-        let mut stream = BufReader::new(UnixStream::connect(SOCKET)?);
-        stream.get_ref().set_read_timeout(Some(ANSWER))?;
+        let mut supervisor = Conversation::begin(Path::new(SOCKET))?;
         for request in [&status, &restart] {
-            stream.get_mut().write_all(request)?;
-            let mut answer = String::new();
-            stream.by_ref().take(ANSWER_LIMIT as u64).read_line(&mut answer)?;
-            if answer.is_empty() {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
+            supervisor.ask(request)?;
         }
     }
     Ok(())
