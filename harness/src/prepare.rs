@@ -50,30 +50,50 @@ struct Provided {
     programs: Programs,
 }
 
-fn provide(
-    request: &ImageRequest,
-    build: Build,
-    faulty: bool,
-    daemons: bool,
-    other: bool,
-) -> Result<Provided, PrepareError> {
+fn provide(request: &ImageRequest, build: Build, extras: Extras) -> Result<Provided, PrepareError> {
     let progress = Preparation::default();
     let cache = Cache::from_env()?;
     let mut image = image::prepare(&cache, request, &progress)?;
-    let daemons = daemons.then(|| image.daemons(&cache, &progress)).transpose()?;
-    let other = other.then(|| image.other_kernel(&cache, request, &progress)).transpose()?;
+    let daemons = extras.daemons.then(|| image.daemons(&cache, &progress)).transpose()?;
+    let other = extras.other_kernel.then(|| image.other_kernel(&cache, request, &progress)).transpose()?;
     let qemu = provision_qemu(&cache, &QemuChoice::from_env(), &progress)?;
     progress.step("build the guest's programs");
-    if faulty {
+    if extras.faulty {
         Programs::build_faulty(build)?;
     }
-    Ok(Provided { image, daemons, other, qemu, programs: Programs::build_as(build)? })
+    let programs = Programs::build_as(build)?;
+    if extras.unit_tests {
+        progress.step("build the unit tests for the guest");
+        programs.build_unit_tests()?;
+    }
+    Ok(Provided { image, daemons, other, qemu, programs })
 }
 
-/// Whether a machine of the run is so.
-fn wants(options: &Options, what: impl Fn(&MachineConfig) -> bool) -> bool {
-    let wants = |suite: &Suite| suite.config().is_ok_and(|config| what(&config.machine));
-    select(options).is_ok_and(|selection| selection.suites.iter().any(|(suite, _)| wants(suite)))
+/// What only some suites and scenarios need.
+#[derive(Clone, Copy)]
+#[expect(clippy::struct_excessive_bools, reason = "each is wanted or not by itself")]
+struct Extras {
+    faulty: bool,
+    daemons: bool,
+    other_kernel: bool,
+    unit_tests: bool,
+}
+
+impl Extras {
+    /// Nothing, if the options choose nothing: that is told elsewhere.
+    fn of(options: &Options) -> Self {
+        let selection = select(options).unwrap_or_default();
+        let wants = |what: fn(&MachineConfig) -> bool| {
+            let mut configs = selection.suites.iter().filter_map(|(suite, _)| suite.config().ok());
+            configs.any(|config| what(&config.machine))
+        };
+        Self {
+            faulty: wants(|machine| machine.fault_injection),
+            daemons: wants(|machine| machine.daemons),
+            other_kernel: wants(|machine| machine.other_kernel),
+            unit_tests: selection.scenarios().any(|(_, scenario)| scenario.unit_tests),
+        }
+    }
 }
 
 impl Prepared {
@@ -82,11 +102,8 @@ impl Prepared {
     /// May be dropped at any time: the downloads and builds under way end with this process.
     pub async fn new(options: &Options, work: &Path) -> Result<Self, PrepareError> {
         let (request, build) = (options.image.clone(), options.profile.programs);
-        let faulty = wants(options, |machine| machine.fault_injection);
-        let daemons = wants(options, |machine| machine.daemons);
-        let other = wants(options, |machine| machine.other_kernel);
-        let provided =
-            tokio::task::spawn_blocking(move || provide(&request, build, faulty, daemons, other)).await??;
+        let extras = Extras::of(options);
+        let provided = tokio::task::spawn_blocking(move || provide(&request, build, extras)).await??;
         let Provided { image, daemons, other, qemu, programs } = provided;
         let acceleration = match options.accelerator {
             Some(accelerator) => Choice { accelerator, reason: "asked for on the command line".into() },

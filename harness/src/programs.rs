@@ -1,13 +1,16 @@
 //! The programs that run in the guest, built statically from this workspace.
 
 use std::fmt;
+use std::fs;
+use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 use serde::Deserialize;
+use serde_json::Value;
 
 use crate::options;
 
@@ -26,6 +29,11 @@ const SUPERVISOR: [&str; 3] = ["yakiros-init", "graph-resolver", "fault-injectio
 const FAULTY: &str = "graph-resolver-faulty";
 /// What only that one has to say.
 const FAULTY_SAYS: &[u8] = b"a test asked for it";
+/// Packages whose unit tests run in a guest, too, each with what of it has them.
+pub const TESTED: [(&str, &str); 2] = [("yakiros-core", "--lib"), ("yakiros-init", "--bins")];
+/// The folder of the programs that are their tests, each with its package's name.
+const UNIT_TESTS: &str = "unit-tests";
+
 /// How the programs are built: the profiles of `Cargo.toml`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -98,7 +106,7 @@ impl Programs {
         if !programs.can_be_made_to_fail(program)? {
             return Err(BuildError("the supervisor that is to fail has no code for it".into()));
         }
-        std::fs::copy(programs.path(program), programs.faulty_supervisor())
+        fs::copy(programs.path(program), programs.faulty_supervisor())
             .map_err(|error| BuildError(format!("{FAULTY}: {error}")))?;
         Ok(())
     }
@@ -110,28 +118,50 @@ impl Programs {
 
     fn can_be_made_to_fail(&self, program: &str) -> Result<bool, BuildError> {
         let bytes =
-            std::fs::read(self.path(program)).map_err(|error| BuildError(format!("{program}: {error}")))?;
+            fs::read(self.path(program)).map_err(|error| BuildError(format!("{program}: {error}")))?;
         Ok(bytes.windows(FAULTY_SAYS.len()).any(|window| window == FAULTY_SAYS))
     }
 
+    /// Builds the unit tests of [`TESTED`], as quickly as can be: nobody ships them.
+    pub fn build_unit_tests(&self) -> Result<(), BuildError> {
+        let folder = self.folder.join(UNIT_TESTS);
+        let failed = |path: &Path, error: io::Error| BuildError(format!("{}: {error}", path.display()));
+        fs::create_dir_all(&folder).map_err(|error| failed(&folder, error))?;
+        for (package, part) in TESTED {
+            let (_, mut command) = cargo_for_guest("test", Build::Quick)?;
+            // Those beside the code: the others are about a whole supervisor, which is what the guest has.
+            command.args(["--no-run", part, "--message-format=json", "--package", package]);
+            let output = command.stderr(Stdio::inherit()).output();
+            let output = output.map_err(|error| BuildError(format!("cargo: {error}")))?;
+            if !output.status.success() {
+                return Err(BuildError(format!("cargo ended with {}", output.status)));
+            }
+            let text = String::from_utf8_lossy(&output.stdout);
+            let programs: Vec<String> = text.lines().filter_map(test_program).collect();
+            let [program] = &programs[..] else {
+                return Err(BuildError(format!("the unit tests of {package} are {programs:?}")));
+            };
+            let program = Path::new(program);
+            fs::copy(program, folder.join(package)).map_err(|error| failed(program, error))?;
+        }
+        Ok(())
+    }
+
+    /// The unit tests of one of [`TESTED`], once they are built.
+    pub fn unit_tests(&self, package: &str) -> PathBuf {
+        self.folder.join(UNIT_TESTS).join(package)
+    }
+
     fn of(build: Build, packages: &[&str], more: &[&str]) -> Result<Self, BuildError> {
-        let target = choose_target()?;
-        // A folder of their own: other flags than the host's programs, and no waiting for their lock.
-        let target_dir = options::target().join("guest");
-        let mut command = cargo();
-        command.current_dir(options::workspace()).args(["build", "--quiet", "--profile", build.profile()]);
-        command.args(["--target", target]).arg("--target-dir").arg(&target_dir);
+        let (folder, mut command) = cargo_for_guest("build", build)?;
         for package in packages {
             command.args(["--package", package]);
         }
-        command.args(more);
-        command.env("CARGO_ENCODED_RUSTFLAGS", "-Ctarget-feature=+crt-static");
-        ends_with_its_thread(&mut command);
-        let status = command.status().map_err(|error| BuildError(format!("cargo: {error}")))?;
+        let status = command.args(more).status().map_err(|error| BuildError(format!("cargo: {error}")))?;
         if !status.success() {
             return Err(BuildError(format!("cargo ended with {status}")));
         }
-        Ok(Self { folder: target_dir.join(target).join(build.profile()) })
+        Ok(Self { folder })
     }
 
     /// Where all of them are.
@@ -145,11 +175,11 @@ impl Programs {
     }
 
     /// The test services, by name.
-    pub fn test_services(&self) -> std::io::Result<Vec<PathBuf>> {
+    pub fn test_services(&self) -> io::Result<Vec<PathBuf>> {
         // By their sources: the target's folder may still hold programs that are no more.
         let mut programs = Vec::new();
         for sources in ["test-services/src/bin", "test-services/load/src/bin"] {
-            for entry in std::fs::read_dir(options::workspace().join(sources))? {
+            for entry in fs::read_dir(options::workspace().join(sources))? {
                 programs.extend(entry?.path().file_stem().map(|name| self.folder.join(name)));
             }
         }
@@ -162,6 +192,26 @@ impl Programs {
 pub fn ends_with_its_thread(command: &mut Command) {
     // SAFETY: prctl is safe after fork and touches no memory.
     unsafe { command.pre_exec(|| Ok(set_pdeathsig(Signal::SIGTERM)?)) };
+}
+
+/// Cargo, about to do that for the guest, and where the programs go.
+fn cargo_for_guest(what: &str, build: Build) -> Result<(PathBuf, Command), BuildError> {
+    let target = choose_target()?;
+    // A folder of their own: other flags than the host's programs, and no waiting for their lock.
+    let target_dir = options::target().join("guest");
+    let mut command = cargo();
+    command.current_dir(options::workspace()).args([what, "--quiet", "--profile", build.profile()]);
+    command.args(["--target", target]).arg("--target-dir").arg(&target_dir);
+    command.env("CARGO_ENCODED_RUSTFLAGS", "-Ctarget-feature=+crt-static");
+    ends_with_its_thread(&mut command);
+    Ok((target_dir.join(target).join(build.profile()), command))
+}
+
+/// The program that a line of cargo's tells of, if it is of tests.
+fn test_program(line: &str) -> Option<String> {
+    let message: Value = serde_json::from_str(line).ok()?;
+    let is_test = message["profile"]["test"].as_bool()?;
+    message["executable"].as_str().filter(|_| is_test).map(str::to_owned)
 }
 
 fn cargo() -> Command {

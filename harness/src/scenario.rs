@@ -23,6 +23,8 @@ pub struct Scenario {
     pub budget: Duration,
     /// How many guests of its suite it has at a time, see [`Vm::another`].
     pub guests: u32,
+    /// Whether it runs the supervisor's unit tests ([`Vm::unit_tests`]), which are built for nobody else.
+    pub unit_tests: bool,
     /// The work.
     pub run: for<'a> fn(&'a Vm) -> Work<'a>,
 }
@@ -80,6 +82,7 @@ macro_rules! scenario {
             start: $start,
             budget: $budget,
             guests: $guests,
+            unit_tests: false,
             run: |vm| Box::pin($function(vm)),
         }
     };

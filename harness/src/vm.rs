@@ -216,6 +216,11 @@ impl Vm {
         self.programs.path(name)
     }
 
+    /// The unit tests of a package, on the host: they are static.
+    pub fn unit_tests(&self, package: &str) -> PathBuf {
+        self.programs.unit_tests(package)
+    }
+
     /// How much is to be done: all that is promised, or what is tried for each change.
     pub fn amount<T>(&self, full: T, ci: T) -> T {
         match self.profile.amounts {

@@ -5,6 +5,7 @@ mod live;
 mod power;
 mod reaping;
 mod startup;
+mod unit_tests;
 
 use std::time::Duration;
 
@@ -22,15 +23,18 @@ use power::{
 };
 use reaping::{killed_service_comes_back, orphans_are_reaped};
 use startup::{essential_services_running, no_failed_components, resolver_is_pid_1, test_components_loaded};
+use unit_tests::unit_tests_pass_in_the_guest;
 
 /// Three hundred processes are started one after the other by an emulated processor.
 const MANY_BUDGET: Duration = Duration::from_secs(60);
+/// Hundreds of tests, some of which try thousands of inputs.
+const TESTS_BUDGET: Duration = Duration::from_secs(600);
 
 /// A boot of its own with an empty disk, to see what is left on it.
 const ON_DISK: Start = Start::with_disks(&[64]);
 
 /// All scenarios of the suite.
-pub const SCENARIOS: [Scenario; 16] = [
+pub const SCENARIOS: [Scenario; 17] = [
     scenario!(resolver_is_pid_1, "process 1 is graph-resolver, and components are its children"),
     scenario!(test_components_loaded, "every component file is loaded, none is refused"),
     scenario!(essential_services_running, "the services run their programs and serve clients"),
@@ -61,4 +65,10 @@ pub const SCENARIOS: [Scenario; 16] = [
         start: ON_DISK),
     scenario!(sigterm_to_pid_1_powers_off, "SIGTERM to process 1 does the same", start: ON_DISK),
     scenario!(reboot_resets_the_machine, "graphctl reboot does the same and resets the machine", start: ON_DISK),
+    Scenario {
+        unit_tests: true,
+        ..scenario!(unit_tests_pass_in_the_guest,
+            "the tests beside the supervisor's code pass as programs of the guest, on its kernel",
+            start: Start::Clone, budget: TESTS_BUDGET)
+    },
 ];
