@@ -3,10 +3,9 @@
 use std::cell::RefCell;
 use std::io;
 use std::path::Path;
-use std::time::Duration;
 
-use yakiros_reports::RunSummary;
-use yakiros_reports::event::{Counts, Event, EventWriter, Level};
+use yakiros_reports::event::{Event, EventWriter, Level, ms};
+use yakiros_reports::{RunSummary, closing};
 
 use crate::progress::Live;
 
@@ -37,18 +36,14 @@ impl Events {
         self.emit(Event::log(level, message));
     }
 
-    /// Scenarios by outcome, all attempts of each taken together; what has not ended yet could not be judged.
-    pub fn counts(&self) -> Counts {
-        self.summary.borrow().counts()
+    /// Tells that the run has come to its end.
+    pub fn close(&self, interrupted: bool) {
+        let end = closing(&self.summary.borrow(), ms(self.writer.start().elapsed()), interrupted);
+        self.emit(Event::RunFinished(end));
     }
 
     /// Events that could not be written.
     pub fn lost(&self) -> u64 {
         self.writer.errors()
-    }
-
-    /// Since the file was created.
-    pub fn elapsed(&self) -> Duration {
-        self.writer.start().elapsed()
     }
 }

@@ -11,10 +11,10 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use yakiros_reports::event::{self, Counts, Event, Level, ms};
+use yakiros_reports::event::{self, Counts, Event, Level};
 use yakiros_reports::{
     EVENTS_FILE, EXIT_FAILED, EXIT_INFRA, EXIT_PASSED, EXIT_USAGE, MARKDOWN_FILE, RunSummary, SummaryOptions,
-    closing, exit_code, rebuild, summary,
+    exit_code, rebuild, summary,
 };
 use yakiros_vm::image::{ImageRequest, Kernel};
 
@@ -237,8 +237,7 @@ impl Run {
     fn finish(self) -> Result<(i32, Counts), PrepareError> {
         // Empty when everything passed; then there is nothing to find in it.
         drop(fs::remove_dir(self.folder.join(SCENARIOS)));
-        let end = closing(self.events.counts(), ms(self.events.elapsed()), self.interrupted);
-        self.events.emit(Event::RunFinished(end));
+        self.events.close(self.interrupted);
         if self.events.lost() > 0 {
             eprintln!("error: {} events could not be written; the reports lack them", self.events.lost());
         }

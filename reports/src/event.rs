@@ -459,7 +459,7 @@ pub struct RunFinished {
     pub counts: Counts,
     /// Start of the run to its end.
     pub duration_ms: f64,
-    /// Exit code of the command, see `exit_code`.
+    /// Exit code of the run: 1 also where a bar of the plan was missed. That of the command, unless events were lost.
     pub exit_code: i32,
     /// True when the user (or a signal) ended the run early.
     #[serde(default)]

@@ -19,18 +19,26 @@ pub const EXIT_INFRA: i32 = 69;
 /// A failure of what is under test weighs more than one of the infrastructure: with both, the code is [`EXIT_FAILED`].
 /// A run whose own closing event says that it failed is never turned into a success.
 pub fn exit_code(summary: &RunSummary) -> i32 {
-    let code = verdict(summary.counts(), summary.ended.is_some(), summary.interrupted());
-    let missed = |target: &judge::TargetResult| target.verdict == TargetVerdict::Missed;
+    let code = verdict_of(summary, summary.ended.is_some(), summary.interrupted());
     match &summary.ended {
-        _ if judge::targets(summary).iter().any(missed) => EXIT_FAILED,
         Some(end) if code == EXIT_PASSED => end.exit_code,
         _ => code,
     }
 }
 
-/// The closing event of a run that came to its end, with its exit code.
-pub fn closing(counts: Counts, duration_ms: f64, interrupted: bool) -> RunFinished {
-    RunFinished { counts, duration_ms, exit_code: verdict(counts, true, interrupted), interrupted }
+/// The closing event of a run that has come to its end, with what is known of it by then and with its exit code.
+pub fn closing(summary: &RunSummary, duration_ms: f64, interrupted: bool) -> RunFinished {
+    let exit_code = verdict_of(summary, true, interrupted);
+    RunFinished { counts: summary.counts(), duration_ms, exit_code, interrupted }
+}
+
+/// The exit code of a run that came to its end or not: a missed bar of the plan is a failure.
+fn verdict_of(summary: &RunSummary, complete: bool, interrupted: bool) -> i32 {
+    if judge::targets(summary).iter().any(|target| target.verdict == TargetVerdict::Missed) {
+        EXIT_FAILED
+    } else {
+        verdict(summary.counts(), complete, interrupted)
+    }
 }
 
 /// The exit code for these counts of a run that came to its end or not.

@@ -142,7 +142,7 @@ pub fn model_run() -> Vec<Record> {
         look_ms: 12.5,
     }));
     let summary = crate::fold(&stream.0);
-    stream.push(Event::RunFinished(crate::closing(summary.counts(), 84_250.0, false)));
+    stream.push(Event::RunFinished(crate::closing(&summary, 84_250.0, false)));
     stream.0
 }
 
@@ -222,7 +222,7 @@ fn preamble(stream: &mut Stream) {
 }
 
 /// Targets that are met, missed by our own bar, missed by the plan's, and not measured; criteria of each verdict.
-fn goals() -> Goals {
+pub fn goals() -> Goals {
     let target = |name: &str, metric: &str, unit: &str, floor, bar| Target {
         name: name.into(),
         what: format!("what {metric} is about"),

@@ -152,7 +152,7 @@ impl Writer {
             self.check(check, meta, passed);
         }
         self.numbers(boots);
-        let end = closing(self.summary.counts(), passed, *ending == Ending::Interrupted);
+        let end = closing(&self.summary, passed, *ending == Ending::Interrupted);
         self.emit(Event::RunFinished(end));
     }
 

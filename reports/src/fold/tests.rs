@@ -5,8 +5,8 @@ use crate::event::{
     Artifact, CloneReady, ConsoleFinding, Counts, Culprit, MachineOrigin, Metric, Outcome, Plan, RunStarted,
     StartKind, Step, UnknownEvent,
 };
-use crate::exit::{EXIT_FAILED, EXIT_INFRA, exit_code};
-use crate::fixture::{EXPECTED, MACHINE, Stream, model_run};
+use crate::exit::{EXIT_FAILED, EXIT_INFRA, EXIT_PASSED, exit_code};
+use crate::fixture::{EXPECTED, MACHINE, Stream, goals, model_run};
 use crate::{SummaryOptions, junit_xml, report_json, summary};
 
 #[test]
@@ -93,7 +93,7 @@ fn an_interrupted_run_is_not_green() {
     let mut stream = Stream::default();
     stream.start("basic", "one", 1);
     stream.finish("basic", "one", Outcome::Passed, 1.0, None);
-    let closing = crate::closing(fold(&stream.0).counts(), 2.0, true);
+    let closing = crate::closing(&fold(&stream.0), 2.0, true);
     assert_eq!(closing.exit_code, EXIT_INFRA);
     stream.push(Event::RunFinished(closing));
     assert_eq!(exit_code(&fold(&stream.0)), EXIT_INFRA);
@@ -104,10 +104,26 @@ fn a_run_that_says_it_failed_is_not_turned_into_a_success() {
     let mut stream = Stream::default();
     stream.start("basic", "one", 1);
     stream.finish("basic", "one", Outcome::Passed, 1.0, None);
-    let closing =
-        RunFinished { exit_code: EXIT_INFRA, ..crate::closing(fold(&stream.0).counts(), 2.0, false) };
+    let closing = RunFinished { exit_code: EXIT_INFRA, ..crate::closing(&fold(&stream.0), 2.0, false) };
     stream.push(Event::RunFinished(closing));
     assert_eq!(exit_code(&fold(&stream.0)), EXIT_INFRA);
+}
+
+#[test]
+fn a_missed_bar_is_a_failure_that_the_closing_event_tells() {
+    for (value, expected) in [(9.0, EXIT_PASSED), (11.0, EXIT_FAILED)] {
+        let mut stream = Stream::default();
+        // One of them has to be at most 10.
+        stream.push(Event::Goals(goals()));
+        stream.start("basic", "one", 1);
+        let unit = "ms".into();
+        stream.push(Event::Metric(Metric { name: "restart".into(), unit, value, ..Metric::default() }));
+        stream.finish("basic", "one", Outcome::Passed, 1.0, None);
+        let closing = crate::closing(&fold(&stream.0), 2.0, false);
+        assert_eq!(closing.exit_code, expected, "{value}");
+        stream.push(Event::RunFinished(closing));
+        assert_eq!(exit_code(&fold(&stream.0)), expected, "{value}");
+    }
 }
 
 /// Few names, so that events meet.

@@ -109,7 +109,7 @@ fn a_green_run_in_the_terminal() {
     let mut stream = Stream::default();
     stream.start("basic", "boots", 1);
     stream.finish("basic", "boots", Outcome::Passed, 1800.0, None);
-    let closing = crate::closing(fold(&stream.0).counts(), 1900.0, false);
+    let closing = crate::closing(&fold(&stream.0), 1900.0, false);
     stream.push(Event::RunFinished(closing));
     insta::assert_snapshot!(summary(&fold(&stream.0), &SummaryOptions::default()), @r#"
 suite                       passed  failed   flaky skipped   infra        time
