@@ -42,16 +42,30 @@ const STEP_SUMMARY: &str = "GITHUB_STEP_SUMMARY";
 const WORK: &str = "work";
 /// In a run's folder: the consoles of the machines that were booted to be cloned.
 const MACHINES: &str = "machines";
+
 /// Runs what the options ask for, on each of these kernels, and gives the process's exit code: the gravest of theirs. A run
-/// that was interrupted is the last.
+/// that was interrupted is the last. One that goes on until something fails goes on with the next kernel after each round: it
+/// would never come to the second otherwise.
 pub fn run_on(options: &Options, kernels: &[Kernel]) -> i32 {
-    let mut code = EXIT_PASSED;
-    for kernel in kernels {
-        let image = ImageRequest { kernel: *kernel, ..options.image.clone() };
-        let (one, _) = run_counted(Options { image, ..options.clone() });
-        code = gravest(code, one);
-        if one == EXIT_INTERRUPTED || (options.fail_fast && one != EXIT_PASSED) {
-            break;
+    in_turns(options, kernels, |options| run_counted(options).0)
+}
+
+fn in_turns(options: &Options, kernels: &[Kernel], mut run: impl FnMut(Options) -> i32) -> i32 {
+    let in_turns = options.until_fail && kernels.len() > 1;
+    let rounds = if in_turns { options.repeat } else { Some(1) };
+    let repeat = if in_turns { Some(1) } else { options.repeat };
+    let is_over =
+        |code| code == EXIT_INTERRUPTED || (code != EXIT_PASSED && (options.fail_fast || options.until_fail));
+    let (mut code, mut round) = (EXIT_PASSED, 0);
+    while rounds.is_none_or(|rounds| round < rounds.max(1)) {
+        round += 1;
+        for kernel in kernels {
+            let image = ImageRequest { kernel: *kernel, ..options.image.clone() };
+            let one = run(Options { image, repeat, ..options.clone() });
+            code = gravest(code, one);
+            if is_over(one) {
+                return code;
+            }
         }
     }
     code
@@ -282,6 +296,30 @@ mod tests {
         fs::write(&shown, "one\n").unwrap();
         hand_on_summary(folder.path(), &shown);
         assert_eq!(fs::read_to_string(&shown).unwrap(), "one\ntwo\n");
+    }
+
+    #[test]
+    fn until_something_fails_every_kernel_has_its_turn() {
+        use Kernel::{Alpine, Debian};
+        let runs = |until_fail, repeat, codes: &[i32]| {
+            let (mut seen, mut codes) = (Vec::new(), codes.iter().copied());
+            let options = Options { repeat, until_fail, ..Options::default() };
+            let code = in_turns(&options, &[Alpine, Debian], |options| {
+                seen.push((options.image.kernel, options.repeat));
+                codes.next().unwrap_or(EXIT_PASSED)
+            });
+            (code, seen)
+        };
+        let once = [(Alpine, Some(1)), (Debian, Some(1))];
+        let fails_late = [EXIT_PASSED, EXIT_PASSED, EXIT_PASSED, EXIT_FAILED];
+        assert_eq!(runs(true, None, &fails_late), (EXIT_FAILED, [once, once].concat()));
+        assert_eq!(runs(true, None, &[EXIT_INFRA]), (EXIT_INFRA, once[..1].to_vec()));
+        assert_eq!(runs(true, Some(3), &[]), (EXIT_PASSED, [once, once, once].concat()));
+        // Otherwise each has all of its rounds at once.
+        let thrice = vec![(Alpine, Some(3)), (Debian, Some(3))];
+        assert_eq!(runs(false, Some(3), &[EXIT_FAILED]), (EXIT_FAILED, thrice));
+        let interrupted = [EXIT_INTERRUPTED, EXIT_PASSED];
+        assert_eq!(runs(false, None, &interrupted), (EXIT_INTERRUPTED, vec![(Alpine, None)]));
     }
 
     #[test]

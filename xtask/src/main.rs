@@ -119,7 +119,8 @@ struct VmTest {
     /// profile says, mostly 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=MOST_ROUNDS))]
     repeat: Option<u32>,
-    /// Run everything again and again until something fails, with --repeat that often at most
+    /// Run everything again and again until something fails, with --repeat that often at most; on several kernels a round on
+    /// each in turn
     #[arg(long)]
     until_fail: bool,
     /// Begin nothing more once something has failed; what has not begun is reported as skipped
