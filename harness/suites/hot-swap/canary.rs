@@ -74,7 +74,7 @@ async fn one_that_lasts(vm: &Vm) -> Result<(), Failure> {
     serves(vm, new, "a canary that has lasted").await?;
     coming.end(vm).await?.check_clean()?;
     before.end_clean(vm, BEFORE).await?;
-    vm.metric("gap", "us", done.gap_us.unwrap_or(0) as f64);
+    vm.metric("gap", "us", done.gap()?);
     Ok(())
 }
 

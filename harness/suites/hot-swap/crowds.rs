@@ -22,7 +22,7 @@ pub async fn a_hundred_upgrades_of_a_thousand_connections(vm: &Vm) -> Result<(),
         let done = upgrade_within(vm, ECHO, CROWDED).await?;
         let all = Some(connections + 1);
         check!(done.level == "fd-passing" && done.descriptors == all, "upgrade {round} was {done:?}");
-        gaps.push(done.gap_us.unwrap_or(0) as f64);
+        gaps.push(done.gap()?);
     }
     let verdict = load.end_clean(vm, connections).await?;
     vm.metric("crowd_connections", "count", connections as f64);
@@ -46,7 +46,7 @@ pub async fn thousands_of_idle_connections(vm: &Vm) -> Result<(), Failure> {
     let verdict = load.end_clean(vm, connections).await?;
     check!(verdict.counts.replies == 2 * connections, "{} replies came", verdict.counts.replies);
     vm.metric("idle_connections", "count", connections as f64);
-    vm.metric("idle_gap", "us", done.gap_us.unwrap_or(0) as f64);
+    vm.metric("idle_gap", "us", done.gap()?);
     Ok(())
 }
 
@@ -73,7 +73,7 @@ pub async fn a_large_state(vm: &Vm) -> Result<(), Failure> {
     let after = digest(vm).await?;
     check!(before == after && before.len() > 20, "the digest was {before} and is {after}");
     vm.metric("state_bytes", "bytes", done.state_bytes.unwrap_or(0) as f64);
-    vm.metric("state_gap", "us", done.gap_us.unwrap_or(0) as f64);
+    vm.metric("state_gap", "us", done.gap()?);
     Ok(())
 }
 

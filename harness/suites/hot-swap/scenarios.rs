@@ -145,6 +145,13 @@ struct Progress {
 }
 
 impl Upgraded {
+    /// For how long nobody served, in microseconds. Only where nobody had served before none is told.
+    fn gap(&self) -> Result<f64, Failure> {
+        let gap =
+            self.gap_us.ok_or_else(|| Failure::supervisor(format!("an upgrade tells no gap: {self:?}")));
+        gap.map(|gap| gap as f64)
+    }
+
     /// From its first record to its last, in nanoseconds of the guest's monotonic clock.
     fn window(&self) -> (u64, u64) {
         const MS: u64 = 1_000_000;

@@ -82,7 +82,7 @@ pub async fn upgrade_statistics(vm: &Vm) -> Result<(), Failure> {
     check!(done.generation == Some(2), "the generation is {:?}", done.generation);
     check!(done.steps.len() >= 5, "the steps are {:?}", done.steps);
     load.end_clean(vm, 20).await?;
-    vm.metric("gap", "us", done.gap_us.unwrap_or(0) as f64);
+    vm.metric("gap", "us", done.gap()?);
     Ok(())
 }
 
@@ -96,7 +96,7 @@ pub async fn zero_downtime(vm: &Vm) -> Result<(), Failure> {
     for round in 1..=vm.planned("upgrades_under_load")? {
         let done = upgrade(vm, ECHO).await?;
         check!(done.level == "fd-passing", "upgrade {round} was {done:?}");
-        gaps.push(done.gap_us.unwrap_or(0) as f64);
+        gaps.push(done.gap()?);
         windows.push(done.window());
     }
     let busy = busy.end_clean(vm, 150).await?;
