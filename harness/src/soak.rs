@@ -47,6 +47,8 @@ const BOOTS: &str = "boots";
 const STREAM: &str = "stream.jsonl";
 /// In a boot's folder: its console.
 const CONSOLE: &str = "console.log";
+/// In a boot's folder: how folders begin that are of use only while the boot is prepared and runs.
+const WORK: &str = "work-";
 /// The suite whose machine it is.
 const SUITE: &str = "reliability";
 
@@ -195,6 +197,7 @@ fn create_folder(run_id: &str) -> io::Result<PathBuf> {
 impl Soak {
     fn everything(mut self, options: &SoakOptions) -> Result<i32, PrepareError> {
         self.remember()?;
+        self.sweep()?;
         let before = self.boots()?;
         let passed: u64 = before.iter().map(Boot::passed_ms).sum::<u64>() / 1000;
         let left = self.meta.drive.seconds.saturating_sub(passed);
@@ -231,7 +234,7 @@ impl Soak {
         let folder = fs::canonicalize(folder)?;
         let suite = SUITES.iter().find(|suite| suite.name == SUITE).ok_or("there is no such suite")?;
         let guest = Options { suites: vec![SUITE.into()], ..options.guest.clone() };
-        let work = tempfile::Builder::new().prefix("work-").tempdir_in(&folder)?;
+        let work = tempfile::Builder::new().prefix(WORK).tempdir_in(&folder)?;
         if drive.leak_bytes.is_some() {
             // Before the others: those are what is in its place afterwards.
             let build = guest.profile.programs;
@@ -296,6 +299,23 @@ impl Soak {
             Stop::Ended => Ending::Complete,
             broken => Ending::Broken(explain(&broken, &console)),
         })
+    }
+
+    /// Removes what a harness that was killed could not.
+    fn sweep(&self) -> io::Result<()> {
+        let boots = match fs::read_dir(self.folder.join(BOOTS)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            boots => boots?,
+        };
+        for boot in boots {
+            for entry in fs::read_dir(boot?.path())? {
+                let entry = entry?;
+                if entry.file_name().to_string_lossy().starts_with(WORK) {
+                    fs::remove_dir_all(entry.path())?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// What the guests have written so far.
