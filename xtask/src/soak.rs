@@ -41,7 +41,7 @@ pub struct Soak {
     /// What is done follows from it [default: drawn by chance; reports tell it]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// Between two events on average [default: 6s, in virtual time 30s]
+    /// Between two events on average [default: 6s, in virtual time 45s]
     #[arg(long, value_name = "TIME", value_parser = time)]
     pace: Option<Duration>,
     /// The run's folder, which has to be empty or missing [default: one of its own in target/soak]

@@ -51,7 +51,7 @@ impl Drive {
     /// As much as is done by default: in real time what a machine is used for, in virtual time what ends in time.
     pub fn usual(seed: u64, length: Duration, virtual_time: bool) -> Self {
         let (pace_ms, sample_ms, load_ms) =
-            if virtual_time { (30_000, 60_000, 10_000) } else { (6_000, 30_000, 1_000) };
+            if virtual_time { (45_000, 60_000, 20_000) } else { (6_000, 30_000, 1_000) };
         Self {
             seed,
             seconds: length.as_secs(),
