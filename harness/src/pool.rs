@@ -161,6 +161,22 @@ impl SuiteMachine {
         Ok(Ready { guest, disks, limits })
     }
 
+    /// Without the files that it would boot from inside, which no other machine has in its memory: boots it, waits until it has
+    /// settled, and tells how long both took from the start of QEMU.
+    pub async fn boot_bare(&self, folder: &Path, console_log: &Path) -> Result<(Ready, Duration), Failure> {
+        let machine = if self.config.machine.boot_files {
+            self.machine.without_last_layer()?
+        } else {
+            self.machine.clone()
+        };
+        let limits = self.limits();
+        let start = Instant::now();
+        let guest =
+            machine.boot(folder, console_log, limits.for_boot()).await.map_err(Failure::before_hand_over)?;
+        settle(&guest, limits.scaled(self.config.limits.settle())).await?;
+        Ok((Ready { guest, disks: Vec::new(), limits }, start.elapsed()))
+    }
+
     fn limits(&self) -> Limits {
         self.limits.get().copied().unwrap_or_else(|| Limits::calibrated(Duration::ZERO, self.user_factor))
     }

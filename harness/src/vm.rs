@@ -19,7 +19,7 @@ use yakiros_vm::machine::{Ended, Guest, Machine};
 use crate::events::Events;
 use crate::failure::Failure;
 use crate::limits::Limits;
-use crate::pool::SuiteMachine;
+use crate::pool::{Ready, SuiteMachine};
 use crate::profile::{Amounts, Profile};
 use crate::programs::Programs;
 
@@ -62,6 +62,12 @@ pub struct Siblings {
     pub folder: PathBuf,
     /// The console of each that was made.
     pub consoles: Rc<RefCell<Vec<Console>>>,
+}
+
+impl Siblings {
+    fn next_console(&self) -> PathBuf {
+        self.folder.join(format!("console-{}.log", self.consoles.borrow().len() + 2))
+    }
 }
 
 /// Where a scenario's steps and metrics go.
@@ -179,11 +185,21 @@ impl Vm {
     /// like that; what it is left with is not counted. It ends with the value. The scenario says in its table how many
     /// guests it has at a time.
     pub async fn another(&self) -> Result<Self, Failure> {
-        let Siblings { machine, folder, consoles } = &self.siblings;
-        let console = folder.join(format!("console-{}.log", consoles.borrow().len() + 2));
-        let ready = machine.clone_of_saved(&console).await?;
-        consoles.borrow_mut().push(ready.guest.console.clone());
-        Ok(Self {
+        let ready = self.siblings.machine.clone_of_saved(&self.siblings.next_console()).await?;
+        Ok(self.beside(ready))
+    }
+
+    /// Another guest, booted from its begin without [`BOOT_KERNEL`] and [`BOOT_INITRD`], and how long that took from the start
+    /// of QEMU until it had settled. The rest is as in [`another`](Self::another).
+    pub async fn another_from_its_begin(&self) -> Result<(Self, Duration), Failure> {
+        let Siblings { machine, folder, .. } = &self.siblings;
+        let (ready, took) = machine.boot_bare(folder, &self.siblings.next_console()).await?;
+        Ok((self.beside(ready), took))
+    }
+
+    fn beside(&self, ready: Ready) -> Self {
+        self.siblings.consoles.borrow_mut().push(ready.guest.console.clone());
+        Self {
             guest: ready.guest,
             disks: ready.disks,
             limits: ready.limits,
@@ -192,7 +208,7 @@ impl Vm {
             log: self.log.clone(),
             siblings: self.siblings.clone(),
             expected: Cell::new(None),
-        })
+        }
     }
 
     /// The consoles of all guests that the scenario has, or has had.

@@ -51,6 +51,8 @@ pub struct Machine {
     host: Arc<Host>,
     hardware: Arc<Hardware>,
     initrd: Arc<File>,
+    /// Where the last of the initrd's archives begins, in bytes.
+    last_at: u64,
 }
 
 /// A guest that runs. Dropping it ends it at once, as pulling the plug does.
@@ -93,8 +95,11 @@ impl Machine {
     /// A machine of this hardware, which boots these archives as its initrd.
     pub fn new(host: Arc<Host>, hardware: Hardware, layers: &[PathBuf]) -> Result<Self, VmError> {
         let mut initrd = anonymous_file("initrd", 0)?;
-        concatenate(layers, &mut initrd).map_err(VmError::host("join the layers of the initrd"))?;
-        Ok(Self { host, hardware: hardware.into(), initrd: initrd.into() })
+        let (others, last) = layers.split_at(layers.len().saturating_sub(1));
+        let mut join = |layers| concatenate(layers, &mut initrd);
+        let last_at = join(others).and_then(|length| join(last).map(|_| length));
+        let last_at = last_at.map_err(VmError::host("join the layers of the initrd"))?;
+        Ok(Self { host, hardware: hardware.into(), initrd: initrd.into(), last_at })
     }
 
     /// The same machine with other hardware.
@@ -120,16 +125,30 @@ impl Machine {
 
     /// The same machine with one more archive, whose files go before those of the others.
     pub fn with_layer(&self, layer: &Path) -> Result<Self, VmError> {
-        let join = || -> io::Result<File> {
-            let mut initrd = anonymous_file("initrd", 0).map_err(io::Error::other)?;
-            let mut before = self.initrd.try_clone()?;
-            before.seek(SeekFrom::Start(0))?;
-            io::copy(&mut before, &mut initrd)?;
+        let join = || -> io::Result<(File, u64)> {
+            let (mut initrd, last_at) = self.copy_initrd(u64::MAX)?;
             io::copy(&mut File::open(layer)?, &mut initrd)?;
-            Ok(initrd)
+            Ok((initrd, last_at))
         };
-        let initrd = join().map_err(VmError::host("add a layer to the initrd"))?;
-        Ok(Self { initrd: initrd.into(), ..self.clone() })
+        let (initrd, last_at) = join().map_err(VmError::host("add a layer to the initrd"))?;
+        Ok(Self { initrd: initrd.into(), last_at, ..self.clone() })
+    }
+
+    /// The same machine without the archive that was added last. Of the one before it is not known where it begins: what is
+    /// left counts as one.
+    pub fn without_last_layer(&self) -> Result<Self, VmError> {
+        let copied = self.copy_initrd(self.last_at);
+        let (initrd, _) = copied.map_err(VmError::host("take a layer from the initrd"))?;
+        Ok(Self { initrd: initrd.into(), last_at: 0, ..self.clone() })
+    }
+
+    /// So many bytes of the initrd from its begin, and how many that are.
+    fn copy_initrd(&self, most: u64) -> io::Result<(File, u64)> {
+        let mut initrd = anonymous_file("initrd", 0).map_err(io::Error::other)?;
+        let mut from = self.initrd.try_clone()?;
+        from.seek(SeekFrom::Start(0))?;
+        let copied = io::copy(&mut from.take(most), &mut initrd)?;
+        Ok((initrd, copied))
     }
 
     /// Starts it with nobody to talk to. It runs until its process ends or is dropped.

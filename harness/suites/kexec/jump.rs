@@ -18,6 +18,8 @@ const QUESTION: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(100);
 /// For everything to be restored.
 const RESTORED: Duration = Duration::from_secs(60);
+/// Jumps, and cold boots between them.
+const ROUNDS: u32 = 3;
 /// Lines of the console that are shown of a kernel that does not answer.
 const LAST_LINES: usize = 30;
 /// Tells one boot from another.
@@ -30,14 +32,7 @@ pub async fn real_same_kernel(vm: &Vm) -> Result<(), Failure> {
     let (first, second) = (count(vm).await?, count(vm).await?);
     check!(second == first + 1, "the counter counts {first}, {second}");
     let before = vm.status().await?;
-    let begun = Instant::now();
-    let boot = vm.read(BOOT).await?;
-    // It does not live to tell its end.
-    let command = format!(
-        "setsid graphctl kexec --force {BOOT_KERNEL} --initrd {BOOT_INITRD} >/dev/console 2>&1 </dev/null &"
-    );
-    vm.sh(&command).await?;
-    another_boot(vm, &boot).await?;
+    let begun = begin(vm).await?;
     vm.metric("jump_to_agent", "ms", begun.elapsed().as_millis() as f64);
     let after = settled(vm).await?;
     vm.metric("jump_to_settled", "ms", begun.elapsed().as_millis() as f64);
@@ -59,6 +54,43 @@ pub async fn real_same_kernel(vm: &Vm) -> Result<(), Failure> {
     let kept = vm.sh(&format!("ls {KEPT} | wc -l")).await?;
     check!(kept.trim() == SERVICES.len().to_string(), "of {} checkpoints there are {kept}", SERVICES.len());
     super::report::nothing_is_loaded(vm).await
+}
+
+/// Jumps into the kernel that runs, with what it has begun with. Since when, once another one's agent answers.
+async fn begin(vm: &Vm) -> Result<Instant, Failure> {
+    let boot = vm.read(BOOT).await?;
+    let begun = Instant::now();
+    // It does not live to tell its end.
+    let command = format!(
+        "setsid graphctl kexec --force {BOOT_KERNEL} --initrd {BOOT_INITRD} >/dev/console 2>&1 </dev/null &"
+    );
+    vm.sh(&command).await?;
+    another_boot(vm, &boot).await?;
+    Ok(begun)
+}
+
+/// Both in turns, so that what the machine does to one it does to the other.
+pub async fn against_a_cold_boot(vm: &Vm) -> Result<(), Failure> {
+    let mut ratios = Vec::new();
+    for round in 0..vm.amount(ROUNDS, 1) {
+        let (cold, mut booted) = vm.another_from_its_begin().await?;
+        let begun = Instant::now();
+        let anew = count(&cold).await?;
+        booted += begun.elapsed();
+        check!(anew == 1, "after a cold boot the counter counts {anew}");
+        drop(cold);
+        let before = count(vm).await?;
+        let begun = begin(vm).await?;
+        settled(vm).await?;
+        let after = count(vm).await?;
+        let jumped = begun.elapsed();
+        check!(after == before + 1, "jump {round}: the counter was at {before}, and goes on at {after}");
+        vm.metric("cold_boot_to_answer", "ms", booted.as_millis() as f64);
+        vm.metric("jump_to_answer", "ms", jumped.as_millis() as f64);
+        ratios.push(jumped.as_secs_f64() / booted.as_secs_f64());
+    }
+    vm.samples("jump_in_cold_boots", "ratio", ratios);
+    Ok(())
 }
 
 /// Waits until the agent of another boot answers. Nobody hears the questions in between; a kernel that panics is seen.

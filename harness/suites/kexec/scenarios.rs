@@ -15,7 +15,7 @@ use crate::vm::{BOOT_INITRD, BOOT_KERNEL};
 
 use commands::{argument_parsing, kexec_commands_available, safety_mechanisms};
 use errors::error_handling;
-use jump::real_same_kernel;
+use jump::{against_a_cold_boot, real_same_kernel};
 use readiness::{kernel_validation, kexec_prerequisites, system_readiness};
 use trial::{
     a_failure_in_the_middle, checkpoint_integration, images_on_a_disk, interrupted, nothing_to_go_on,
@@ -28,6 +28,8 @@ pub const LOOK: Duration = Duration::from_secs(20);
 pub const TRIAL: Duration = Duration::from_secs(40);
 /// For several of those.
 const LONG_BUDGET: Duration = Duration::from_secs(180);
+/// For three jumps, and cold boots between them.
+const JUMPS_BUDGET: Duration = Duration::from_secs(300);
 /// For a component to answer, or to be written down.
 const REACTION: Duration = Duration::from_secs(10);
 /// Where checkpoints are kept.
@@ -36,7 +38,7 @@ pub const KEPT: &str = "/var/lib/graph/checkpoints";
 const LOADED: &str = "/sys/kernel/kexec_loaded";
 
 /// All scenarios of the suite.
-pub const SCENARIOS: [Scenario; 15] = [
+pub const SCENARIOS: [Scenario; 16] = [
     scenario!(kexec_commands_available, "every option is there, with its help and its examples"),
     scenario!(system_readiness, "the machine can load a kernel and write processes down, and says so"),
     scenario!(kernel_validation, "what is no kernel, or a part of one, or no initrd, is refused by name",
@@ -61,6 +63,9 @@ pub const SCENARIOS: [Scenario; 15] = [
     scenario!(real_same_kernel,
         "ten services go on under the next kernel: the same processes, with all that they remember",
         start: Start::Clone, budget: LONG_BUDGET),
+    scenario!(against_a_cold_boot,
+        "from the command to the last service's answer takes two cold boots of the same machine at most, with all state kept",
+        start: Start::Clone, budget: JUMPS_BUDGET, guests: 2),
     scenario!(safety_mechanisms, "a jump is confirmed on a terminal, or forced, and otherwise refused",
         start: Start::Clone, budget: LONG_BUDGET),
     scenario!(
