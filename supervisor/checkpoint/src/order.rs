@@ -80,6 +80,9 @@ pub enum Job {
     Mend {
         /// Whose.
         component: String,
+        /// Where it may have made processes: see [`Remake::work`].
+        #[serde(default)]
+        work: Option<PathBuf>,
     },
     /// Have nothing arrive on connections whose processes are about to be made again, until [`Go`] or the end of who gave
     /// the order: see [`crate::barrier`].

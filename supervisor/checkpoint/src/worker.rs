@@ -46,7 +46,7 @@ fn carry_out<W: Write>(order: &Order, ear: &mut Ear, teller: &mut Teller<W>) -> 
         Job::Restore(wanted) => restore::carry_out(base, wanted, known, ear, teller),
         Job::Verify { component, id } => stored::verify(base, component, id.as_ref(), teller),
         Job::Remove { component, id } => stored::remove(base, component, id, teller),
-        Job::Mend { component } => stored::mend(base, component, teller),
+        Job::Mend { component, work } => stored::mend(base, component, work.as_deref(), teller),
         Job::Raise { list, limit } => passage::raise(list, *limit, ear, teller),
         Job::Lower { on_the_way } => passage::lower(on_the_way, teller),
         Job::Cleanup { policy, component } => stored::cleanup(base, policy, component.as_deref(), teller),

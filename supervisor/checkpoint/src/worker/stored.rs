@@ -6,7 +6,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use super::mend::{self, LOOK, PATIENCE, Presence};
-use super::{Done, named};
+use super::{Done, named, work};
 use crate::archive;
 use crate::criu;
 use crate::order::{Failure, Step, Teller};
@@ -81,7 +81,14 @@ fn sweep_within(store: &Store, patience: Duration) -> Result<Swept, StoreError> 
 }
 
 /// Of checkpoints that are kept nothing is made at this moment, so that nobody's peers have to wait.
-pub(super) fn mend<W: Write>(base: &Path, component: &str, teller: &mut Teller<W>) -> Result<Done, Failure> {
+pub(super) fn mend<W: Write>(
+    base: &Path,
+    component: &str,
+    work: Option<&Path>,
+    teller: &mut Teller<W>,
+) -> Result<Done, Failure> {
+    // Whoever is still at work there has it locked.
+    work.into_iter().for_each(work::sweep);
     let store = teller.step(Step::Open, || Store::open(base))?;
     let presence = teller.step(Step::Sweep, || Presence::take(base))?;
     // CRIU ends a moment after the worker that was killed.

@@ -1,5 +1,5 @@
 //! Where a restore works, and the names of sockets that are kept meanwhile. What a worker leaves that was killed goes with
-//! the next one.
+//! the next one, or with who puts right what it has left.
 
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File};
@@ -82,7 +82,7 @@ impl Drop for Work {
 }
 
 /// Remove what workers have left that were killed. What cannot be removed is in nobody's way.
-fn sweep(below: &Path) {
+pub(super) fn sweep(below: &Path) {
     let entries = fs::read_dir(below).into_iter().flatten().flatten();
     let left = entries.filter(|entry| entry.file_name().as_bytes().starts_with(PREFIX.as_bytes()));
     for path in left.take(LEFT_LIMIT).map(|entry| entry.path()) {

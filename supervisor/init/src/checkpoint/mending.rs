@@ -43,6 +43,6 @@ pub async fn after(supervisor: &Rc<Supervisor>, component: &str) {
 async fn mend(supervisor: &Rc<Supervisor>, component: &str) -> Result<(), Rc<str>> {
     let own = &supervisor.checkpoints;
     let _turn = own.turns.acquire().await.map_err(|error| error.to_string())?;
-    let job = Job::Mend { component: component.to_owned() };
+    let job = Job::Mend { component: component.to_owned(), work: Some(supervisor.state_dir.clone()) };
     Worker::start(supervisor, component, (own.places.store.clone(), job), &[])?.finish().await
 }
