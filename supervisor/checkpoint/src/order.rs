@@ -13,7 +13,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::criu::{DumpFigures, Figures, Known, Options};
 use crate::preflight::Verdict;
-use crate::probe::Report;
 use crate::store::{Id, Policy, Role};
 
 pub use ear::Ear;
@@ -41,13 +40,6 @@ pub struct Order {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Job {
-    /// Find out what checkpoints can hold on this machine.
-    Check {
-        /// CRIU, as a path or a name.
-        criu: PathBuf,
-        /// Where the verdict is kept.
-        cache: Option<PathBuf>,
-    },
     /// Find out what would make a dump fail.
     Preflight {
         /// CRIU, as a path or a name: it depends on its version.
@@ -241,8 +233,6 @@ pub enum Step {
     Import,
     /// CRIU is looked for.
     Criu,
-    /// What can be done here is found out.
-    Probe,
     /// What would be in the way is found out.
     Preflight,
     /// Memory is copied while the processes run.
@@ -293,11 +283,6 @@ pub enum Event {
     Known {
         /// Its answer.
         known: Known,
-    },
-    /// What checkpoints can hold here.
-    Probed {
-        /// All of it.
-        report: Report,
     },
     /// What was seen of a process tree.
     Judged {

@@ -1,7 +1,7 @@
 //! What checkpoints can hold on this machine: asked of CRIU and of the kernel by trying, once for each of both.
 //!
-//! The verdict is kept under the run directory and asked for again only when the kernel, its modules, the boot, the
-//! rights or CRIU are others.
+//! A verdict that checkpoints can be made is kept until the kernel, its modules, the boot, the rights, CRIU or the programs
+//! that it calls are others. What is missing is looked for again each time: somebody may be about to help.
 
 mod cache;
 mod diagnosis;
@@ -32,6 +32,12 @@ const KNOWS_NEW_SOCKETS: Version = Version { major: 4, minor: 2, patch: 0 };
 const NETWORK_LOCK: &str = "nf_tables";
 /// What CRIU calls it that the kernel tells which memory has changed.
 const DIRTY_TRACKING: &str = "mem_dirty_track";
+
+/// Where the verdict is kept: nobody else can write there, and it is empty after the next boot.
+pub const KEPT: &str = "/run/graph-criu.json";
+/// What CRIU keeps files in memory by, and addresses and routes.
+const TAR: &str = "tar";
+const IP: &str = "ip";
 
 /// Everything that was found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -220,10 +226,28 @@ const QUESTIONS: [Question; 16] = [
 ];
 
 impl Report {
-    /// Find everything out.
-    pub fn make(path: &Path) -> Self {
+    /// What was found before, as far as it was kept there and holds, or everything anew.
+    pub fn known(path: &Path, kept: &Path) -> Self {
+        if let Some(report) = load(kept, path) {
+            return report;
+        }
+        let report = Self::make(path, |_| true);
+        if report.is_usable() {
+            // All that it is good for is to be quicker the next time.
+            let _ = save(kept, &report);
+        }
+        report
+    }
+
+    /// The same, or only what any process needs. Nothing is kept.
+    pub fn required(path: &Path, kept: &Path) -> Self {
+        load(kept, path).unwrap_or_else(|| Self::make(path, |question| question.required))
+    }
+
+    /// Ask what is to be asked.
+    fn make(path: &Path, is_asked: impl Fn(&Question) -> bool) -> Self {
         let criu = Criu::find(path);
-        let features = QUESTIONS.iter().map(|question| Feature {
+        let features = QUESTIONS.iter().filter(|question| is_asked(question)).map(|question| Feature {
             name: question.name.to_owned(),
             purpose: question.purpose.to_owned(),
             required: question.required,
@@ -256,12 +280,12 @@ fn answer(ask: &Ask, criu: &Result<Criu, CriuError>) -> Answer {
 
 /// CRIU keeps files in memory by a program, with options that others of its name do not have.
 pub(crate) fn tar() -> Answer {
-    program("tar", "--version", "GNU tar")
+    program(TAR, "--version", "GNU tar")
 }
 
 /// The same for addresses and routes.
 pub(crate) fn ip() -> Answer {
-    program("ip", "-V", "iproute2")
+    program(IP, "-V", "iproute2")
 }
 
 /// Whether a program is that of a package, by what it says of itself.
@@ -385,7 +409,7 @@ mod tests {
 
     #[test]
     fn without_criu_the_kernel_is_judged_all_the_same() {
-        let report = Report::make(Path::new("/nowhere/criu"));
+        let report = Report::make(Path::new("/nowhere/criu"), |_| true);
         assert!(report.criu.is_none() && !report.is_usable());
         assert_eq!(report.features.len(), QUESTIONS.len());
         for (feature, question) in report.features.iter().zip(&QUESTIONS) {

@@ -39,7 +39,6 @@ fn carry_out<W: Write>(order: &Order, ear: &mut Ear, teller: &mut Teller<W>) -> 
     }
     let (base, known) = (&order.base, order.known.as_ref());
     match &order.job {
-        Job::Check { criu, cache } => live::check(criu, cache.as_deref(), teller),
         Job::Preflight { criu, pid } => live::preflight(criu, *pid, teller),
         Job::Dump(dump) => dump::carry_out(base, dump, known, teller),
         Job::Move(wanted) => passage::carry_out(base, wanted, known, ear, teller),

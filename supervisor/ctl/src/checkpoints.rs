@@ -4,12 +4,13 @@ pub mod arguments;
 mod supervised;
 
 use std::io;
+use std::path::Path;
 use std::process::ExitCode;
 
 use anstyle::{AnsiColor, Style};
 use serde_json::json;
 use yakiros_checkpoint::archive::{self, ArchiveError};
-use yakiros_checkpoint::probe::{Feature, Found, Report, Verdict};
+use yakiros_checkpoint::probe::{Feature, Found, KEPT, Report, Verdict};
 use yakiros_checkpoint::store::{Outline, Policy, Store, StoreError};
 use yakiros_checkpoint::worker;
 use yakiros_core::control::VERSION;
@@ -39,7 +40,9 @@ pub fn run(command: &CheckpointCommand, client: &mut Client, output: &Output) ->
         CheckpointCommand::Checkpoint(Make { name: Some(name), hold, timeout, .. }) => {
             supervised::make(client, output, name, *hold, *timeout)?;
         }
-        CheckpointCommand::Checkpoint(Make { criu, .. }) => return Ok(check(&Report::make(criu), output)),
+        CheckpointCommand::Checkpoint(Make { criu, .. }) => {
+            return Ok(check(&Report::known(criu, Path::new(KEPT)), output));
+        }
         CheckpointCommand::Continue => supervised::go_on(client, output)?,
         CheckpointCommand::Restore(wanted) => supervised::restore(client, output, wanted)?,
         CheckpointCommand::CheckpointList { name, place } => list(place, name.as_deref(), output)?,
@@ -220,8 +223,6 @@ fn usage(place: &Place, output: &Output) -> Result<(), Failure> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use yakiros_checkpoint::probe::{Help, Key};
 
     use super::*;

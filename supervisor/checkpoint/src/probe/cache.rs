@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::Report;
+use super::{IP, Report, TAR};
 use crate::criu::resolve;
 use crate::store::metadata::hash;
 
@@ -17,6 +17,8 @@ const SIZE_LIMIT: u64 = 1 << 20;
 const MODULES: &str = "/proc/modules";
 /// With this process's rights.
 const STATUS: &str = "/proc/self/status";
+/// Programs that CRIU calls.
+const TOOLS: [&str; 2] = [TAR, IP];
 /// Of a boot.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
@@ -35,6 +37,8 @@ pub struct Key {
     pub program: Option<(i128, u64)>,
     /// Hash of the names of the kernel's modules that are loaded: what was missing may have come with one.
     pub modules: String,
+    /// Programs that CRIU calls, each with what tells it from another, or nothing if it is not there.
+    pub tools: Vec<(String, Option<(i128, u64)>)>,
     /// The capabilities of who asks, as the kernel writes them.
     pub rights: String,
     /// Of this program, as the questions may be others.
@@ -46,20 +50,24 @@ impl Key {
     pub fn now(criu: &Path) -> Self {
         let name = rustix::system::uname();
         let text = |text: &std::ffi::CStr| text.to_string_lossy().into_owned();
-        let changed = |status: &fs::Metadata| {
-            (i128::from(status.mtime()) * 1_000_000_000 + i128::from(status.mtime_nsec()), status.len())
-        };
+        let tool = |name: &str| fs::metadata(resolve(Path::new(name))?).ok().as_ref().map(changed);
         Self {
             release: text(name.release()),
             version: text(name.version()),
             boot: fs::read_to_string(BOOT_ID).unwrap_or_default().trim().to_owned(),
             criu: criu.to_owned(),
             program: fs::metadata(criu).ok().as_ref().map(changed),
+            tools: TOOLS.iter().map(|name| ((*name).to_owned(), tool(name))).collect(),
             modules: modules(&fs::read_to_string(MODULES).unwrap_or_default()),
             rights: rights(&fs::read_to_string(STATUS).unwrap_or_default()),
             asked_by: env!("CARGO_PKG_VERSION").to_owned(),
         }
     }
+}
+
+/// When a program was changed, in nanoseconds since 1970, and its size.
+fn changed(status: &fs::Metadata) -> (i128, u64) {
+    (i128::from(status.mtime()) * 1_000_000_000 + i128::from(status.mtime_nsec()), status.len())
 }
 
 /// Only names: how often a module is used changes all the time.
@@ -130,6 +138,7 @@ mod tests {
             |key: &mut Key| key.version.push('x'),
             |key: &mut Key| key.boot.push('x'),
             |key: &mut Key| key.modules = modules("nf_tables 1 0 - Live 0x0\n"),
+            |key: &mut Key| key.tools.clear(),
             |key: &mut Key| key.rights.push('x'),
             |key: &mut Key| key.asked_by.push('x'),
         ] {

@@ -1,35 +1,14 @@
-//! Looks at this machine, and at processes.
+//! Looks at processes.
 
 use std::io::Write;
 use std::path::Path;
 
-use super::{Done, failed};
+use super::Done;
 use crate::criu::{Criu, Options};
 use crate::order::{Event, Failure, Step, Teller};
 use crate::preflight::{self, Finding, Tree, Verdict};
-use crate::probe::{self, Report};
+use crate::probe;
 use crate::store::Version;
-
-pub(super) fn check<W: Write>(
-    criu: &Path,
-    cache: Option<&Path>,
-    teller: &mut Teller<W>,
-) -> Result<Done, Failure> {
-    let report = teller.step(Step::Probe, || -> Result<_, String> {
-        if let Some(known) = cache.and_then(|cache| probe::load(cache, criu)) {
-            return Ok(known);
-        }
-        let report = Report::make(criu);
-        if let Some(cache) = cache {
-            probe::save(cache, &report).map_err(|error| failed("write", cache, &error))?;
-        }
-        Ok(report)
-    })?;
-    let usable = report.is_usable();
-    teller.found(Step::Probe, Event::Probed { report })?;
-    let message = if usable { "checkpoints can be made here" } else { "no checkpoints can be made here" };
-    Ok((message.to_owned(), None))
-}
 
 pub(super) fn preflight<W: Write>(criu: &Path, pid: i32, teller: &mut Teller<W>) -> Result<Done, Failure> {
     let criu = teller.step(Step::Criu, || Criu::find(criu))?;

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use nix::sys::statfs::{self, FsType};
-use yakiros_checkpoint::probe::{Report, Verdict};
+use yakiros_checkpoint::probe::{KEPT, Report, Verdict};
 use yakiros_kexec::load::{self, Image};
 use yakiros_kexec::machine::checks;
 use yakiros_kexec::manifest;
@@ -88,7 +88,7 @@ fn nothing_else(base: &Path) -> Note {
 }
 
 fn criu(program: &Path) -> Note {
-    let report = Report::make(program);
+    let report = Report::required(program, Path::new(KEPT));
     let missing = report.features.iter().find_map(|feature| match &feature.verdict {
         Verdict::Missing { why, help } if feature.required => {
             Some(format!("{}: {why}; {help}", feature.name))
