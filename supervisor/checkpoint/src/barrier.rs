@@ -89,6 +89,11 @@ impl Barrier {
     }
 }
 
+/// Whether there is one, whoever has raised it.
+pub fn is_raised() -> bool {
+    netfilter::tables().is_ok_and(|tables| tables.contains(TABLE))
+}
+
 /// The same without an owner: it stays when this process ends, until the kernel does, or until that time is over. One that
 /// was left before is replaced.
 ///
